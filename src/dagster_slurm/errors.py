@@ -1,0 +1,222 @@
+"""The error tree. Every error says what happened, where, and what to do.
+
+    DagsterSlurmError
+    ├── InvalidRequestError            the request is at fault; nothing was uploaded, no job was submitted
+    │   ├── UnknownOptionError             not an sbatch option
+    │   ├── InvalidQuantityError           a duration, an amount of memory or a count that cannot be read
+    │   ├── PayloadNotFoundError           no such payload (or extra file) on this machine
+    │   └── EnvironmentNotFoundError       no usable environment at that path on the cluster
+    ├── ConfigurationError             a resource, an environment variable or a file of settings is wrong
+    ├── TransportError                 bytes could not be moved; says nothing about any job
+    │   ├── ConnectionFailedError          no connection, or it broke (transient)
+    │   ├── TransportTimeoutError          no answer in time; the command may or may not have run (transient)
+    │   ├── AuthenticationError            the login was refused
+    │   ├── HostKeyError                   the host's key is unknown or has changed
+    │   ├── TransferCorruptedError         what arrived is not what was sent (transient)
+    │   └── RemoteStorageError             no space, no permission, read-only: the directory cannot be used
+    ├── SlurmError                     Slurm answered, and the answer is not usable
+    │   ├── SlurmCommandError              a command ended with an error
+    │   │   ├── SubmissionRejectedError        sbatch refused the request (wrong partition, account, limit ...)
+    │   │   └── SlurmUnavailableError          the controller or the accounting does not answer (transient)
+    │   ├── SlurmOutputError               output that no parser knows
+    │   └── SubmissionUnknownError         it cannot be told whether the job was submitted
+    ├── JobError                       the job ended, and not with success
+    │   └── JobFailedError
+    └── SandboxError                   the sandbox cluster could not do what was asked
+
+`transient` means: the same call may work later, and nothing about any job follows from this error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class DagsterSlurmError(Exception):
+    """Base of all errors this package raises.
+
+    Args:
+        message: What happened, one sentence, without a trailing stop.
+        hint: What to do about it, one sentence.
+        host: The host it happened on, as the user named it.
+        command: The command that was run, fit for a log (never with a secret in it).
+        job_id: The Slurm job it concerns.
+    """
+
+    transient: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        host: str | None = None,
+        command: str | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.host = host
+        self.command = command
+        self.job_id = job_id
+
+    @property
+    def where(self) -> Mapping[str, str]:
+        """The known of host, command and job id, in that order."""
+        known = {"host": self.host, "command": self.command, "job": self.job_id}
+        return {name: value for name, value in known.items() if value}
+
+    def __str__(self) -> str:
+        place = ", ".join(f"{name} {value}" for name, value in self.where.items())
+        text = f"{self.message} [{place}]" if place else self.message
+        return f"{text}\n{self.hint}" if self.hint else text
+
+
+class InvalidRequestError(DagsterSlurmError, ValueError):
+    """The request is at fault. Nothing was uploaded and no job was submitted."""
+
+
+class UnknownOptionError(InvalidRequestError):
+    """A name that is not an option of sbatch; the message names the nearest known ones."""
+
+
+class InvalidQuantityError(InvalidRequestError):
+    """A duration, an amount of memory or a count that cannot be read."""
+
+
+class PayloadNotFoundError(InvalidRequestError):
+    """The payload, or a file to send along with it, is not on this machine."""
+
+
+class EnvironmentNotFoundError(InvalidRequestError):
+    """The path on the cluster holds none of the layouts of an environment."""
+
+
+class ConfigurationError(DagsterSlurmError, ValueError):
+    """A resource, an environment variable or a settings file is wrong or incomplete."""
+
+
+class TransportError(DagsterSlurmError):
+    """Bytes could not be moved or a command could not be run; says nothing about any job."""
+
+
+class ConnectionFailedError(TransportError):
+    """No connection could be made, or it broke."""
+
+    transient = True
+
+
+class TransportTimeoutError(TransportError):
+    """No answer in time. The command may or may not have run."""
+
+    transient = True
+
+
+class AuthenticationError(TransportError):
+    """The login was refused. Never repeated by itself: accounts lock."""
+
+
+class HostKeyError(TransportError):
+    """The host's key is unknown, or is not the one on record."""
+
+
+class TransferCorruptedError(TransportError):
+    """What arrived is not what was sent; nothing was published."""
+
+    transient = True
+
+
+class RemoteStorageError(TransportError):
+    """A directory on the cluster cannot be used: no space, no quota, no permission, read-only."""
+
+
+class SlurmError(DagsterSlurmError):
+    """Slurm answered, and the answer is not usable."""
+
+
+class SlurmCommandError(SlurmError):
+    """A Slurm command ended with an error.
+
+    Args:
+        message: What happened.
+        returncode: The command's exit status.
+        stderr: What it said on stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        returncode: int,
+        stderr: str,
+        hint: str | None = None,
+        host: str | None = None,
+        command: str | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, host=host, command=command, job_id=job_id)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class SubmissionRejectedError(SlurmCommandError, InvalidRequestError):
+    """`sbatch` refused the request: wrong partition, account, QOS, or over a limit."""
+
+
+class SlurmUnavailableError(SlurmCommandError):
+    """The controller or the accounting daemon does not answer."""
+
+    transient = True
+
+
+class SlurmOutputError(SlurmError):
+    """Output of a Slurm command that no parser knows."""
+
+
+class SubmissionUnknownError(SlurmError):
+    """It cannot be told whether the job was submitted. It is never submitted again because of that."""
+
+
+class JobError(DagsterSlurmError):
+    """The job ended, and not with success."""
+
+
+class JobFailedError(JobError):
+    """The job's payload, or the job itself, failed.
+
+    Args:
+        message: What happened.
+        state: Slurm's state of the job, by its long name.
+        exit_code: The payload's exit code, if known.
+        signal: The signal that ended it, 0 if none.
+        node: The node the batch script ran on.
+        kept_path: Where on the cluster script, logs and status were kept, if they were.
+        stderr_tail: The last lines of stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        state: str,
+        exit_code: int | None = None,
+        signal: int = 0,
+        node: str | None = None,
+        kept_path: str | None = None,
+        stderr_tail: str = "",
+        hint: str | None = None,
+        host: str | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, host=host, job_id=job_id)
+        self.state = state
+        self.exit_code = exit_code
+        self.signal = signal
+        self.node = node
+        self.kept_path = kept_path
+        self.stderr_tail = stderr_tail
+
+
+class SandboxError(DagsterSlurmError):
+    """The sandbox cluster could not do what was asked."""
