@@ -12,11 +12,12 @@
     │   ├── TransportTimeoutError          no answer in time; the command may or may not have run (transient)
     │   ├── AuthenticationError            the login was refused
     │   ├── HostKeyError                   the host's key is unknown or has changed
+    │   ├── SSHConfigurationError          OpenSSH refuses its options or its configuration
     │   ├── TransferCorruptedError         what arrived is not what was sent (transient)
     │   └── RemoteStorageError             no space, no permission, read-only: the directory cannot be used
     ├── SlurmError                     Slurm answered, and the answer is not usable
     │   ├── SlurmCommandError              a command ended with an error
-    │   │   ├── SubmissionRejectedError        sbatch refused the request (wrong partition, account, limit ...)
+    │   │   ├── SubmissionRejectedError        sbatch refused: wrong partition, account, limit ...
     │   │   └── SlurmUnavailableError          the controller or the accounting does not answer (transient)
     │   ├── SlurmOutputError               output that no parser knows
     │   └── SubmissionUnknownError         it cannot be told whether the job was submitted
@@ -119,6 +120,10 @@ class AuthenticationError(TransportError):
 
 class HostKeyError(TransportError):
     """The host's key is unknown, or is not the one on record."""
+
+
+class SSHConfigurationError(TransportError, ConfigurationError):
+    """OpenSSH refuses its options or its configuration file."""
 
 
 class TransferCorruptedError(TransportError):

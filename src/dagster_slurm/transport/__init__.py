@@ -1,0 +1,16 @@
+"""Moving bytes: run a command, put a file, read from an offset, on a cluster or on this machine."""
+
+from dagster_slurm.transport.base import CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.local import LocalTransport
+from dagster_slurm.transport.openssh import OpenSSHTransport, SSHConnection
+from dagster_slurm.transport.scripted import ScriptedTransport
+
+__all__ = [
+    "CompletedCommand",
+    "LocalTransport",
+    "OpenSSHTransport",
+    "SSHConnection",
+    "ScriptedTransport",
+    "Transport",
+    "TreeEntry",
+]

@@ -1,0 +1,91 @@
+"""A tree of files as one tar stream with its checksums in front, read from disk while it is sent."""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.transport import content
+from dagster_slurm.transport.base import TreeEntry
+
+CHECKSUMS_NAME = ".dagster-slurm.sha256"
+_END = b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class TreeArchive:
+    """The stream of one tree, of known size."""
+
+    members: tuple[tuple[bytes, TreeEntry, int], ...]
+    checksums_name: str = CHECKSUMS_NAME
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes `blocks` gives."""
+        return sum(len(head) + _padded(size) for head, _, size in self.members) + len(_END)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The stream, in blocks.
+
+        Raises:
+            InvalidRequestError: A file changed its size since the archive was made.
+        """
+        for head, entry, size in self.members:
+            yield head
+            sent = 0
+            for block in content.blocks(entry.source):
+                sent += len(block)
+                yield block
+            if sent != size:
+                raise InvalidRequestError(f"The file for {entry.name!r} changed while it was sent")
+            yield b"\0" * (_padded(size) - size)
+        yield _END
+
+
+def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
+    """Check the names, take the checksums, and lay out the stream.
+
+    Raises:
+        InvalidRequestError: A name is absolute, leaves the tree, stands twice, or has a line break.
+    """
+    files = list(entries)
+    _check_names([entry.name for entry in files])
+    lines, members = [], []
+    for entry in files:
+        digest, size = content.digest(entry.source)
+        lines.append(f"{digest}  {_escape_marker(entry.name)}{entry.name}\n")
+        members.append(_member(entry, size))
+    checksums = "".join(lines).encode()
+    first = _member(TreeEntry(CHECKSUMS_NAME, checksums), len(checksums))
+    return TreeArchive((first, *members))
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name:
+            raise InvalidRequestError(f"{name!r} is not a relative path inside the directory that is sent")
+        if any(character in name for character in "\n\r\\\0"):
+            raise InvalidRequestError(f"The file name {name!r} holds a line break, a backslash or a NUL")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice or CHECKSUMS_NAME in names:
+        raise InvalidRequestError(f"More than one file would become {(twice or [CHECKSUMS_NAME])[0]!r}")
+
+
+def _escape_marker(name: str) -> str:
+    # `sha256sum --check` would read a leading `*` as its mark for binary mode.
+    return "./" if name.startswith("*") else ""
+
+
+def _member(entry: TreeEntry, size: int) -> tuple[bytes, TreeEntry, int]:
+    info = tarfile.TarInfo(entry.name)
+    info.size, info.mode = size, entry.mode
+    return info.tobuf(tarfile.PAX_FORMAT), entry, size
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -1,0 +1,89 @@
+"""What every transport can do. Six methods; everything above is written against these alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class CompletedCommand:
+    """What a command printed and how it ended."""
+
+    stdout: bytes
+    stderr: bytes
+    returncode: int
+
+    @property
+    def text(self) -> str:
+        """Stdout as text; bytes that are not UTF-8 are replaced."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def error_text(self) -> str:
+        """Stderr as text, without surrounding white space."""
+        return self.stderr.decode("utf-8", "replace").strip()
+
+
+@dataclass(frozen=True)
+class TreeEntry:
+    """One file of a tree to put: `name` is relative, with `/` between its parts.
+
+    `source` is the content itself, or a file of this machine that is read while it is sent.
+    """
+
+    name: str
+    source: bytes | Path
+    mode: int = 0o600
+
+
+class Transport(ABC):
+    """A way to one machine: the login node of a cluster, or this machine.
+
+    Every method raises the `TransportError` that fits. `transient` ones may be tried again; whether the
+    command has run is unknown then, so only what may be repeated is repeated.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    @abstractmethod
+    def run(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> CompletedCommand:
+        """Run a POSIX shell script with `args` as its `$1`, `$2` ...; values never stand in the script."""
+
+    @abstractmethod
+    def put(self, source: bytes | Path, destination: str, *, mode: int = 0o600) -> None:
+        """Put one file: sent beside its destination, checked to have arrived whole, then renamed."""
+
+    @abstractmethod
+    def put_tree(self, entries: Iterable[TreeEntry], destination: str) -> None:
+        """Put files as the new directory `destination` (0700), in one stream, checked, then renamed.
+
+        An existing destination is left as it is and is not an error: whoever repeats a `put_tree` whose
+        answer was lost must not put it twice.
+        """
+
+    @abstractmethod
+    def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:
+        """Read up to `max_bytes` of a file from `offset` on; empty at its end, or if it is missing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what this process holds. What other processes share stays."""
+
+    def command(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> CompletedCommand:
+        """Run one program with its arguments."""
+        return self.run('"$@"', argv, stdin=stdin, timeout_seconds=timeout_seconds)

@@ -1,0 +1,57 @@
+"""A few channels, opened when needed, shared by the threads of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dagster_slurm.transport.channel import ShellChannel
+
+
+class ChannelPool:
+    """Lends channels, one to a borrower at a time.
+
+    Args:
+        open_channel: Opens one more.
+        size: How many may be open at once. A borrower waits when all are lent.
+    """
+
+    def __init__(self, open_channel: Callable[[], ShellChannel], *, size: int) -> None:
+        self._open_channel = open_channel
+        self._free = threading.Semaphore(size)
+        self._idle: list[ShellChannel] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lend(self) -> Iterator[ShellChannel]:
+        """A channel to talk through; it goes back unless it broke."""
+        with self._free:
+            channel = self._take() or self._open_channel()
+            try:
+                yield channel
+            finally:
+                self._give_back(channel)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for channel in idle:
+            channel.close()
+
+    def _take(self) -> ShellChannel | None:
+        with self._lock:
+            while self._idle:
+                channel = self._idle.pop()
+                if channel.usable:
+                    return channel
+                channel.close()
+        return None
+
+    def _give_back(self, channel: ShellChannel) -> None:
+        if not channel.usable:
+            channel.close()
+            return
+        with self._lock:
+            self._idle.append(channel)

@@ -1,0 +1,1 @@
+"""Shell files that run at the other end of a transport."""

@@ -1,0 +1,14 @@
+# shellcheck shell=sh
+# put_tree.sh DESTINATION CHECKSUMS: a tar stream on stdin becomes the directory DESTINATION, whole or not at
+# all. CHECKSUMS is the name, within the tree, of a file in sha256sum's format that lists every other file.
+destination=$1 checksums=$2
+# Already there: an earlier try arrived and its answer was lost.
+[ -d "$destination" ] && exit 0
+part=$destination.part.$$
+trap 'rm -rf -- "$part"' EXIT
+mkdir -p -- "${destination%/*}" && mkdir -- "$part" || exit 74
+# -m: with the time of today, or a site that purges old files takes them at once.
+tar -xmf - -C "$part" || exit 74
+(cd "$part" && sha256sum --check --quiet --strict -- "$checksums" >&2 && rm -f -- "$checksums") || exit 65
+# mv -T refuses to move into a directory that appeared meanwhile.
+mv -T -- "$part" "$destination" || [ -d "$destination" ]

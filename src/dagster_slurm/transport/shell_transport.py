@@ -1,0 +1,138 @@
+"""A transport over shells: what OpenSSH and this machine have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dagster_slurm.errors import (
+    RemoteStorageError,
+    TransferCorruptedError,
+    TransportError,
+)
+from dagster_slurm.transport import content
+from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.channel import ShellChannel
+from dagster_slurm.transport.pool import ChannelPool
+from dagster_slurm.transport.shell import shell_file
+
+_CORRUPTED_STATUS = 65  # EX_DATAERR of sysexits.h, as the scripts use it
+# Slower than this and the link is taken for dead; a floor, not an expectation.
+_SLOWEST_BYTES_PER_SECOND = 50_000
+_STORAGE_FAULTS = {
+    "No space left on device": "Free space there, or choose another `remote_base`.",
+    "Disk quota exceeded": "Free some of your quota there, or choose another `remote_base`.",
+    "Permission denied": "Choose a `remote_base` that this user may write to.",
+    "Read-only file system": "Choose a `remote_base` on a file system that can be written.",
+    "Not a directory": "A part of the path is a file; choose another `remote_base`.",
+}
+
+
+def storage_fault(said: str, *, what: str, host: str) -> RemoteStorageError | None:
+    """The error for a message of the C library about a directory that cannot be used, if it is one."""
+    for text, hint in _STORAGE_FAULTS.items():
+        if text in said:
+            return RemoteStorageError(f"Cannot write {what}: {text}", hint=hint, host=host)
+    return None
+
+
+class ShellTransport(Transport):
+    """Runs everything through held-open POSIX shells.
+
+    Args:
+        host: How errors name the other end.
+        channels: How many shells may be open at once.
+    """
+
+    def __init__(self, host: str, *, channels: int) -> None:
+        super().__init__(host)
+        self._pool = ChannelPool(self._open_channel, size=channels)
+
+    def _open_channel(self) -> ShellChannel:
+        raise NotImplementedError
+
+    def run(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> CompletedCommand:
+        return self._request(
+            script,
+            args,
+            stdin=(stdin,) if stdin else (),
+            stdin_bytes=len(stdin),
+            timeout_seconds=timeout_seconds,
+        )
+
+    def put(self, source: bytes | Path, destination: str, *, mode: int = 0o600) -> None:
+        sha256, size = content.digest(source)
+        self._send(
+            _script("put.sh"),
+            (destination, f"{mode:o}", sha256),
+            blocks=content.blocks(source),
+            size=size,
+            destination=destination,
+        )
+
+    def put_tree(self, entries: Iterable[TreeEntry], destination: str) -> None:
+        archive = archive_tree(entries)
+        self._send(
+            _script("put_tree.sh"),
+            (destination, archive.checksums_name),
+            blocks=archive.blocks(),
+            size=archive.size_bytes,
+            destination=destination,
+        )
+
+    def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:
+        args = (path, str(offset), str(max_bytes))
+        answer = self._request(_script("read_from.sh"), args, timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
+        if answer.returncode:
+            raise TransportError(f"Cannot read {path}: {answer.error_text}", host=self.host)
+        return answer.stdout
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _send(
+        self, script: str, args: Sequence[str], *, blocks: Iterable[bytes], size: int, destination: str
+    ) -> None:
+        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
+        answer = self._request(script, args, stdin=blocks, stdin_bytes=size, timeout_seconds=timeout_seconds)
+        if answer.returncode == 0:
+            return
+        said = answer.error_text
+        fault = storage_fault(said, what=destination, host=self.host)
+        if fault is not None:
+            raise fault
+        if answer.returncode == _CORRUPTED_STATUS:
+            raise TransferCorruptedError(
+                f"What arrived for {destination} is not what was sent: {said}", host=self.host
+            )
+        raise TransportError(f"Cannot write {destination}: {said}", host=self.host)
+
+    def _request(
+        self,
+        script: str,
+        args: Sequence[str],
+        *,
+        stdin: Iterable[bytes] = (),
+        stdin_bytes: int = 0,
+        timeout_seconds: float,
+    ) -> CompletedCommand:
+        try:
+            with self._pool.lend() as channel:
+                return channel.request(
+                    script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds
+                )
+        except TransportError as error:
+            error.host = error.host or self.host
+            raise
+
+
+def _script(name: str) -> str:
+    return shell_file("dagster_slurm.transport.scripts", name)
