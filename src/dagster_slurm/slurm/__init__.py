@@ -1,0 +1,1 @@
+"""Slurm as pure functions over frozen values: requests, commands, and what their output means."""

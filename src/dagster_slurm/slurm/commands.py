@@ -1,0 +1,166 @@
+"""The argument vectors of the Slurm commands this package runs, and the fields they are asked for.
+
+Commands that print times run with TZ=UTC and a fixed SLURM_TIME_FORMAT (squeue(1) and sacct(1), section
+ENVIRONMENT VARIABLES), so that `quantities.parse_timestamp` needs no knowledge of the cluster's time zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+from dagster_slurm.errors import InvalidRequestError
+
+Argv = tuple[str, ...]
+SlurmVersion = tuple[int, int]
+
+UTC_TIMES: Argv = ("env", "TZ=UTC", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S", "LC_ALL=C")
+CLEAN_ENVIRONMENT_PREFIXES = ("SBATCH_", "SLURM_", "SQUEUE_", "SACCT_", "SCANCEL_")
+"""Variables that change what these commands do; the shell that runs them unsets them, except SLURM_CONF."""
+
+SQUEUE_FIELDS = (
+    "job_id",
+    "array_job_id",
+    "array_task_id",
+    "state",
+    "submit_time",
+    "start_time",
+    "reason",
+    "node_list",
+    "name",
+)
+_SQUEUE_FORMAT = "%A|%F|%K|%T|%V|%S|%r|%N|%j"
+
+SACCT_FIELDS = (
+    "JobID",
+    "JobIDRaw",
+    "State",
+    "ExitCode",
+    "DerivedExitCode",
+    "ElapsedRaw",
+    "Submit",
+    "Eligible",
+    "Start",
+    "End",
+    "NodeList",
+    "NNodes",
+    "AllocCPUS",
+    "NTasks",
+    "AllocTRES",
+    "ReqTRES",
+    "ReqMem",
+    "TotalCPU",
+    "MaxRSS",
+    "TRESUsageInAve",
+    "TRESUsageInMax",
+    "TRESUsageInTot",
+    "Reason",
+    "JobName",
+)
+
+_RESTARTS_SINCE = (24, 11)
+
+
+def sbatch(script_path: str, job_name: str) -> Argv:
+    """Submit a script; the name is an argument, as SBATCH_JOB_NAME overrides a directive (sbatch(1))."""
+    return ("sbatch", "--parsable", f"--job-name={_word('job name', job_name)}", _word("path", script_path))
+
+
+def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:
+    """Ask whether a script on stdin would be accepted; nothing is queued, though a job id is used up."""
+    return ("sbatch", "--test-only", f"--job-name={_word('job name', job_name)}")
+
+
+def squeue(job_ids: Iterable[str]) -> Argv:
+    """The queue's entries of these jobs, in every state the controller still knows."""
+    return (*_SQUEUE, f"--jobs={_ids(job_ids)}")
+
+
+def squeue_by_name(name: str) -> Argv:
+    """The user's own entries of one name. `--me` is in every release from 20.11 on."""
+    return (*_SQUEUE, "--me", f"--name={_list_item('job name', name)}")
+
+
+def sacct_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:
+    """The fields asked of sacct.
+
+    Args:
+        version: Major and minor number of the cluster's Slurm, None for the oldest supported.
+
+    Returns:
+        Names for `--format`; free text is last. `Restarts` is added where it exists.
+    """
+    extra = ("Restarts",) if version is not None and version >= _RESTARTS_SINCE else ()
+    return (*SACCT_FIELDS[:-2], *extra, *SACCT_FIELDS[-2:])
+
+
+def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None) -> Argv:
+    """The accounting of these jobs and their steps; with job ids sacct searches from epoch 0."""
+    return (*_sacct(version), f"--jobs={_ids(job_ids)}")
+
+
+def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = None) -> Argv:
+    """The accounting of the user's own jobs of one name.
+
+    Args:
+        name: The job's name.
+        since: An aware time; always given, for without it sacct searches from midnight (sacct(1), DEFAULT
+            TIME WINDOW).
+        version: As for `sacct_fields`.
+    """
+    start = since.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return (*_sacct(version), f"--name={_list_item('job name', name)}", f"--starttime={start}")
+
+
+def scancel(job_ids: Iterable[str], signal: str | None = None) -> Argv:
+    """Cancel jobs, or send them a signal ("USR1"); `--full` reaches the batch script and all steps."""
+    return ("scancel", *_signal(signal), *_ids(job_ids).split(","))
+
+
+def scancel_by_name(name: str, signal: str | None = None, user: str | None = None) -> Argv:
+    """Cancel the jobs of one name, of one user if given; only administrators reach other users' jobs."""
+    whose = () if user is None else (f"--user={_list_item('user', user)}",)
+    return ("scancel", *_signal(signal), *whose, f"--name={_list_item('job name', name)}")
+
+
+def scontrol_show_job(job_id: str) -> Argv:
+    """Everything the controller knows of one job, on one line for each."""
+    return (*UTC_TIMES, "scontrol", "show", "job", "--oneliner", _ids([job_id]))
+
+
+def sinfo_version() -> Argv:
+    """The version of the cluster's Slurm."""
+    return ("sinfo", "--version")
+
+
+_SQUEUE: Argv = (*UTC_TIMES, "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
+
+
+def _sacct(version: SlurmVersion | None) -> Argv:
+    fields = ",".join(sacct_fields(version))
+    return (*UTC_TIMES, "sacct", "--noheader", "--parsable2", "--duplicates", f"--format={fields}")
+
+
+def _signal(signal: str | None) -> Argv:
+    return () if signal is None else (f"--signal={_word('signal', signal)}", "--full")
+
+
+def _ids(job_ids: Iterable[str]) -> str:
+    words = [str(job_id) for job_id in job_ids]
+    if not words or not all(
+        word and set(word) <= set("0123456789_+[]-%") and word[0] != "-" for word in words
+    ):
+        raise InvalidRequestError(f"not a list of job ids: {words!r}")
+    return ",".join(words)
+
+
+def _list_item(what: str, text: str) -> str:
+    if "," in text:
+        raise InvalidRequestError(f"a {what} cannot hold a comma here: {text!r}")
+    return _word(what, text)
+
+
+def _word(what: str, text: str) -> str:
+    if not text or text.startswith("-") or any(character in text for character in "\0\n\r"):
+        raise InvalidRequestError(f"not a {what}: {text!r}")
+    return text

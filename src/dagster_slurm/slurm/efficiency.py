@@ -1,0 +1,116 @@
+"""The figures of a finished job, by the names they have in the metadata of a materialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dagster_slurm.errors import SlurmOutputError
+from dagster_slurm.slurm.output import AccountingRecord, AccountingStep
+from dagster_slurm.slurm.quantities import parse_memory_bytes
+
+Metric = str | int | float | bool
+
+_MIB = 1024**2
+
+
+def job_metrics(record: AccountingRecord) -> dict[str, Metric]:
+    """The metrics of a job out of its accounting.
+
+    `max_memory_mb` is the largest resident set of one task. `memory_efficiency_pct` compares memory per node:
+    what the tasks of a step used together, divided by its nodes, against the allocation divided by the job's
+    nodes, so that `--mem` and `--mem-per-cpu` come out alike. `queue_wait_seconds` runs from submission to
+    start.
+
+    Args:
+        record: What sacct knows of the job.
+
+    Returns:
+        Name to value: seconds, hours, per cent, MiB (`_mb`), counts. What sacct does not know is left out; a
+        reported zero stays 0.
+    """
+    values: dict[str, Metric | None] = {
+        "slurm_job_id": record.job_id,
+        "slurm_state": record.state.value,
+        "slurm_exit_code": record.exit_code,
+        "elapsed_seconds": record.elapsed_seconds,
+        "queue_wait_seconds": _queue_wait_seconds(record),
+        "node_hours": _node_hours(record),
+        "cpu_efficiency_pct": _cpu_efficiency_pct(record),
+        "max_memory_mb": _max_memory_mib(record),
+        "memory_efficiency_pct": _memory_efficiency_pct(record),
+        "slurm_requested_gpus": gpu_count(record.req_tres),
+        "slurm_allocated_gpus": gpu_count(record.alloc_tres),
+        "gpu_utilization_pct": _largest_usage((step.usage_average for step in record.steps), "gres/gpuutil"),
+        "max_gpu_memory_mb": _max_gpu_memory_mib(record),
+        "slurm_accounting_available": True,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def gpu_count(tres: Mapping[str, str]) -> int | None:
+    """The number of GPUs in a list of trackable resources, None if the list is empty ("not known").
+
+    Slurm lists the total as "gres/gpu" and each type again as "gres/gpu:a100" (slurm.conf(5),
+    AccountingStorageTRES).
+    """
+    if not tres:
+        return None
+    typed = [int(value) for name, value in tres.items() if name.startswith("gres/gpu:") and value.isdecimal()]
+    total = tres.get("gres/gpu", "")
+    return int(total) if total.isdecimal() else sum(typed)
+
+
+def _queue_wait_seconds(record: AccountingRecord) -> float | None:
+    if record.submit_time is None or record.start_time is None:
+        return None
+    return max(0.0, (record.start_time - record.submit_time).total_seconds())
+
+
+def _node_hours(record: AccountingRecord) -> float | None:
+    if record.elapsed_seconds is None or record.node_count is None:
+        return None
+    return record.elapsed_seconds * record.node_count / 3600
+
+
+def _cpu_efficiency_pct(record: AccountingRecord) -> float | None:
+    available = (record.elapsed_seconds or 0) * (record.cpus or 0)
+    if record.total_cpu_seconds is None or not available:
+        return None
+    return round(100 * record.total_cpu_seconds / available, 2)
+
+
+def _max_memory_mib(record: AccountingRecord) -> float | None:
+    return None if record.max_rss_bytes is None else round(record.max_rss_bytes / _MIB, 2)
+
+
+def _max_gpu_memory_mib(record: AccountingRecord) -> float | None:
+    largest = _largest_usage((step.usage_max for step in record.steps), "gres/gpumem")
+    return None if largest is None else round(largest / _MIB, 2)
+
+
+def _memory_efficiency_pct(record: AccountingRecord) -> float | None:
+    allocated = _bytes(record.alloc_tres.get("mem"))
+    used = [step_bytes for step in record.steps if (step_bytes := _bytes_per_node(step)) is not None]
+    if not allocated or not used:
+        return None
+    return round(100 * max(used) * (record.node_count or 1) / allocated, 2)
+
+
+def _bytes_per_node(step: AccountingStep) -> float | None:
+    if step.max_rss_bytes is None:
+        return None
+    together = _bytes(step.usage_total.get("mem")) or 0
+    return max(step.max_rss_bytes, together / (step.node_count or 1))
+
+
+def _largest_usage(usages: Iterable[Mapping[str, str]], name: str) -> float | None:
+    figures = [figure for usage in usages if (figure := _bytes(usage.get(name))) is not None]
+    return max(figures, default=None)
+
+
+def _bytes(text: str | None) -> int | None:
+    """A figure of a TRES list, None where it cannot be read: a metric is no reason to fail."""
+    try:
+        return parse_memory_bytes(text or "")
+    except SlurmOutputError:
+        return None

@@ -1,0 +1,312 @@
+"""The parsers that belong to `commands`: text of squeue, sacct, sbatch and sinfo to frozen values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from dagster_slurm.errors import SlurmOutputError
+from dagster_slurm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS
+from dagster_slurm.slurm.quantities import (
+    parse_elapsed_seconds,
+    parse_memory_bytes,
+    parse_timestamp,
+    parse_tres,
+)
+from dagster_slurm.slurm.rejections import classify_error as classify_error
+from dagster_slurm.slurm.rejections import is_unknown_job as is_unknown_job
+from dagster_slurm.slurm.states import JobState, cancelled_by_uid, parse_job_state
+
+_T = TypeVar("_T")
+_NOTHING = frozenset({"", "N/A", "None", "(null)", "Unknown", "None assigned"})
+_PARSABLE = re.compile(r"(?P<job_id>[1-9]\d*)(?:;(?P<cluster>[^\s;]+))?", re.ASCII)
+_VERSION = re.compile(r"slurm(?:-wlm)? (\d+)\.(\d+)\S*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """One line of squeue: a job, or one task of a job array.
+
+    Attributes:
+        job_id: The job's own id.
+        array_job_id: The id of its array; the job's own id outside an array.
+        array_task_id: Its index, "1-9" for tasks that still wait together, None outside an array.
+        name: The job's name.
+        state: Its state.
+        reason: Why it waits or ended ("Resources"), None if Slurm names none.
+        node_list: Its nodes in Slurm's compact form, None before it has any.
+        submit_time: When it was submitted, UTC.
+        start_time: When it started or, while it waits, is expected to; UTC, None if not known.
+    """
+
+    job_id: str
+    array_job_id: str
+    array_task_id: str | None
+    name: str
+    state: JobState
+    reason: str | None
+    node_list: str | None
+    submit_time: datetime | None
+    start_time: datetime | None
+
+
+@dataclass(frozen=True)
+class AccountingStep:
+    """One step of a job: `batch`, `extern`, or the number of an srun.
+
+    Attributes:
+        name: What follows the job's id and a dot.
+        state: Its state.
+        exit_code: Its exit code, None if not known.
+        signal: The signal that ended it, 0 for none, None if not known.
+        tasks: Number of tasks, None if not known.
+        node_count: Number of nodes, None if not known.
+        max_rss_bytes: The largest resident set of any of its tasks, None if not sampled.
+        usage_average: TRESUsageInAve, as printed.
+        usage_max: TRESUsageInMax, as printed.
+        usage_total: TRESUsageInTot, as printed.
+    """
+
+    name: str
+    state: JobState
+    exit_code: int | None
+    signal: int | None
+    tasks: int | None
+    node_count: int | None
+    max_rss_bytes: int | None
+    usage_average: Mapping[str, str]
+    usage_max: Mapping[str, str]
+    usage_total: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AccountingRecord:
+    """What sacct knows of one job: its allocation and its steps. None where sacct has no value.
+
+    Attributes:
+        job_id: As displayed: "12", "12_3" for a task of an array, "12+1" for a component of a heterogeneous
+            job.
+        raw_job_id: The job's own number.
+        name: The job's name.
+        state: Its state.
+        cancelled_by_uid: The numeric user id of who cancelled it.
+        exit_code: Exit code of the batch script.
+        signal: The signal that ended the batch script, 0 for none.
+        derived_exit_code: The highest exit code of its steps (sacct(1), field DerivedExitCode).
+        elapsed_seconds: Wall time of the last run.
+        submit_time: UTC, as are the next three.
+        eligible_time: When it became eligible to run.
+        start_time: When it started.
+        end_time: When it ended.
+        node_list: Its nodes in Slurm's compact form.
+        node_count: Number of nodes.
+        cpus: Number of allocated CPUs.
+        alloc_tres: What was allocated, as printed; empty if nothing.
+        req_tres: What was asked for, as printed.
+        req_mem: Field ReqMem, as printed.
+        total_cpu_seconds: User and system CPU time of all its steps.
+        max_rss_bytes: The largest resident set of any task of any step.
+        reason: Why it last waited.
+        restarts: How often it was requeued; releases before 24.11 do not tell.
+        steps: Its steps in the order of sacct.
+    """
+
+    job_id: str
+    raw_job_id: str
+    name: str
+    state: JobState
+    cancelled_by_uid: int | None
+    exit_code: int | None
+    signal: int | None
+    derived_exit_code: int | None
+    elapsed_seconds: int | None
+    submit_time: datetime | None
+    eligible_time: datetime | None
+    start_time: datetime | None
+    end_time: datetime | None
+    node_list: str | None
+    node_count: int | None
+    cpus: int | None
+    alloc_tres: Mapping[str, str]
+    req_tres: Mapping[str, str]
+    req_mem: str | None
+    total_cpu_seconds: float | None
+    max_rss_bytes: int | None
+    reason: str | None
+    restarts: int | None
+    steps: tuple[AccountingStep, ...]
+
+
+def parse_job_id(text: str) -> str:
+    """The job id in the answer of `sbatch --parsable`: "123" or "123;cluster" on the last line with text.
+
+    Earlier lines are left alone: a job_submit plugin or a login message may print there.
+
+    Raises:
+        SlurmOutputError: There is no such line.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    match = _PARSABLE.fullmatch(lines[-1]) if lines else None
+    if not match:
+        raise SlurmOutputError(f"sbatch printed no job id: {text[-200:]!r}", command="sbatch --parsable")
+    return match.group("job_id")
+
+
+def parse_slurm_version(text: str) -> tuple[int, int]:
+    """Major and minor number in "slurm 22.05.8", "slurm-wlm 22.05.8" (Debian) or "slurm 23.11.0-rc1".
+
+    Raises:
+        SlurmOutputError: No such line.
+    """
+    for line in text.splitlines():
+        match = _VERSION.fullmatch(line.strip())
+        if match:
+            return int(match.group(1)), int(match.group(2))
+    raise SlurmOutputError(f"no version of Slurm in {text[-200:]!r}", command="sinfo --version")
+
+
+def parse_squeue(text: str) -> list[QueueEntry]:
+    """Read the answer to `commands.squeue` and `commands.squeue_by_name`.
+
+    Raises:
+        SlurmOutputError: A line is not of that format.
+    """
+    return [_queue_entry(row) for row in _rows(text, SQUEUE_FIELDS, "squeue")]
+
+
+def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, AccountingRecord]:
+    """Read the answer to `commands.sacct` and `commands.sacct_by_name`.
+
+    A job that was requeued has one allocation line, with steps, for each run (`--duplicates`); the record is
+    that of the last run, by its time of submission and then by its place in the answer.
+
+    Args:
+        text: What sacct printed.
+        fields: The fields it was asked for, `commands.sacct_fields(version)`.
+
+    Returns:
+        Job id, as displayed, to record.
+
+    Raises:
+        SlurmOutputError: A line is not of that format.
+    """
+    jobs: dict[str, tuple[dict[str, str], list[AccountingStep]]] = {}
+    current = ""
+    for row in _rows(text, fields, "sacct"):
+        job_id, dot, step = row["JobID"].partition(".")
+        if dot:
+            if job_id == current:
+                jobs[job_id][1].append(_step(step, row))
+            continue
+        is_older = job_id in jobs and _submitted(row) < _submitted(jobs[job_id][0])
+        current = "" if is_older else job_id
+        if not is_older:
+            jobs[job_id] = (row, [])
+    return {job_id: _record(row, tuple(steps)) for job_id, (row, steps) in jobs.items()}
+
+
+def _rows(text: str, fields: Sequence[str], command: str) -> list[dict[str, str]]:
+    rows = []
+    for line in text.split("\n"):
+        values = line.rstrip("\r").split("|", len(fields) - 1)
+        if not line.strip():
+            continue
+        if len(values) != len(fields):
+            raise SlurmOutputError(
+                f"not a line of {command} with {len(fields)} fields: {line[:200]!r}", command=command
+            )
+        rows.append(dict(zip(fields, (value.strip() for value in values), strict=True)))
+    return rows
+
+
+def _queue_entry(row: Mapping[str, str]) -> QueueEntry:
+    if not row["job_id"].isdecimal():
+        raise SlurmOutputError(f"not a job id: {row['job_id']!r}", command="squeue")
+    return QueueEntry(
+        job_id=row["job_id"],
+        array_job_id=row["array_job_id"] or row["job_id"],
+        array_task_id=_text(row["array_task_id"]),
+        name=row["name"],
+        state=parse_job_state(row["state"]),
+        reason=_text(row["reason"]),
+        node_list=_text(row["node_list"]),
+        submit_time=parse_timestamp(row["submit_time"]),
+        start_time=parse_timestamp(row["start_time"]),
+    )
+
+
+def _step(name: str, row: Mapping[str, str]) -> AccountingStep:
+    exit_code, signal = _exit(row.get("ExitCode", ""))
+    return AccountingStep(
+        name=name,
+        state=parse_job_state(row["State"]),
+        exit_code=exit_code,
+        signal=signal,
+        tasks=_known(row, "NTasks", _number),
+        node_count=_known(row, "NNodes", _number),
+        max_rss_bytes=_known(row, "MaxRSS", parse_memory_bytes),
+        usage_average=parse_tres(row.get("TRESUsageInAve", "")),
+        usage_max=parse_tres(row.get("TRESUsageInMax", "")),
+        usage_total=parse_tres(row.get("TRESUsageInTot", "")),
+    )
+
+
+def _record(row: Mapping[str, str], steps: tuple[AccountingStep, ...]) -> AccountingRecord:
+    exit_code, signal = _exit(row.get("ExitCode", ""))
+    sampled = [step.max_rss_bytes for step in steps if step.max_rss_bytes is not None]
+    return AccountingRecord(
+        job_id=row["JobID"],
+        raw_job_id=row.get("JobIDRaw", "") or row["JobID"],
+        name=row.get("JobName", ""),
+        state=parse_job_state(row["State"]),
+        cancelled_by_uid=cancelled_by_uid(row["State"]),
+        exit_code=exit_code,
+        signal=signal,
+        derived_exit_code=_exit(row.get("DerivedExitCode", ""))[0],
+        elapsed_seconds=_known(row, "ElapsedRaw", _number),
+        submit_time=_known(row, "Submit", parse_timestamp),
+        eligible_time=_known(row, "Eligible", parse_timestamp),
+        start_time=_known(row, "Start", parse_timestamp),
+        end_time=_known(row, "End", parse_timestamp),
+        node_list=_text(row.get("NodeList", "")),
+        node_count=_known(row, "NNodes", _number),
+        cpus=_known(row, "AllocCPUS", _number),
+        alloc_tres=parse_tres(row.get("AllocTRES", "")),
+        req_tres=parse_tres(row.get("ReqTRES", "")),
+        req_mem=_text(row.get("ReqMem", "")),
+        total_cpu_seconds=_known(row, "TotalCPU", parse_elapsed_seconds),
+        max_rss_bytes=max(sampled, default=None),
+        reason=_text(row.get("Reason", "")),
+        restarts=_known(row, "Restarts", _number),
+        steps=steps,
+    )
+
+
+def _submitted(row: Mapping[str, str]) -> str:
+    return row.get("Submit", "")
+
+
+def _known(row: Mapping[str, str], name: str, parse: Callable[[str], _T]) -> _T | None:
+    value = row.get(name, "")
+    return parse(value) if value else None
+
+
+def _text(value: str) -> str | None:
+    return None if value in _NOTHING else value
+
+
+def _number(value: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
+        raise SlurmOutputError(f"not a whole number as Slurm prints them: {value!r}")
+    return int(value)
+
+
+def _exit(value: str) -> tuple[int | None, int | None]:
+    """Exit code and signal in "7:0" (sacct(1), field ExitCode)."""
+    if not value:
+        return None, None
+    code, _, signal = value.partition(":")
+    return _number(code), _number(signal or "0")

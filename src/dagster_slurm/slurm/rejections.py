@@ -1,0 +1,154 @@
+"""What a Slurm command's message on stderr means, as a table, and the typed error for it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError, SubmissionRejectedError
+
+
+class _Cause(NamedTuple):
+    pattern: re.Pattern[str]
+    hint: str
+
+
+def _cause(pattern: str, hint: str) -> _Cause:
+    return _Cause(re.compile(pattern, re.IGNORECASE), hint)
+
+
+_UNAVAILABLE = (
+    _cause(
+        r"unable to contact slurm controller|slurm_load_\w+ error: (?:unable|zero bytes|unexpected)"
+        r"|slurm controller is (?:not responding|down)|slurm backup controller in standby",
+        "The controller does not answer; the same call may work later.",
+    ),
+    _cause(
+        r"socket timed out|connection refused|connection timed out|connection reset|no route to host"
+        r"|zero bytes were transmitted or received|message send failure|message receive failure",
+        "No connection to Slurm's daemons; the same call may work later.",
+    ),
+    _cause(
+        r"slurmdbd[:\s]|slurm_persist_conn_open|unable to connect to slurm database"
+        r"|slurm accounting storage is disabled|problem talking to the database",
+        "The accounting does not answer or is off; the job itself is not concerned.",
+    ),
+    _cause(
+        r"slurmctld (?:is )?busy|resource temporarily unavailable|slurm temporarily unable to accept job"
+        r"|too many requests|rate limit",
+        "The controller is busy; the same call may work later.",
+    ),
+)
+
+_REJECTED = (
+    _cause(r"invalid partition name|invalid partition specified", "`sinfo -s` names the partitions."),
+    _cause(
+        r"invalid account or account/partition combination",
+        "`sacctmgr show assoc user=$USER` names the accounts, with the partitions they are good for.",
+    ),
+    _cause(r"invalid qos", "`sacctmgr show assoc user=$USER format=account,partition,qos` names the QOS."),
+    _cause(
+        r"job violates accounting/qos policy|QOSMax|QOSGrp|AssocMax|AssocGrp|MaxSubmit",
+        "A limit of the account or QOS is reached: ask for less, or wait for other jobs to end.",
+    ),
+    _cause(
+        r"requested time limit is invalid|time limit exceeds|exceeds? .*time limit|invalid --time",
+        "Lower time_limit; `sinfo -o '%P %l'` names the limit of each partition.",
+    ),
+    _cause(
+        r"memory (?:required by task|specification)|requested memory|invalid --mem",
+        "Lower mem or mem_per_cpu; `sinfo -o '%P %m'` names the memory of the nodes in MB.",
+    ),
+    _cause(
+        r"cpu count (?:per node )?can not be satisfied|more processors requested than permitted",
+        "Lower cpus or num_nodes; `sinfo -o '%P %c'` names the CPUs of the nodes.",
+    ),
+    _cause(
+        r"node count specification invalid|requested node count|more nodes requested"
+        r"|requested node configuration",
+        "No node, or not enough of them, is configured so: compare with `sinfo -N -l`.",
+    ),
+    _cause(
+        r"invalid generic resource|gres",
+        "`sinfo -o '%P %G'` names the generic resources (GPUs) of the partitions.",
+    ),
+    _cause(r"invalid feature specification", "`sinfo -o '%P %f'` names the features for constraint."),
+    _cause(r"reservation", "`scontrol show reservation` names the reservations and who may use them."),
+    _cause(r"invalid node name", "`sinfo -N` names the nodes for nodelist and exclude."),
+    _cause(r"job dependency", "The job named in dependency is not known to Slurm (any more)."),
+    _cause(r"invalid license", "`scontrol show licenses` names the licenses."),
+    _cause(
+        r"unrecognized option|ambiguous|invalid directive|invalid --|requires an argument"
+        r"|doesn't allow an argument",
+        "This release of Slurm does not take the option or its value; see `man sbatch` on the cluster.",
+    ),
+    _cause(
+        r"batch job submission failed|allocation failure|access/permission denied|user's group not permitted",
+        "Slurm refused the request; its message says why.",
+    ),
+)
+
+_UNKNOWN_JOB = re.compile(r"invalid job id specified", re.IGNORECASE)
+_COMMAND_NOT_FOUND = 127
+
+
+def classify_error(command: str, returncode: int, stderr: str, host: str | None = None) -> SlurmCommandError:
+    """The typed error for a Slurm command that ended with a status other than zero.
+
+    Args:
+        command: The command as run, fit for a log; its first word that names a Slurm command decides.
+        returncode: Its exit status.
+        stderr: What it said on stderr.
+        host: The host it ran on.
+
+    Returns:
+        SlurmUnavailableError where Slurm's daemons do not answer; SubmissionRejectedError where sbatch
+        refused; otherwise a plain SlurmCommandError.
+    """
+    error, hint = _kind(command, returncode, stderr)
+    message = _first_message(stderr) or f"ended with status {returncode}"
+    return error(
+        f"{_program(command)}: {message}",
+        returncode=returncode,
+        stderr=stderr,
+        hint=hint,
+        host=host,
+        command=command,
+    )
+
+
+def is_unknown_job(stderr: str) -> bool:
+    """Whether squeue, asked for one job, says that it knows none by that id: a successful, empty answer.
+
+    Slurm forgets an ended job after MinJobAge (slurm.conf(5)). Asked for several, squeue leaves such out
+    silently.
+    """
+    return bool(_UNKNOWN_JOB.search(stderr))
+
+
+def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommandError], str | None]:
+    if returncode == _COMMAND_NOT_FOUND:
+        return SlurmCommandError, (
+            f"{_program(command)} is not on the PATH: use a login node, or load Slurm in post_login_command."
+        )
+    for cause in _UNAVAILABLE:
+        if cause.pattern.search(stderr):
+            return SlurmUnavailableError, cause.hint
+    if _program(command) == "sbatch":
+        for cause in _REJECTED:
+            if cause.pattern.search(stderr):
+                return SubmissionRejectedError, cause.hint
+    return SlurmCommandError, None
+
+
+def _program(command: str) -> str:
+    known = re.search(
+        r"(?:^|[\s/])(sbatch|squeue|sacct|scancel|scontrol|sinfo|srun|sacctmgr)(?=\s|$)", command
+    )
+    return known.group(1) if known else (command.split() or ["command"])[0]
+
+
+def _first_message(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    chosen = next((line for line in reversed(lines) if "error:" in line.lower()), lines[0] if lines else "")
+    return re.sub(r"^(?:\w+: )?(?:error|fatal): ", "", chosen)[:500]

@@ -1,0 +1,266 @@
+"""What is asked of Slurm for one job: one frozen value, merged from layers and validated early."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError
+from dagster_slurm.slurm import quantities
+from dagster_slurm.slurm.options import canonical_option, checked_value
+
+_SIGNAL = re.compile(r"(?:(?:B:)?(?P<name>[A-Za-z0-9+]+)@)?(?P<seconds>\d{1,5})", re.ASCII)
+_MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
+_MAX_SIGNAL_SECONDS = 65535
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What is asked of Slurm for one job.
+
+    Attributes:
+        partition: `--partition`, None for the cluster's default.
+        account: `--account`, None for the user's default.
+        qos: `--qos`.
+        reservation: `--reservation`.
+        nodes: `--nodes`, at least 1.
+        cpus_per_task: `--cpus-per-task`.
+        gpus_per_node: `--gpus-per-node`, 0 for none.
+        mem_mib: `--mem`, MiB for each node; 0 asks for all memory of the node.
+        mem_per_cpu_mib: `--mem-per-cpu`, MiB.
+        time_limit_seconds: `--time`; None leaves it to the partition's default.
+        time_unlimited: Whether `--time=UNLIMITED` is asked for; `time_limit_seconds` is None then.
+        signal_before_timeout: `--signal`, in the form "B:USR1@60".
+        max_queue_seconds: How long the job may wait in the queue; no option of sbatch.
+        options: Any other long option by its canonical name, sorted; True for a flag.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    nodes: int = 1
+    cpus_per_task: int | None = None
+    gpus_per_node: int = 0
+    mem_mib: int | None = None
+    mem_per_cpu_mib: int | None = None
+    time_limit_seconds: int | None = None
+    time_unlimited: bool = False
+    signal_before_timeout: str | None = None
+    max_queue_seconds: int | None = None
+    options: Mapping[str, str | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(sorted(self.options.items()))))
+
+    def sbatch_options(self) -> Mapping[str, str | bool]:
+        """Every option that is given, by its canonical name and in alphabetical order; True for a flag."""
+        values: dict[str, str | int | None] = {
+            "account": self.account,
+            "cpus-per-task": self.cpus_per_task,
+            "gpus-per-node": self.gpus_per_node or None,
+            "mem": _memory(self.mem_mib),
+            "mem-per-cpu": _memory(self.mem_per_cpu_mib),
+            "nodes": self.nodes,
+            "partition": self.partition,
+            "qos": self.qos,
+            "reservation": self.reservation,
+            "signal": self.signal_before_timeout,
+            "time": self._time(),
+        }
+        given = {name: str(value) for name, value in values.items() if value is not None}
+        return MappingProxyType(dict(sorted({**given, **self.options}.items())))
+
+    def _time(self) -> str | None:
+        if self.time_limit_seconds is None and not self.time_unlimited:
+            return None
+        return quantities.format_time_limit(self.time_limit_seconds)
+
+
+def merge(*layers: Mapping[str, object]) -> JobRequest:
+    """One request out of layers of settings; a later layer wins.
+
+    Precedence, lowest first: built-in, resource (`SlurmQueueConfig`), asset metadata, launchpad, call. Each
+    layer is a mapping of the fields of `SlurmQueueConfig` and of any other long option of sbatch, with dashes
+    or underscores.
+
+    - A key that is absent from a layer leaves what earlier layers said; None (or "", or False for a flag)
+      unsets it.
+    - `mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other in sbatch: setting one unsets the other two.
+    - Two spellings of one option in one layer (`nodes` and `num_nodes`) must agree.
+
+    Args:
+        layers: The settings, the one that wins last.
+
+    Returns:
+        The request.
+
+    Raises:
+        UnknownOptionError: A name is neither a field nor an option of sbatch.
+        InvalidQuantityError: A duration, an amount of memory or a count cannot be read or is out of range.
+        InvalidRequestError: Another value is not of its kind, or two spellings in one layer disagree.
+    """
+    merged: dict[str, object] = {}
+    for layer in layers:
+        settings = _canonical_layer(layer)
+        if any(settings.get(name) is not None for name in _MEMORY_OPTIONS):
+            merged = {name: value for name, value in merged.items() if name not in _MEMORY_OPTIONS}
+        merged.update(settings)
+    return _build({name: value for name, value in merged.items() if value is not None})
+
+
+def parse_signal_before_timeout(value: object) -> str:
+    """Bring a signal before the time limit to sbatch's `--signal` form (sbatch(1), option --signal).
+
+    Args:
+        value: Seconds before the limit (60, "60"), or with a signal: "USR1@60", "B:USR1@60". The signal goes
+            to the batch script, which forwards it to the payload.
+
+    Returns:
+        "B:USR1@60"; the signal is USR1 unless named.
+
+    Raises:
+        InvalidQuantityError: Another form, or not between 1 and 65535 seconds.
+    """
+    match = None if isinstance(value, bool) else _SIGNAL.fullmatch(str(value).strip())
+    if not match or not 1 <= int(match.group("seconds")) <= _MAX_SIGNAL_SECONDS:
+        allowed = f'60, "USR1@60" or "B:USR1@60", with 1 to {_MAX_SIGNAL_SECONDS} seconds'
+        raise _out_of_range("signal_before_timeout", value, allowed)
+    name = (match.group("name") or "USR1").upper().removeprefix("SIG")
+    return f"B:{name}@{int(match.group('seconds'))}"
+
+
+def _canonical_layer(layer: Mapping[str, object]) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    spelled: dict[str, str] = {}
+    for key, value in layer.items():
+        name = _setting_name(key)
+        checked = _FIELDS[name](key, value) if name in _FIELDS else checked_value(name, value)
+        if name in settings and settings[name] != checked:
+            raise InvalidRequestError(
+                f"{spelled[name]!r} and {key!r} are one option and differ: {settings[name]!r}, {checked!r}",
+                hint="Give one of them.",
+            )
+        settings[name], spelled[name] = checked, key
+    _refuse_two_kinds_of_memory(settings, spelled)
+    return settings
+
+
+def _refuse_two_kinds_of_memory(settings: Mapping[str, object], spelled: Mapping[str, str]) -> None:
+    given = sorted(spelled[name] for name in _MEMORY_OPTIONS if settings.get(name) is not None)
+    if len(given) > 1:
+        raise InvalidRequestError(
+            f"{' and '.join(map(repr, given))} exclude each other",
+            hint="Give one of them; sbatch(1), option --mem.",
+        )
+
+
+def _setting_name(key: str) -> str:
+    name = key.replace("_", "-")
+    return name if name in _OWN_FIELDS else canonical_option(key)
+
+
+def _build(settings: Mapping[str, object]) -> JobRequest:
+    known = {field_: settings[name] for name, field_ in _REQUEST_FIELDS.items() if name in settings}
+    if known.get("time_limit_seconds") is _UNLIMITED:
+        known |= {"time_limit_seconds": None, "time_unlimited": True}
+    options = {name: value for name, value in settings.items() if name not in _REQUEST_FIELDS}
+    return JobRequest(**known, options=options)  # type: ignore[arg-type]
+
+
+def _memory(mib: int | None) -> str | None:
+    return None if mib is None else quantities.format_memory(mib)
+
+
+class _Unlimited:
+    def __repr__(self) -> str:
+        return "UNLIMITED"
+
+
+_UNLIMITED = _Unlimited()
+
+
+def _time_limit(_key: str, value: object) -> object:
+    if _is_unset(value):
+        return None
+    seconds = quantities.parse_time_limit_seconds(value)  # type: ignore[arg-type]
+    return _UNLIMITED if seconds is None else seconds
+
+
+def _memory_mib(_key: str, value: object) -> object:
+    return None if _is_unset(value) else quantities.parse_memory_mib(value)  # type: ignore[arg-type]
+
+
+def _signal(_key: str, value: object) -> object:
+    return None if _is_unset(value) else parse_signal_before_timeout(value)
+
+
+def _name(key: str, value: object) -> object:
+    return None if _is_unset(value) else checked_value(canonical_option(key), value)
+
+
+def _max_queue_seconds(key: str, value: object) -> object:
+    if _is_unset(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_HOURS:
+        raise _out_of_range(key, value, "a number of hours above 0")
+    return max(1, round(value * 3600))
+
+
+def _count(minimum: int) -> Callable[[str, object], object]:
+    def check(key: str, value: object) -> object:
+        if _is_unset(value):
+            return None
+        is_number = isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal())
+        if isinstance(value, bool) or not is_number or not minimum <= int(str(value)) <= _MAX_COUNT:
+            raise _out_of_range(key, value, f"a whole number of at least {minimum}")
+        return int(str(value))
+
+    return check
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _out_of_range(key: str, value: object, allowed: str) -> InvalidQuantityError:
+    return InvalidQuantityError(f"{key!r} cannot be {value!r}", hint=f"Allowed: {allowed}.")
+
+
+_MAX_COUNT = 10**7
+_MAX_HOURS = 10**6
+_OWN_FIELDS = frozenset({"signal-before-timeout", "max-queue-hours"})
+_REQUEST_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "partition": "partition",
+        "account": "account",
+        "qos": "qos",
+        "reservation": "reservation",
+        "nodes": "nodes",
+        "cpus-per-task": "cpus_per_task",
+        "gpus-per-node": "gpus_per_node",
+        "mem": "mem_mib",
+        "mem-per-cpu": "mem_per_cpu_mib",
+        "time": "time_limit_seconds",
+        "signal-before-timeout": "signal_before_timeout",
+        "max-queue-hours": "max_queue_seconds",
+    }
+)
+_FIELDS: Mapping[str, Callable[[str, object], object]] = MappingProxyType(
+    {
+        "partition": _name,
+        "account": _name,
+        "qos": _name,
+        "reservation": _name,
+        "nodes": _count(1),
+        "cpus-per-task": _count(1),
+        "gpus-per-node": _count(0),
+        "mem": _memory_mib,
+        "mem-per-cpu": _memory_mib,
+        "time": _time_limit,
+        "signal-before-timeout": _signal,
+        "max-queue-hours": _max_queue_seconds,
+    }
+)
