@@ -1,0 +1,9 @@
+"""A real Slurm cluster on one Debian machine, for trying and testing; not for production."""
+
+from __future__ import annotations
+
+from dagster_slurm.sandbox.config import SandboxConfig
+from dagster_slurm.sandbox.programs import install_packages, missing_packages
+from dagster_slurm.sandbox.sandbox import Sandbox, SandboxStatus
+
+__all__ = ["Sandbox", "SandboxConfig", "SandboxStatus", "install_packages", "missing_packages"]

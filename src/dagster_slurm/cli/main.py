@@ -1,0 +1,56 @@
+"""The command `dagster-slurm`: a group that imports its sub-commands when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+import click
+
+from dagster_slurm.errors import DagsterSlurmError
+
+# Name of a sub-command -> module and attribute, and the line `--help` shows without importing it.
+_COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "sandbox": (
+        "dagster_slurm.cli.sandbox",
+        "sandbox",
+        "A real Slurm cluster on this machine, for trying and testing; not for production.",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose sub-commands are imported when they are used: starting up stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the sub-commands."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The sub-command of that name, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.{attribute} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of sub-commands for `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the sub-command; our own errors are told in plain lines, without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except DagsterSlurmError as error:
+            click.echo(f"dagster-slurm: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dagster-slurm", prog_name="dagster-slurm")
+def main() -> None:
+    """Run Dagster assets as Slurm jobs."""

@@ -1,0 +1,134 @@
+"""`dagster-slurm sandbox`: a Slurm cluster on this machine, for trying and testing; not for production."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+
+import click
+
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
+from dagster_slurm.sandbox.config import DEFAULT_NAME
+
+_DEFAULTS = SandboxConfig()
+_name = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox, if there are several.")
+
+
+@click.group()
+def sandbox() -> None:
+    """A real Slurm cluster on this machine, for trying and testing; not for production."""
+
+
+def _slurm_options(pairs: tuple[str, ...]) -> dict[str, str]:
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SandboxError(f"{pair!r} is not of the form KEY=VALUE", hint="Give a line of slurm.conf.")
+        options[key] = value
+    return options
+
+
+@sandbox.command()
+@_name
+@click.option("--install", is_flag=True, help="Install missing Debian packages with apt-get first.")
+@click.option("--nodes", default=_DEFAULTS.nodes, show_default=True, help="Number of compute nodes.")
+@click.option("--cpus", default=_DEFAULTS.cpus_per_node, show_default=True, help="CPUs each node declares.")
+@click.option("--mem", default=_DEFAULTS.memory_mib_per_node, show_default=True, help="MiB each node declares.")
+@click.option("--user", default=_DEFAULTS.user, show_default=True, help="User to log in as; made if missing.")
+@click.option("--slurm-conf", multiple=True, metavar="KEY=VALUE", help="A further line of slurm.conf.")
+@click.option("--no-memory-limits", is_flag=True, help="Do not hold jobs to their memory.")
+def up(
+    name: str,
+    install: bool,
+    nodes: int,
+    cpus: int,
+    mem: int,
+    user: str,
+    slurm_conf: tuple[str, ...],
+    no_memory_limits: bool,
+) -> None:
+    """Bring the cluster up, or bring back what died of it.
+
+    For trying and testing; not for production. Options count for a new cluster only.
+    """
+    config = SandboxConfig(
+        name=name,
+        nodes=nodes,
+        cpus_per_node=cpus,
+        memory_mib_per_node=mem,
+        user=user,
+        slurm_options=_slurm_options(slurm_conf),
+        enforce_memory=not no_memory_limits,
+    )
+    if install:
+        install_packages()
+    Sandbox(config).up()
+
+
+@sandbox.command()
+@_name
+def down(name: str) -> None:
+    """Take the cluster down and leave nothing behind."""
+    Sandbox(SandboxConfig(name=name)).down()
+
+
+@sandbox.command()
+@_name
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(context: click.Context, name: str, as_json: bool) -> None:
+    """Say how the cluster is. Exit status: 0 ready, 3 not up, 4 up and not ready."""
+    found = Sandbox(SandboxConfig(name=name)).status()
+    if as_json:
+        click.echo(json.dumps(asdict(found), default=str, indent=2))
+    else:
+        click.echo(f"up:      {'yes' if found.up else 'no'}\nready:   {'yes' if found.ready else 'no'}")
+        for title, conditions in (("daemon", found.daemons), ("node", found.nodes)):
+            for each, condition in conditions.items():
+                click.echo(f"{title + ':':8} {each:12} {condition}")
+        if found.up:
+            enforced = "enforced" if found.memory_enforced else f"not enforced: {found.memory_reason}"
+            click.echo(f"memory:  {enforced}\nfiles:   {found.state_dir}")
+    context.exit(0 if found.ready else 4 if found.up else 3)
+
+
+@sandbox.command()
+@_name
+@click.option("--strict", is_flag=True, help="The strict login node: password only, one channel a connection.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def env(name: str, strict: bool, as_json: bool) -> None:
+    """Print how dagster-slurm reaches the cluster, as shell text: `eval "$(dagster-slurm sandbox env)"`."""
+    variables = Sandbox(SandboxConfig(name=name)).env(strict=strict)
+    if as_json:
+        click.echo(json.dumps(variables, indent=2))
+        return
+    for variable, value in variables.items():
+        click.echo(f"export {variable}={shlex.quote(value)}")
+
+
+@sandbox.command("break")
+@_name
+@click.option("--hang", is_flag=True, help="Stop it where it stands (SIGSTOP): it is there and does not answer.")
+@click.argument("part", required=False)
+def break_(name: str, hang: bool, part: str | None) -> None:
+    """Break PART of the cluster on purpose; without PART, list the parts.
+
+    slurmd:NODE ends the daemon and lets job steps live on; node:NODE ends everything on the node, as a loss of
+    power does; network:NODE pulls its cable; sshd ends the sessions it serves, too.
+    """
+    cluster = Sandbox(SandboxConfig(name=name))
+    if part is None:
+        click.echo("\n".join(cluster.parts()))
+    else:
+        cluster.break_(part, hang=hang)
+
+
+@sandbox.command()
+@_name
+@click.argument("part", default="all")
+def mend(name: str, part: str) -> None:
+    """Mend PART (default: everything); return when it serves again."""
+    Sandbox(SandboxConfig(name=name)).mend(part)

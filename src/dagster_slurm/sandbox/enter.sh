@@ -1,0 +1,45 @@
+#!/bin/sh
+# Starts a command as if on another host of the cluster.
+#
+# usage: enter.sh NETNS HOSTNAME HOSTS ETC CGROUP COMMAND [ARGUMENT ...]
+#
+#   NETNS     file of the network namespace to enter
+#   HOSTNAME  host name inside; "-" keeps the machine's
+#   HOSTS     file to be seen as /etc/hosts
+#   ETC       directory to be seen as /etc/slurm, where there is one
+#   CGROUP    directory below the memory and freezer controllers to be seen as their root; "-" for none
+#
+# Everything is done by exec: the process that was started is in the end the command itself.
+set -eu
+
+if [ "$1" != inside ]; then
+    cgroup=$5
+    set -- inside "$@"
+    if [ "$cgroup" != - ]; then
+        for controller in memory freezer; do
+            echo $$ >"/sys/fs/cgroup/$controller/$cgroup/cgroup.procs"
+        done
+        # nsenter and not `ip netns exec`, which mounts another /sys over the cgroups.
+        exec nsenter --net="$2" unshare --uts --cgroup --mount --propagation slave /bin/sh "$0" "$@"
+    fi
+    exec nsenter --net="$2" unshare --uts --mount --propagation slave /bin/sh "$0" "$@"
+fi
+
+hostname=$3 hosts=$4 etc=$5 cgroup=$6
+shift 6
+
+if [ "$hostname" != - ]; then
+    hostname "$hostname"
+fi
+mount --bind "$hosts" /etc/hosts
+if [ -d /etc/slurm ]; then
+    mount --bind "$etc" /etc/slurm
+fi
+if [ "$cgroup" != - ]; then
+    # Debian's slurmd puts every node's job N into one and the same /slurm/uid_U/job_N (it is not built with
+    # --enable-multiple-slurmd), where the end of one node's part would end the others'.
+    for controller in memory freezer; do
+        mount --bind "/sys/fs/cgroup/$controller/$cgroup" "/sys/fs/cgroup/$controller"
+    done
+fi
+exec "$@"

@@ -1,0 +1,203 @@
+"""Processes by id and start time, so that an id that was given to another process is never signalled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox.programs import system_environment
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, for as long as the machine runs.
+
+    Args:
+        pid: Its id.
+        start_ticks: When it was started, in clock ticks since boot (proc(5), /proc/PID/stat, field 22).
+    """
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """What /proc/PID/stat says of a process."""
+
+    state: str
+    parent: int
+    start_ticks: int
+
+
+def parse_stat(text: str) -> Status:
+    """Read the text of /proc/PID/stat. The name, field 2, may hold blanks and parentheses."""
+    fields = text.rpartition(")")[2].split()
+    return Status(state=fields[0], parent=int(fields[1]), start_ticks=int(fields[19]))
+
+
+def status_of(pid: int) -> Status | None:
+    """What the kernel says of a process, or None if there is none of that id."""
+    try:
+        return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this id now; None if there is none, or only what is left of one (a zombie)."""
+    status = status_of(pid)
+    return None if status is None or status.state in "ZX" else Process(pid, status.start_ticks)
+
+
+def is_alive(process: Process) -> bool:
+    """Whether that very process is there and has not ended."""
+    _reap(process.pid)
+    return identify(process.pid) == process
+
+
+def is_stopped(process: Process) -> bool:
+    """Whether it is stopped by SIGSTOP."""
+    status = status_of(process.pid)
+    return status is not None and status.start_ticks == process.start_ticks and status.state == "T"
+
+
+def _reap(pid: int) -> None:
+    # Only a child of this process can be reaped here; any other is reaped by its own parent.
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def send(process: Process, number: signal.Signals) -> bool:
+    """Send a signal to that very process. False if it is gone."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except (ProcessLookupError, OSError):
+        return False
+    try:
+        # The handle holds the id: from here on it cannot be given to another process.
+        if identify(process.pid) != process:
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def start(
+    argv: Sequence[str], *, log: Path, environment: Mapping[str, str], on_start: Callable[[Process], None]
+) -> Process:
+    """Start a daemon in the foreground mode of its own, in a session of its own.
+
+    Args:
+        argv: The command.
+        log: Where its stdout and stderr go.
+        environment: Variables in addition to the small environment all daemons get.
+        on_start: Called with the process, to note it.
+
+    Raises:
+        SandboxError: It ended at once.
+    """
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=system_environment(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+    process = identify(child.pid)
+    # The object is not needed again, and its destructor would warn: `is_alive` reaps by id.
+    child.returncode = 0
+    if process is None:
+        raise SandboxError(f"{argv[0]} ended at once", hint=f"See {log}.")
+    on_start(process)
+    return process
+
+
+def end(processes: Sequence[Process], *, grace_seconds: float = 0.0) -> None:
+    """End processes: SIGTERM, then SIGKILL to those that are there after the grace period. Returns when gone.
+
+    Raises:
+        SandboxError: One cannot be ended (it hangs in the kernel).
+    """
+    if grace_seconds > 0:
+        for process in processes:
+            send(process, signal.SIGTERM)
+            send(process, signal.SIGCONT)
+        _wait_gone(processes, grace_seconds)
+    for process in processes:
+        send(process, signal.SIGKILL)
+    if not _wait_gone(processes, 15):
+        left = [process.pid for process in processes if is_alive(process)]
+        raise SandboxError(f"Processes {left} cannot be ended", hint="Look at their state in /proc.")
+
+
+def _wait_gone(processes: Sequence[Process], timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    while any(is_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def pids() -> Iterator[int]:
+    """The ids of all processes of this machine."""
+    return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+
+
+def descendants(process: Process) -> list[Process]:
+    """Children, their children and so on, of that process."""
+    if not is_alive(process):
+        return []
+    parents = {pid: status.parent for pid in pids() if (status := status_of(pid))}
+    found, frontier = [], {process.pid}
+    while frontier:
+        frontier = {pid for pid, parent in parents.items() if parent in frontier}
+        found += [each for pid in frontier if (each := identify(pid))]
+    return found
+
+
+def matching(test: Callable[[Path], bool]) -> list[Process]:
+    """All processes, but this one, whose directory in /proc passes a test.
+
+    Processes come and go while this looks at them; one that is gone does not match.
+    """
+    found = []
+    for pid in pids():
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if pid != os.getpid() and test(_PROC / str(pid)) and (process := identify(pid)):
+                found.append(process)
+    return found
+
+
+def has_variable(directory: Path, name: str, value: str) -> bool:
+    """Whether a process was started with that environment variable."""
+    return f"{name}={value}".encode() in (directory / "environ").read_bytes().split(b"\0")
+
+
+def in_network_namespace(directory: Path, inodes: frozenset[int]) -> bool:
+    """Whether a process is in one of those network namespaces."""
+    return (directory / "ns" / "net").stat().st_ino in inodes
+
+
+def has_user(directory: Path, uid: int) -> bool:
+    """Whether a process runs as that user (real or effective)."""
+    for line in (directory / "status").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("Uid:"):
+            return str(uid) in line.split()[1:3]
+    return False

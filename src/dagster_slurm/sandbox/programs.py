@@ -1,0 +1,169 @@
+"""The programs a sandbox needs, the packages they come in, and running them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dagster_slurm.errors import SandboxError
+
+# Debian 12's names; each package by a file of it that the sandbox uses.
+_PROGRAMS = {
+    "slurmctld": ("slurm-wlm", "slurmctld"),
+    "slurmd": ("slurm-wlm", "slurmd"),
+    "sbatch": ("slurm-wlm", "sbatch"),
+    "sacctmgr": ("slurm-wlm", "sacctmgr"),
+    "slurmdbd": ("slurmdbd", "slurmdbd"),
+    "munged": ("munge", "munged"),
+    "sshd": ("openssh-server", "sshd"),
+    "ssh-keygen": ("openssh-client", "ssh-keygen"),
+    "mariadbd": ("mariadb-server", "mariadbd"),
+    "mariadb-install-db": ("mariadb-server", "mariadb-install-db"),
+    "ip": ("iproute2", "ip"),
+    "nsenter": ("util-linux", "nsenter"),
+    "mount": ("mount", "mount"),
+    "useradd": ("passwd", "useradd"),
+}
+_PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
+_PLUGIN_PATTERN = "*/slurm*/accounting_storage_mysql.so"
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+POLICY_FILE = Path("/usr/sbin/policy-rc.d")
+
+
+def system_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A small environment for the sandbox's daemons and tools; nothing of the caller's leaks in."""
+    return {"PATH": _SEARCH_PATH, "LANG": "C.UTF-8", "HOME": "/root", **(extra or {})}
+
+
+def find(program: str) -> str | None:
+    """The path of a program, /usr/sbin included, or None."""
+    return shutil.which(program, path=_SEARCH_PATH)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float = 60,
+    accept: Sequence[int] = (0,),
+) -> str:
+    """Run a program to its end and return its stdout.
+
+    Raises:
+        SandboxError: It is not there, took too long, or ended with a status that is not in `accept`.
+    """
+    command = shlex.join(argv)
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            text=True,
+            capture_output=True,
+            env=system_environment(environment),
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SandboxError(
+            f"The program {argv[0]} is missing", hint="Run `dagster-slurm sandbox up --install`.", command=command
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SandboxError(f"No end after {timeout_seconds} s", hint="See the logs.", command=command) from error
+    if done.returncode not in accept:
+        said = (done.stderr or done.stdout).strip()
+        raise SandboxError(f"Ended with status {done.returncode}: {said}", command=command)
+    return done.stdout
+
+
+def missing_packages() -> tuple[str, ...]:
+    """The Debian packages that have to be installed before a sandbox can be brought up."""
+    missing = {package for package, program in _PROGRAMS.values() if find(program) is None}
+    libraries = (Path("/usr/lib"), Path("/usr/lib64"))
+    if not any(next(iter(library.glob(_PLUGIN_PATTERN)), None) for library in libraries if library.is_dir()) and not (
+        _plugin_in_multiarch()
+    ):
+        missing.add(_PLUGIN_PACKAGE)
+    return tuple(sorted(missing))
+
+
+def _plugin_in_multiarch() -> bool:
+    return any(Path("/usr/lib").glob("*-linux-gnu*/slurm*/accounting_storage_mysql.so"))
+
+
+def check_machine() -> None:
+    """Tell whether a sandbox can run here at all.
+
+    Raises:
+        SandboxError: Not Linux, not Debian-like, or not root.
+    """
+    if sys.platform != "linux":
+        raise SandboxError("The sandbox runs on Linux only", hint="Use a Debian machine, virtual machine or container.")
+    if os.geteuid() != 0:
+        raise SandboxError("The sandbox must be run as root", hint="Run it with sudo, on a machine for trying.")
+    if not Path("/etc/debian_version").exists() and missing_packages():
+        raise SandboxError(
+            "This is not Debian, and programs are missing: " + ", ".join(missing_programs()),
+            hint="Install Slurm with slurmdbd, MariaDB, munge and OpenSSH's server, or use Debian.",
+        )
+
+
+def missing_programs() -> tuple[str, ...]:
+    """The programs that are missing."""
+    return tuple(program for _, program in _PROGRAMS.values() if find(program) is None)
+
+
+def require_packages() -> None:
+    """Refuse when packages are missing, naming them all.
+
+    Raises:
+        SandboxError: Packages are missing.
+    """
+    missing = missing_packages()
+    if missing:
+        line = "apt-get install --no-install-recommends " + " ".join(missing)
+        raise SandboxError(
+            f"Debian packages are missing: {' '.join(missing)}",
+            hint=f"Run `dagster-slurm sandbox up --install`, or: {line}",
+        )
+
+
+def install_packages() -> tuple[str, ...]:
+    """Install the missing packages with apt-get, keeping their services from starting.
+
+    Returns:
+        The packages that were missing.
+
+    Raises:
+        SandboxError: Not root, or apt-get failed.
+    """
+    check_machine()
+    missing = missing_packages()
+    if missing:
+        apt = {"DEBIAN_FRONTEND": "noninteractive"}
+        with _services_kept_from_starting():
+            run(["apt-get", "update"], environment=apt, timeout_seconds=600)
+            install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+            run(install, environment=apt, timeout_seconds=1800)
+        require_packages()
+    return missing
+
+
+@contextmanager
+def _services_kept_from_starting() -> Iterator[None]:
+    """Deny service starts while packages are installed (invoke-rc.d(8): policy-rc.d, status 101)."""
+    if POLICY_FILE.exists():
+        yield
+        return
+    POLICY_FILE.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
+    POLICY_FILE.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY_FILE.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""Bringing a sandbox up, and back to where it should be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dagster_slurm.sandbox import cgroups, daemons, database, files, network, users
+from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
+from dagster_slurm.sandbox.programs import run
+from dagster_slurm.sandbox.state import State, save
+from dagster_slurm.sandbox.waiting import wait_until
+
+# Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
+_SSH_PORTS = range(22022, 22900)
+NODE_READY = frozenset({"idle", "mixed", "allocated", "completing"})
+
+
+class Progress:
+    """Says on stderr what is being done, and after how many seconds."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._started = time.monotonic()
+
+    def __call__(self, message: str) -> None:
+        if not self._quiet:
+            print(f"sandbox: {time.monotonic() - self._started:5.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
+    """Decide on addresses and ports, and whether memory can be enforced."""
+    first, second = _free_ports(2)
+    reason = cgroups.why_not(paths.tag) if config.enforce_memory else "it was asked not to be"
+    return State(
+        config=config,
+        subnet=network.choose_subnet(network.taken_subnets()),
+        ssh_port=first,
+        strict_ssh_port=second,
+        login_name=socket.gethostname(),
+        memory_reason=reason,
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    for port in _SSH_PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
+def make_directories(paths: SandboxPaths) -> None:
+    """Make the state directory and those in it; world-traversable, since homes and sockets are below."""
+    for path in (paths.state_dir.parent, paths.state_dir):
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.chmod(0o755)
+    world = ("etc", "munge", "ssh", "log", "run", "spool", "home", "environments")
+    private = ("secret", "database", "slurmctld")
+    for name in (*world, *private):
+        directory = paths.state_dir / name
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o700 if name in private else 0o755)
+
+
+def raise_cluster(paths: SandboxPaths, state: State, progress: Progress) -> None:
+    """Make and start whatever is missing; return when jobs can be run and people can log in.
+
+    Raises:
+        SandboxError: A part does not come up.
+    """
+    prepare(paths, state)
+    daemon = daemons.all_daemons(paths, state)
+    _together(
+        lambda: _start(daemon[daemons.MUNGED], paths, state),
+        lambda: _raise_database(daemon[daemons.MARIADB], paths, state),
+        lambda: _raise_login(daemon, paths, state),
+    )
+    progress("munge, MariaDB and the login nodes serve")
+    _start(daemon[daemons.SLURMDBD], paths, state)
+    database.ensure_associations(paths, state)
+    progress("slurmdbd serves, the account is known")
+    _start(daemon[daemons.SLURMCTLD], paths, state)
+    for node in state.config.node_names:
+        daemons.ensure_started(daemon[f"slurmd:{node}"], paths, state)
+    wait_nodes(paths, state, state.config.node_names)
+    progress(f"slurmctld serves, nodes {', '.join(state.config.node_names)} are idle")
+
+
+def prepare(paths: SandboxPaths, state: State) -> None:
+    """Make everything that is not a daemon: network, mounts, groups, files."""
+    plan = state.plan(paths)
+    network.ensure(plan)
+    share_homes(paths)
+    if state.cgroups:
+        cgroups.ensure(paths.tag, state.config.node_names)
+    write_files(paths, state)
+
+
+def share_homes(paths: SandboxPaths) -> None:
+    """Make the homes a mount point of their own that passes on mounts below it to the nodes."""
+    if str(paths.homes) not in mount_points():
+        run(["mount", "--bind", str(paths.homes), str(paths.homes)])
+        run(["mount", "--make-shared", str(paths.homes)])
+
+
+def mount_points() -> list[str]:
+    """All of this machine's mount points (proc(5), mountinfo, field 5)."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return [line.split()[4].replace("\\040", " ") for line in lines]
+
+
+def write_files(paths: SandboxPaths, state: State) -> None:
+    """Write munge key and the configuration of Slurm."""
+    plan = state.plan(paths)
+    if not paths.munge_key.exists():
+        temporary = paths.munge_key.with_suffix(".new")
+        temporary.write_bytes(os.urandom(128))
+        temporary.chmod(0o400)
+        temporary.replace(paths.munge_key)
+    existing = Path("/etc/hosts").read_text(encoding="utf-8") if Path("/etc/hosts").exists() else ""
+    paths.hosts_file.write_text(files.hosts(plan, state.login_name, existing), encoding="utf-8")
+    conf = files.slurm_conf(state.config, paths, plan, cgroups=state.cgroups)
+    paths.slurm_conf.write_text(conf, encoding="utf-8")
+    (paths.etc / "cgroup.conf").write_text(files.cgroup_conf(cgroups=state.cgroups), encoding="utf-8")
+    dbd = paths.etc / "slurmdbd.conf"
+    users.write_private(dbd, files.slurmdbd_conf(paths, plan))
+
+
+def _raise_database(daemon: daemons.Daemon, paths: SandboxPaths, state: State) -> None:
+    if not daemons.is_running(state, daemon.name):
+        database.ensure_data(paths)
+    _start(daemon, paths, state)
+
+
+def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: State) -> None:
+    users.ensure(paths, state)
+    host_key = users.ensure_keys(paths)
+    ensure_run_sshd(paths, state)
+    ports = (state.ssh_port, state.strict_ssh_port)
+    paths.known_hosts.write_text(files.known_hosts(ports, host_key), encoding="ascii")
+    for site in daemons.sites(state):
+        text = files.sshd_config(site, paths, state.config.user)
+        (paths.ssh / f"{site.name}.conf").write_text(text, encoding="utf-8")
+        _start(daemon[site.name], paths, state)
+
+
+def ensure_run_sshd(paths: SandboxPaths, state: State) -> None:
+    """Make sshd's privilege separation directory, which Debian's unit would make."""
+    directory = Path("/run/sshd")
+    if not directory.exists():
+        state.run_sshd_created = True
+        save(paths, state)
+        directory.mkdir(mode=0o755)
+
+
+def _start(daemon: daemons.Daemon, paths: SandboxPaths, state: State) -> None:
+    daemons.ensure_started(daemon, paths, state)
+    daemons.wait_ready(daemon, paths, state)
+
+
+def _together(*actions: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(len(actions)) as pool:
+        for future in [pool.submit(action) for action in actions]:
+            future.result()
+
+
+def node_states(paths: SandboxPaths) -> dict[str, str]:
+    """The nodes' states as the controller sees them, such as `idle` or `down*`."""
+    query = ["sinfo", "--noheader", "--Node", "--partition=compute", "--format=%N|%t"]
+    long = {"SLURM_CONF": str(paths.slurm_conf)}
+    output = run([*query[:-1], "--Format=NodeHost:|,StateLong:|"], environment=long, timeout_seconds=15)
+    pairs = (line.split("|") for line in output.splitlines() if "|" in line)
+    return {fields[0].strip(): fields[1].strip() for fields in pairs}
+
+
+def wait_nodes(paths: SandboxPaths, state: State, nodes: Iterable[str]) -> None:
+    """Wait until the controller has work for those nodes.
+
+    Raises:
+        SandboxError: A node does not come up in time.
+    """
+    wanted = tuple(nodes)
+
+    def ready() -> bool:
+        states = node_states(paths)
+        return all(states.get(node) in NODE_READY for node in wanted)
+
+    wait_until(ready, f"node {', '.join(wanted)}", timeout_seconds=90, log=paths.log(daemons.SLURMCTLD))
+
+

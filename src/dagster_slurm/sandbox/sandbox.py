@@ -1,0 +1,302 @@
+"""The sandbox cluster as an object. For trying and testing; not for production."""
+
+from __future__ import annotations
+
+import pwd
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import daemons, environments, faults, foreign, observing, programs, raising, teardown
+from dagster_slurm.sandbox import state as states
+from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, paths_of
+from dagster_slurm.sandbox.small_filesystem import small_filesystem
+from dagster_slurm.sandbox.state import State
+
+
+@dataclass(frozen=True)
+class SandboxStatus:
+    """How a sandbox is.
+
+    Args:
+        up: Whether there is one.
+        ready: Whether all daemons run and all nodes are up.
+        daemons: By name, `running`, `stopped` (SIGSTOP) or `dead`.
+        nodes: By name, the state the controller sees; empty if it does not answer.
+        memory_enforced: Whether jobs are held to their memory.
+        memory_reason: Why not, if not.
+        state_dir: Where its files lie.
+    """
+
+    up: bool
+    ready: bool
+    daemons: Mapping[str, str]
+    nodes: Mapping[str, str]
+    memory_enforced: bool
+    memory_reason: str
+    state_dir: Path
+
+
+class Sandbox:
+    """A real Slurm cluster on this machine, for trying and testing; not for production.
+
+    Making the object does nothing; `up` brings the cluster up, or finds the one that is.
+
+    Args:
+        config: What it is to look like. A sandbox that is up keeps the configuration it was brought up with.
+    """
+
+    def __init__(self, config: SandboxConfig | None = None) -> None:
+        self._asked = config or SandboxConfig(name=DEFAULT_NAME)
+        self.paths: SandboxPaths = paths_of(self._asked.name)
+
+    @property
+    def config(self) -> SandboxConfig:
+        """The configuration it is up with, or would be brought up with."""
+        state = states.load(self.paths)
+        return state.config if state else self._asked
+
+    @property
+    def user(self) -> str:
+        """The Unix user to log in as."""
+        return self.config.user
+
+    @property
+    def home(self) -> Path:
+        """The user's home directory."""
+        return Path(pwd.getpwnam(self.user).pw_dir)
+
+    def up(self, *, quiet: bool = False) -> None:
+        """Bring the cluster up, or bring back what died of it; return when it is ready.
+
+        Args:
+            quiet: Do not say on stderr what is being done.
+
+        Raises:
+            SandboxError: It cannot run here, packages are missing, a Slurm is in use here, or a part fails.
+        """
+        programs.check_machine()
+        programs.require_packages()
+        progress = raising.Progress(quiet=quiet)
+        with states.locked(self.paths):
+            state = states.load(self.paths)
+            if state is None:
+                foreign.refuse_beside()
+                raising.make_directories(self.paths)
+                state = raising.plan_state(self._asked, self.paths)
+                states.save(self.paths, state)
+            faults.mend_everything(self.paths, state)
+            raising.raise_cluster(self.paths, state, progress)
+        progress("ready")
+
+    def down(self) -> None:
+        """Take the cluster down and leave nothing behind; nothing happens if there is none.
+
+        Raises:
+            SandboxError: Not root, or a process or mount cannot be removed.
+        """
+        programs.check_machine()
+        with states.locked(self.paths):
+            teardown.remove_all(self.paths, self._loaded())
+
+    def is_up(self) -> bool:
+        """Whether it was brought up and not taken down (its parts may be broken)."""
+        return self.paths.state_file.exists()
+
+    def status(self) -> SandboxStatus:
+        """How it is."""
+        state = states.load(self.paths)
+        if state is None:
+            return SandboxStatus(False, False, {}, {}, False, "", self.paths.state_dir)
+        names = daemons.all_daemons(self.paths, state)
+        conditions = {name: faults.condition(state, name) for name in names}
+        nodes = self._nodes()
+        ready = set(conditions.values()) == {"running"} and len(nodes) == state.config.nodes
+        ready = ready and all(each in raising.NODE_READY for each in nodes.values())
+        return SandboxStatus(
+            True, ready, conditions, nodes, state.cgroups, state.memory_reason, self.paths.state_dir
+        )
+
+    def env(self, *, strict: bool = False) -> dict[str, str]:
+        """The environment variables by which dagster-slurm reaches the cluster.
+
+        Args:
+            strict: For the strict login node: password only, one channel a connection.
+
+        Raises:
+            SandboxError: It is not up, or the password is not known since the user was there before.
+        """
+        state = self._required()
+        variables = {
+            "SLURM_EDGE_NODE_HOST": "127.0.0.1",
+            "SLURM_EDGE_NODE_PORT": str(state.strict_ssh_port if strict else state.ssh_port),
+            "SLURM_EDGE_NODE_USER": state.config.user,
+            "SLURM_EDGE_NODE_KNOWN_HOSTS_FILE": str(self.paths.known_hosts),
+            "SLURM_PARTITION": "compute",
+        }
+        if strict:
+            return {**variables, "SLURM_EDGE_NODE_PASSWORD": self.password()}
+        return {**variables, "SLURM_EDGE_NODE_KEY_PATH": str(self.paths.client_key)}
+
+    def password(self) -> str:
+        """The user's password.
+
+        Raises:
+            SandboxError: It is not known, since the user was there before the sandbox.
+        """
+        try:
+            return self.paths.password_file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise SandboxError(
+                f"The password of {self.user} is not known: the user was there before the sandbox",
+                hint="Bring the sandbox up with another `--user`.",
+            ) from None
+
+    def slurm_env(self) -> dict[str, str]:
+        """What Slurm's commands need to find this cluster when run on this machine."""
+        return {"SLURM_CONF": str(self.paths.slurm_conf)}
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        input: str | None = None,  # noqa: A002 - as in subprocess.run
+        timeout_seconds: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on this machine as the cluster's user, in the home directory, for tests.
+
+        Args:
+            argv: The command.
+            user: As whom, if not as the cluster's user.
+            input: What it reads on stdin.
+            timeout_seconds: For how long it may run.
+
+        Raises:
+            subprocess.TimeoutExpired: It ran longer.
+        """
+        entry = pwd.getpwnam(user or self.user)
+        environment = {**self.slurm_env(), "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+        identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups"]
+        return subprocess.run(
+            ["setpriv", *identity, "--", *argv],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            cwd=entry.pw_dir,
+            env=programs.system_environment(environment),
+            timeout=timeout_seconds,
+            check=False,
+        )
+
+    def break_(self, part: str, *, hang: bool = False) -> None:
+        """Break a part of the cluster on purpose.
+
+        Args:
+            part: One of `parts()`: `sshd`, `strict-sshd`, `slurmctld`, `slurmdbd`, `munged`, `mariadb`,
+                `slurmd:n1` (the daemon; job steps live on), `node:n1` (power loss: everything on the node
+                ends), `network:n1` (the cable is pulled).
+            hang: Stop it (SIGSTOP) where it stands instead of ending it: it is there and does not answer.
+
+        Raises:
+            SandboxError: There is no such part, or it cannot hang.
+        """
+        with states.locked(self.paths):
+            faults.break_part(self.paths, self._required(), part, hang=hang)
+
+    def mend(self, part: str = "all") -> None:
+        """Bring a part back and return when it serves; `all` for everything.
+
+        Raises:
+            SandboxError: There is no such part, or it does not come back.
+        """
+        with states.locked(self.paths):
+            faults.mend_part(self.paths, self._required(), part)
+
+    @contextmanager
+    def broken(self, part: str, *, hang: bool = False) -> Iterator[None]:
+        """A part is broken within the block, and mended after it."""
+        self.break_(part, hang=hang)
+        try:
+            yield
+        finally:
+            self.mend(part)
+
+    def parts(self) -> tuple[str, ...]:
+        """What can be broken and mended."""
+        return faults.parts(self.config)
+
+    def logins(self, *, strict: bool = False) -> int:
+        """The number of logins so far, from sshd's log."""
+        return observing.count(self._sshd_log(strict=strict), observing.LOGIN)
+
+    def sessions_opened(self, *, strict: bool = False) -> int:
+        """The number of session channels opened so far (command, shell or subsystem), from sshd's log."""
+        return observing.count(self._sshd_log(strict=strict), observing.SESSION)
+
+    def rpc_counts(self, user: str | None = None) -> dict[str, int]:
+        """What the controller was asked, from `sdiag`.
+
+        Args:
+            user: Whose requests; if not given, the cluster's user's.
+
+        Returns:
+            The numbers of that user's remote procedure calls, by the name of a user in `user:NAME` as
+            `total`, and of all users' by message type as `REQUEST_...`.
+        """
+        text = programs.run(["sdiag"], environment=self.slurm_env())
+        return observing.rpc_counts(text, user or self.user)
+
+    def create_environment(self, name: str, requirements: Sequence[str]) -> str:
+        """Make a Python virtual environment that the cluster's user can execute.
+
+        Args:
+            name: Its name.
+            requirements: What pip is to install into it, as on its command line.
+
+        Returns:
+            Its path. One of the same name and requirements is used again.
+
+        Raises:
+            SandboxError: No suitable interpreter, or pip failed.
+        """
+        self._required()
+        return environments.create(self, name, tuple(requirements))
+
+    @contextmanager
+    def small_filesystem(self, size_mib: int) -> Iterator[Path]:
+        """A small file system below the home, the user's own, gone after the block.
+
+        Args:
+            size_mib: Its size, in MiB.
+        """
+        self._required()
+        with small_filesystem(self.home, self.user, size_mib) as path:
+            yield path
+
+    def _sshd_log(self, *, strict: bool) -> Path:
+        return self.paths.log(daemons.STRICT_SSHD if strict else daemons.SSHD)
+
+    def _nodes(self) -> dict[str, str]:
+        try:
+            return raising.node_states(self.paths)
+        except SandboxError:
+            # A controller that is broken on purpose has no opinion on its nodes; the status says so.
+            return {}
+
+    def _loaded(self) -> State | None:
+        try:
+            return states.load(self.paths)
+        except (SandboxError, ValueError, KeyError, TypeError):
+            # `down` must clean up after any version, also where the state cannot be read.
+            return None
+
+    def _required(self) -> State:
+        state = states.load(self.paths)
+        if state is None:
+            raise SandboxError("The sandbox is not up", hint="Run `dagster-slurm sandbox up`.")
+        return state

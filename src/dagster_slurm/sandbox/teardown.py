@@ -1,0 +1,92 @@
+"""Taking a sandbox down, and leaving nothing of it behind."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import cgroups, network, processes, users
+from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm.sandbox.network import Plan
+from dagster_slurm.sandbox.processes import Process
+from dagster_slurm.sandbox.programs import run
+from dagster_slurm.sandbox.raising import mount_points
+from dagster_slurm.sandbox.state import State
+
+
+def remove_all(paths: SandboxPaths, state: State | None) -> None:
+    """Remove every trace of a sandbox, whole or half made.
+
+    Args:
+        paths: Where its files lie; names of everything else follow from it.
+        state: What it made, if that is known.
+
+    Raises:
+        SandboxError: A process cannot be ended, or a directory is still a mount point.
+    """
+    end_processes(paths, state)
+    unmount_below(paths.state_dir)
+    network.remove(Plan(tag=paths.tag, subnet="0.0.0.0/24", names=()))
+    cgroups.remove(paths.tag)
+    if state is not None and state.user_created:
+        users.remove(state.config.user)
+    if state is not None and state.run_sshd_created:
+        _remove_run_sshd()
+    if any(below(point, paths.state_dir) for point in mount_points()):
+        raise SandboxError(f"Something is still mounted below {paths.state_dir}", hint="Unmount it and try again.")
+    if paths.state_dir.exists():
+        shutil.rmtree(paths.state_dir)
+
+
+def end_processes(paths: SandboxPaths, state: State | None) -> None:
+    """End the daemons by the ids they were started with, then whatever they have left behind.
+
+    Raises:
+        SandboxError: New ones keep coming.
+    """
+    if state is not None:
+        started = [each for each in state.processes.values() if processes.is_alive(each)]
+        trees = [child for each in started for child in processes.descendants(each)]
+        processes.end([*started, *trees])
+    deadline = time.monotonic() + 20
+    while left := leftovers(paths, state):
+        if time.monotonic() > deadline:
+            raise SandboxError(f"Processes {[each.pid for each in left]} keep running", hint="Look at them in /proc.")
+        cgroups.thaw(paths.tag)
+        processes.end(left)
+
+
+def leftovers(paths: SandboxPaths, state: State | None) -> list[Process]:
+    """Processes of the sandbox: by their marker, their network namespace, their control group, their user."""
+    inodes = network.namespace_inodes(paths.tag)
+    entry = users.lookup(state.config.user) if state is not None and state.user_created else None
+
+    def ours(directory: Path) -> bool:
+        return (
+            processes.in_network_namespace(directory, inodes)
+            or processes.has_variable(directory, MARKER_VARIABLE, str(paths.state_dir))
+            or (entry is not None and processes.has_user(directory, entry.pw_uid))
+        )
+
+    found = {each.pid: each for each in [*processes.matching(ours), *cgroups.processes(paths.tag)]}
+    return list(found.values())
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount everything at and below a directory, the innermost first."""
+    points = [point for point in mount_points() if below(point, directory)]
+    for point in sorted(points, key=len, reverse=True):
+        run(["umount", "--lazy", point])
+
+
+def below(point: str, directory: Path) -> bool:
+    """Whether a mount point is that directory or below it."""
+    return Path(point) == directory or directory in Path(point).parents
+
+
+def _remove_run_sshd() -> None:
+    directory = Path("/run/sshd")
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

@@ -1,0 +1,79 @@
+"""The Unix user to log in as: account, key and password."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+from pathlib import Path
+
+from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm.sandbox.programs import run
+from dagster_slurm.sandbox.state import State, save
+
+
+def lookup(name: str) -> pwd.struct_passwd | None:
+    """The user's entry in the password database, or None."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def ensure(paths: SandboxPaths, state: State) -> None:
+    """Make the user if there is none, with a random password; one that exists is left as it is."""
+    name = state.config.user
+    if lookup(name) is None:
+        # Noted first: a user that was made must be removed, also if we are killed in between.
+        state.user_created = True
+        save(paths, state)
+        home = paths.homes / name
+        run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/bash", name])
+    if state.user_created:
+        _ensure_home(name, paths.homes / name)
+        _ensure_password(paths, name)
+
+
+def _ensure_home(name: str, home: Path) -> None:
+    entry = pwd.getpwnam(name)
+    home.mkdir(mode=0o755, exist_ok=True)
+    os.chown(home, entry.pw_uid, entry.pw_gid)
+
+
+def _ensure_password(paths: SandboxPaths, name: str) -> None:
+    if not paths.password_file.exists():
+        password = secrets.token_urlsafe(18)
+        run(["chpasswd"], stdin=f"{name}:{password}\n")
+        write_private(paths.password_file, password + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, at no moment anyone else."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def ensure_keys(paths: SandboxPaths) -> str:
+    """Make host key and client key if they are missing.
+
+    Returns:
+        The host's public key.
+    """
+    for path in (paths.ssh / "host_key", paths.client_key):
+        if not path.with_suffix(".pub").exists():
+            path.unlink(missing_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "dagster-slurm-sandbox", "-f", str(path)])
+    public = paths.client_key.with_suffix(".pub").read_text(encoding="ascii")
+    (paths.ssh / "authorized_keys").write_text(public, encoding="ascii")
+    return (paths.ssh / "host_key.pub").read_text(encoding="ascii")
+
+
+def remove(name: str) -> None:
+    """Remove a user that the sandbox made, with its group."""
+    if lookup(name) is not None:
+        # Status 12: the mail spool could not be removed; there never was one.
+        run(["userdel", "--force", name], accept=(0, 12))
