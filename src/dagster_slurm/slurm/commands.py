@@ -58,7 +58,7 @@ SACCT_FIELDS = (
     "JobName",
 )
 
-_RESTARTS_SINCE = (24, 11)
+_RESTARTS_SINCE = (25, 11)
 
 
 def sbatch(script_path: str, job_name: str) -> Argv:
@@ -147,9 +147,7 @@ def _signal(signal: str | None) -> Argv:
 
 def _ids(job_ids: Iterable[str]) -> str:
     words = [str(job_id) for job_id in job_ids]
-    if not words or not all(
-        word and set(word) <= set("0123456789_+[]-%") and word[0] != "-" for word in words
-    ):
+    if not words or not all(word and set(word) <= set("0123456789_+[]-%") and word[0] != "-" for word in words):
         raise InvalidRequestError(f"not a list of job ids: {words!r}")
     return ",".join(words)
 

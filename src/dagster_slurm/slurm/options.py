@@ -121,9 +121,7 @@ def canonical_option(name: str) -> str:
     """
     if name.startswith("-"):
         bare = name.lstrip("-")
-        raise UnknownOptionError(
-            f"not an option's name: {name!r}", hint=f"Write it without dashes: {bare!r}."
-        )
+        raise UnknownOptionError(f"not an option's name: {name!r}", hint=f"Write it without dashes: {bare!r}.")
     dashed = name.replace("_", "-")
     canonical = ALIASES.get(dashed, dashed)
     if canonical not in SBATCH_OPTIONS:

@@ -16,9 +16,20 @@ from dagster_slurm.slurm.quantities import (
     parse_timestamp,
     parse_tres,
 )
-from dagster_slurm.slurm.rejections import classify_error as classify_error
-from dagster_slurm.slurm.rejections import is_unknown_job as is_unknown_job
+from dagster_slurm.slurm.rejections import classify_error, is_unknown_job
 from dagster_slurm.slurm.states import JobState, cancelled_by_uid, parse_job_state
+
+__all__ = [
+    "AccountingRecord",
+    "AccountingStep",
+    "QueueEntry",
+    "classify_error",
+    "is_unknown_job",
+    "parse_job_id",
+    "parse_sacct",
+    "parse_slurm_version",
+    "parse_squeue",
+]
 
 _T = TypeVar("_T")
 _NOTHING = frozenset({"", "N/A", "None", "(null)", "Unknown", "None assigned"})
@@ -110,7 +121,7 @@ class AccountingRecord:
         total_cpu_seconds: User and system CPU time of all its steps.
         max_rss_bytes: The largest resident set of any task of any step.
         reason: Why it last waited.
-        restarts: How often it was requeued; releases before 24.11 do not tell.
+        restarts: How often it was requeued; older releases do not tell.
         steps: Its steps in the order of sacct.
     """
 

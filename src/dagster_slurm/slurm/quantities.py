@@ -17,15 +17,11 @@ TIME_FORMS = (
     "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES, "
     "DAYS-HOURS:MINUTES:SECONDS, UNLIMITED"
 )
-MEMORY_FORMS = (
-    "a whole number of MiB, or a whole number with one of K, M, G, T (MB, GB and the like mean the same)"
-)
+MEMORY_FORMS = "a whole number of MiB, or a whole number with one of K, M, G, T (MB, GB and the like mean the same)"
 
 _UNLIMITED_WORDS = frozenset({"UNLIMITED", "INFINITE", "-1"})
 _TIME_LIMIT = re.compile(r"(?:(?P<days>\d{1,9})-)?(?P<fields>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
-_ELAPSED = re.compile(
-    r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d+)?)", re.ASCII
-)
+_ELAPSED = re.compile(r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d+)?)", re.ASCII)
 _MEMORY_REQUEST = re.compile(r"(?P<amount>\d{1,12})(?:(?P<unit>[KMGT])B?)?", re.ASCII | re.IGNORECASE)
 _MEMORY_OUTPUT = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[KMGTPE]?)B?[nc]?", re.ASCII)
 _BYTES: dict[str, int] = {unit: 1024**power for power, unit in enumerate(["", "K", "M", "G", "T", "P", "E"])}

@@ -142,9 +142,7 @@ def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommand
 
 
 def _program(command: str) -> str:
-    known = re.search(
-        r"(?:^|[\s/])(sbatch|squeue|sacct|scancel|scontrol|sinfo|srun|sacctmgr)(?=\s|$)", command
-    )
+    known = re.search(r"(?:^|[\s/])(sbatch|squeue|sacct|scancel|scontrol|sinfo|srun|sacctmgr)(?=\s|$)", command)
     return known.group(1) if known else (command.split() or ["command"])[0]
 
 

@@ -93,7 +93,7 @@ _FACTS: dict[JobState, _Facts] = {
     JobState.COMPLETING: _Facts("CG", _ACTIVE),
     JobState.CONFIGURING: _Facts("CF", _ACTIVE),
     JobState.DEADLINE: _Facts("DL", _ENDED),
-    JobState.EXPEDITING: _Facts("EX", _WAITING),
+    JobState.EXPEDITING: _Facts("", _WAITING),
     JobState.FAILED: _Facts("F", _ENDED),
     JobState.LAUNCH_FAILED: _Facts("", _ENDED),
     JobState.NODE_FAIL: _Facts("NF", _ENDED),
@@ -121,6 +121,7 @@ _FACTS: dict[JobState, _Facts] = {
 _BY_NAME = {state.value: state for state in JobState} | {
     facts.code: state for state, facts in _FACTS.items() if facts.code
 }
+_FLAG_SEPARATOR = re.compile(r"[,+](?=\s*[A-Za-z])")
 _CANCELLED_BY = re.compile(r"\s*CANCELLED by (\d+)\s*", re.IGNORECASE)
 
 
@@ -129,7 +130,7 @@ def parse_job_state(text: str) -> JobState:
 
     Accepted: long names and compact codes in either case; `CANCELLED by 1000` (sacct(1), field State); a name
         cut
-    at the column's width, `OUT_OF_ME+`, if only one state begins so; flags after a comma,
+    at the column's width, `OUT_OF_ME+`, if only one state begins so; flags after a comma or plus,
     `RUNNING,COMPLETING`, where the flag wins over the state as it does in squeue.
 
     Args:
@@ -141,11 +142,8 @@ def parse_job_state(text: str) -> JobState:
     Raises:
         SlurmOutputError: No state, or more than one, is known by that text.
     """
-    names = [name for name in text.split(",") if name.strip()]
-    if not names or len(names) > 8:
-        raise _unknown(text)
-    states = [_parse_one(name, text) for name in names]
-    return next((state for state in states[1:] if not state.is_terminal), states[0])
+    state, *flags = [_parse_one(name, text) for name in _FLAG_SEPARATOR.split(text)]
+    return next((flag for flag in flags if not flag.is_terminal), flags[-1] if flags else state)
 
 
 def cancelled_by_uid(text: str) -> int | None:
@@ -156,7 +154,7 @@ def cancelled_by_uid(text: str) -> int | None:
 
 def _parse_one(name: str, text: str) -> JobState:
     words = name.upper().split()
-    head = words[0]
+    head = words[0] if words else ""
     if len(words) > 1 and cancelled_by_uid(name) is None:
         raise _unknown(text)
     if head in _BY_NAME:
