@@ -98,9 +98,7 @@ class ShellTransport(Transport):
     def close(self) -> None:
         self._pool.close()
 
-    def _send(
-        self, script: str, args: Sequence[str], *, blocks: Iterable[bytes], size: int, destination: str
-    ) -> None:
+    def _send(self, script: str, args: Sequence[str], *, blocks: Iterable[bytes], size: int, destination: str) -> None:
         timeout_seconds = DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
         answer = self._request(script, args, stdin=blocks, stdin_bytes=size, timeout_seconds=timeout_seconds)
         if answer.returncode == 0:
@@ -110,9 +108,7 @@ class ShellTransport(Transport):
         if fault is not None:
             raise fault
         if answer.returncode == _CORRUPTED_STATUS:
-            raise TransferCorruptedError(
-                f"What arrived for {destination} is not what was sent: {said}", host=self.host
-            )
+            raise TransferCorruptedError(f"What arrived for {destination} is not what was sent: {said}", host=self.host)
         raise TransportError(f"Cannot write {destination}: {said}", host=self.host)
 
     def _request(

@@ -1,0 +1,27 @@
+# shellcheck shell=sh
+# poll.sh BASE MAX_BYTES OFFSET NAME [OFFSET NAME ...]: what is new in each file, all in one go.
+# Output for each file that grew: "NAME OFFSET LENGTH NEWLINE" and that many bytes. Names hold no white space.
+cd -- "$1" || exit 74
+max_bytes=$2
+shift 2
+# One process opens every file, and opening is what makes NFS look again; `stat` alone would show what it knew
+# seconds ago (nfs(5), close-to-open). Files that are not there yet are left out.
+names=
+count=0
+for word in "$@"; do
+    count=$((count + 1))
+    [ $((count % 2)) = 1 ] || names="$names $word"
+done
+# shellcheck disable=SC2086
+wc -c -- $names 2>/dev/null | while read -r size name; do
+    while [ $# -gt 0 ] && [ "$2" != "$name" ]; do shift 2; done
+    # The line with the total comes last.
+    [ $# -gt 0 ] || break
+    length=$((size - $1))
+    if [ "$length" -gt 0 ]; then
+        [ "$length" -le "$max_bytes" ] || length=$max_bytes
+        printf '%s %s %s\n' "$name" "$1" "$length"
+        tail -c "+$(($1 + 1))" -- "$name" | head -c "$length"
+    fi
+    shift 2
+done

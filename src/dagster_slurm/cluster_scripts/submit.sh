@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for.
+# Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
+# Output: "STATUS", and what sbatch printed; sbatch's stderr on stderr. Status 75: no outcome yet.
+claim=$1 patience=$2
+shift 2
+mkdir -p -- "${claim%/*}" || exit 74
+if mkdir -- "$claim" 2>/dev/null; then
+    # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
+    # shellcheck disable=SC2016,SC2154
+    (
+        umask "$login_umask"
+        if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
+        exec setsid sh -c '
+            claim=$1; shift
+            (umask 077; : >"$claim/stdout" >"$claim/stderr")
+            "$@" >"$claim/stdout" 2>"$claim/stderr" </dev/null
+            echo $? >"$claim/status.part" &&
+                sync -- "$claim/stdout" "$claim/status.part" &&
+                mv -- "$claim/status.part" "$claim/status"
+        ' sh "$claim" "$@"
+    ) </dev/null >/dev/null 2>&1 &
+    wait "$!"
+elif [ ! -d "$claim" ]; then
+    mkdir -- "$claim"
+    exit 74
+fi
+while [ ! -e "$claim/status" ] && [ "$patience" -gt 0 ]; do
+    patience=$((patience - 1))
+    sleep 1
+done
+[ -e "$claim/status" ] || exit 75
+cat -- "$claim/status" "$claim/stdout"
+cat -- "$claim/stderr" >&2

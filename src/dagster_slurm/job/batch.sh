@@ -1,0 +1,89 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154,SC2317  # assigned in front of this file; reached through the trap
+# The batch script of every job, behind its #SBATCH lines. In front of this file stand, generated and quoted:
+#   run_directory=...  claim=...  forwarded_signals='USR1 ...'
+#   launch() { ...; exec the payload; }
+log=$run_directory/log
+restart=${SLURM_RESTART_COUNT:-0}
+say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
+
+# The first act: whoever takes the gate runs the payload, every other job of this piece of work ends here.
+# A symlink is made in one step, on NFS too, and its target names the owner at once.
+if ! ln -sT -- "$SLURM_JOB_ID" "$claim/gate" 2>/dev/null; then
+    if ! owner=$(readlink -- "$claim/gate"); then
+        say "cannot take $claim/gate, so it is not known whether another job runs this payload; nothing was run"
+        exit 75
+    fi
+    if [ "$owner" != "$SLURM_JOB_ID" ]; then
+        say "job $owner runs this payload; nothing to do"
+        exit 0
+    fi
+fi
+
+# Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
+exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
+: >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
+
+bytes_of() { stat -c %s -- "$log/$1.$restart" 2>/dev/null || printf 0; }
+
+# Processes of this job on this node, whatever session or group they went to, but for this script.
+leftovers() {
+    local file pid
+    # shellcheck disable=SC2013  # these names hold no white space
+    for file in $(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ); do
+        pid=${file#/proc/}
+        pid=${pid%/environ}
+        if [ "$pid" != "$$" ] && [ "$pid" != "$BASHPID" ] && [ -d "/proc/$pid" ]; then printf '%s\n' "$pid"; fi
+    done
+}
+
+# What the payload left behind would hold the job in COMPLETING for KillWait, 30 s by default (slurm.conf(5)).
+sweep() {
+    local tries left
+    for tries in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        mapfile -t left < <(leftovers)
+        [ ${#left[@]} -gt 0 ] || return 0
+        if [ "$tries" = 1 ]; then kill -TERM "${left[@]}" 2>/dev/null; fi
+        sleep 0.1
+    done
+    kill -KILL "${left[@]}" 2>/dev/null
+}
+
+finish() {
+    local code=$?
+    trap '' TERM INT HUP
+    sweep
+    printf 'end %s %s %s %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$code" "$(date +%s.%N)" \
+        "$(bytes_of stdout)" "$(bytes_of stderr)" "$(bytes_of messages)" >>"$log/status"
+    exit "$code"
+}
+trap finish EXIT
+
+# Slurm signals every process of a job that it cancels or times out; this script only has to live on for its
+# last line. What is sent to the batch script alone (--signal=B:...) is passed to the payload.
+trap : TERM INT HUP
+for signal in $forwarded_signals; do
+    # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
+    trap "kill -$signal -- -\$payload 2>/dev/null" "$signal"
+done
+
+printf 'start %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$(date +%s.%N)" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
+
+# Job control gives the payload a process group of its own. In the background, because bash runs no trap while
+# it waits for a child in the foreground.
+set -m
+launch </dev/null &
+payload=$!
+set +m
+wait "$payload"
+code=$?
+# A trap ends `wait` early with a status of its own.
+while [ "$code" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
+    wait "$payload"
+    code=$?
+done
+# Ended between the trap and the look: bash still knows the true status, once.
+wait "$payload" 2>/dev/null
+final=$?
+[ "$final" = 127 ] || code=$final
+exit "$code"

@@ -1,0 +1,98 @@
+"""What a watcher tells whoever waits for a job."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+
+from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.job.status_file import EndMark
+from dagster_slurm.slurm.output import AccountingRecord
+from dagster_slurm.slurm.states import JobState
+
+_MAX_PENDING_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Output:
+    """Bytes of `stdout`, `stderr` or `messages`, in the order they were written."""
+
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Started:
+    """The payload starts on a node. More than one of these: the job was requeued."""
+
+    node: str
+    restart: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person wants to know; `warning` or `info`."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of the job, with all its output told before.
+
+    Args:
+        state: The state it ended in.
+        record: What sacct knows of it, if it answered.
+        end_mark: The end line of its newest incarnation, if it wrote one.
+        node: The node its batch script ran on last.
+    """
+
+    state: JobState
+    record: AccountingRecord | None
+    end_mark: EndMark | None
+    node: str | None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The watcher cannot go on with this job; nothing follows about the job itself."""
+
+    error: DagsterSlurmError
+
+
+Event = Output | Started | Notice | Ended | Broken
+
+
+class Subscription:
+    """A bounded line of events from the watcher's thread to the one that waits."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def room_bytes(self) -> int:
+        """How many more bytes may be read for this job before the waiting side has caught up."""
+        with self._lock:
+            return max(0, _MAX_PENDING_BYTES - self._pending_bytes)
+
+    def put(self, event: Event) -> None:
+        """Tell one event."""
+        if isinstance(event, Output):
+            with self._lock:
+                self._pending_bytes += len(event.data)
+        self._events.put(event)
+
+    def get(self, timeout_seconds: float) -> Event | None:
+        """The next event, or None if there is none in time."""
+        try:
+            event = self._events.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        if isinstance(event, Output):
+            with self._lock:
+                self._pending_bytes -= len(event.data)
+        return event

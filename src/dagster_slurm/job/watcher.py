@@ -1,0 +1,286 @@
+"""One loop for all jobs of a cluster in this process.
+
+A tick reads what is new in every job's files in one round trip. squeue is asked seldom and for all jobs at once,
+and soon when a job seems to end; sacct when a job is over.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.errors import DagsterSlurmError, SlurmError, SubmissionUnknownError, TransportError
+from dagster_slurm.job.events import Broken, Ended, Notice, Subscription
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.lifecycle import Absence, Action, Patience, decide
+from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.watched import WatchedJob
+
+_MAX_BLOCK_BYTES = 2 << 20
+
+
+class Clock(Protocol):
+    """Time, as the watcher sees it; a test injects its own."""
+
+    def now(self) -> float:
+        """Seconds from some fixed moment; never goes back."""
+        ...
+
+    def sleep(self, wake: threading.Event, seconds: float) -> None:
+        """Wait until `wake` is set or the time is over."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, wake: threading.Event, seconds: float) -> None:
+        wake.wait(seconds)
+
+
+@dataclass(frozen=True)
+class WatchIntervals:
+    """How often to look, in seconds.
+
+    Args:
+        tick_seconds: Pause between two reads of the files while something is new in them.
+        tick_max_seconds: The longest pause while nothing is.
+        status_seconds: Pause before squeue is asked again, at first.
+        status_max_seconds: The longest such pause.
+        status_backoff: What such a pause grows by.
+        confirm_seconds: First pause between questions about a job that seems to end.
+        away_max_seconds: The longest pause while the cluster cannot be reached.
+    """
+
+    tick_seconds: float = 0.1
+    tick_max_seconds: float = 0.5
+    status_seconds: float = 5.0
+    status_max_seconds: float = 30.0
+    status_backoff: float = 1.5
+    confirm_seconds: float = 0.1
+    away_max_seconds: float = 30.0
+
+
+@dataclass
+class _Line:
+    """Whether the cluster answers, so that a change is told once."""
+
+    what: str
+    pace: Pace
+    lost_since: float | None = None
+    tell: Callable[[Notice], None] = field(default=lambda notice: None)
+
+    def lost(self, now: float, error: DagsterSlurmError) -> None:
+        self.pace.asked(now)
+        if self.lost_since is None:
+            self.lost_since = now
+            self.tell(Notice(f"{self.what} does not answer; the job is not affected. Waiting: {error}", "warning"))
+
+    def back(self, now: float) -> None:
+        if self.lost_since is not None:
+            self.tell(Notice(f"{self.what} answers again, after {now - self.lost_since:.0f} s"))
+            self.lost_since = None
+        self.pace.restart(now)
+
+
+class JobWatcher:
+    """Watches all jobs of one cluster for this process, on a thread that lives while there are any.
+
+    Args:
+        cluster: The cluster.
+        intervals: How often to look.
+        patience: How long to wait for witnesses of an end.
+        clock: Time; a test injects its own.
+    """
+
+    def __init__(
+        self,
+        cluster: SlurmCluster,
+        *,
+        intervals: WatchIntervals | None = None,
+        patience: Patience | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._intervals = intervals or WatchIntervals()
+        self._patience = patience or Patience()
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._jobs: list[WatchedJob] = []
+        self._thread: threading.Thread | None = None
+        self._tick_pace = Pace(self._intervals.tick_seconds, self._intervals.tick_max_seconds, 1.2)
+        self._files = self._line(f"The login node {cluster.host}")
+        self._queue = self._line(f"squeue on {cluster.host}")
+        self._accounting = self._line(f"sacct on {cluster.host}")
+
+    def watch(self, handle: JobHandle) -> Subscription:
+        """Begin to watch a job; its events come until `Ended` or `Broken`."""
+        subscription = Subscription()
+        job = self._watched(handle, subscription)
+        with self._lock:
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="dagster-slurm-watcher", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return subscription
+
+    def _watched(self, handle: JobHandle, subscription: Subscription) -> WatchedJob:
+        every = self._intervals
+        return WatchedJob(
+            handle,
+            subscription,
+            queue_pace=Pace(
+                every.status_seconds,
+                every.status_max_seconds,
+                every.status_backoff,
+                jitter=0.1,
+                due=self._clock.now() + every.status_seconds,
+            ),
+            confirm_pace=Pace(every.confirm_seconds, every.status_max_seconds),
+            accounting_pace=Pace(every.confirm_seconds, every.status_max_seconds),
+        )
+
+    def forget(self, subscription: Subscription) -> None:
+        """Stop watching a job; the job itself goes on."""
+        with self._lock:
+            self._jobs = [job for job in self._jobs if job.subscription is not subscription]
+
+    def _line(self, what: str) -> _Line:
+        pace = Pace(0.5, self._intervals.away_max_seconds, 2.0, jitter=0.2)
+        return _Line(what, pace, tell=self._tell_all)
+
+    def _tell_all(self, notice: Notice) -> None:
+        for job in self._snapshot():
+            job.subscription.put(notice)
+
+    def _snapshot(self) -> list[WatchedJob]:
+        with self._lock:
+            return list(self._jobs)
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.clear()
+            jobs = self._snapshot()
+            if not jobs:
+                with self._lock:
+                    if not self._jobs:
+                        self._thread = None
+                        return
+                continue
+            try:
+                self._tick(jobs)
+            except Exception as error:  # noqa: BLE001 - a silent end of this thread would leave every job waiting
+                self._break(jobs, error)
+            self._clock.sleep(self._wake, max(0.0, self._next_tick() - self._clock.now()))
+
+    def _next_tick(self) -> float:
+        return max(self._tick_pace.due, self._files.pace.due if self._files.lost_since is not None else 0.0)
+
+    def _break(self, jobs: Sequence[WatchedJob], error: Exception) -> None:
+        typed = error if isinstance(error, DagsterSlurmError) else None
+        for job in jobs:
+            fault = typed or DagsterSlurmError(
+                f"The watcher failed: {error!r}", host=self._cluster.host, job_id=job.handle.job_id
+            )
+            job.subscription.put(Broken(fault))
+            self.forget(job.subscription)
+
+    def _tick(self, jobs: Sequence[WatchedJob]) -> None:
+        """One look at everything that is due."""
+        if not self._read_files(jobs):
+            return
+        self._ask_queue(jobs, ending=self._wanting(jobs, Action.ASK_QUEUE))
+        self._ask_accounting(self._wanting(jobs, Action.ASK_ACCOUNTING))
+        for job in jobs:
+            self._settle(job)
+
+    def _wanting(self, jobs: Sequence[WatchedJob], action: Action) -> list[WatchedJob]:
+        return [job for job in jobs if self._settle(job) is action]
+
+    def _read_files(self, jobs: Sequence[WatchedJob]) -> bool:
+        positions = [position for job in jobs for position in job.positions()]
+        try:
+            blocks = dict(self._cluster.read_new(positions, max_bytes=_MAX_BLOCK_BYTES))
+        except TransportError as error:
+            self._files.lost(self._clock.now(), error)
+            return False
+        now = self._clock.now()
+        self._files.back(now)
+        news = [job.take(blocks) for job in jobs]
+        if any(news):
+            self._tick_pace.restart(now)
+        if all(len(block) < _MAX_BLOCK_BYTES for block in blocks.values()):
+            self._tick_pace.asked(now)
+        return True
+
+    def _settle(self, job: WatchedJob) -> Action:
+        """Decide about one job, and tell its end, once, when it is known."""
+        now = self._clock.now()
+        decision = decide(job.observation(now), self._patience)
+        if job.told:
+            return Action.WAIT
+        if decision.action is Action.FINISH and decision.state is not None:
+            self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node))
+        elif decision.action is Action.GIVE_UP:
+            self._tell_end(job, Broken(self._unknown_end(job)))
+        elif decision.action is not Action.WAIT:
+            self._tick_pace.hurry(now)
+        return decision.action
+
+    def _tell_end(self, job: WatchedJob, event: Ended | Broken) -> None:
+        job.told = True
+        job.subscription.put(event)
+        self.forget(job.subscription)
+
+    def _unknown_end(self, job: WatchedJob) -> DagsterSlurmError:
+        return SubmissionUnknownError(
+            "The job has left the queue, and no witness tells how it ended",
+            hint=f"Look at {job.handle.directory.path}/log, and ask the site whether accounting is kept.",
+            host=self._cluster.host,
+            job_id=job.handle.job_id,
+        )
+
+    def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> None:
+        now = self._clock.now()
+        asked = [job for job in jobs if not job.observation(now).is_over]
+        due = any(job.queue_pace.is_due(now) for job in asked)
+        soon = any(job.confirm_pace.is_due(now) for job in ending)
+        if not (due or soon) or not self._queue.pace.is_due(now):
+            return
+        try:
+            entries = self._cluster.queue([job.handle.job_id for job in asked])
+        except (SlurmError, TransportError) as error:
+            self._queue.lost(now, error)
+            return
+        self._queue.back(now)
+        for job in asked:
+            entry = entries.get(job.handle.job_id)
+            job.queue = entry.state if entry else Absence.GONE
+            job.queue_pace.asked(now)
+            if job.end_mark:
+                job.confirm_pace.asked(now)
+
+    def _ask_accounting(self, over: Sequence[WatchedJob]) -> None:
+        now = self._clock.now()
+        asked = [job for job in over if job.accounting_pace.is_due(now)]
+        if not asked or not self._accounting.pace.is_due(now):
+            return
+        try:
+            records = self._cluster.accounting([job.handle.job_id for job in asked])
+        except (SlurmError, TransportError) as error:
+            self._accounting.lost(now, error)
+            return
+        self._accounting.back(now)
+        for job in asked:
+            job.accounting_off = records is None
+            job.record = (records or {}).get(job.handle.job_id, job.record)
+            job.accounting_pace.asked(now)

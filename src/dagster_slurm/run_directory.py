@@ -1,0 +1,103 @@
+"""The directory of one launch on the cluster: every path in it, made in one step, removed in one step.
+
+{base}/runs/{run}/{key}/
+job.sh              the batch script
+env.sh              the environment of the payload, 0600: it may hold secrets
+pipes/context.json  the Dagster Pipes context
+work/               payload and extra files; the payload's working directory
+log/                stdout.N stderr.N messages.N for the N-th restart; status; slurm.log
+claim/{generation}/ who submitted, what sbatch answered, and the gate
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dagster_slurm.transport import Transport, TreeEntry
+from dagster_slurm.transport.shell import shell_file
+
+PROTOCOL_VERSION = 1
+"""Version of this layout and of the files in it; a newer release reads it to know whether it may adopt."""
+
+STREAMS = ("stdout", "stderr", "messages")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one launch.
+
+    Args:
+        base: Absolute path of `remote_base`.
+        run: Name of the Dagster run's directory.
+        key: Name of the launch's directory within it.
+    """
+
+    base: str
+    run: str
+    key: str
+
+    @property
+    def path(self) -> str:
+        """The directory itself."""
+        return f"{self.base}/runs/{self.relative}"
+
+    @property
+    def relative(self) -> str:
+        """The directory relative to `runs_root`."""
+        return f"{self.run}/{self.key}"
+
+    @property
+    def script(self) -> str:
+        """The batch script."""
+        return f"{self.path}/job.sh"
+
+    @property
+    def slurm_log(self) -> str:
+        """What Slurm itself, and the batch script before its payload, say."""
+        return f"{self.path}/log/slurm.log"
+
+    @property
+    def context(self) -> str:
+        """The Pipes context."""
+        return f"{self.path}/pipes/context.json"
+
+    @property
+    def messages(self) -> str:
+        """Where the payload writes its Pipes messages; points to the file of the current incarnation."""
+        return f"{self.path}/log/messages"
+
+    def claim(self, generation: int) -> str:
+        """The claim of one try to submit."""
+        return f"{self.path}/claim/{generation}"
+
+    def log_name(self, name: str) -> str:
+        """A file of `log/`, relative to `runs_root`, as the watcher asks for it."""
+        return f"{self.relative}/log/{name}"
+
+    def create(self, transport: Transport, *, script: str, env: str, context: bytes, work: Iterable[TreeEntry]) -> None:
+        """Put everything the job needs, in one stream that appears as a whole or not at all.
+
+        The files that the watcher reads are made empty: a file that is looked for before it exists stays
+        missing for a while on NFS (negative look-ups, nfs(5)).
+        """
+        transport.put_tree(
+            [
+                TreeEntry("protocol", f"{PROTOCOL_VERSION}\n".encode()),
+                TreeEntry("job.sh", script.encode(), 0o700),
+                TreeEntry("env.sh", env.encode()),
+                TreeEntry("pipes/context.json", context),
+                *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
+                *(TreeEntry(f"log/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))),
+            ],
+            self.path,
+        )
+
+    def remove(self, transport: Transport) -> None:
+        """Remove it in the background of the login node."""
+        transport.run(shell_file("dagster_slurm.cluster_scripts", "remove.sh"), (self.path,))
+
+
+def runs_root(base: str) -> str:
+    """The directory that holds the runs."""
+    return f"{base}/runs"
