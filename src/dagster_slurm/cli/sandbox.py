@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -35,34 +36,25 @@ def _slurm_options(pairs: tuple[str, ...]) -> dict[str, str]:
 @_name
 @click.option("--install", is_flag=True, help="Install missing Debian packages with apt-get first.")
 @click.option("--nodes", default=_DEFAULTS.nodes, show_default=True, help="Number of compute nodes.")
-@click.option("--cpus", default=_DEFAULTS.cpus_per_node, show_default=True, help="CPUs each node declares.")
-@click.option("--mem", default=_DEFAULTS.memory_mib_per_node, show_default=True, help="MiB each node declares.")
+@click.option(
+    "--cpus", "cpus_per_node", default=_DEFAULTS.cpus_per_node, show_default=True, help="CPUs each node declares."
+)
+@click.option(
+    "--mem",
+    "memory_mib_per_node",
+    default=_DEFAULTS.memory_mib_per_node,
+    show_default=True,
+    help="MiB each node declares.",
+)
 @click.option("--user", default=_DEFAULTS.user, show_default=True, help="User to log in as; made if missing.")
 @click.option("--slurm-conf", multiple=True, metavar="KEY=VALUE", help="A further line of slurm.conf.")
-@click.option("--no-memory-limits", is_flag=True, help="Do not hold jobs to their memory.")
-def up(
-    name: str,
-    install: bool,
-    nodes: int,
-    cpus: int,
-    mem: int,
-    user: str,
-    slurm_conf: tuple[str, ...],
-    no_memory_limits: bool,
-) -> None:
+@click.option("--memory-limits/--no-memory-limits", "enforce_memory", default=True, help="Hold jobs to their memory.")
+def up(*, install: bool, slurm_conf: tuple[str, ...], **settings: Any) -> None:
     """Bring the cluster up, or bring back what died of it.
 
     For trying and testing; not for production. Options count for a new cluster only.
     """
-    config = SandboxConfig(
-        name=name,
-        nodes=nodes,
-        cpus_per_node=cpus,
-        memory_mib_per_node=mem,
-        user=user,
-        slurm_options=_slurm_options(slurm_conf),
-        enforce_memory=not no_memory_limits,
-    )
+    config = SandboxConfig(slurm_options=_slurm_options(slurm_conf), **settings)
     if install:
         install_packages()
     Sandbox(config).up()

@@ -88,6 +88,11 @@ class SandboxPaths:
         return self.state_dir.parent / f".{self.state_dir.name}.lock"
 
     @property
+    def made_file(self) -> Path:
+        """Names directories outside of it that a sandbox made, and that go with the last sandbox."""
+        return self.state_dir.parent / ".made"
+
+    @property
     def state_file(self) -> Path:
         """What was started and made, as JSON."""
         return self.state_dir / "state.json"
@@ -106,6 +111,11 @@ class SandboxPaths:
     def hosts_file(self) -> Path:
         """The /etc/hosts that login node and compute nodes see."""
         return self.state_dir / "hosts"
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The /etc/resolv.conf that compute nodes see."""
+        return self.state_dir / "resolv.conf"
 
     @property
     def munge_socket(self) -> Path:

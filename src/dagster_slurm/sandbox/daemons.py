@@ -9,10 +9,10 @@ from pathlib import Path
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import cgroups, processes
 from dagster_slurm.sandbox.config import CONTROL, MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.files import SshdSite
+from dagster_slurm.sandbox.files import SLURMD_PORT, SLURMDBD_PORT, SshdSite
 from dagster_slurm.sandbox.programs import find, run
 from dagster_slurm.sandbox.state import State, note
-from dagster_slurm.sandbox.waiting import sends_banner, wait_until
+from dagster_slurm.sandbox.waiting import accepts_connections, sends_banner, wait_until
 
 MUNGED = "munged"
 MARIADB = "mariadb"
@@ -47,7 +47,7 @@ class Daemon:
 def succeeds(argv: Sequence[str], paths: SandboxPaths) -> bool:
     """Whether a Slurm command ends with status 0 within some seconds."""
     try:
-        run(argv, environment={"SLURM_CONF": str(paths.slurm_conf)}, timeout_seconds=5)
+        run(argv, environment={"SLURM_CONF": str(paths.slurm_conf)}, timeout_seconds=2)
     except SandboxError:
         return False
     return True
@@ -65,9 +65,7 @@ def munged(paths: SandboxPaths) -> Daemon:
     }
     argv = [_path("munged"), "--foreground", *(f"--{name}={value}" for name, value in options.items())]
     credential = ["munge", "--no-input", f"--socket={paths.munge_socket}"]
-    return Daemon(
-        MUNGED, argv, log, lambda: paths.munge_socket.is_socket() and succeeds(credential, paths)
-    )
+    return Daemon(MUNGED, argv, log, lambda: paths.munge_socket.is_socket() and succeeds(credential, paths))
 
 
 def mariadb(paths: SandboxPaths) -> Daemon:
@@ -99,15 +97,15 @@ def database_options(paths: SandboxPaths) -> list[str]:
     ]
 
 
-def slurmdbd(paths: SandboxPaths) -> Daemon:
-    """The accounting daemon."""
-    query = ["sacctmgr", "--noheader", "--parsable2", "show", "cluster"]
+def slurmdbd(paths: SandboxPaths, state: State) -> Daemon:
+    """The accounting daemon. It listens only when the database's tables are made."""
+    address = state.plan(paths).address(CONTROL)
     environment = {"SLURM_CONF": str(paths.slurm_conf), "MYSQL_UNIX_PORT": str(paths.database_socket)}
     return Daemon(
         SLURMDBD,
         [_path("slurmdbd"), "-D"],
         paths.log(SLURMDBD),
-        lambda: succeeds(query, paths),
+        lambda: accepts_connections(address, SLURMDBD_PORT),
         environment=environment,
     )
 
@@ -124,7 +122,7 @@ def slurmctld(paths: SandboxPaths) -> Daemon:
 
 
 def slurmd(paths: SandboxPaths, node: str) -> Daemon:
-    """A node's daemon. That it serves is seen by the controller; see `cluster.nodes_idle`."""
+    """A node's daemon. That it serves is seen by the controller; see `nodes.wait`."""
     return Daemon(
         f"slurmd:{node}",
         [_path("slurmd"), "-D"],
@@ -133,6 +131,11 @@ def slurmd(paths: SandboxPaths, node: str) -> Daemon:
         host=node,
         environment={"SLURM_CONF": str(paths.slurm_conf)},
     )
+
+
+def answers(paths: SandboxPaths, state: State, node: str) -> bool:
+    """Whether a node's slurmd can be reached over the network."""
+    return accepts_connections(state.plan(paths).address(node), SLURMD_PORT)
 
 
 def sshd(paths: SandboxPaths, site: SshdSite) -> Daemon:
@@ -155,7 +158,7 @@ def all_daemons(paths: SandboxPaths, state: State) -> dict[str, Daemon]:
     daemons = [
         munged(paths),
         mariadb(paths),
-        slurmdbd(paths),
+        slurmdbd(paths, state),
         slurmctld(paths),
         *(slurmd(paths, node) for node in state.config.node_names),
         *(sshd(paths, site) for site in sites(state)),
@@ -188,7 +191,14 @@ def _entering(daemon: Daemon, paths: SandboxPaths, state: State) -> list[str]:
     netns = plan.netns_path(daemon.host) if daemon.host else Path("/proc/self/ns/net")
     on_node = daemon.host in state.config.node_names and state.cgroups
     cgroup = f"{cgroups.group(paths.tag)}/{daemon.host}" if on_node else "-"
-    return ["/bin/sh", str(_ENTER), str(netns), daemon.host or "-", str(paths.hosts_file), str(paths.etc), cgroup]
+    return [
+        "/bin/sh",
+        str(_ENTER),
+        str(netns),
+        daemon.host or "-",
+        str(paths.state_dir),
+        cgroup,
+    ]
 
 
 def wait_ready(daemon: Daemon, paths: SandboxPaths, state: State) -> None:

@@ -1,19 +1,19 @@
 #!/bin/sh
 # Starts a command as if on another host of the cluster.
 #
-# usage: enter.sh NETNS HOSTNAME HOSTS ETC CGROUP COMMAND [ARGUMENT ...]
+# usage: enter.sh NETNS HOSTNAME STATE CGROUP COMMAND [ARGUMENT ...]
 #
 #   NETNS     file of the network namespace to enter
-#   HOSTNAME  host name inside; "-" keeps the machine's
-#   HOSTS     file to be seen as /etc/hosts
-#   ETC       directory to be seen as /etc/slurm, where there is one
+#   HOSTNAME  host name inside; "-" keeps the machine's, and its name servers
+#   STATE     state directory: its hosts, resolv.conf and etc are seen as /etc/hosts, /etc/resolv.conf and, where
+#             there is one, /etc/slurm
 #   CGROUP    directory below the memory and freezer controllers to be seen as their root; "-" for none
 #
 # Everything is done by exec: the process that was started is in the end the command itself.
 set -eu
 
 if [ "$1" != inside ]; then
-    cgroup=$5
+    cgroup=$4
     set -- inside "$@"
     if [ "$cgroup" != - ]; then
         for controller in memory freezer; do
@@ -25,16 +25,16 @@ if [ "$1" != inside ]; then
     exec nsenter --net="$2" unshare --uts --mount --propagation slave /bin/sh "$0" "$@"
 fi
 
-hostname=$3 hosts=$4 etc=$5 cgroup=$6
-shift 6
+hostname=$3 state=$4 cgroup=$5
+shift 5
 
+mount --bind "$state/hosts" /etc/hosts
 if [ "$hostname" != - ]; then
     hostname "$hostname"
+    # The machine's name servers cannot be reached from here: every look-up would take its full time-out.
+    [ ! -e /etc/resolv.conf ] || mount --bind "$state/resolv.conf" /etc/resolv.conf
 fi
-mount --bind "$hosts" /etc/hosts
-if [ -d /etc/slurm ]; then
-    mount --bind "$etc" /etc/slurm
-fi
+[ ! -d /etc/slurm ] || mount --bind "$state/etc" /etc/slurm
 if [ "$cgroup" != - ]; then
     # Debian's slurmd puts every node's job N into one and the same /slurm/uid_U/job_N (it is not built with
     # --enable-multiple-slurmd), where the end of one node's part would end the others'.

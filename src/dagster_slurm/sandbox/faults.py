@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, daemons, network, processes, raising
+from dagster_slurm.sandbox import cgroups, daemons, network, nodes, processes, raising
 from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.processes import Process
-from dagster_slurm.sandbox.programs import run
 from dagster_slurm.sandbox.state import State
+from dagster_slurm.sandbox.waiting import wait_until
 
 _SERVICES = (
     daemons.SSHD,
@@ -23,8 +23,7 @@ _SERVICES = (
 
 def parts(config: SandboxConfig) -> tuple[str, ...]:
     """What can be broken."""
-    nodes = config.node_names
-    of_nodes = (f"{kind}:{node}" for kind in ("slurmd", "node", "network") for node in nodes)
+    of_nodes = (f"{kind}:{node}" for kind in ("slurmd", "node", "network") for node in config.node_names)
     return (*_SERVICES, *of_nodes)
 
 
@@ -106,19 +105,31 @@ def mend_part(paths: SandboxPaths, state: State, part: str) -> None:
     if node:
         name = f"slurmd:{node}"
         daemons.ensure_started(daemons.all_daemons(paths, state)[name], paths, state)
-        mend_node(paths, state, node)
+        nodes.wait(paths, state, [node])
     else:
         _restart(paths, state, part)
 
 
 def _restart(paths: SandboxPaths, state: State, part: str) -> None:
     if part in {daemons.SSHD, daemons.STRICT_SSHD}:
-        raising.ensure_run_sshd(paths, state)
+        raising.ensure_run_sshd(paths)
     daemon = daemons.all_daemons(paths, state)[part]
     daemons.ensure_started(daemon, paths, state)
     daemons.wait_ready(daemon, paths, state)
-    if part == daemons.SLURMCTLD:
-        raising.wait_nodes(paths, state, _reachable(paths, state))
+    if part in {daemons.SLURMCTLD, daemons.MUNGED}:
+        nodes.wait(paths, state, _reachable(paths, state))
+    if part in {daemons.SLURMDBD, daemons.MARIADB}:
+        wait_accounting(paths)
+
+
+def wait_accounting(paths: SandboxPaths) -> None:
+    """Wait until the accounting answers.
+
+    Raises:
+        SandboxError: It does not.
+    """
+    query = ["sacct", "--allocations", "--noheader"]
+    wait_until(lambda: daemons.succeeds(query, paths), "the accounting", log=paths.log(daemons.SLURMDBD))
 
 
 def _reachable(paths: SandboxPaths, state: State) -> list[str]:
@@ -146,22 +157,3 @@ def mend_everything(paths: SandboxPaths, state: State) -> None:
             _continue(_on_node(paths, state, node))
             if not network.cable_is_up(plan, node):
                 network.set_cable(plan, node, up=True)
-
-
-def mend_node(paths: SandboxPaths, state: State, node: str) -> None:
-    """Wait until the controller has work for a node again.
-
-    A node that was down comes back by itself when its slurmd registers (ReturnToService=2), which it does when
-    the controller pings it, every SlurmdTimeout/3 seconds; `scontrol reconfigure` makes all register now.
-
-    Raises:
-        SandboxError: It does not come back.
-    """
-    _ask_to_register(paths)
-    raising.wait_nodes(paths, state, [node])
-
-
-def _ask_to_register(paths: SandboxPaths) -> None:
-    run(["scontrol", "reconfigure"], environment={"SLURM_CONF": str(paths.slurm_conf)})
-
-

@@ -12,6 +12,8 @@ CLUSTER_NAME = "sandbox"
 SLURMCTLD_PORT = 6817
 SLURMD_PORT = 6818
 SLURMDBD_PORT = 6819
+# No name server: look-ups of names that are not in /etc/hosts fail at once.
+RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 
 @dataclass(frozen=True)

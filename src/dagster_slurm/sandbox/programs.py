@@ -72,7 +72,9 @@ def run(
         )
     except FileNotFoundError as error:
         raise SandboxError(
-            f"The program {argv[0]} is missing", hint="Run `dagster-slurm sandbox up --install`.", command=command
+            f"The program {argv[0]} is missing",
+            hint="Run `dagster-slurm sandbox up --install`.",
+            command=command,
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SandboxError(f"No end after {timeout_seconds} s", hint="See the logs.", command=command) from error

@@ -6,19 +6,17 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dagster_slurm.sandbox import cgroups, daemons, database, files, network, users
+from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
 from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State, save
-from dagster_slurm.sandbox.waiting import wait_until
+from dagster_slurm.sandbox.state import State
 
 # Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
 _SSH_PORTS = range(22022, 22900)
-NODE_READY = frozenset({"idle", "mixed", "allocated", "completing"})
 
 
 class Progress:
@@ -94,14 +92,15 @@ def raise_cluster(paths: SandboxPaths, state: State, progress: Progress) -> None
     _start(daemon[daemons.SLURMCTLD], paths, state)
     for node in state.config.node_names:
         daemons.ensure_started(daemon[f"slurmd:{node}"], paths, state)
-    wait_nodes(paths, state, state.config.node_names)
+    nodes.wait(paths, state, state.config.node_names)
     progress(f"slurmctld serves, nodes {', '.join(state.config.node_names)} are idle")
 
 
 def prepare(paths: SandboxPaths, state: State) -> None:
     """Make everything that is not a daemon: network, mounts, groups, files."""
-    plan = state.plan(paths)
-    network.ensure(plan)
+    if not network.NETNS_DIR.exists():
+        outside.note(paths, network.NETNS_DIR)
+    network.ensure(state.plan(paths))
     share_homes(paths)
     if state.cgroups:
         cgroups.ensure(paths.tag, state.config.node_names)
@@ -130,7 +129,8 @@ def write_files(paths: SandboxPaths, state: State) -> None:
         temporary.chmod(0o400)
         temporary.replace(paths.munge_key)
     existing = Path("/etc/hosts").read_text(encoding="utf-8") if Path("/etc/hosts").exists() else ""
-    paths.hosts_file.write_text(files.hosts(plan, state.login_name, existing), encoding="utf-8")
+    (paths.hosts_file).write_text(files.hosts(plan, state.login_name, existing), encoding="utf-8")
+    (paths.resolv_conf).write_text(files.RESOLV_CONF, encoding="utf-8")
     conf = files.slurm_conf(state.config, paths, plan, cgroups=state.cgroups)
     paths.slurm_conf.write_text(conf, encoding="utf-8")
     (paths.etc / "cgroup.conf").write_text(files.cgroup_conf(cgroups=state.cgroups), encoding="utf-8")
@@ -147,7 +147,7 @@ def _raise_database(daemon: daemons.Daemon, paths: SandboxPaths, state: State) -
 def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: State) -> None:
     users.ensure(paths, state)
     host_key = users.ensure_keys(paths)
-    ensure_run_sshd(paths, state)
+    ensure_run_sshd(paths)
     ports = (state.ssh_port, state.strict_ssh_port)
     paths.known_hosts.write_text(files.known_hosts(ports, host_key), encoding="ascii")
     for site in daemons.sites(state):
@@ -156,13 +156,12 @@ def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: 
         _start(daemon[site.name], paths, state)
 
 
-def ensure_run_sshd(paths: SandboxPaths, state: State) -> None:
+def ensure_run_sshd(paths: SandboxPaths) -> None:
     """Make sshd's privilege separation directory, which Debian's unit would make."""
     directory = Path("/run/sshd")
     if not directory.exists():
-        state.run_sshd_created = True
-        save(paths, state)
-        directory.mkdir(mode=0o755)
+        outside.note(paths, directory)
+        directory.mkdir(mode=0o755, exist_ok=True)
 
 
 def _start(daemon: daemons.Daemon, paths: SandboxPaths, state: State) -> None:
@@ -174,29 +173,3 @@ def _together(*actions: Callable[[], None]) -> None:
     with ThreadPoolExecutor(len(actions)) as pool:
         for future in [pool.submit(action) for action in actions]:
             future.result()
-
-
-def node_states(paths: SandboxPaths) -> dict[str, str]:
-    """The nodes' states as the controller sees them, such as `idle` or `down*`."""
-    query = ["sinfo", "--noheader", "--Node", "--partition=compute", "--format=%N|%t"]
-    long = {"SLURM_CONF": str(paths.slurm_conf)}
-    output = run([*query[:-1], "--Format=NodeHost:|,StateLong:|"], environment=long, timeout_seconds=15)
-    pairs = (line.split("|") for line in output.splitlines() if "|" in line)
-    return {fields[0].strip(): fields[1].strip() for fields in pairs}
-
-
-def wait_nodes(paths: SandboxPaths, state: State, nodes: Iterable[str]) -> None:
-    """Wait until the controller has work for those nodes.
-
-    Raises:
-        SandboxError: A node does not come up in time.
-    """
-    wanted = tuple(nodes)
-
-    def ready() -> bool:
-        states = node_states(paths)
-        return all(states.get(node) in NODE_READY for node in wanted)
-
-    wait_until(ready, f"node {', '.join(wanted)}", timeout_seconds=90, log=paths.log(daemons.SLURMCTLD))
-
-

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import daemons, environments, faults, foreign, observing, programs, raising, teardown
+from dagster_slurm.sandbox import (
+    daemons,
+    environments,
+    faults,
+    foreign,
+    nodes,
+    observing,
+    programs,
+    raising,
+    teardown,
+)
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, paths_of
 from dagster_slurm.sandbox.small_filesystem import small_filesystem
@@ -100,7 +110,7 @@ class Sandbox:
         """
         programs.check_machine()
         with states.locked(self.paths):
-            teardown.remove_all(self.paths, self._loaded())
+            teardown.remove_all(self.paths, states.remains(self.paths))
 
     def is_up(self) -> bool:
         """Whether it was brought up and not taken down (its parts may be broken)."""
@@ -113,12 +123,10 @@ class Sandbox:
             return SandboxStatus(False, False, {}, {}, False, "", self.paths.state_dir)
         names = daemons.all_daemons(self.paths, state)
         conditions = {name: faults.condition(state, name) for name in names}
-        nodes = self._nodes()
-        ready = set(conditions.values()) == {"running"} and len(nodes) == state.config.nodes
-        ready = ready and all(each in raising.NODE_READY for each in nodes.values())
-        return SandboxStatus(
-            True, ready, conditions, nodes, state.cgroups, state.memory_reason, self.paths.state_dir
-        )
+        found = self._nodes()
+        ready = set(conditions.values()) == {"running"} and len(found) == state.config.nodes
+        ready = ready and all(each in nodes.READY for each in found.values())
+        return SandboxStatus(True, ready, conditions, found, state.cgroups, state.memory_reason, self.paths.state_dir)
 
     def env(self, *, strict: bool = False) -> dict[str, str]:
         """The environment variables by which dagster-slurm reaches the cluster.
@@ -179,7 +187,12 @@ class Sandbox:
             subprocess.TimeoutExpired: It ran longer.
         """
         entry = pwd.getpwnam(user or self.user)
-        environment = {**self.slurm_env(), "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+        environment = {
+            **self.slurm_env(),
+            "HOME": entry.pw_dir,
+            "USER": entry.pw_name,
+            "LOGNAME": entry.pw_name,
+        }
         identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups"]
         return subprocess.run(
             ["setpriv", *identity, "--", *argv],
@@ -283,17 +296,10 @@ class Sandbox:
 
     def _nodes(self) -> dict[str, str]:
         try:
-            return raising.node_states(self.paths)
+            return nodes.states(self.paths)
         except SandboxError:
             # A controller that is broken on purpose has no opinion on its nodes; the status says so.
             return {}
-
-    def _loaded(self) -> State | None:
-        try:
-            return states.load(self.paths)
-        except (SandboxError, ValueError, KeyError, TypeError):
-            # `down` must clean up after any version, also where the state cannot be read.
-            return None
 
     def _required(self) -> State:
         state = states.load(self.paths)

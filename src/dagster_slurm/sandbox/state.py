@@ -35,7 +35,6 @@ class State:
         login_name: The login node's host name.
         memory_reason: Why memory is not enforced; empty if it is.
         user_created: Whether the user was made by the sandbox.
-        run_sshd_created: Whether /run/sshd was made by the sandbox.
         processes: The daemons, by name.
     """
 
@@ -46,7 +45,6 @@ class State:
     login_name: str
     memory_reason: str
     user_created: bool = False
-    run_sshd_created: bool = False
     processes: dict[str, Process] = field(default_factory=dict)
 
     @property
@@ -70,13 +68,38 @@ def from_json(text: str) -> State:
         SandboxError: It was written by another version.
     """
     data: dict[str, Any] = json.loads(text)
-    if data.pop("schema", None) != SCHEMA_VERSION:
+    known = {"schema", *State.__dataclass_fields__}
+    if data.pop("schema", None) != SCHEMA_VERSION or not data.keys() <= known:
         raise SandboxError(
             "The sandbox was brought up by another version of dagster-slurm",
             hint="Run `dagster-slurm sandbox down`, then `up`.",
         )
     processes = {name: Process(**each) for name, each in data.pop("processes").items()}
     return State(config=SandboxConfig(**data.pop("config")), processes=processes, **data)
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What has to be known of a sandbox to take it down.
+
+    Args:
+        processes: The daemons.
+        user: The user that was made for it, if one was.
+    """
+
+    processes: tuple[Process, ...] = ()
+    user: str | None = None
+
+
+def remains(paths: SandboxPaths) -> Remains:
+    """What is to be taken down, read also from a state that another version has written."""
+    try:
+        data: dict[str, Any] = json.loads(paths.state_file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return Remains()
+    noted = data.get("processes", {}).values()
+    found = tuple(Process(int(each["pid"]), int(each["start_ticks"])) for each in noted)
+    return Remains(found, data["config"]["user"] if data.get("user_created") else None)
 
 
 def load(paths: SandboxPaths) -> State | None:

@@ -7,71 +7,76 @@ import time
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, network, processes, users
+from dagster_slurm.sandbox import cgroups, network, outside, processes, users
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.network import Plan
 from dagster_slurm.sandbox.processes import Process
 from dagster_slurm.sandbox.programs import run
 from dagster_slurm.sandbox.raising import mount_points
-from dagster_slurm.sandbox.state import State
+from dagster_slurm.sandbox.state import Remains
 
 
-def remove_all(paths: SandboxPaths, state: State | None) -> None:
+def remove_all(paths: SandboxPaths, remains: Remains) -> None:
     """Remove every trace of a sandbox, whole or half made.
 
     Args:
         paths: Where its files lie; names of everything else follow from it.
-        state: What it made, if that is known.
+        remains: What it noted of what it made.
 
     Raises:
         SandboxError: A process cannot be ended, or a directory is still a mount point.
     """
-    end_processes(paths, state)
+    end_processes(paths, remains)
     unmount_below(paths.state_dir)
     network.remove(Plan(tag=paths.tag, subnet="0.0.0.0/24", names=()))
     cgroups.remove(paths.tag)
-    if state is not None and state.user_created:
-        users.remove(state.config.user)
-    if state is not None and state.run_sshd_created:
-        _remove_run_sshd()
+    if remains.user is not None:
+        users.remove(remains.user)
     if any(below(point, paths.state_dir) for point in mount_points()):
         raise SandboxError(f"Something is still mounted below {paths.state_dir}", hint="Unmount it and try again.")
     if paths.state_dir.exists():
         shutil.rmtree(paths.state_dir)
+    outside.remove_if_last(paths)
 
 
-def end_processes(paths: SandboxPaths, state: State | None) -> None:
+def end_processes(paths: SandboxPaths, remains: Remains) -> None:
     """End the daemons by the ids they were started with, then whatever they have left behind.
 
     Raises:
         SandboxError: New ones keep coming.
     """
-    if state is not None:
-        started = [each for each in state.processes.values() if processes.is_alive(each)]
-        trees = [child for each in started for child in processes.descendants(each)]
-        processes.end([*started, *trees])
+    started = [each for each in remains.processes if processes.is_alive(each)]
+    trees = [child for each in started for child in processes.descendants(each)]
+    processes.end([*started, *trees])
     deadline = time.monotonic() + 20
-    while left := leftovers(paths, state):
+    while left := leftovers(paths, remains):
         if time.monotonic() > deadline:
             raise SandboxError(f"Processes {[each.pid for each in left]} keep running", hint="Look at them in /proc.")
         cgroups.thaw(paths.tag)
         processes.end(left)
 
 
-def leftovers(paths: SandboxPaths, state: State | None) -> list[Process]:
-    """Processes of the sandbox: by their marker, their network namespace, their control group, their user."""
+def leftovers(paths: SandboxPaths, remains: Remains) -> list[Process]:
+    """Processes of the sandbox: by marker, network namespace, configuration file, user, or control group."""
     inodes = network.namespace_inodes(paths.tag)
-    entry = users.lookup(state.config.user) if state is not None and state.user_created else None
+    entry = users.lookup(remains.user) if remains.user is not None else None
 
     def ours(directory: Path) -> bool:
         return (
             processes.in_network_namespace(directory, inodes)
             or processes.has_variable(directory, MARKER_VARIABLE, str(paths.state_dir))
+            or _is_sshd_of(directory, paths)
             or (entry is not None and processes.has_user(directory, entry.pw_uid))
         )
 
     found = {each.pid: each for each in [*processes.matching(ours), *cgroups.processes(paths.tag)]}
     return list(found.values())
+
+
+def _is_sshd_of(directory: Path, paths: SandboxPaths) -> bool:
+    # sshd writes its title over its environment, and with it over the marker.
+    command = (directory / "cmdline").read_bytes()
+    return command.startswith(b"sshd: ") and str(paths.ssh).encode() + b"/" in command
 
 
 def unmount_below(directory: Path) -> None:
@@ -84,9 +89,3 @@ def unmount_below(directory: Path) -> None:
 def below(point: str, directory: Path) -> bool:
     """Whether a mount point is that directory or below it."""
     return Path(point) == directory or directory in Path(point).parents
-
-
-def _remove_run_sshd() -> None:
-    directory = Path("/run/sshd")
-    if directory.is_dir() and not any(directory.iterdir()):
-        directory.rmdir()

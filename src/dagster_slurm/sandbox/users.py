@@ -66,7 +66,20 @@ def ensure_keys(paths: SandboxPaths) -> str:
     for path in (paths.ssh / "host_key", paths.client_key):
         if not path.with_suffix(".pub").exists():
             path.unlink(missing_ok=True)
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "dagster-slurm-sandbox", "-f", str(path)])
+            run(
+                [
+                    "ssh-keygen",
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-C",
+                    "dagster-slurm-sandbox",
+                    "-f",
+                    str(path),
+                ]
+            )
     public = paths.client_key.with_suffix(".pub").read_text(encoding="ascii")
     (paths.ssh / "authorized_keys").write_text(public, encoding="ascii")
     return (paths.ssh / "host_key.pub").read_text(encoding="ascii")

@@ -1,0 +1,32 @@
+"""Directories outside the state directory that a sandbox makes where they are missing, shared by all sandboxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm.sandbox.programs import run
+
+
+def note(paths: SandboxPaths, directory: Path) -> None:
+    """Note that a directory is about to be made, so that it goes with the last sandbox."""
+    known = _noted(paths)
+    if str(directory) not in known:
+        paths.made_file.write_text("".join(f"{each}\n" for each in [*known, directory]), encoding="utf-8")
+
+
+def _noted(paths: SandboxPaths) -> list[str]:
+    return paths.made_file.read_text(encoding="utf-8").splitlines() if paths.made_file.exists() else []
+
+
+def remove_if_last(paths: SandboxPaths) -> None:
+    """Remove what was noted, if no other sandbox is there and nobody else has put something into it."""
+    if any(each.is_dir() for each in paths.state_dir.parent.iterdir()):
+        return
+    for directory in map(Path, _noted(paths)):
+        if directory.is_dir() and not any(directory.iterdir()):
+            # `ip netns` mounts /run/netns onto itself.
+            while directory.is_mount():
+                run(["umount", str(directory)])
+            directory.rmdir()
+    paths.made_file.unlink(missing_ok=True)
