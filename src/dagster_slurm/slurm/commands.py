@@ -59,6 +59,8 @@ SACCT_FIELDS = (
 )
 
 _RESTARTS_SINCE = (25, 11)
+# The states sacct takes (sacct(1), JOB STATE CODES); "COMPLETING is not supported / accounted" (22.05.8).
+_ACCOUNTED_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 
 def sbatch(script_path: str, job_name: str) -> Argv:
@@ -100,16 +102,20 @@ def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None) -> Argv:
 
 
 def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = None) -> Argv:
-    """The accounting of the user's own jobs of one name.
+    """The accounting of the user's own jobs of one name, whatever became of them.
+
+    Without a start sacct searches from midnight, with states and without an end not at all (sacct(1), DEFAULT TIME
+    WINDOW). Without states it leaves out jobs that never became eligible, such as one cancelled while it was held
+    (22.05.8). A job that is still held is in no such answer: `squeue_by_name` has it.
 
     Args:
         name: The job's name.
-        since: An aware time; always given, for without it sacct searches from midnight (sacct(1), DEFAULT
-            TIME WINDOW).
+        since: An aware time.
         version: As for `sacct_fields`.
     """
     start = since.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-    return (*_sacct(version), f"--name={_list_item('job name', name)}", f"--starttime={start}")
+    window = (f"--starttime={start}", "--endtime=now+1day", f"--state={_ACCOUNTED_STATES}")
+    return (*_sacct(version), f"--name={_list_item('job name', name)}", *window)
 
 
 def scancel(job_ids: Iterable[str], signal: str | None = None) -> Argv:

@@ -1,0 +1,139 @@
+"""The merge of layers: precedence, spellings, what excludes what, ranges."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError, UnknownOptionError
+from dagster_slurm.slurm.options import SBATCH_OPTIONS
+from dagster_slurm.slurm.request import JobRequest, merge, parse_signal_before_timeout
+
+RESOURCE: dict[str, object] = {
+    "partition": "",
+    "num_nodes": 1,
+    "time_limit": "00:30:00",
+    "cpus": 2,
+    "gpus_per_node": 0,
+    "mem": "4096M",
+    "mem_per_cpu": None,
+    "qos": None,
+    "reservation": None,
+    "account": None,
+    "signal_before_timeout": None,
+    "max_queue_hours": None,
+}
+
+
+def test_the_fields_of_the_queue_config() -> None:
+    assert merge(RESOURCE) == JobRequest(cpus_per_task=2, mem_mib=4096, time_limit_seconds=1800)
+    assert merge() == JobRequest()
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ({"nodes": 3}, {"nodes": 3}),
+        ({"num_nodes": "3"}, {"nodes": 3}),
+        ({"cpus_per_task": 8}, {"cpus_per_task": 8}),
+        ({"cpus-per-task": 8, "cpus": "8"}, {"cpus_per_task": 8}),
+        ({"time": "1-0"}, {"time_limit_seconds": 86400}),
+        ({"time": "UNLIMITED"}, {"time_limit_seconds": None, "time_unlimited": True}),
+        ({"time_limit": None}, {"time_limit_seconds": None}),
+        ({"partition": "gpu"}, {"partition": "gpu"}),
+        ({"partition": ["a", "b"]}, {"partition": "a,b"}),
+        ({"mem_per_cpu": "1G"}, {"mem_mib": None, "mem_per_cpu_mib": 1024}),
+        ({"mem_per_gpu": "8G"}, {"mem_mib": None, "options": {"mem-per-gpu": "8G"}}),
+        ({"mem": "0"}, {"mem_mib": 0}),
+        ({"mem": None}, {"mem_mib": None}),
+        ({"max_queue_hours": 1.5}, {"max_queue_seconds": 5400}),
+        ({"signal_before_timeout": "USR2@30"}, {"signal_before_timeout": "B:USR2@30"}),
+        ({"gres": "gpu:2", "exclusive": True}, {"options": {"exclusive": True, "gres": "gpu:2"}}),
+        ({"exclusive": False}, {}),
+    ],
+)
+def test_a_later_layer_wins(layer: dict[str, object], expected: dict[str, object]) -> None:
+    assert merge(RESOURCE, layer) == dataclasses.replace(merge(RESOURCE), **expected)  # type: ignore[arg-type]
+
+
+def test_three_layers_and_unsetting() -> None:
+    request = merge(RESOURCE, {"qos": "long", "gres": "gpu:1", "mem_per_cpu": "1G"}, {"qos": None, "mem": "2G"})
+    assert (request.qos, request.mem_mib, request.mem_per_cpu_mib) == (None, 2048, None)
+    assert dict(request.options) == {"gres": "gpu:1"}
+
+
+def test_what_stands_in_the_directives() -> None:
+    request = merge(RESOURCE, {"signal_before_timeout": 60, "nice": 100, "hold": True, "max_queue_hours": 2})
+    assert list(request.sbatch_options().items()) == [
+        ("cpus-per-task", "2"),
+        ("hold", True),
+        ("mem", "4096M"),
+        ("nice", "100"),
+        ("nodes", "1"),
+        ("signal", "B:USR1@60"),
+        ("time", "00:30:00"),
+    ]
+    assert merge({"time": "UNLIMITED"}).sbatch_options()["time"] == "UNLIMITED"
+
+
+def test_a_request_cannot_be_changed() -> None:
+    request = merge({"gres": "gpu:1"})
+    with pytest.raises(TypeError):
+        request.options["gres"] = "gpu:2"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "named"),
+    [
+        ({"nodes": 2, "num_nodes": 3}, InvalidRequestError, "num_nodes"),
+        ({"mem": "1G", "mem_per_cpu": "1G"}, InvalidRequestError, "exclude each other"),
+        ({"nodes": 0}, InvalidQuantityError, "at least 1"),
+        ({"nodes": True}, InvalidQuantityError, "at least 1"),
+        ({"nodes": "2-4"}, InvalidQuantityError, "whole number"),
+        ({"cpus": 0}, InvalidQuantityError, "'cpus'"),
+        ({"cpus": 1.5}, InvalidQuantityError, "1.5"),
+        ({"gpus_per_node": -1}, InvalidQuantityError, "at least 0"),
+        ({"time": "soon"}, InvalidQuantityError, "'soon'"),
+        ({"mem": "4GiB"}, InvalidQuantityError, "'4GiB'"),
+        ({"max_queue_hours": 0}, InvalidQuantityError, "max_queue_hours"),
+        ({"max_queue_hours": "2"}, InvalidQuantityError, "hours"),
+        ({"signal_before_timeout": "SOON"}, InvalidQuantityError, "USR1@60"),
+        ({"partition": True}, InvalidRequestError, "partition"),
+        ({"partition": "a\nb"}, InvalidRequestError, "one line"),
+        ({"job_name": "x"}, InvalidRequestError, "name="),
+        ({"signal": "USR1@60"}, InvalidRequestError, "signal_before_timeout"),
+        ({"nosuch": 1}, UnknownOptionError, "nosuch"),
+        ({"hold": "yes"}, InvalidRequestError, "True or False"),
+    ],
+)
+def test_what_is_refused(layer: dict[str, object], error: type[InvalidRequestError], named: str) -> None:
+    with pytest.raises(error) as caught:
+        merge(RESOURCE, layer)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [60, "60", "USR1@60", "B:USR1@60", "SIGUSR1@60", "usr1@60"])
+def test_signal_forms(value: object) -> None:
+    assert parse_signal_before_timeout(value) == "B:USR1@60"
+
+
+@pytest.mark.parametrize("value", [0, -1, 65536, "", "USR1", "R:USR1@60", "USR1@x", True, None, 1.5, "B:60"])
+def test_signal_forms_that_are_refused(value: object) -> None:
+    with pytest.raises(InvalidQuantityError):
+        parse_signal_before_timeout(value)
+
+
+KEYS = st.sampled_from([*RESOURCE, *SBATCH_OPTIONS]) | st.text(max_size=8)
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.lists(st.text(), max_size=2)
+)
+
+
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3))
+def test_any_layers_give_a_request_or_the_typed_error(layers: list[dict[str, object]]) -> None:
+    with contextlib.suppress(InvalidRequestError):
+        assert merge(*layers).sbatch_options()["nodes"]
