@@ -1,0 +1,56 @@
+"""Run Dagster assets as Slurm jobs: live logs, metrics and lineage, exactly one job for one piece of work."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
+    from dagster_slurm.pipes.local import LocalPipesClient
+    from dagster_slurm.pipes.slurm import SlurmPipesClient
+    from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
+    from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+    from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
+    from dagster_slurm.resources.ssh import SSHConnectionResource
+
+_ROOMS = {
+    "BashLauncher": "resources.launchers",
+    "ComputeLauncher": "resources.launchers",
+    "ComputeResource": "resources.compute",
+    "ExecutionMode": "resources.compute",
+    "LocalPipesClient": "pipes.local",
+    "SSHConnectionResource": "resources.ssh",
+    "SlurmMetric": "metrics",
+    "SlurmMetricsContext": "metrics",
+    "SlurmPipesClient": "pipes.slurm",
+    "SlurmQueueConfig": "resources.slurm",
+    "SlurmResource": "resources.slurm",
+    "SlurmRunConfig": "resources.compute",
+}
+
+__all__ = [
+    "BashLauncher",
+    "ComputeLauncher",
+    "ComputeResource",
+    "ExecutionMode",
+    "LocalPipesClient",
+    "SSHConnectionResource",
+    "SlurmMetric",
+    "SlurmMetricsContext",
+    "SlurmPipesClient",
+    "SlurmQueueConfig",
+    "SlurmResource",
+    "SlurmRunConfig",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing dagster takes a second or two; the command line and the pure rooms do without it.
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

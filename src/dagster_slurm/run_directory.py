@@ -53,6 +53,16 @@ class RunDirectory:
         return f"{self.path}/job.sh"
 
     @property
+    def env_file(self) -> str:
+        """The payload's variables."""
+        return f"{self.path}/env.sh"
+
+    @property
+    def work(self) -> str:
+        """The payload's working directory."""
+        return f"{self.path}/work"
+
+    @property
     def slurm_log(self) -> str:
         """What Slurm itself, and the batch script before its payload, say."""
         return f"{self.path}/log/slurm.log"
@@ -96,6 +106,10 @@ class RunDirectory:
     def remove(self, transport: Transport) -> None:
         """Remove it in the background of the login node."""
         transport.run(shell_file("dagster_slurm.cluster_scripts", "remove.sh"), (self.path,))
+
+    def trim(self, transport: Transport) -> None:
+        """Keep script, status and the end of stderr; remove the rest, secrets first of all."""
+        transport.run(shell_file("dagster_slurm.cluster_scripts", "trim.sh"), (self.path,))
 
 
 def runs_root(base: str) -> str:

@@ -1,0 +1,1 @@
+"""Dagster Pipes: the payload as a process of this machine or as a Slurm job."""

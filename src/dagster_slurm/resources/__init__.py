@@ -1,0 +1,1 @@
+"""What users configure: connections, clusters, queues, launchers, and where an asset's payload runs."""

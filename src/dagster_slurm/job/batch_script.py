@@ -1,0 +1,58 @@
+"""The batch script of one launch: generated assignments in front of the file `batch.sh`. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.script import render_script
+from dagster_slurm.transport.shell import quote, shell_file
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DEFAULT_SIGNALS = ("USR1", "USR2")
+
+
+def batch_script(request: JobRequest, *, directory: RunDirectory, generation: int, launch: str) -> str:
+    """Everything `sbatch` is given.
+
+    Args:
+        request: What to ask Slurm for.
+        directory: Where the launch lies.
+        generation: Which try to submit it is.
+        launch: The bash function `launch`, which becomes the payload.
+    """
+    body = "\n".join(
+        (
+            f"run_directory={quote(directory.path)}",
+            f"claim={quote(directory.claim(generation))}",
+            f"forwarded_signals={quote(' '.join(_signals(request)))}",
+            launch,
+            shell_file("dagster_slurm.job", "batch.sh"),
+        )
+    )
+    return render_script(request, output_path=directory.slurm_log, body=body)
+
+
+def env_file(variables: Mapping[str, str]) -> str:
+    """The file of the payload's variables. It may hold secrets: 0600, and never part of the script.
+
+    Raises:
+        InvalidRequestError: A name that no shell can export.
+    """
+    for name in variables:
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidRequestError(
+                f"{name!r} is not the name of an environment variable",
+                hint="Letters, digits and `_`, not beginning with a digit.",
+            )
+    return "".join(f"export {name}={quote(value)}\n" for name, value in variables.items())
+
+
+def _signals(request: JobRequest) -> tuple[str, ...]:
+    if request.signal_before_timeout is None:
+        return _DEFAULT_SIGNALS
+    signal = request.signal_before_timeout.removeprefix("B:").partition("@")[0]
+    return tuple(dict.fromkeys((*_DEFAULT_SIGNALS, signal)))

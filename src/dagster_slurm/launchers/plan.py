@@ -1,0 +1,48 @@
+"""A launch plan: what bash does to start a payload. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dagster_slurm.environments import Activation
+from dagster_slurm.launchers.payload import Payload
+from dagster_slurm.transport.shell import quote
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What is done on the first node of the allocation, in the working directory.
+
+    Args:
+        setup: Lines of bash to run before, already quoted.
+        command: The program and its arguments.
+    """
+
+    setup: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
+    """Run the payload itself, once, with the environment active."""
+    program = payload.program if payload.program.startswith("/") else f"./{payload.program}"
+    interpreters: dict[str | None, Sequence[str]] = {
+        "python": (activation.python,),
+        "bash": ("bash",),
+        None: (),
+    }
+    return LaunchPlan(activation.setup, (*interpreters[payload.interpreter], program))
+
+
+def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str) -> str:
+    """The bash function `launch` that the batch script runs in the background.
+
+    The payload's own variables come last, so that they win over what an activation sets.
+    """
+    lines = (
+        f"cd -- {quote(work_directory)} || exit 74",
+        *plan.setup,
+        f". {quote(env_file)} || exit 74",
+        f"exec {' '.join(map(quote, plan.command))}",
+    )
+    return "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))

@@ -1,0 +1,175 @@
+"""The payload as a Slurm job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import OpExecutionContext, PipesClient, PipesClientCompletedInvocation
+
+from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.errors import TransportError
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.connection import ClusterConnection
+from dagster_slurm.job.events import Ended
+from dagster_slurm.job.failure import job_failure
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.launchers import Payload, direct_plan, launch_function, work_files
+from dagster_slurm.launchers.payload import ExtraFiles
+from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.failure import failure
+from dagster_slurm.pipes.follow import JobFollower
+from dagster_slurm.pipes.launch_key import launch_key
+from dagster_slurm.pipes.local import Planner
+from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.efficiency import job_metrics
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.script import render_script
+from dagster_slurm.transport import Transport
+
+_SLURM_LOG_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class SlurmOutcome:
+    """A job that succeeded, as a metrics collector sees it.
+
+    Args:
+        job_id: Slurm's id.
+        ended: How it ended, with its accounting.
+        request: What was asked of Slurm.
+        connection: The cluster it ran on.
+    """
+
+    job_id: str
+    ended: Ended
+    request: JobRequest
+    connection: ClusterConnection
+
+
+MetadataOf = Callable[[SlurmOutcome], Mapping[str, Any]]
+
+
+def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
+    """The metadata of a materialisation; without accounting, what the other witnesses know."""
+    record = outcome.ended.record
+    if record is not None:
+        return dict(job_metrics(record))
+    mark = outcome.ended.end_mark
+    known: dict[str, Any] = {
+        "slurm_job_id": outcome.job_id,
+        "slurm_state": outcome.ended.state.value,
+        "slurm_accounting_available": False,
+    }
+    return {**known, "slurm_exit_code": mark.exit_code} if mark else known
+
+
+class SlurmPipesClient(PipesClient):
+    """Runs a payload as one Slurm job.
+
+    Args:
+        connection: The cluster.
+        pre_deployed_env_path: An environment on the cluster; None for the cluster's own `python3`.
+        debug_mode: Keep every run directory.
+        cleanup_on_failure: After a failure keep only script, status and the end of stderr.
+    """
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        *,
+        pre_deployed_env_path: str | None = None,
+        debug_mode: bool = False,
+        cleanup_on_failure: bool = True,
+    ) -> None:
+        self._connection = connection
+        self._cluster = connection.cluster
+        self._environment_path = pre_deployed_env_path
+        self._debug_mode = debug_mode
+        self._cleanup_on_failure = cleanup_on_failure
+
+    def run(  # type: ignore[override]
+        self,
+        *,
+        context: StepContext,
+        payload: Payload,
+        request: JobRequest,
+        extras: Mapping[str, Any] | None = None,
+        plan: Planner = direct_plan,
+        extra_env: Mapping[str, str] | None = None,
+        extra_files: ExtraFiles | None = None,
+        name: str | None = None,
+        metadata: MetadataOf = outcome_metadata,
+    ) -> PipesClientCompletedInvocation:
+        """Submit the payload, follow it to its end, and collect what it reported.
+
+        Raises:
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            TransportError: The cluster could not be reached, or its directory not be written.
+            SlurmError: Slurm's answer is not usable.
+            Failure: The job did not succeed; the cause is a `JobFailedError`.
+        """
+        step = op_context(context)
+        files = work_files(payload, extra_files)
+        activation = self._check(request)
+        key = launch_key(step, name)
+        directory = key.run_directory(self._cluster.base())
+        launch = launch_function(plan(payload, activation), work_directory=directory.work, env_file=directory.env_file)
+        script = batch_script(request, directory=directory, generation=0, launch=launch)
+        with payload_session(step, extras, context_path=directory.context, messages_path=directory.messages) as session:
+            variables = env_file(session.variables(extra_env))
+            directory.create(
+                self._cluster.transport, script=script, env=variables, context=session.context_data, work=files
+            )
+            handle = JobHandle(key, directory, self._cluster.submit(directory, job_name=key.job_name))
+            step.log.info(
+                f"Submitted Slurm job {handle.job_id} ({key.job_name}) on {self._cluster.host} "
+                f"in {activation.description}; its directory is {directory.path}"
+            )
+            ended = JobFollower(step, self._connection, handle, session).follow()
+        self._conclude(step, handle, ended, session)
+        outcome = SlurmOutcome(handle.job_id, ended, request, self._connection)
+        return PipesClientCompletedInvocation(session.pipes, metadata=dict(metadata(outcome)))
+
+    def _check(self, request: JobRequest) -> Activation:
+        """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
+        self._cluster.check(render_script(request, output_path="/dev/null", body="true"))
+        if self._environment_path is None:
+            return CLUSTER_PYTHON
+        return activate_deployed(self._environment_path, self._cluster.environment_layout(self._environment_path))
+
+    def _conclude(self, step: OpExecutionContext, handle: JobHandle, ended: Ended, session: PayloadSession) -> None:
+        """Clean up as configured and raise the failure, if it is one."""
+        directory = handle.directory
+        if ended.state.is_success:
+            if not self._debug_mode:
+                self._tidy(step, directory.remove)
+            return
+        if self._cleanup_on_failure and not self._debug_mode:
+            self._tidy(step, directory.trim)
+        error = job_failure(
+            ended,
+            job_id=handle.job_id,
+            host=self._cluster.host,
+            stderr_tail=session.logs.stderr_tail(),
+            slurm_log_tail=self._slurm_said(directory),
+            kept_path=directory.path,
+        )
+        raise failure(error, outcome_metadata(SlurmOutcome(handle.job_id, ended, JobRequest(), self._connection)))
+
+    def _slurm_said(self, directory: RunDirectory) -> str:
+        """What Slurm and the batch script wrote beside the payload: the out-of-memory killer's line, and such."""
+        try:
+            said = self._cluster.transport.read_from(directory.slurm_log, 0, _SLURM_LOG_BYTES)
+        except TransportError as error:
+            return f"(not readable now: {error.message})"
+        return said.decode("utf-8", "replace")
+
+    def _tidy(self, step: OpExecutionContext, remove: Callable[[Transport], None]) -> None:
+        try:
+            remove(self._cluster.transport)
+        except TransportError as error:
+            # The result is in hand; what is left over is not worth failing for.
+            step.log.warning(f"The run directory was not cleaned up: {error}")

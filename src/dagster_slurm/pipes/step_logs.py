@@ -1,0 +1,43 @@
+"""The payload's stdout and stderr in the compute logs of its step, while it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+
+_TAIL_LINES = 30
+_TAIL_LINE_BYTES = 2000
+
+
+class StepLogs:
+    """Writes to this process's stdout and stderr, which Dagster captures for the step, and remembers the end."""
+
+    def __init__(self) -> None:
+        # What Python has buffered was printed before.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
+        self._rest = b""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Pass on bytes of `stdout` or `stderr` as they are."""
+        if stream == "stderr":
+            self._remember(data)
+        _write_all(1 if stream == "stdout" else 2, data)
+
+    def stderr_tail(self) -> str:
+        """The last lines of stderr."""
+        lines = [*self._tail, self._rest] if self._rest else [*self._tail]
+        return b"\n".join(lines[-_TAIL_LINES:]).decode("utf-8", "replace")
+
+    def _remember(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-_TAIL_LINE_BYTES:]
+        self._tail.extend(line[:_TAIL_LINE_BYTES] for line in lines[-_TAIL_LINES:])
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]

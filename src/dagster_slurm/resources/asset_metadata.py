@@ -1,0 +1,57 @@
+"""What an asset says in its metadata about how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import MetadataValue, OpExecutionContext
+
+from dagster_slurm.errors import InvalidRequestError
+
+SLURM_OPTIONS = "slurm"
+PRE_DEPLOYED_ENV_PATH = "slurm_pre_deployed_env_path"
+EXTRA_FILES = "slurm_extra_files"
+SKIP_PAYLOAD_UPLOAD = "skip_slurm_payload_upload"
+PAYLOAD_PATH = "slurm_payload_path"
+
+
+def selected_metadata(context: OpExecutionContext, name: str) -> Any:
+    """The value of `name` in the metadata of the step's assets, or None.
+
+    Raises:
+        InvalidRequestError: The assets of one step say different things.
+    """
+    if not context.has_assets_def:
+        return None
+    metadata = context.assets_def.metadata_by_key
+    values = [
+        _plain(metadata[key][name]) for key in sorted(context.selected_asset_keys) if name in metadata.get(key, {})
+    ]
+    if any(value != values[0] for value in values):
+        raise InvalidRequestError(
+            f"The assets of one step differ in their metadata {name!r}: {values}",
+            hint="They share one job; give it the same value on each, or on one of them alone.",
+        )
+    return values[0] if values else None
+
+
+def slurm_options(context: OpExecutionContext) -> Mapping[str, object]:
+    """The Slurm options in the metadata of the step's assets.
+
+    Raises:
+        InvalidRequestError: They are not a mapping.
+    """
+    options = selected_metadata(context, SLURM_OPTIONS)
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise InvalidRequestError(
+            f"The asset metadata {SLURM_OPTIONS!r} is {options!r}",
+            hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
+        )
+    return options
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, MetadataValue) else value

@@ -1,0 +1,176 @@
+"""Where an asset's payload runs: on this machine, or as a Slurm job. The asset's code is the same."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from dagster import Config, ConfigurableResource, OpExecutionContext, PipesClientCompletedInvocation
+from pydantic import Field
+
+from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.launchers import payload_from_path
+from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload
+from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
+from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.local import LocalPipesClient
+from dagster_slurm.pipes.slurm import SlurmPipesClient
+from dagster_slurm.resources import asset_metadata
+from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.slurm import SlurmResource
+from dagster_slurm.slurm.request import merge
+
+
+class ExecutionMode(str, enum.Enum):
+    """Where payloads run."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+
+class SlurmRunConfig(Config):
+    """What can be chosen in the launchpad for one run. What is not set is left to the asset and the resource."""
+
+    skip_payload_upload: bool | None = Field(default=None, description="Use the payload that is on the cluster.")
+    remote_payload_path: str | None = Field(default=None, description="Absolute path of the payload on the cluster.")
+    extra_files: list[str] | None = Field(default=None, description="Files to put beside the payload.")
+    extra_slurm_opts: dict[str, Any] | None = Field(default=None, description="Options for sbatch.")
+
+
+class ComputeResource(ConfigurableResource[Any]):
+    """Runs an asset's payload on this machine or as a Slurm job.
+
+    Precedence, for everything: the call, then the launchpad (`SlurmRunConfig`), then the asset's metadata, then
+    this resource, then what is built in.
+    """
+
+    mode: Literal["local", "slurm"] = Field(description="`local` runs on this machine, `slurm` one job for each call.")
+    slurm: SlurmResource | None = Field(default=None, description="The cluster, for mode `slurm`.")
+    default_launcher: ComputeLauncher | None = Field(
+        default=None, description="How payloads are started; `BashLauncher()` by default."
+    )
+    debug_mode: bool = Field(default=False, description="Keep all run directories for inspection.")
+    cleanup_on_failure: bool = Field(
+        default=True, description="Of a failed run keep only script, status and the end of stderr."
+    )
+    pre_deployed_env_path: str | None = Field(default=None, description="An environment on the cluster.")
+
+    def run(
+        self,
+        context: StepContext,
+        payload_path: PathLike,
+        launcher: ComputeLauncher | None = None,
+        extras: Mapping[str, Any] | None = None,
+        extra_env: Mapping[str, str] | None = None,
+        extra_slurm_opts: Mapping[str, object] | None = None,
+        config: SlurmRunConfig | None = None,
+        extra_files: ExtraFiles | None = None,
+        name: str | None = None,
+        skip_payload_upload: bool | None = None,
+        remote_payload_path: str | None = None,
+        slurm_metrics: Sequence[SlurmMetric | str] | None = None,
+        metrics_collector: MetricsCollector | None = None,
+    ) -> PipesClientCompletedInvocation:
+        """Run the payload and wait for its end; its logs and messages arrive in Dagster meanwhile.
+
+        Args:
+            context: The context of the asset, asset check or op.
+            payload_path: A `.py` or `.sh` file, or a program or script with a `#!` line.
+            launcher: How to start it; by default `default_launcher`.
+            extras: Values for the payload, found in its Pipes context. JSON-serialisable.
+            extra_env: Environment variables of the payload. They reach the cluster in a file that only the user
+                can read, never in a command line.
+            extra_slurm_opts: Fields of `SlurmQueueConfig`, and any other long option of sbatch.
+            config: What was chosen in the launchpad.
+            extra_files: Files and directories to put beside the payload: a list, or a mapping from the name there.
+            name: Tells this call from others in the same step. Calls that run at the same time need one.
+            skip_payload_upload: Use the payload that is on the cluster at `remote_payload_path`.
+            remote_payload_path: Absolute path of the payload on the cluster.
+            slurm_metrics: Which figures to attach to the results; all by default.
+            metrics_collector: Adds metadata of its own.
+
+        Returns:
+            Dagster's own: `get_results()`, `get_materialize_result()`, `get_asset_check_result()`,
+            `get_custom_messages()`.
+
+        Raises:
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            ConfigurationError: The resource is incomplete.
+            dagster.Failure: The payload did not succeed; the cause is a `JobFailedError`.
+        """
+        step = op_context(context)
+        chosen = config or SlurmRunConfig()
+        metadata = metadata_of(slurm_metrics, metrics_collector)
+        plan = (launcher or self.default_launcher or BashLauncher()).plan
+        call: dict[str, Any] = {
+            "context": context,
+            "extras": extras,
+            "plan": plan,
+            "extra_env": extra_env,
+            "extra_files": _first(
+                extra_files, chosen.extra_files, asset_metadata.selected_metadata(step, asset_metadata.EXTRA_FILES)
+            ),
+        }
+        if self.mode == "local":
+            return LocalPipesClient(keep_directories=self.debug_mode).run(
+                payload=payload_from_path(payload_path), **call
+            )
+        slurm = self._slurm()
+        return self._client(step, slurm).run(
+            payload=_payload(step, payload_path, chosen, skip=skip_payload_upload, remote_path=remote_payload_path),
+            request=merge(
+                slurm.default_options(),
+                asset_metadata.slurm_options(step),
+                chosen.extra_slurm_opts or {},
+                extra_slurm_opts or {},
+            ),
+            name=name,
+            metadata=metadata,
+            **call,
+        )
+
+    def _slurm(self) -> SlurmResource:
+        if self.slurm is None:
+            raise ConfigurationError(
+                'ComputeResource(mode="slurm") has no cluster', hint="Give it slurm=SlurmResource(...)."
+            )
+        return self.slurm
+
+    def _client(self, step: OpExecutionContext, slurm: SlurmResource) -> SlurmPipesClient:
+        of_asset = asset_metadata.selected_metadata(step, asset_metadata.PRE_DEPLOYED_ENV_PATH)
+        return SlurmPipesClient(
+            slurm.connect(),
+            pre_deployed_env_path=_first(of_asset, self.pre_deployed_env_path),
+            debug_mode=self.debug_mode,
+            cleanup_on_failure=self.cleanup_on_failure,
+        )
+
+
+def _payload(
+    step: OpExecutionContext, path: PathLike, chosen: SlurmRunConfig, *, skip: bool | None, remote_path: str | None
+) -> Payload:
+    """The payload, from this machine or on the cluster already."""
+    remote = _first(
+        remote_path,
+        chosen.remote_payload_path,
+        asset_metadata.selected_metadata(step, asset_metadata.PAYLOAD_PATH),
+    )
+    skipped = _first(
+        skip,
+        chosen.skip_payload_upload,
+        asset_metadata.selected_metadata(step, asset_metadata.SKIP_PAYLOAD_UPLOAD),
+        remote is not None,
+    )
+    if not skipped:
+        return payload_from_path(path)
+    if remote is None:
+        raise ConfigurationError(
+            "The payload is not to be uploaded, and it is not said where it is",
+            hint="Give remote_payload_path, or the asset metadata slurm_payload_path.",
+        )
+    return payload_from_path(path, remote_path=remote)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,122 @@
+"""A Slurm cluster, and what is asked of it by default, as resources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.job.connection import ClusterConnection, shared_connection
+from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.resources import environment_variables as variables
+from dagster_slurm.resources.ssh import SSHConnectionResource
+from dagster_slurm.transport import LocalTransport, OpenSSHTransport
+
+_DEFAULT_REMOTE_BASE = "~/dagster_runs"
+
+
+class SlurmQueueConfig(ConfigurableResource[Any]):
+    """What is asked of Slurm for a job, unless an asset or a call says otherwise. Names and units are sbatch's."""
+
+    partition: str = Field(default="", description="Partition; the cluster's default if empty.")
+    num_nodes: int = Field(default=1, description="Number of nodes.", ge=1)
+    time_limit: str = Field(default="00:30:00", description="Walltime, in one of the forms of sbatch's `--time`.")
+    cpus: int = Field(default=2, description="CPUs for each task.", ge=1)
+    gpus_per_node: int = Field(default=0, description="GPUs on each node.", ge=0)
+    mem: str | None = Field(default="4096M", description="Memory on each node; `M` is MiB.")
+    mem_per_cpu: str | None = Field(default=None, description="Memory for each CPU, in place of `mem`.")
+    qos: str | None = Field(default=None, description="Quality of service.")
+    reservation: str | None = Field(default=None, description="Reservation.")
+    account: str | None = Field(default=None, description="Account to charge; the user's default if not set.")
+    signal_before_timeout: str | None = Field(
+        default=None, description="Signal to the payload before the walltime ends: `60`, or `USR1@60` (seconds)."
+    )
+    max_queue_hours: float | None = Field(default=None, description="Give up when a job waits longer than this.", gt=0)
+
+    def options(self) -> dict[str, object]:
+        """The settings as one layer for `merge`; `mem_per_cpu` stands in for `mem`."""
+        layer: dict[str, object] = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.mem_per_cpu is not None:
+            del layer["mem"]
+        return {name: value for name, value in layer.items() if value not in (None, "")}
+
+
+class SlurmResource(ConfigurableResource[Any]):
+    """A Slurm cluster. Without `ssh`, Slurm's commands are run on this machine: Dagster is on the login node."""
+
+    ssh: SSHConnectionResource | None = Field(default=None, description="The way to the login node; none if on it.")
+    queue: SlurmQueueConfig | None = Field(default=None, description="What is asked of Slurm by default.")
+    remote_base: str | None = Field(
+        default=None, description="Directory on the cluster for runs; `~/dagster_runs` by default."
+    )
+    status_poll_interval_seconds: float = Field(
+        default=5.0, description="Pause before Slurm is first asked for the state of running jobs, in seconds.", gt=0
+    )
+    status_poll_max_interval_seconds: float = Field(
+        default=30.0, description="The longest such pause, in seconds.", gt=0
+    )
+    status_poll_backoff: float = Field(default=1.5, description="What the pause grows by each time.", ge=1)
+
+    @classmethod
+    def from_env(cls) -> SlurmResource:
+        """The cluster, and the way to it, from the `SLURM_EDGE_NODE_*` and `SLURM_*` environment variables.
+
+        Raises:
+            ConfigurationError: The host is missing, or a value cannot be read.
+        """
+        return cls.from_env_slurm(SSHConnectionResource.from_env())
+
+    @classmethod
+    def from_env_slurm(cls, ssh: SSHConnectionResource | None) -> SlurmResource:
+        """The cluster from the `SLURM_*` environment variables, with the way to it given.
+
+        Raises:
+            ConfigurationError: A value cannot be read.
+        """
+        queue: dict[str, Any] = {
+            "partition": variables.text("SLURM_PARTITION"),
+            "time_limit": variables.text("SLURM_TIME"),
+            "cpus": variables.number("SLURM_CPUS", int),
+            "mem": variables.text("SLURM_MEM"),
+            "mem_per_cpu": variables.text("SLURM_MEM_PER_CPU"),
+            "num_nodes": variables.number("SLURM_NUM_NODES", int),
+            "gpus_per_node": variables.number("SLURM_GPUS_PER_NODE", int),
+            "qos": variables.text("SLURM_QOS"),
+            "account": variables.text("SLURM_ACCOUNT"),
+            "reservation": variables.text("SLURM_RESERVATION"),
+            "signal_before_timeout": variables.text("SLURM_SIGNAL_BEFORE_TIMEOUT"),
+        }
+        own: dict[str, Any] = {
+            "remote_base": variables.text("SLURM_REMOTE_BASE"),
+            "status_poll_interval_seconds": variables.number("SLURM_STATUS_POLL_INTERVAL", float),
+            "status_poll_max_interval_seconds": variables.number("SLURM_STATUS_POLL_MAX_INTERVAL", float),
+            "status_poll_backoff": variables.number("SLURM_STATUS_POLL_BACKOFF", float),
+        }
+        return cls(ssh=ssh, queue=SlurmQueueConfig(**_given(queue)), **_given(own))
+
+    def default_options(self) -> dict[str, object]:
+        """What is asked of Slurm by default, as one layer for `merge`."""
+        return (self.queue or SlurmQueueConfig()).options()
+
+    def connect(self) -> ClusterConnection:
+        """The cluster and its watcher, shared by all steps of this process that are configured alike."""
+        connection = self.ssh.connection() if self.ssh else None
+        intervals = WatchIntervals(
+            status_seconds=self.status_poll_interval_seconds,
+            status_max_seconds=max(self.status_poll_interval_seconds, self.status_poll_max_interval_seconds),
+            status_backoff=self.status_poll_backoff,
+        )
+        remote_base = self.remote_base or _DEFAULT_REMOTE_BASE
+
+        def build() -> ClusterConnection:
+            transport = OpenSSHTransport(connection) if connection else LocalTransport()
+            cluster = SlurmCluster(transport, remote_base=remote_base)
+            return ClusterConnection(cluster, JobWatcher(cluster, intervals=intervals))
+
+        return shared_connection((connection, remote_base, intervals), build)
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
