@@ -194,8 +194,9 @@ class Sandbox:
             "LOGNAME": entry.pw_name,
         }
         identity = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups"]
+        # The shell looks the program up as the user; setpriv itself still finds it with root's capabilities.
         return subprocess.run(
-            ["setpriv", *identity, "--", *argv],
+            ["setpriv", *identity, "--", "sh", "-c", 'exec "$@"', "sh", *argv],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
