@@ -149,4 +149,4 @@ def _program(command: str) -> str:
 def _first_message(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     chosen = next((line for line in reversed(lines) if "error:" in line.lower()), lines[0] if lines else "")
-    return re.sub(r"^(?:\w+: )?(?:error|fatal): ", "", chosen)[:500]
+    return re.sub(r"^(?:s[a-z]+: )?(?:(?:error|fatal): )?", "", chosen)[:500]

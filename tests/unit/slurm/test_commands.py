@@ -1,0 +1,79 @@
+"""The argument vectors: what is always in them, and what may not get into them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.slurm import commands
+
+ENV = ("env", "TZ=UTC", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S", "LC_ALL=C")
+
+
+def test_sbatch() -> None:
+    assert commands.sbatch("/run/a b/job.sh", "my name") == (
+        "sbatch",
+        "--parsable",
+        "--job-name=my name",
+        "/run/a b/job.sh",
+    )
+    assert commands.sbatch_test_only()[:2] == ("sbatch", "--test-only")
+
+
+def test_squeue() -> None:
+    argv = commands.squeue(["1", "2_3"])
+    assert argv[: len(ENV)] == ENV
+    assert argv[len(ENV) : len(ENV) + 3] == ("squeue", "--noheader", "--states=all")
+    assert argv[-1] == "--jobs=1,2_3"
+    assert argv[-2].endswith("|%j")
+    assert argv[-2].count("|") == len(commands.SQUEUE_FIELDS) - 1
+    assert commands.squeue_by_name("n")[-2:] == ("--me", "--name=n")
+
+
+def test_sacct() -> None:
+    argv = commands.sacct(["7"])
+    assert {"--noheader", "--parsable2", "--duplicates", "--jobs=7"} <= set(argv)
+    assert commands.sacct_fields()[-1] == "JobName"
+    assert "Restarts" not in commands.sacct_fields((22, 5))
+    assert "Restarts" in commands.sacct_fields((25, 11))
+
+
+def test_sacct_by_name_always_has_a_window_and_states() -> None:
+    since = datetime(2026, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+    argv = commands.sacct_by_name("n", since)
+    assert "--starttime=2026-02-28T23:30:00" in argv
+    assert "--endtime=now+1day" in argv
+    assert any(word.startswith("--state=") for word in argv)
+
+
+def test_the_others() -> None:
+    assert commands.scancel(["1", "2"]) == ("scancel", "1", "2")
+    assert commands.scancel(["1"], "USR1") == ("scancel", "--signal=USR1", "--full", "1")
+    assert commands.scancel_by_name("n", user="u") == ("scancel", "--user=u", "--name=n")
+    assert commands.scontrol_show_job("5")[len(ENV) :] == ("scontrol", "show", "job", "--oneliner", "5")
+    assert commands.sinfo_version() == ("sinfo", "--version")
+
+
+@pytest.mark.parametrize("job_id", ["", "-1", "1;rm", "$(id)", "1 2", "1,2", "a", "1\n"])
+def test_job_ids_are_checked(job_id: str) -> None:
+    for build in (commands.squeue, commands.sacct, commands.scancel):
+        with pytest.raises(InvalidRequestError):
+            build([job_id])
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a\nb", "a\0b"])
+def test_names_are_checked(name: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        commands.sbatch("/job.sh", name)
+    with pytest.raises(InvalidRequestError):
+        commands.scancel_by_name(name)
+
+
+def test_no_jobs_is_refused_because_it_would_mean_all() -> None:
+    for build in (commands.squeue, commands.sacct, commands.scancel):
+        with pytest.raises(InvalidRequestError):
+            build([])
+    with pytest.raises(InvalidRequestError):
+        commands.scancel_by_name("a,b")
