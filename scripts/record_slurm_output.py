@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import tempfile
 import threading
@@ -34,23 +33,23 @@ class Recorder:
     """Runs Slurm's commands as the sandbox's user and keeps what they answer."""
 
     def __init__(self, sandbox: Sandbox, scripts: Path) -> None:
-        self._sandbox = sandbox
-        self._scripts = scripts
+        self.sandbox = sandbox
+        self.scripts = scripts
         answer = self.run(commands.sinfo_version())
         self._folder = RECORDED / answer.stdout.split()[-1]
         self._folder.mkdir(parents=True, exist_ok=True)
         self.version = parse_slurm_version(answer.stdout)
 
     def run(self, argv: Sequence[str], stdin: str | None = None, **options: str) -> subprocess.CompletedProcess[str]:
-        return self._sandbox.run(list(argv), input=stdin or "", **options)  # type: ignore[arg-type]
+        return self.sandbox.run(list(argv), input=stdin or "", **options)  # type: ignore[arg-type]
 
     def record(self, case: str, argv: Sequence[str], stdin: str | None = None) -> str:
         answer = self.run(argv, stdin)
         command = next(word for word in argv if word in {"sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo"})
         kept = {
-            "argv": [str(word).replace(str(self._scripts), "/scripts") for word in argv],
+            "argv": [str(word).replace(str(self.scripts), "/scripts") for word in argv],
             "returncode": answer.returncode,
-            "stdout": answer.stdout.replace(str(self._scripts), "/scripts"),
+            "stdout": answer.stdout.replace(str(self.scripts), "/scripts"),
             "stderr": answer.stderr,
         }
         path = self._folder / f"{case}.{command}.json"
@@ -60,7 +59,7 @@ class Recorder:
     def script(self, case: str, body: str, layer: Layer, raw: Sequence[str] = ()) -> str:
         text = render_script(merge(SMALL, layer), output_path="/dev/null", body=body)
         head, rest = text.split("\n", 1)
-        path = self._scripts / f"{case}.sh"
+        path = self.scripts / f"{case}.sh"
         path.write_text("\n".join([head, *(f"#SBATCH {line}" for line in raw), rest]))
         return str(path)
 
@@ -179,15 +178,21 @@ def _array(recorder: Recorder, case: str) -> None:
 
 
 def _unreachable(recorder: Recorder, case: str) -> None:
-    slurm_conf = Path(os.environ.get("SLURM_CONF") or recorder._sandbox.slurm_env()["SLURM_CONF"])
+    slurm_conf = Path(recorder.sandbox.slurm_env()["SLURM_CONF"])
     lines = [line for line in slurm_conf.read_text().splitlines() if not line.lower().startswith("slurmctldport")]
     lines = [line for line in lines if not line.lower().startswith("accountingstorageport")]
-    other = recorder._scripts / "slurm.conf"
+    other = recorder.scripts / "slurm.conf"
     other.write_text("\n".join([*lines, "SlurmctldPort=9", "AccountingStoragePort=9", "MessageTimeout=5", ""]))
     elsewhere = ("env", f"SLURM_CONF={other}")
     for argv in (commands.squeue(["1"]), commands.sacct(["1"]), commands.scontrol_show_job("1")):
         recorder.record(case, (*elsewhere, *argv))
     recorder.record(case, (*elsewhere, *commands.sbatch(recorder.script(case, "true", {}), "record")))
+
+
+def _no_accounting(recorder: Recorder, case: str) -> None:
+    other = recorder.scripts / "no-accounting.conf"
+    other.write_text("ClusterName=other\nSlurmctldHost=localhost\n")
+    recorder.record(case, ("env", f"SLURM_CONF={other}", *commands.sacct(["1"])))
 
 
 def _unknown_job(recorder: Recorder, case: str) -> None:
@@ -224,6 +229,7 @@ CASES: dict[str, Callable[[Recorder, str], None]] = {
     "pending": _pending,
     "unknown-job": _unknown_job,
     "unreachable": _unreachable,
+    "no-accounting": _no_accounting,
     "wrong-partition": _rejected(partition="nosuch"),
     "wrong-account": _rejected(account="nosuch"),
     "wrong-qos": _rejected(qos="nosuch"),

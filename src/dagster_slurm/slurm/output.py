@@ -16,7 +16,7 @@ from dagster_slurm.slurm.quantities import (
     parse_timestamp,
     parse_tres,
 )
-from dagster_slurm.slurm.rejections import classify_error, is_unknown_job
+from dagster_slurm.slurm.rejections import classify_error, is_accounting_disabled, is_unknown_job
 from dagster_slurm.slurm.states import JobState, cancelled_by_uid, parse_job_state
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "AccountingStep",
     "QueueEntry",
     "classify_error",
+    "is_accounting_disabled",
     "is_unknown_job",
     "parse_job_id",
     "parse_sacct",

@@ -30,8 +30,8 @@ _UNAVAILABLE = (
     ),
     _cause(
         r"slurmdbd[:\s]|slurm_persist_conn_open|unable to connect to slurm database"
-        r"|slurm accounting storage is disabled|problem talking to the database",
-        "The accounting does not answer or is off; the job itself is not concerned.",
+        r"|problem talking to the database",
+        "The accounting does not answer; the job itself is not concerned.",
     ),
     _cause(
         r"slurmctld (?:is )?busy|resource temporarily unavailable|slurm temporarily unable to accept job"
@@ -88,6 +88,7 @@ _REJECTED = (
     ),
 )
 
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled", re.IGNORECASE)
 _UNKNOWN_JOB = re.compile(r"invalid job id specified", re.IGNORECASE)
 _COMMAND_NOT_FOUND = 127
 
@@ -126,11 +127,18 @@ def is_unknown_job(stderr: str) -> bool:
     return bool(_UNKNOWN_JOB.search(stderr))
 
 
+def is_accounting_disabled(stderr: str) -> bool:
+    """Whether sacct says that the cluster keeps no accounting at all (AccountingStorageType, slurm.conf(5))."""
+    return bool(_NO_ACCOUNTING.search(stderr))
+
+
 def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommandError], str | None]:
     if returncode == _COMMAND_NOT_FOUND:
         return SlurmCommandError, (
             f"{_program(command)} is not on the PATH: use a login node, or load Slurm in post_login_command."
         )
+    if is_accounting_disabled(stderr):
+        return SlurmCommandError, "The cluster keeps no accounting: outcome and metrics come from the job alone."
     for cause in _UNAVAILABLE:
         if cause.pattern.search(stderr):
             return SlurmUnavailableError, cause.hint

@@ -136,7 +136,7 @@ def test_any_fields_are_read_or_refused_with_the_typed_error(values: list[str]) 
             SlurmUnavailableError,
             "accounting",
         ),
-        ("sacct", "Slurm accounting storage is disabled", SlurmUnavailableError, "off"),
+        ("sacct", "Slurm accounting storage is disabled", SlurmCommandError, "no accounting"),
         (
             "sbatch x",
             "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",

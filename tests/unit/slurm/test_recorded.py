@@ -15,6 +15,7 @@ from dagster_slurm.slurm.output import (
     AccountingRecord,
     QueueEntry,
     classify_error,
+    is_accounting_disabled,
     is_unknown_job,
     parse_job_id,
     parse_sacct,
@@ -209,6 +210,13 @@ def test_no_connection(version: Path, command: str) -> None:
     found = classify_error(command, answer.returncode, answer.stderr)
     assert type(found) is SlurmUnavailableError
     assert not is_unknown_job(answer.stderr)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_no_accounting(version: Path) -> None:
+    answer = _read(version / "no-accounting.sacct.json")
+    assert is_accounting_disabled(answer.stderr)
+    assert type(classify_error("sacct", answer.returncode, answer.stderr)) is SlurmCommandError
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
