@@ -1,0 +1,40 @@
+# The commands of this repository. `make demo` and `make test` need nothing but Debian 12 with Python 3 and make.
+.POSIX:
+.SUFFIXES:
+
+bin = .venv/bin
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.* ## /    make \1\t/p' Makefile
+
+demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm cluster on this machine.
+	@$(bin)/python scripts/demo.py
+
+test: static cluster ## Run every check and every test, those on the real cluster included.
+	@$(bin)/python -m pytest
+
+check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
+	@$(bin)/python -m pytest -m 'not cluster'
+
+bench: $(bin)/.installed cluster ## Measure against the sandbox cluster.
+	@if [ -f benchmarks/run.py ]; then $(bin)/python benchmarks/run.py; else echo 'There is no benchmarks/run.py.'; fi
+
+clean: ## Remove the virtual environment, caches and what the demo left here; the sandbox cluster stays.
+	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+static: $(bin)/.installed
+	@$(bin)/ruff format --check .
+	@$(bin)/ruff check .
+	@$(bin)/mypy
+	@sh scripts/check-shell.sh
+
+# Done again when the dependencies change.
+$(bin)/.installed: pyproject.toml
+	@sh scripts/set-up.sh
+
+# The Debian packages of the sandbox cluster; nothing is done where they are there or cannot be.
+cluster: $(bin)/.installed
+	@$(bin)/python scripts/cluster_packages.py
+
+.PHONY: help demo test check bench clean static cluster
