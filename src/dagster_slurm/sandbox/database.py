@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.daemons import database_options
 from dagster_slurm.sandbox.files import CLUSTER_NAME
 from dagster_slurm.sandbox.programs import run
@@ -25,7 +25,8 @@ def ensure_data(paths: SandboxPaths) -> None:
             "--auth-root-authentication-method=socket",
             "--skip-test-db",
             "--skip-name-resolve",
-        ]
+        ],
+        environment={MARKER_VARIABLE: str(paths.state_dir)},
     )
     complete.touch()
 

@@ -23,8 +23,8 @@ from dagster_slurm.sandbox import (
 )
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, paths_of
-from dagster_slurm.sandbox.small_filesystem import small_filesystem
 from dagster_slurm.sandbox.state import State
+from dagster_slurm.sandbox.storage import small_filesystem, unwritable_directory
 
 
 @dataclass(frozen=True)
@@ -253,14 +253,19 @@ class Sandbox:
         return observing.count(self._sshd_log(strict=strict), observing.SESSION)
 
     def rpc_counts(self, user: str | None = None) -> dict[str, int]:
-        """What the controller was asked, from `sdiag`.
+        """What the controller was asked since it was started, from `sdiag`.
+
+        `sdiag` counts by message type and by user, not by both: the counts by type are those of all users, of
+        the nodes' daemons and of this question; only `total` is the user's alone.
 
         Args:
-            user: Whose requests; if not given, the cluster's user's.
+            user: Whose `total`; if not given, the cluster's user's.
 
         Returns:
-            The numbers of that user's remote procedure calls, by the name of a user in `user:NAME` as
-            `total`, and of all users' by message type as `REQUEST_...`.
+            The numbers of calls by message type (`REQUEST_...`), and `total`.
+
+        Raises:
+            SandboxError: The controller does not answer.
         """
         text = programs.run(["sdiag"], environment=self.slurm_env())
         return observing.rpc_counts(text, user or self.user)
@@ -290,6 +295,13 @@ class Sandbox:
         """
         self._required()
         with small_filesystem(self.home, self.user, size_mib) as path:
+            yield path
+
+    @contextmanager
+    def unwritable_directory(self) -> Iterator[Path]:
+        """A directory below the home that the user cannot write, gone after the block."""
+        self._required()
+        with unwritable_directory(self.home) as path:
             yield path
 
     def _sshd_log(self, *, strict: bool) -> Path:

@@ -1,4 +1,4 @@
-"""A small file system that tests can fill."""
+"""Directories for tests of storage that fails: one that is soon full, one that cannot be written."""
 
 from __future__ import annotations
 
@@ -30,4 +30,15 @@ def small_filesystem(home: Path, user: str, size_mib: int) -> Iterator[Path]:
     finally:
         # Lazily: a job of a failed test may still stand in it.
         run(["umount", "--lazy", str(path)])
+        path.rmdir()
+
+
+@contextmanager
+def unwritable_directory(home: Path) -> Iterator[Path]:
+    """A directory below the home that the user can read and not write, gone after the block."""
+    path = Path(tempfile.mkdtemp(prefix="unwritable-", dir=home))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
         path.rmdir()
