@@ -24,7 +24,8 @@ class PayloadSession:
 
     def variables(self, extra_env: Mapping[str, str] | None) -> dict[str, str]:
         """The payload's environment: the user's variables, and how to find Pipes."""
-        return {**(extra_env or {}), **self.pipes.get_bootstrap_env_vars()}
+        # Into a file, Python writes in blocks; a line is to be seen when it is printed.
+        return {"PYTHONUNBUFFERED": "1", **(extra_env or {}), **self.pipes.get_bootstrap_env_vars()}
 
     def take(self, stream: str, data: bytes) -> None:
         """Pass on what the payload wrote to one of its streams."""

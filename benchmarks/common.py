@@ -1,0 +1,105 @@
+"""What the benchmarks share: the sandbox, a payload, runs of one asset, and a table."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm.sandbox import Sandbox
+
+REPETITIONS = 5
+
+
+@contextmanager
+def running_sandbox() -> Iterator[Sandbox]:
+    """The sandbox cluster; brought up if it is not, and then taken down."""
+    sandbox = Sandbox()
+    was_up = sandbox.is_up()
+    sandbox.up()
+    try:
+        yield sandbox
+    finally:
+        if not was_up:
+            sandbox.down()
+
+
+def ssh_of(sandbox: Sandbox) -> SSHConnectionResource:
+    """The connection to the sandbox's login node."""
+    env = sandbox.env()
+    return SSHConnectionResource(
+        host=env["SLURM_EDGE_NODE_HOST"],
+        port=int(env["SLURM_EDGE_NODE_PORT"]),
+        user=env["SLURM_EDGE_NODE_USER"],
+        key_path=env["SLURM_EDGE_NODE_KEY_PATH"],
+        known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
+    )
+
+
+def compute_on(sandbox: Sandbox) -> ComputeResource:
+    """A compute resource for the sandbox, with an environment that has Pipes."""
+    return ComputeResource(
+        mode="slurm",
+        slurm=SlurmResource(ssh=ssh_of(sandbox), queue=SlurmQueueConfig(partition="compute", mem="500M")),
+        pre_deployed_env_path=sandbox.create_environment("benchmark", ["dagster-pipes"]),
+    )
+
+
+def payload(text: str) -> Path:
+    """A Python payload with this text."""
+    path = Path(tempfile.mkdtemp(prefix="benchmark-")) / "payload.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One materialisation: wall time of `compute.run` alone, in seconds."""
+
+    wall_seconds: float
+    result: dg.ExecuteInProcessResult
+
+
+def materialize(compute: ComputeResource, path: Path, instance: dg.DagsterInstance) -> Timed:
+    """Materialise one asset whose payload is `path`, and time its `compute.run`."""
+    walls: list[float] = []
+
+    @dg.asset
+    def benchmarked(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        begun = time.monotonic()
+        completed = compute.run(context, path)
+        walls.append(time.monotonic() - begun)
+        return completed.get_materialize_result()
+
+    result = dg.materialize([benchmarked], resources={"compute": compute}, instance=instance)
+    return Timed(walls[0], result)
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Wall time of a call, in seconds."""
+    begun = time.monotonic()
+    function()
+    return time.monotonic() - begun
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n## {title}\n")
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
