@@ -60,10 +60,19 @@ def break_part(paths: SandboxPaths, state: State, part: str, *, hang: bool) -> N
         return
     affected = _affected(paths, state, part)
     if hang:
-        for process in affected:
-            processes.send(process, signal.SIGSTOP)
+        _stop(affected)
     else:
         processes.end(affected)
+
+
+def _stop(affected: list[Process]) -> None:
+    for process in affected:
+        processes.send(process, signal.SIGSTOP)
+    wait_until(
+        lambda: all(processes.is_stopped(each) or not processes.is_alive(each) for each in affected),
+        "the stopping of processes",
+        timeout_seconds=5,
+    )
 
 
 def _affected(paths: SandboxPaths, state: State, part: str) -> list[Process]:

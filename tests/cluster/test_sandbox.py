@@ -1,0 +1,320 @@
+"""The sandbox itself, for real: an own one, beside whichever the other tests use."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import Sandbox, SandboxConfig, foreign
+from dagster_slurm.sandbox.network import NETNS_DIR
+from dagster_slurm.sandbox.raising import mount_points
+
+pytestmark = pytest.mark.cluster
+
+NAME = "selftest"
+USER = "sandbox-selftest"
+
+
+def traces() -> set[str]:
+    """Everything on the machine by which a sandbox could be noticed."""
+    netns = {f"netns {each.name}" for each in NETNS_DIR.glob("*")} if NETNS_DIR.exists() else set()
+    links = {f"link {name}" for _, name in socket.if_nameindex()}
+    mounts = {f"mount {point}" for point in mount_points() if NAME in point or "netns" in point}
+    users = {f"user {entry.pw_name}" for entry in pwd.getpwall()}
+    groups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/dagster-slurm-*")}
+    return netns | links | mounts | users | groups | commands_of(NAME)
+
+
+def commands_of(name: str) -> set[str]:
+    """Processes that name the state directory in command or environment, or run as its user."""
+    found = set()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (directory / "cmdline").read_bytes() + (directory / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"dagster-slurm-sandbox/{name}/".encode() in text or f"sandbox/{name}\0".encode() in text:
+            found.add(f"process {directory.name} {text[:60]!r}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def before() -> set[str]:
+    Sandbox(SandboxConfig(name=NAME, user=USER)).down()
+    return traces()
+
+
+@pytest.fixture(scope="module")
+def own(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
+    cluster = Sandbox(SandboxConfig(name=NAME, user=USER, slurmd_timeout_seconds=9))
+    start = time.monotonic()
+    cluster.up(quiet=True)
+    print(f"up took {time.monotonic() - start:.1f} s")
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+def submit(cluster: Sandbox, *options: str, script: str) -> str:
+    done = cluster.run(["sbatch", "--parsable", *options, "--wrap", script])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def eventually(look: object, wanted: str, *, timeout_seconds: float = 40) -> str:
+    """Call until the answer is the wanted one, or time is up; the last answer."""
+    deadline = time.monotonic() + timeout_seconds
+    assert callable(look)
+    while (answer := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return str(answer)
+
+
+def sacct_state(cluster: Sandbox, job: str) -> str:
+    return cluster.run(["sacct", "-nXP", "-j", job, "-o", "state"]).stdout.strip()
+
+
+def ssh(cluster: Sandbox, *command: str, strict: bool = False) -> subprocess.CompletedProcess[str]:
+    env = cluster.env(strict=strict)
+    options = [f"UserKnownHostsFile={env['SLURM_EDGE_NODE_KNOWN_HOSTS_FILE']}", "StrictHostKeyChecking=yes"]
+    environment = dict(os.environ)
+    if strict:
+        askpass = cluster.paths.state_dir / "askpass-for-test"
+        askpass.write_text(f"#!/bin/sh\ncat {cluster.paths.password_file}\n", encoding="ascii")
+        askpass.chmod(0o700)
+        environment |= {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+        options += ["PubkeyAuthentication=no"]
+    else:
+        options += [f"IdentityFile={env['SLURM_EDGE_NODE_KEY_PATH']}", "IdentitiesOnly=yes", "BatchMode=yes"]
+    target = ["-p", env["SLURM_EDGE_NODE_PORT"], f"{env['SLURM_EDGE_NODE_USER']}@{env['SLURM_EDGE_NODE_HOST']}"]
+    argv = ["ssh", "-F", "none", "-o", "ConnectTimeout=3", *(f"-o{option}" for option in options), *target, *command]
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=30, check=False)
+
+
+def test_up_again_is_quick_and_changes_nothing(own: Sandbox) -> None:
+    text = own.paths.state_file.read_text(encoding="utf-8")
+    start = time.monotonic()
+    own.up(quiet=True)
+    print(f"up again took {time.monotonic() - start:.1f} s")
+    assert own.paths.state_file.read_text(encoding="utf-8") == text
+    assert own.status().ready
+
+
+def test_three_idle_nodes_with_distinct_addresses(own: Sandbox) -> None:
+    lines = own.run(["sinfo", "-hNp", "compute", "-o", "%N %T %c %m %o"]).stdout.splitlines()
+    rows = [line.split() for line in lines]
+    assert [row[:4] for row in rows] == [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")]
+    assert len({row[4] for row in rows}) == 3
+
+
+def test_every_node_has_its_name_and_address_and_knows_the_others(own: Sandbox) -> None:
+    script = "echo $(hostname) $(hostname -i) $(getent hosts n3 | cut -d' ' -f1)"
+    done = own.run(["srun", "-N3", "--ntasks-per-node=1", "sh", "-c", script])
+    rows = sorted(line.split() for line in done.stdout.splitlines())
+    assert [row[0] for row in rows] == ["n1", "n2", "n3"], done.stderr
+    assert len({row[1] for row in rows}) == 3
+    assert {row[2] for row in rows} == {rows[2][1]}
+
+
+def test_slurm_is_found_on_nodes_also_without_its_variable(own: Sandbox) -> None:
+    output = own.home / "export-none.out"
+    job = submit(own, "--export=NONE", "-o", str(output), script="env -u SLURM_CONF srun /bin/true")
+    assert eventually(lambda: sacct_state(own, job), "COMPLETED") == "COMPLETED", output.read_text(encoding="utf-8")
+
+
+def test_too_much_memory_ends_the_job(own: Sandbox) -> None:
+    if not own.status().memory_enforced:
+        pytest.skip(own.status().memory_reason)
+    job = submit(own, "--mem=50M", "-o", "/dev/null", script="/usr/bin/python3 -c 'x = bytearray(300 << 20)'")
+    assert eventually(lambda: sacct_state(own, job), "OUT_OF_MEMORY") == "OUT_OF_MEMORY"
+
+
+def test_a_wrong_account_is_refused(own: Sandbox) -> None:
+    done = own.run(["sbatch", "--account=nobody", "--wrap", "true"])
+    assert done.returncode != 0
+    assert "Invalid account" in done.stderr
+
+
+def test_debug_has_a_short_limit(own: Sandbox) -> None:
+    done = own.run(["sbatch", "--partition=debug", "--time=60", "--wrap", "true"])
+    assert done.returncode != 0
+    assert "time limit" in done.stderr
+
+
+def test_root_may_submit_too(own: Sandbox) -> None:
+    done = own.run(["sbatch", "--parsable", "-o", "/dev/null", "--wrap", "true"], user="root")
+    assert done.returncode == 0, done.stderr
+
+
+def test_login_by_key_and_its_counters(own: Sandbox) -> None:
+    logins, sessions = own.logins(), own.sessions_opened()
+    done = ssh(own, "id -un; sinfo -h -o %R -p compute; printenv SLURM_CONF")
+    assert done.stdout.split() == [USER, "compute", str(own.paths.slurm_conf)], done.stderr
+    assert (own.logins(), own.sessions_opened()) == (logins + 1, sessions + 1)
+
+
+def test_strict_login_takes_the_password_and_no_key(own: Sandbox) -> None:
+    logins = own.logins(strict=True)
+    assert ssh(own, "id -un", strict=True).stdout == f"{USER}\n"
+    assert own.logins(strict=True) == logins + 1
+    assert "SLURM_EDGE_NODE_KEY_PATH" not in own.env(strict=True)
+
+
+def test_secrets_are_for_their_owner_only(own: Sandbox) -> None:
+    for path in (own.paths.client_key, own.paths.password_file, own.paths.etc / "slurmdbd.conf"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_rpc_counts_go_up_with_the_users_questions(own: Sandbox) -> None:
+    first = own.rpc_counts()
+    own.run(["squeue", "--me"])
+    second = own.rpc_counts()
+    assert second["total"] > first["total"]
+    assert any(name.startswith("REQUEST_JOB") for name in second)
+
+
+def test_nothing_of_ours_listens_beyond_loopback(own: Sandbox) -> None:
+    lines = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
+    ours = [line for line in lines if re.search(r'"(sshd|slurm\w*|munged|mariadbd)"', line)]
+    assert len(ours) >= 2
+    assert all(line.split()[3].startswith("127.0.0.1:") for line in ours), ours
+
+
+def test_an_environment_is_the_users_and_made_once(own: Sandbox) -> None:
+    path = own.create_environment("plain", [])
+    done = own.run([f"{path}/bin/python", "-c", "import sys; print(sys.prefix)"])
+    assert done.stdout == f"{path}\n", done.stderr
+    made = Path(path, "pyvenv.cfg").stat().st_mtime_ns
+    assert own.create_environment("plain", []) == path
+    assert Path(path, "pyvenv.cfg").stat().st_mtime_ns == made
+
+
+def test_a_small_filesystem_is_full_on_the_nodes_too(own: Sandbox) -> None:
+    with own.small_filesystem(1) as path:
+        done = own.run(["srun", "dd", "if=/dev/zero", f"of={path}/file", "bs=1M", "count=4"])
+        assert "No space left on device" in done.stderr
+        with own.unwritable_directory() as closed:
+            assert own.run(["touch", f"{closed}/file"]).returncode != 0
+    assert not path.exists()
+
+
+PARTS = ["sshd", "strict-sshd", "slurmctld", "slurmdbd", "mariadb", "munged", "slurmd:n1", "node:n2"]
+
+
+@pytest.mark.parametrize("hang", [False, True], ids=["end", "hang"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_broken_part_is_seen_and_comes_back(own: Sandbox, part: str, hang: bool) -> None:
+    with own.broken(part, hang=hang):
+        assert not own.status().ready
+        start = time.monotonic()
+    print(f"mending {part} took {time.monotonic() - start:.1f} s")
+    assert own.status().ready
+    assert ssh(own, "srun -N3 true").returncode == 0
+    assert own.run(["sacct", "-nX"]).returncode == 0
+
+
+def test_an_absent_sshd_ends_its_sessions(own: Sandbox) -> None:
+    env = own.env()
+    argv = ["ssh", "-F", "none", "-i", env["SLURM_EDGE_NODE_KEY_PATH"], "-p", env["SLURM_EDGE_NODE_PORT"]]
+    argv += ["-o", f"UserKnownHostsFile={env['SLURM_EDGE_NODE_KNOWN_HOSTS_FILE']}", f"{USER}@127.0.0.1"]
+    with subprocess.Popen([*argv, "echo here; sleep 60"], stdout=subprocess.PIPE, text=True) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == "here\n"
+        with own.broken("sshd"):
+            assert session.wait(timeout=10) == 255
+            assert "refused" in ssh(own, "true").stderr
+
+
+def test_a_stopped_sshd_does_not_answer(own: Sandbox) -> None:
+    with own.broken("sshd", hang=True):
+        assert ssh(own, "true").returncode == 255
+    assert ssh(own, "true").returncode == 0
+
+
+def test_job_steps_outlive_slurmd_and_not_their_node(own: Sandbox) -> None:
+    first = submit(own, "-w", "n1", "-o", "/dev/null", script="sleep 4")
+    second = submit(own, "--no-requeue", "-w", "n2", "-o", "/dev/null", script="sleep 60")
+    for job in (first, second):
+        assert eventually(lambda job=job: sacct_state(own, job), "RUNNING") == "RUNNING"
+    with own.broken("slurmd:n1"), own.broken("node:n2"):
+        pass
+    assert eventually(lambda: sacct_state(own, first), "COMPLETED") == "COMPLETED"
+    assert eventually(lambda: sacct_state(own, second), "NODE_FAIL") == "NODE_FAIL"
+
+
+def test_a_pulled_cable_takes_the_node_down_and_back(own: Sandbox) -> None:
+    job = submit(own, "--no-requeue", "-w", "n3", "-o", "/dev/null", script="sleep 100")
+    assert eventually(lambda: sacct_state(own, job), "RUNNING") == "RUNNING"
+    with own.broken("network:n3"):
+        assert eventually(lambda: own.status().nodes["n3"], "down*") == "down*"
+        assert eventually(lambda: sacct_state(own, job), "NODE_FAIL") == "NODE_FAIL"
+    assert own.status().nodes["n3"] in {"idle", "completing"}
+
+
+def test_unknown_parts_are_refused(own: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="no part 'n1'"):
+        own.break_("n1")
+    with pytest.raises(SandboxError, match="cannot hang"):
+        own.break_("network:n1", hang=True)
+
+
+def test_foreign_daemons_are_seen_and_refused(before: set[str], tmp_path: Path) -> None:
+    foreign.refuse_beside()
+    fake = tmp_path / "slurmctld"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", fake)
+    with subprocess.Popen([str(fake), "60"]) as daemon:
+        try:
+            assert eventually(lambda: str(foreign.running()), str({"slurmctld": daemon.pid})) == str(
+                {"slurmctld": daemon.pid}
+            )
+            with pytest.raises(SandboxError, match="in use on this machine"):
+                Sandbox(SandboxConfig(name="beside")).up(quiet=True)
+        finally:
+            daemon.kill()
+    assert not Sandbox(SandboxConfig(name="beside")).is_up()
+
+
+def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) -> None:
+    submit(own, "-N3", "-o", "/dev/null", script="setsid sleep 600 & srun sleep 600")
+    own.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 &"])
+    with own.broken("slurmctld"), own.broken("slurmd:n1", hang=True):
+        assert traces() - before
+        start = time.monotonic()
+        own.down()
+        print(f"down took {time.monotonic() - start:.1f} s")
+        assert traces() - before == set()
+        assert not own.paths.state_dir.exists()
+        own.down()
+        start = time.monotonic()
+        own.up(quiet=True)
+        print(f"up took {time.monotonic() - start:.1f} s")
+    assert own.status().ready
+
+
+def test_a_killed_up_is_cleaned_and_survived(own: Sandbox, before: set[str]) -> None:
+    command = ["dagster-slurm", "sandbox", "up", "--name", NAME, "--user", USER]
+    for pause_seconds in (0.7, 1.2, 2.5):
+        own.down()
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(pause_seconds)
+        child.kill()
+        child.wait()
+        own.down()
+        assert eventually(lambda: str(traces() - before), str(set())) == str(set())
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    time.sleep(1.5)
+    child.kill()
+    child.wait()
+    own.up(quiet=True)
+    assert own.status().ready
