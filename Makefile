@@ -26,11 +26,11 @@ clean: ## Remove the virtual environment, caches and what the demo left here; th
 static: $(bin)/.installed
 	@$(bin)/ruff format --check .
 	@$(bin)/ruff check .
-	@$(bin)/mypy
+	@sh scripts/check-types.sh
 	@sh scripts/check-shell.sh
 
 # Done again when the dependencies change.
-$(bin)/.installed: pyproject.toml
+$(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 	@sh scripts/set-up.sh
 
 # The Debian packages of the sandbox cluster; nothing is done where they are there or cannot be.

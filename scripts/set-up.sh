@@ -46,6 +46,7 @@ if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info[:2] > (3, 1
     python3 -m venv --clear .venv
 fi
 
-say 'Installing the project and its development tools into .venv ...'
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+say 'Installing the project, its development tools and what the example needs into .venv ...'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --editable '.[dev]' --requirement examples/lookouts/requirements.txt
 : >.venv/bin/.installed
