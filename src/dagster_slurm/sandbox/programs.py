@@ -31,7 +31,7 @@ _PROGRAMS = {
     "useradd": ("passwd", "useradd"),
 }
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
-_PLUGIN_PATTERN = "*/slurm*/accounting_storage_mysql.so"
+_PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY_FILE = Path("/usr/sbin/policy-rc.d")
 
@@ -87,16 +87,13 @@ def run(
 def missing_packages() -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up."""
     missing = {package for package, program in _PROGRAMS.values() if find(program) is None}
-    libraries = (Path("/usr/lib"), Path("/usr/lib64"))
-    if not any(next(iter(library.glob(_PLUGIN_PATTERN)), None) for library in libraries if library.is_dir()) and not (
-        _plugin_in_multiarch()
-    ):
+    if not _has_plugin():
         missing.add(_PLUGIN_PACKAGE)
     return tuple(sorted(missing))
 
 
-def _plugin_in_multiarch() -> bool:
-    return any(Path("/usr/lib").glob("*-linux-gnu*/slurm*/accounting_storage_mysql.so"))
+def _has_plugin() -> bool:
+    return any(any(Path("/usr/lib").glob(pattern)) for pattern in _PLUGIN_PATTERNS)
 
 
 def check_machine() -> None:

@@ -123,7 +123,8 @@ class Sandbox:
             return SandboxStatus(False, False, {}, {}, False, "", self.paths.state_dir)
         names = daemons.all_daemons(self.paths, state)
         conditions = {name: faults.condition(state, name) for name in names}
-        found = self._nodes()
+        asked = conditions[daemons.SLURMCTLD] == conditions[daemons.MUNGED] == "running"
+        found = self._nodes() if asked else {}
         ready = set(conditions.values()) == {"running"} and len(found) == state.config.nodes
         ready = ready and all(each in nodes.READY for each in found.values())
         return SandboxStatus(True, ready, conditions, found, state.cgroups, state.memory_reason, self.paths.state_dir)
@@ -311,7 +312,7 @@ class Sandbox:
         try:
             return nodes.states(self.paths)
         except SandboxError:
-            # A controller that is broken on purpose has no opinion on its nodes; the status says so.
+            # A controller that does not answer has no opinion on its nodes; the status says so.
             return {}
 
     def _required(self) -> State:
