@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dagster_slurm.errors import (
     ConfigurationError,
     EnvironmentNotFoundError,
+    SlurmCommandError,
     SlurmOutputError,
     SubmissionUnknownError,
     TransportError,
@@ -19,6 +20,8 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import RunDirectory, runs_root
 from dagster_slurm.slurm import commands, output, rejections
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import storage_fault
@@ -26,7 +29,6 @@ from dagster_slurm.transport.shell_transport import storage_fault
 _SUBMIT_PATIENCE_SECONDS = 60
 _NO_OUTCOME_STATUS = 75
 _STORAGE_STATUS = 74
-_ACCOUNTING_OFF = "accounting storage is disabled"
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,33 @@ class SlurmCluster:
             host=self.host,
         )
 
-    def check(self, script: str) -> None:
-        """Have Slurm say whether it would take a script, without queueing it; each script is asked about once.
+    def check(self, request: JobRequest) -> None:
+        """Have Slurm say whether it would take a request, without queueing it; each is asked about once.
 
         Raises:
             SubmissionRejectedError: It would not.
             SlurmUnavailableError: The controller does not answer.
         """
         self.facts()
+        script = render_script(request, output_path="/dev/null", body="true")
         if script in self._accepted:
             return
-        argv = commands.sbatch_test_only()
-        answer = self.transport.command(argv, stdin=script.encode())
-        self._refuse("sbatch --test-only", answer)
+        answer = self.transport.command(commands.sbatch_test_only(), stdin=script.encode())
+        if answer.returncode:
+            error = rejections.classify_error("sbatch --test-only", answer.returncode, answer.error_text, self.host)
+            raise self._explained(error, request)
         self._accepted.add(script)
+
+    def _explained(self, error: SlurmCommandError, request: JobRequest) -> SlurmCommandError:
+        """Name what was asked for and, for what has a name on the cluster, what there is."""
+        for option in ("account", "qos", "partition"):
+            asked = getattr(request, option)
+            if asked is not None and option in error.message.lower():
+                known = self._run_file("names.sh", (option,)).text.split()
+                error.message = f"{error.message} ({option} {asked!r})"
+                error.hint = f"Known there to this user: {', '.join(known)}." if known else error.hint
+                break
+        return error
 
     def submit(self, directory: RunDirectory, *, job_name: str, generation: int = 0) -> str:
         """Submit the directory's script, once: whoever asks again for the same generation gets the same job id.
@@ -161,14 +176,14 @@ class SlurmCluster:
         """
         version = self.facts().version
         answer = self.transport.command(commands.sacct(job_ids, version))
-        if _ACCOUNTING_OFF in answer.error_text:
+        if rejections.is_accounting_disabled(answer.error_text):
             return None
         self._refuse("sacct", answer)
         return output.parse_sacct(answer.text, commands.sacct_fields(version))
 
-    def cancel(self, job_ids: Iterable[str]) -> None:
+    def cancel(self, job_ids: Iterable[str], *, only_pending: bool = False) -> None:
         """Cancel jobs; one that has ended already is no error."""
-        answer = self.transport.command(commands.scancel(job_ids))
+        answer = self.transport.command(commands.scancel(job_ids, only_pending=only_pending))
         if answer.returncode and not rejections.is_unknown_job(answer.error_text):
             self._refuse("scancel", answer)
 

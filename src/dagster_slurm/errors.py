@@ -222,6 +222,11 @@ class JobFailedError(JobError):
         self.kept_path = kept_path
         self.stderr_tail = stderr_tail
 
+    @property
+    def where(self) -> Mapping[str, str]:
+        """Nothing: the message of a failed job says where, in its own order."""
+        return {}
+
 
 class SandboxError(DagsterSlurmError):
     """The sandbox cluster could not do what was asked."""

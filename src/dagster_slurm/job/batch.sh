@@ -75,11 +75,12 @@ set -m
 launch </dev/null &
 payload=$!
 set +m
-wait "$payload"
+# Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.
+{ wait "$payload"; } 2>/dev/null
 code=$?
 # A trap ends `wait` early with a status of its own.
 while [ "$code" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
-    wait "$payload"
+    { wait "$payload"; } 2>/dev/null
     code=$?
 done
 # Ended between the trap and the look: bash still knows the true status, once.

@@ -6,6 +6,7 @@ from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.events import Ended
 
 _SIGNAL_BASE = 128
+_LARGEST_SIGNAL = 64
 
 
 def job_failure(
@@ -40,6 +41,9 @@ def _exit_of(ended: Ended) -> tuple[int | None, int]:
     signal = (record.signal if record else None) or 0
     if code is None and ended.end_mark:
         code = ended.end_mark.exit_code
+    if signal > _LARGEST_SIGNAL:
+        # Slurm's own mark of a job over its memory, 0:125, is no signal.
+        signal = 0
     if not signal and code is not None and code > _SIGNAL_BASE:
         signal = code - _SIGNAL_BASE
     return code, signal

@@ -25,7 +25,9 @@ class LaunchPlan:
 
 def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
     """Run the payload itself, once, with the environment active."""
-    program = payload.program if payload.program.startswith("/") else f"./{payload.program}"
+    # A shell looks a name without a slash up on the PATH; Python shows it in tracebacks as it is given.
+    by_name = payload.interpreter is not None and not payload.program.startswith("-")
+    program = payload.program if by_name or payload.program.startswith("/") else f"./{payload.program}"
     interpreters: dict[str | None, Sequence[str]] = {
         "python": (activation.python,),
         "bash": ("bash",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
 
 from dagster_slurm.job.connection import ClusterConnection
@@ -30,16 +32,22 @@ class JobFollower:
         self._handle = handle
         self._session = session
 
-    def follow(self) -> Ended:
+    def follow(self, *, max_queue_seconds: float | None = None) -> Ended:
         """Pass on everything until the end.
+
+        Args:
+            max_queue_seconds: Cancel the job if it still waits in the queue after this time.
 
         Raises:
             DagsterSlurmError: The watcher could not go on; nothing follows about the job.
         """
         subscription = self._connection.watcher.watch(self._handle)
+        give_up_at = None if max_queue_seconds is None else time.monotonic() + max_queue_seconds
         try:
             while True:
                 event = subscription.get(_EVENT_SECONDS)
+                if isinstance(event, Started) or (give_up_at is not None and self._waited_until(give_up_at)):
+                    give_up_at = None
                 if isinstance(event, Ended):
                     self._session.reader.finish()
                     return event
@@ -50,6 +58,15 @@ class JobFollower:
             raise
         finally:
             self._connection.watcher.forget(subscription)
+
+    def _waited_until(self, moment: float) -> bool:
+        """Cancel the job if that moment has come; Slurm leaves it alone if it has just started."""
+        if time.monotonic() < moment:
+            return False
+        job_id = self._handle.job_id
+        self._step.log.warning(f"Slurm job {job_id} has waited for max_queue_hours; cancelling it if it still waits")
+        self._connection.cluster.cancel([job_id], only_pending=True)
+        return True
 
     def _pass_on(self, event: Event) -> None:
         if isinstance(event, Output):

@@ -26,7 +26,6 @@ from dagster_slurm.pipes.session import PayloadSession, payload_session
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import Transport
 
 _SLURM_LOG_BYTES = 1 << 16
@@ -56,7 +55,7 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     """The metadata of a materialisation; without accounting, what the other witnesses know."""
     record = outcome.ended.record
     if record is not None:
-        return dict(job_metrics(record))
+        return {**_requested_gpus(outcome.request), **job_metrics(record)}
     mark = outcome.ended.end_mark
     known: dict[str, Any] = {
         "slurm_job_id": outcome.job_id,
@@ -64,6 +63,12 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
         "slurm_accounting_available": False,
     }
     return {**known, "slurm_exit_code": mark.exit_code} if mark else known
+
+
+def _requested_gpus(request: JobRequest) -> dict[str, int]:
+    """Sacct learns what a short job asked for after it has ended; what `gpus_per_node` says is known here."""
+    by_other_means = {"gpus", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-task"} & set(request.options)
+    return {} if by_other_means else {"slurm_requested_gpus": request.gpus_per_node * request.nodes}
 
 
 class SlurmPipesClient(PipesClient):
@@ -128,19 +133,27 @@ class SlurmPipesClient(PipesClient):
                 f"Submitted Slurm job {handle.job_id} ({key.job_name}) on {self._cluster.host} "
                 f"in {activation.description}; its directory is {directory.path}"
             )
-            ended = JobFollower(step, self._connection, handle, session).follow()
-        self._conclude(step, handle, ended, session)
+            follower = JobFollower(step, self._connection, handle, session)
+            ended = follower.follow(max_queue_seconds=request.max_queue_seconds)
         outcome = SlurmOutcome(handle.job_id, ended, request, self._connection)
+        self._conclude(step, handle, ended, session, outcome_metadata(outcome))
         return PipesClientCompletedInvocation(session.pipes, metadata=dict(metadata(outcome)))
 
     def _check(self, request: JobRequest) -> Activation:
         """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
-        self._cluster.check(render_script(request, output_path="/dev/null", body="true"))
+        self._cluster.check(request)
         if self._environment_path is None:
             return CLUSTER_PYTHON
         return activate_deployed(self._environment_path, self._cluster.environment_layout(self._environment_path))
 
-    def _conclude(self, step: OpExecutionContext, handle: JobHandle, ended: Ended, session: PayloadSession) -> None:
+    def _conclude(
+        self,
+        step: OpExecutionContext,
+        handle: JobHandle,
+        ended: Ended,
+        session: PayloadSession,
+        known: Mapping[str, Any],
+    ) -> None:
         """Clean up as configured and raise the failure, if it is one."""
         directory = handle.directory
         if ended.state.is_success:
@@ -157,7 +170,7 @@ class SlurmPipesClient(PipesClient):
             slurm_log_tail=self._slurm_said(directory),
             kept_path=directory.path,
         )
-        raise failure(error, outcome_metadata(SlurmOutcome(handle.job_id, ended, JobRequest(), self._connection)))
+        raise failure(error, known)
 
     def _slurm_said(self, directory: RunDirectory) -> str:
         """What Slurm and the batch script wrote beside the payload: the out-of-memory killer's line, and such."""

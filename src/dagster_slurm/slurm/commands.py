@@ -118,9 +118,16 @@ def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = Non
     return (*_sacct(version), f"--name={_list_item('job name', name)}", *window)
 
 
-def scancel(job_ids: Iterable[str], signal: str | None = None) -> Argv:
-    """Cancel jobs, or send them a signal ("USR1"); `--full` reaches the batch script and all steps."""
-    return ("scancel", *_signal(signal), *_ids(job_ids).split(","))
+def scancel(job_ids: Iterable[str], signal: str | None = None, *, only_pending: bool = False) -> Argv:
+    """Cancel jobs, or send them a signal ("USR1"); `--full` reaches the batch script and all steps.
+
+    Args:
+        job_ids: The jobs.
+        signal: The signal, without "SIG"; None cancels.
+        only_pending: Leave alone a job that has started meanwhile.
+    """
+    state = ("--state=PENDING",) if only_pending else ()
+    return ("scancel", *_signal(signal), *state, *_ids(job_ids).split(","))
 
 
 def scancel_by_name(name: str, signal: str | None = None, user: str | None = None) -> Argv:

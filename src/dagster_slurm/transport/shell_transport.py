@@ -22,6 +22,8 @@ _CORRUPTED_STATUS = 65  # EX_DATAERR of sysexits.h, as the scripts use it
 _SLOWEST_BYTES_PER_SECOND = 50_000
 _STORAGE_FAULTS = {
     "No space left on device": "Free space there, or choose another `remote_base`.",
+    # What GNU tar says instead.
+    "Wrote only": "The file system is full: free space there, or choose another `remote_base`.",
     "Disk quota exceeded": "Free some of your quota there, or choose another `remote_base`.",
     "Permission denied": "Choose a `remote_base` that this user may write to.",
     "Read-only file system": "Choose a `remote_base` on a file system that can be written.",
@@ -32,8 +34,9 @@ _STORAGE_FAULTS = {
 def storage_fault(said: str, *, what: str, host: str) -> RemoteStorageError | None:
     """The error for a message of the C library about a directory that cannot be used, if it is one."""
     for text, hint in _STORAGE_FAULTS.items():
-        if text in said:
-            return RemoteStorageError(f"Cannot write {what}: {text}", hint=hint, host=host)
+        line = next((line for line in said.splitlines() if text in line), None)
+        if line is not None:
+            return RemoteStorageError(f"Cannot write {what}: {line[line.index(text) :]}", hint=hint, host=host)
     return None
 
 

@@ -6,7 +6,9 @@ destination=$1 checksums=$2
 [ -d "$destination" ] && exit 0
 part=$destination.part.$$
 trap 'rm -rf -- "$part"' EXIT
-mkdir -p -- "${destination%/*}" && mkdir -- "$part" || exit 74
+# Twice: the removal of a neighbour takes an empty parent with it.
+mkdir -p -- "${destination%/*}" && mkdir -- "$part" 2>/dev/null ||
+    { mkdir -p -- "${destination%/*}" && mkdir -- "$part"; } || exit 74
 # -m: with the time of today, or a site that purges old files takes them at once.
 tar -xmf - -C "$part" || exit 74
 (cd "$part" && sha256sum --check --quiet --strict -- "$checksums" >&2 && rm -f -- "$checksums") || exit 65
