@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,10 +248,12 @@ def test_job_steps_outlive_slurmd_and_not_their_node(own: Sandbox) -> None:
     second = submit(own, "--no-requeue", "-w", "n2", "-o", "/dev/null", script="sleep 60")
     for job in (first, second):
         assert eventually(lambda job=job: sacct_state(own, job), "RUNNING") == "RUNNING"
-    with own.broken("slurmd:n1"), own.broken("node:n2"):
+    with own.broken("slurmd:n1"):
         pass
     assert eventually(lambda: sacct_state(own, first), "COMPLETED") == "COMPLETED"
-    assert eventually(lambda: sacct_state(own, second), "NODE_FAIL") == "NODE_FAIL"
+    # A node that comes back at once is believed to run its jobs still, for longer than it takes to be missed.
+    with own.broken("node:n2"):
+        assert eventually(lambda: sacct_state(own, second), "NODE_FAIL") == "NODE_FAIL"
 
 
 def test_a_pulled_cable_takes_the_node_down_and_back(own: Sandbox) -> None:
@@ -303,7 +306,8 @@ def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) 
 
 
 def test_a_killed_up_is_cleaned_and_survived(own: Sandbox, before: set[str]) -> None:
-    command = ["dagster-slurm", "sandbox", "up", "--name", NAME, "--user", USER]
+    program = [sys.executable, "-c", "from dagster_slurm.cli import main; main()"]
+    command = [*program, "sandbox", "up", "--name", NAME, "--user", USER]
     for pause_seconds in (0.7, 1.2, 2.5):
         own.down()
         child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
