@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.job.watcher import JobWatcher
+from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,25 @@ class ClusterConnection:
     watcher: JobWatcher
 
 
+_transports: dict[SSHConnection | None, Transport] = {}
 _connections: dict[Hashable, ClusterConnection] = {}
 _lock = threading.Lock()
 
 
-def shared_connection(key: Hashable, build: Callable[[], ClusterConnection]) -> ClusterConnection:
-    """The connection of this process for `key`, built when it is asked for first."""
+def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals: WatchIntervals) -> ClusterConnection:
+    """This process's connection to a cluster, made when it is asked for first.
+
+    Args:
+        ssh: The way to the login node; None runs Slurm's commands on this machine. Clusters that are configured
+            differently but reached alike share it.
+        remote_base: Directory there that holds the runs.
+        intervals: How often to look.
+    """
+    key = (ssh, remote_base, intervals)
     with _lock:
+        if ssh not in _transports:
+            _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
         if key not in _connections:
-            _connections[key] = build()
+            cluster = SlurmCluster(_transports[ssh], remote_base=remote_base)
+            _connections[key] = ClusterConnection(cluster, JobWatcher(cluster, intervals=intervals))
         return _connections[key]

@@ -37,10 +37,9 @@ def job_failure(
 def _exit_of(ended: Ended) -> tuple[int | None, int]:
     """Exit code and signal; the batch script passes a payload's signal on as 128 and its number, as shells do."""
     record = ended.record
-    code = record.exit_code if record else None
+    # The end line is exact: Slurm 22.05 shows a status of 139 as 11:0, as if the payload had exited with 11.
+    code = ended.end_mark.exit_code if ended.end_mark else (record.exit_code if record else None)
     signal = (record.signal if record else None) or 0
-    if code is None and ended.end_mark:
-        code = ended.end_mark.exit_code
     if signal > _LARGEST_SIGNAL:
         # Slurm's own mark of a job over its memory, 0:125, is no signal.
         signal = 0

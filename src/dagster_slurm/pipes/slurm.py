@@ -53,16 +53,17 @@ MetadataOf = Callable[[SlurmOutcome], Mapping[str, Any]]
 
 def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     """The metadata of a materialisation; without accounting, what the other witnesses know."""
-    record = outcome.ended.record
-    if record is not None:
-        return {**_requested_gpus(outcome.request), **job_metrics(record)}
-    mark = outcome.ended.end_mark
+    ended = outcome.ended
     known: dict[str, Any] = {
+        **_requested_gpus(outcome.request),
         "slurm_job_id": outcome.job_id,
-        "slurm_state": outcome.ended.state.value,
-        "slurm_accounting_available": False,
+        "slurm_state": ended.state.value,
+        "slurm_accounting_available": ended.record is not None,
     }
-    return {**known, "slurm_exit_code": mark.exit_code} if mark else known
+    accounted = job_metrics(ended.record) if ended.record else {}
+    # The end line is exact where Slurm is not (see `job_failure`).
+    exact = {"slurm_exit_code": ended.end_mark.exit_code} if ended.end_mark else {}
+    return {**known, **accounted, **exact}
 
 
 def _requested_gpus(request: JobRequest) -> dict[str, int]:

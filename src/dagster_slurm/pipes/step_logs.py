@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from typing import TextIO
 
 _TAIL_LINES = 30
 _TAIL_LINE_BYTES = 2000
@@ -14,9 +15,7 @@ class StepLogs:
     """Writes to this process's stdout and stderr, which Dagster captures for the step, and remembers the end."""
 
     def __init__(self) -> None:
-        # What Python has buffered was printed before.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        self._descriptors = {"stdout": _descriptor(sys.stdout, 1), "stderr": _descriptor(sys.stderr, 2)}
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._rest = b""
 
@@ -24,7 +23,7 @@ class StepLogs:
         """Pass on bytes of `stdout` or `stderr` as they are."""
         if stream == "stderr":
             self._remember(data)
-        _write_all(1 if stream == "stdout" else 2, data)
+        _write_all(self._descriptors[stream], data)
 
     def stderr_tail(self) -> str:
         """The last lines of stderr."""
@@ -35,6 +34,16 @@ class StepLogs:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-_TAIL_LINE_BYTES:]
         self._tail.extend(line[:_TAIL_LINE_BYTES] for line in lines[-_TAIL_LINES:])
+
+
+def _descriptor(stream: TextIO, otherwise: int) -> int:
+    """The descriptor behind a stream, which is what Dagster redirects; its buffered text was printed before."""
+    stream.flush()
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        # A notebook's stream has none (io.UnsupportedOperation is both).
+        return otherwise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

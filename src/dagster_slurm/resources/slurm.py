@@ -7,12 +7,10 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
-from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.resources.ssh import SSHConnectionResource
-from dagster_slurm.transport import LocalTransport, OpenSSHTransport
 
 _DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
@@ -102,20 +100,16 @@ class SlurmResource(ConfigurableResource[Any]):
 
     def connect(self) -> ClusterConnection:
         """The cluster and its watcher, shared by all steps of this process that are configured alike."""
-        connection = self.ssh.connection() if self.ssh else None
         intervals = WatchIntervals(
             status_seconds=self.status_poll_interval_seconds,
             status_max_seconds=max(self.status_poll_interval_seconds, self.status_poll_max_interval_seconds),
             status_backoff=self.status_poll_backoff,
         )
-        remote_base = self.remote_base or _DEFAULT_REMOTE_BASE
-
-        def build() -> ClusterConnection:
-            transport = OpenSSHTransport(connection) if connection else LocalTransport()
-            cluster = SlurmCluster(transport, remote_base=remote_base)
-            return ClusterConnection(cluster, JobWatcher(cluster, intervals=intervals))
-
-        return shared_connection((connection, remote_base, intervals), build)
+        return shared_connection(
+            self.ssh.connection() if self.ssh else None,
+            remote_base=self.remote_base or _DEFAULT_REMOTE_BASE,
+            intervals=intervals,
+        )
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

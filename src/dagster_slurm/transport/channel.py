@@ -33,12 +33,19 @@ class ShellChannel:
         argv: The program to start; it has to end in a POSIX shell that reads its stdin.
         fault: What to raise when the process ends by itself.
         connect_timeout_seconds: How long the first answer may take.
+        on_close: Called when the channel is closed, once or more.
     """
 
     def __init__(
-        self, argv: Sequence[str], *, fault: ConnectionFault = _lost, connect_timeout_seconds: float = 30.0
+        self,
+        argv: Sequence[str],
+        *,
+        fault: ConnectionFault = _lost,
+        connect_timeout_seconds: float = 30.0,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._fault = fault
+        self._on_close = on_close
         # Its own session: Ctrl-C in a terminal is for Dagster, not for the connection.
         self._process = subprocess.Popen(
             list(argv),
@@ -107,6 +114,7 @@ class ShellChannel:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._on_close()
 
     def _exchange(
         self,

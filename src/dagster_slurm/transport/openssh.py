@@ -24,6 +24,7 @@ from dagster_slurm.errors import (
     SSHConfigurationError,
     TransportError,
 )
+from dagster_slurm.transport.budget import ChannelBudget, Token
 from dagster_slurm.transport.channel import ShellChannel
 from dagster_slurm.transport.shell_transport import ShellTransport
 
@@ -31,6 +32,9 @@ HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
 # sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
 _MAX_SOCKET_PATH_BYTES = 107 - 17
 _CONNECT_TIMEOUT_SECONDS = 20.0
+_BUDGET_TIMEOUT_SECONDS = 120.0
+# Of the 10 that sshd_config(5) has as the default of MaxSessions.
+_MAX_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -141,14 +145,27 @@ class OpenSSHTransport(ShellTransport):
         super().__init__(connection.label, channels=channels)
         self.connection = connection
         self._control_path = connection.control_path()
+        self._budget = ChannelBudget(self._control_path, size=_MAX_CHANNELS)
 
     def disconnect(self) -> None:
         """End the shared connection, for every process that uses it."""
         self.close()
         self._control("exit")
 
+    def _may_keep_channel(self) -> bool:
+        return not self._budget.contended()
+
     def _open_channel(self) -> ShellChannel:
         self._ensure_master()
+        token = self._budget.acquire(timeout_seconds=_BUDGET_TIMEOUT_SECONDS)
+        try:
+            return self._open_with(token)
+        except BaseException:
+            # The channel that would have given it back was never opened.
+            token.release()
+            raise
+
+    def _open_with(self, token: Token) -> ShellChannel:
         argv = (
             "ssh",
             "-S",
@@ -163,7 +180,9 @@ class OpenSSHTransport(ShellTransport):
             self.connection.host,
             "exec sh",
         )
-        return ShellChannel(argv, fault=self._fault, connect_timeout_seconds=_CONNECT_TIMEOUT_SECONDS)
+        return ShellChannel(
+            argv, fault=self._fault, connect_timeout_seconds=_CONNECT_TIMEOUT_SECONDS, on_close=token.release
+        )
 
     def _ensure_master(self) -> None:
         with _locked(self._control_path):
@@ -231,6 +250,10 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
             "The host key is not known",
             hint='Log in once with `ssh` to record it, or set host_key_checking="accept-new".',
             host=host,
+        )
+    if "Session open refused by peer" in said:
+        return ConnectionFailedError(
+            "The server opens no further session over the shared connection (its MaxSessions)", host=host
         )
     if "Permission denied" in said or "Too many authentication failures" in said:
         return AuthenticationError(

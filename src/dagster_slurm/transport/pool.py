@@ -15,10 +15,14 @@ class ChannelPool:
     Args:
         open_channel: Opens one more.
         size: How many may be open at once. A borrower waits when all are lent.
+        keep: Whether a channel that comes back may stay open.
     """
 
-    def __init__(self, open_channel: Callable[[], ShellChannel], *, size: int) -> None:
+    def __init__(
+        self, open_channel: Callable[[], ShellChannel], *, size: int, keep: Callable[[], bool] = lambda: True
+    ) -> None:
         self._open_channel = open_channel
+        self._keep = keep
         self._free = threading.Semaphore(size)
         self._idle: list[ShellChannel] = []
         self._lock = threading.Lock()
@@ -50,7 +54,7 @@ class ChannelPool:
         return None
 
     def _give_back(self, channel: ShellChannel) -> None:
-        if not channel.usable:
+        if not channel.usable or not self._keep():
             channel.close()
             return
         with self._lock:

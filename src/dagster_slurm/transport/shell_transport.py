@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,10 +51,13 @@ class ShellTransport(Transport):
 
     def __init__(self, host: str, *, channels: int) -> None:
         super().__init__(host)
-        self._pool = ChannelPool(self._open_channel, size=channels)
+        self._pool = ChannelPool(self._open_channel, size=channels, keep=self._may_keep_channel)
 
-    def _open_channel(self) -> ShellChannel:
-        raise NotImplementedError
+    @abstractmethod
+    def _open_channel(self) -> ShellChannel: ...
+
+    def _may_keep_channel(self) -> bool:
+        return True
 
     def run(
         self,
