@@ -68,8 +68,8 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
         InvalidRequestError: Two of them would have the same name.
     """
     entries = [] if payload.source is None else [TreeEntry(payload.program, payload.source, 0o700)]
-    if isinstance(extra_files, str):
-        raise InvalidRequestError(f"extra_files is a list of files or a mapping, not the text {extra_files!r}")
+    if isinstance(extra_files, (str, os.PathLike)):
+        raise InvalidRequestError(f"extra_files is a list of files or a mapping, not one path, {extra_files!r}")
     named = (
         extra_files.items()
         if isinstance(extra_files, Mapping)

@@ -36,12 +36,7 @@ class TreeArchive:
         """
         for head, entry, size in self.members:
             yield head
-            sent = 0
-            for block in content.blocks(entry.source):
-                sent += len(block)
-                yield block
-            if sent != size:
-                raise InvalidRequestError(f"The file for {entry.name!r} changed while it was sent")
+            yield from content.blocks_of_size(entry.source, size, what=repr(entry.name))
             yield b"\0" * (_padded(size) - size)
         yield _END
 
@@ -50,14 +45,16 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
     """Check the names, take the checksums, and lay out the stream.
 
     Raises:
-        InvalidRequestError: A name is absolute, leaves the tree, stands twice, or has a line break.
+        InvalidRequestError: A name is absolute, leaves the tree, stands twice, is also a directory, or holds
+            what a checksum file cannot.
     """
     files = list(entries)
     _check_names([entry.name for entry in files])
     lines, members = [], []
     for entry in files:
         digest, size = content.digest(entry.source)
-        lines.append(f"{digest}  {_escape_marker(entry.name)}{entry.name}\n")
+        # `./`, or `sha256sum --check` would take `-` for its stdin and `*` for its mark of binary mode.
+        lines.append(f"{digest}  ./{entry.name}\n")
         members.append(_member(entry, size))
     checksums = "".join(lines).encode()
     first = _member(TreeEntry(CHECKSUMS_NAME, checksums), len(checksums))
@@ -71,14 +68,23 @@ def _check_names(names: list[str]) -> None:
             raise InvalidRequestError(f"{name!r} is not a relative path inside the directory that is sent")
         if any(character in name for character in "\n\r\\\0"):
             raise InvalidRequestError(f"The file name {name!r} holds a line break, a backslash or a NUL")
+        if not _is_utf8(name):
+            raise InvalidRequestError(f"The file name {name!r} is not UTF-8")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or CHECKSUMS_NAME in names:
         raise InvalidRequestError(f"More than one file would become {(twice or [CHECKSUMS_NAME])[0]!r}")
+    directories = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    both = sorted(directories.intersection(names))
+    if both:
+        raise InvalidRequestError(f"{both[0]!r} would be a file and a directory")
 
 
-def _escape_marker(name: str) -> str:
-    # `sha256sum --check` would read a leading `*` as its mark for binary mode.
-    return "./" if name.startswith("*") else ""
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _member(entry: TreeEntry, size: int) -> tuple[bytes, TreeEntry, int]:

@@ -32,6 +32,8 @@ HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
 # sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
 _MAX_SOCKET_PATH_BYTES = 107 - 17
 _CONNECT_TIMEOUT_SECONDS = 20.0
+_CONTROL_TIMEOUT_SECONDS = 10.0
+_NO_MASTER_STATUS = 255
 _BUDGET_TIMEOUT_SECONDS = 120.0
 # Of the 10 that sshd_config(5) has as the default of MaxSessions.
 _MAX_CHANNELS = 8
@@ -119,7 +121,8 @@ class SSHConnection:
         path = Path(self.control_dir).expanduser() / name
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             return path
-        return Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}" / name
+        # Not $TMPDIR, which may be as long.
+        return Path("/tmp") / f"dagster-slurm-{os.getuid()}" / name  # noqa: S108 - see `_locked`
 
 
 _STRICT_HOST_KEY_CHECKING: dict[HostKeyChecking, str | None] = {
@@ -220,17 +223,19 @@ class OpenSSHTransport(ShellTransport):
                 raise ConnectionFailedError(
                     f"No connection within {_CONNECT_TIMEOUT_SECONDS:.0f} s", host=self.host
                 ) from None
-            except FileNotFoundError:
-                raise ConfigurationError(
-                    "The program `ssh` is not installed", hint="Install OpenSSH's client."
-                ) from None
             said.seek(0)
             if returncode != 0:
                 raise self._fault(said.read().decode("utf-8", "replace").strip(), returncode)
 
     def _control(self, verb: str) -> int:
         argv = ["ssh", "-S", str(self._control_path), "-O", verb, "--", self.connection.host]
-        return subprocess.run(argv, capture_output=True, timeout=10.0, check=False).returncode
+        try:
+            return subprocess.run(argv, capture_output=True, timeout=_CONTROL_TIMEOUT_SECONDS, check=False).returncode
+        except subprocess.TimeoutExpired:
+            # A master that hangs serves nobody.
+            return _NO_MASTER_STATUS
+        except FileNotFoundError:
+            raise ConfigurationError("The program `ssh` is not installed", hint="Install OpenSSH's client.") from None
 
     def _fault(self, said: str, returncode: int | None) -> TransportError:
         return connection_fault(said, returncode, host=self.host)

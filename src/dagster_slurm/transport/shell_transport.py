@@ -29,6 +29,7 @@ _STORAGE_FAULTS = {
     "Permission denied": "Choose a `remote_base` that this user may write to.",
     "Read-only file system": "Choose a `remote_base` on a file system that can be written.",
     "Not a directory": "A part of the path is a file; choose another `remote_base`.",
+    "File exists": "A part of the path is a file; choose another `remote_base`.",
 }
 
 
@@ -80,7 +81,7 @@ class ShellTransport(Transport):
         self._send(
             _script("put.sh"),
             (destination, f"{mode:o}", sha256),
-            blocks=content.blocks(source),
+            blocks=content.blocks_of_size(source, size, what=destination),
             size=size,
             destination=destination,
         )

@@ -6,4 +6,5 @@ trap 'rm -f -- "$part"' EXIT
 cat >"$part" || exit 74
 actual=$(sha256sum <"$part") || exit 74
 [ "${actual%% *}" = "$expected" ] || exit 65
-chmod "$mode" "$part" && mv -f -- "$part" "$destination"
+# mv -T refuses to move into a directory of that name.
+chmod -- "$mode" "$part" && mv -fT -- "$part" "$destination"

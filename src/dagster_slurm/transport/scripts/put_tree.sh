@@ -9,8 +9,9 @@ trap 'rm -rf -- "$part"' EXIT
 # Twice: the removal of a neighbour takes an empty parent with it.
 mkdir -p -- "${destination%/*}" && mkdir -- "$part" 2>/dev/null ||
     { mkdir -p -- "${destination%/*}" && mkdir -- "$part"; } || exit 74
-# -m: with the time of today, or a site that purges old files takes them at once.
-tar -xmf - -C "$part" || exit 74
+# -m: with the time of today, or a site that purges old files takes them at once. -p: with the modes as sent;
+# without it, tar applies the umask for everybody but root.
+tar -xmpf - -C "$part" || exit 74
 (cd "$part" && sha256sum --check --quiet --strict -- "$checksums" >&2 && rm -f -- "$checksums") || exit 65
 # mv -T refuses to move into a directory that appeared meanwhile.
 mv -T -- "$part" "$destination" || [ -d "$destination" ]
