@@ -52,9 +52,7 @@ def slurm(sandbox: Sandbox, environment_path: str, tmp_path: Path) -> Callable[.
         known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
     )
 
-    def make(
-        *, queue: dict[str, Any] | None = None, remote_base: str | None = None, **options: Any
-    ) -> ComputeResource:
+    def make(*, queue: dict[str, Any] | None = None, remote_base: str | None = None, **options: Any) -> ComputeResource:
         base = remote_base or f"~/test-runs/{tmp_path.name}"
         cluster = SlurmResource(ssh=ssh, queue=SlurmQueueConfig(**{**QUEUE, **(queue or {})}), remote_base=base)
         return ComputeResource(mode="slurm", slurm=cluster, **{"pre_deployed_env_path": environment_path, **options})
@@ -86,9 +84,7 @@ def run_asset(
     asset: dg.AssetsDefinition, compute: ComputeResource, instance: dg.DagsterInstance, **options: Any
 ) -> dg.ExecuteInProcessResult:
     """Materialise one asset; a failure is returned, not raised."""
-    return dg.materialize(
-        [asset], resources={"compute": compute}, instance=instance, raise_on_error=False, **options
-    )
+    return dg.materialize([asset], resources={"compute": compute}, instance=instance, raise_on_error=False, **options)
 
 
 def asset_of(path: Path, **call: Any) -> dg.AssetsDefinition:

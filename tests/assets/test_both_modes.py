@@ -33,7 +33,9 @@ def _messages(
     return message, result
 
 
-def test_messages_logs_and_metadata_arrive(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:
+def test_messages_logs_and_metadata_arrive(
+    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write
+) -> None:
     path = payload(
         "import sys\n"
         "from dagster_pipes import open_dagster_pipes\n"
@@ -196,9 +198,11 @@ def test_asset_check(compute: ComputeResource, instance: dg.DagsterInstance, pay
     def sound(context: dg.AssetCheckExecutionContext, compute: ComputeResource) -> dg.AssetCheckResult:
         return compute.run(context, path).get_asset_check_result()
 
-    result = dg.Definitions(
-        assets=[checked], asset_checks=[sound], resources={"compute": compute}
-    ).resolve_implicit_global_asset_job_def().execute_in_process(instance=instance, raise_on_error=False)
+    result = (
+        dg.Definitions(assets=[checked], asset_checks=[sound], resources={"compute": compute})
+        .resolve_implicit_global_asset_job_def()
+        .execute_in_process(instance=instance, raise_on_error=False)
+    )
     assert result.success
     (evaluation,) = result.get_asset_check_evaluations()
     assert evaluation.passed

@@ -42,7 +42,8 @@ def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str) -> 
     The payload's own variables come last, so that they win over what an activation sets.
     """
     lines = (
-        f"cd -- {quote(work_directory)} || exit 74",
+        # Without a payload to upload, nothing has made it yet.
+        f"mkdir -p -- {quote(work_directory)} && cd -- {quote(work_directory)} || exit 74",
         *plan.setup,
         f". {quote(env_file)} || exit 74",
         f"exec {' '.join(map(quote, plan.command))}",
