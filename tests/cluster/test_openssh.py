@@ -260,7 +260,7 @@ class TestRefusals:
         assert "no-such-host.invalid" in str(caught.value)
 
     def test_bad_option(self, opened: Opened) -> None:
-        with pytest.raises(SSHConfigurationError, match="(?i)Bad configuration option: NoSuchOption"):
+        with pytest.raises(SSHConfigurationError, match=r"(?i)Bad configuration option: NoSuchOption"):
             opened(extra_opts=("-o", "NoSuchOption=1")).run("true")
 
     def test_missing_program(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

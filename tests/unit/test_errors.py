@@ -1,0 +1,104 @@
+"""The error tree is the one that is drawn, and every error says where it happened and what to do."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Iterator
+
+import pytest
+
+from dagster_slurm import errors
+from dagster_slurm.errors import DagsterSlurmError, JobFailedError, TransportError
+
+CLASSES = [
+    each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, DagsterSlurmError) and each.__module__ == errors.__name__
+]
+PLACE = {"host": "user@login:2222", "command": "sbatch --parsable x", "job_id": "4711", "hint": "Do this."}
+REQUIRED = {"returncode": 3, "stderr": "said", "state": "FAILED"}
+
+
+def drawn_tree() -> Iterator[tuple[str, str | None, str]]:
+    """Name, parent's name and remark of each line of the drawing."""
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        name, _, remark = line.replace("├──", "   ").replace("└──", "   ").replace("│", " ").strip().partition(" ")
+        if not name.endswith("Error"):
+            continue
+        depth = (len(line) - len(line.lstrip(" │├└─")) - 4) // 4
+        path[depth:] = [name]
+        yield name, path[depth - 1] if depth else None, remark.strip()
+
+
+def arguments(cls: type[DagsterSlurmError]) -> dict[str, object]:
+    known = inspect.signature(cls).parameters
+    given = {**REQUIRED, **PLACE}
+    return {name: value for name, value in given.items() if name in known}
+
+
+def test_the_drawing_is_the_tree() -> None:
+    drawn = {name: parent for name, parent, _ in drawn_tree()}
+    real = {cls.__name__: None if cls is DagsterSlurmError else cls.__bases__[0].__name__ for cls in CLASSES}
+    assert drawn == real
+
+
+def test_the_drawing_says_which_are_transient() -> None:
+    drawn = {name for name, _, remark in drawn_tree() if "(transient)" in remark}
+    assert drawn == {cls.__name__ for cls in CLASSES if cls.transient}
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_the_text_says_what_where_and_what_to_do(cls: type[DagsterSlurmError]) -> None:
+    given = arguments(cls)
+    text = str(cls("What happened", **given))  # type: ignore[arg-type]
+    assert text.startswith("What happened")
+    # `job_failure` puts host and job id of a failed job into the message itself.
+    told = {"hint"} if cls is JobFailedError else {name for name in PLACE if name in given}
+    assert {name for name in PLACE if str(PLACE[name]) in text} == told
+    assert {"host", "job_id", "hint"} <= set(given)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_what_is_not_known_leaves_no_trace(cls: type[DagsterSlurmError]) -> None:
+    given = {name: value for name, value in arguments(cls).items() if name in REQUIRED}
+    error = cls("What happened", **given)  # type: ignore[arg-type]
+    assert str(error) == "What happened"
+    assert error.where == {}
+
+
+def test_place_added_later_is_told() -> None:
+    error = TransportError("What happened")
+    error.host = "login"
+    assert str(error) == "What happened [host login]"
+
+
+def test_golden_text() -> None:
+    error = TransportError("It broke", hint="Mend it.", host="login", command="squeue", job_id="7")
+    assert str(error) == "It broke [host login, command squeue, job 7]\nMend it."
+
+
+def test_errors_of_requests_and_settings_are_value_errors() -> None:
+    values = {cls.__name__ for cls in CLASSES if issubclass(cls, ValueError)}
+    wrong = {
+        cls.__name__ for cls in CLASSES if issubclass(cls, (errors.InvalidRequestError, errors.ConfigurationError))
+    }
+    assert values == wrong
+    assert {"SubmissionRejectedError", "SSHConfigurationError"} <= wrong
+
+
+def test_a_failed_job_knows_how_it_ended() -> None:
+    error = JobFailedError("Gone", state="TIMEOUT", exit_code=1, signal=9, node="n1", kept_path="/p", stderr_tail="t")
+    seen = (error.state, error.exit_code, error.signal, error.node, error.kept_path, error.stderr_tail)
+    assert seen == ("TIMEOUT", 1, 9, "n1", "/p", "t")
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_it_can_be_caught_as_the_base_with_its_message_in_args(cls: type[DagsterSlurmError]) -> None:
+    required = {name: value for name, value in arguments(cls).items() if name in REQUIRED}
+    with pytest.raises(DagsterSlurmError) as caught:
+        raise cls("What happened", **required)  # type: ignore[arg-type]
+    assert caught.value.args == ("What happened",)
+    if not required:
+        assert str(pickle.loads(pickle.dumps(caught.value))) == "What happened"

@@ -1,0 +1,126 @@
+"""The house: imports go only down, and only the upper floors know Dagster."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dagster_slurm
+
+PACKAGE = "dagster_slurm"
+SOURCE = Path(dagster_slurm.__file__).parent
+
+# CONTRIBUTING.md, "The house".
+LEVELS = {
+    "errors": 0,
+    "slurm": 0,
+    "transport": 1,
+    "cluster": 2,
+    "cluster_scripts": 2,
+    "run_directory": 2,
+    "job": 3,
+    "launchers": 3,
+    "environments": 3,
+    "pipes": 4,
+    "metrics": 5,
+    "resources": 5,
+    "sandbox": 5,
+    "cli": 5,
+    "": 5,
+}
+KNOWS_DAGSTER = {4, 5}
+MAY_TOUCH_PRIVATE_DAGSTER = {f"{PACKAGE}.pipes.dagster_private"}
+DAGSTER = {"dagster", "dagster_pipes", "dagster_shared"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in sorted(SOURCE.rglob("*.py"))}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def level(module: str) -> int:
+    assert room(module) in LEVELS, f"{module}: give the room {room(module)!r} a level, here and in CONTRIBUTING.md"
+    return LEVELS[room(module)]
+
+
+def imports(module: str) -> Iterator[str]:
+    """Everything a module imports, at its head, within functions, and for types alone."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+
+
+def is_private_dagster(name: str) -> bool:
+    first, *rest = name.split(".")
+    return first in DAGSTER and any(part.startswith("_") for part in rest)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_arrow_points_up(module: str) -> None:
+    # The table of lazily loaded public names is all that stands in the package itself.
+    own = [name for name in imports(module) if name.startswith(f"{PACKAGE}.")]
+    assert [name for name in own if level(name) > level(module)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_upper_floors_know_dagster(module: str) -> None:
+    found = {name for name in imports(module) if name.split(".")[0] in DAGSTER}
+    assert not found or level(module) in KNOWS_DAGSTER
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_dagster_is_touched_in_one_file(module: str) -> None:
+    found = {name for name in imports(module) if is_private_dagster(name)}
+    assert not found or module in MAY_TOUCH_PRIVATE_DAGSTER
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if level(module) == 0])
+def test_the_ground_floor_needs_the_standard_library_alone(module: str) -> None:
+    foreign = {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names - {PACKAGE}
+    assert foreign == set()
+
+
+def test_the_levels_are_those_of_contributing() -> None:
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    told = {word.strip(" `/"): int(row[1]) for row in rows for word in row[2].split(",")}
+    assert {name: LEVELS[name] for name in told} == told
+
+
+def test_every_room_is_there() -> None:
+    assert {room(module) for module in MODULES} == set(LEVELS)
+
+
+def test_the_check_would_find_an_arrow_that_points_up() -> None:
+    # The walk sees real arrows: some must exist, and in this direction only.
+    assert f"{PACKAGE}.errors" in set(imports(f"{PACKAGE}.transport.openssh"))
+    assert level(f"{PACKAGE}.pipes.slurm") > level(f"{PACKAGE}.job.watcher") > level(f"{PACKAGE}.cluster")
+    assert any(is_private_dagster(name) for name in imports(f"{PACKAGE}.pipes.dagster_private"))
+
+
+LIGHT = ["cli", "sandbox", "job.watcher", "launchers", "transport", *(m for m in ("slurm.output", "slurm.request"))]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_importing_it_does_not_load_dagster(name: str) -> None:
+    program = f"import sys, {PACKAGE}.{name}; print(sorted({DAGSTER!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

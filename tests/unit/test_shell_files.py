@@ -1,0 +1,38 @@
+"""Every shell file of this project passes shellcheck and parses in its shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(file for folder in ("src", "scripts") for file in (ROOT / folder).rglob("*.sh"))
+NAMES = [str(file.relative_to(ROOT)) for file in FILES]
+
+
+def test_there_are_shell_files() -> None:
+    assert any(name.endswith("job/batch.sh") for name in NAMES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_shellcheck(file: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        assert not os.environ.get("CI"), "shellcheck is missing"
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(["shellcheck", "--color=never", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_it_parses_in_the_shell_it_names(file: Path) -> None:
+    head = file.read_text(encoding="utf-8")
+    declared = re.match(r"# shellcheck shell=(\w+)|#!(?:/bin/|/usr/bin/env )(\w+)", head)
+    assert declared, f"{file}: name the shell in the first line"
+    shell = declared.group(1) or declared.group(2)
+    done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
