@@ -1,0 +1,95 @@
+"""The stream of a tree: what tarfile and sha256sum read back is what was put in."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.transport import TreeEntry
+from dagster_slurm.transport.archive import CHECKSUMS_NAME, archive_tree
+
+parts = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0/\n\r\\"), min_size=1, max_size=40
+).filter(lambda part: part not in (".", ".."))
+names = st.lists(parts, min_size=1, max_size=4).map("/".join)
+modes = st.integers(0, 0o777)
+trees = st.lists(st.tuples(names, st.binary(max_size=2000), modes), max_size=8, unique_by=lambda item: item[0])
+
+
+def entries_of(tree: list[tuple[str, bytes, int]]) -> list[TreeEntry]:
+    return [TreeEntry(name, content, mode) for name, content, mode in tree]
+
+
+def is_a_tree(tree: list[tuple[str, bytes, int]]) -> bool:
+    files = {name for name, _, _ in tree}
+    above = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    return not files & above
+
+
+@given(trees)
+def test_tarfile_reads_back_what_was_put_in(tree: list[tuple[str, bytes, int]]) -> None:
+    assume(is_a_tree(tree))
+    archive = archive_tree(entries_of(tree))
+    stream = b"".join(archive.blocks())
+    assert len(stream) == archive.size_bytes
+    with tarfile.open(fileobj=io.BytesIO(stream)) as tar:
+        members = tar.getmembers()
+        read = [(member.name, tar.extractfile(member), member.mode) for member in members]
+        seen = [(name, file.read() if file else None, mode) for name, file, mode in read]
+    assert seen[0][0] == CHECKSUMS_NAME
+    assert seen[1:] == tree
+
+
+@given(trees)
+@settings(max_examples=40, deadline=None)
+def test_tar_and_sha256sum_agree(tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[str, bytes, int]]) -> None:
+    assume(is_a_tree(tree))
+    # Some file systems take no name beyond 255 bytes.
+    assume(all(len(part.encode()) < 256 for name, _, _ in tree for part in name.split("/")))
+    directory = tmp_path_factory.mktemp("tree")
+    archive = archive_tree(entries_of(tree))
+    subprocess.run(["tar", "-xf", "-", "-C", directory], input=b"".join(archive.blocks()), check=True)
+    check = ["sha256sum", "--check", "--quiet", "--strict", "--", CHECKSUMS_NAME]
+    done = subprocess.run(check, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if tree:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {name: (directory / name).read_bytes() for name, _, _ in tree} == {name: data for name, data, _ in tree}
+
+
+def test_files_are_read_when_they_are_sent(tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(b"x" * 1_000_000)
+    archive = archive_tree([TreeEntry("big", source)])
+    assert max(map(len, archive.blocks())) < 1_000_000
+    assert sum(map(len, archive.blocks())) == archive.size_bytes
+
+
+@pytest.mark.parametrize("after", [b"", b"shorter", b"x" * 3_000_000])
+def test_a_file_that_changed_its_size_never_gives_more_than_announced(tmp_path: Path, after: bytes) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"x" * 1_000_000)
+    archive = archive_tree([TreeEntry("file", source)])
+    source.write_bytes(after)
+    sent = 0
+    with pytest.raises(InvalidRequestError, match="changed"):
+        for block in archive.blocks():
+            sent += len(block)
+    assert sent <= archive.size_bytes
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[a./\\\n]{0,8}", fullmatch=True))
+def test_no_name_leaves_the_tree(name: str) -> None:
+    try:
+        archive = archive_tree([TreeEntry(name, b"x")])
+    except InvalidRequestError:
+        return
+    path = PurePosixPath("/root", name)
+    assert path.is_relative_to("/root") and ".." not in path.parts and str(path) == f"/root/{name}"
+    assert archive.members[-1][1].name == name
