@@ -1,0 +1,179 @@
+"""Every code block of README and documentation is run, or stands in a table here that says what is done instead."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
+from dagster_slurm.sandbox import Sandbox, SandboxConfig
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
+from dagster_slurm.slurm.options import canonical_option
+from tests.docs.markdown import PAGES, ROOT, Block, blocks_of, name_of
+from tests.docs.reader import Reader
+
+CODE = ("python", "sh", "bash")
+SANDBOX_PAGE = "docs/sandbox.md"
+
+
+def _is_make_target(block: Block) -> None:
+    command, target = block.text.split()
+    assert command == "make"
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _is_how_set_up_installs(block: Block) -> None:
+    assert block.text == "pip install -e .\n"
+    assert "--editable" in (ROOT / "scripts" / "set-up.sh").read_text(encoding="utf-8")
+
+
+# Blocks that are not run as they stand, by page and first line, and what is checked instead.
+INSTEAD: dict[tuple[str, str], Callable[[Block], None]] = {
+    ("README.md", "make demo"): _is_make_target,  # run by test_demo.py
+    ("README.md", "make test"): _is_make_target,  # this is it
+    ("docs/getting-started.md", "pip install -e ."): _is_how_set_up_installs,
+}
+# Shell blocks for the cluster: run there, as its user.
+ON_CLUSTER = {("docs/runs.md", "find ~/dagster_runs/runs -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +")}
+WITH_PYTEST = {(SANDBOX_PAGE, 'pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]')}
+
+
+def _says_what_the_error_says(block: Block) -> None:
+    with pytest.raises(UnknownOptionError) as caught:
+        canonical_option("partitoin")
+    assert str(caught.value) == block.text.strip()
+
+
+def _names_both_layouts(block: Block) -> None:
+    source = (ROOT / "src" / "dagster_slurm" / "cluster.py").read_text(encoding="utf-8")
+    assert block.text.splitlines()[1] in source
+    assert EnvironmentNotFoundError.__name__ in source
+
+
+def _is_a_picture(block: Block) -> None:
+    assert len({len(line) for line in block.text.splitlines()[1:]}) == 1
+
+
+def _names_files_of_a_run(block: Block) -> None:
+    docstring = (ROOT / "src" / "dagster_slurm" / "run_directory.py").read_text(encoding="utf-8").split('"""')[1]
+    named = [line.split()[0].rstrip("/") for line in block.text.splitlines()[1:]]
+    assert [name for name in named if name not in docstring] == []
+
+
+def _shows_a_failure(block: Block) -> None:
+    source = (ROOT / "src" / "dagster_slurm" / "job" / "failure.py").read_text(encoding="utf-8")
+    for words in ("did not succeed.", "Last lines of stderr:", ", node ", "; kept on "):
+        assert words in block.text
+        assert words in source
+
+
+# Blocks that nobody runs, by page and first line, and what is checked of them.
+TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
+    ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
+    ("docs/environments.md", "The environment /shared/envs/nothing does not exist"): _names_both_layouts,
+    ("docs/errors.md", "sbatch has no option 'partitoin'"): _says_what_the_error_says,
+    ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/"): _names_files_of_a_run,
+    ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
+}
+
+ALL = [block for page in PAGES for block in blocks_of(page)]
+KEY_OF = {block.place: (block.page, block.first_line) for block in ALL}
+
+
+def test_tables_name_blocks_that_are_there() -> None:
+    assert {*INSTEAD, *ON_CLUSTER, *WITH_PYTEST, *TEXT} <= set(KEY_OF.values())
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if KEY_OF[b.place] in INSTEAD], ids=lambda block: block.place)
+def test_blocks_that_are_checked_instead(block: Block) -> None:
+    INSTEAD[KEY_OF[block.place]](block)
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language not in CODE], ids=lambda block: block.place)
+def test_blocks_that_are_no_code(block: Block) -> None:
+    if block.language == "yaml":
+        assert yaml.safe_load(block.text)
+    else:
+        assert block.language == "text", f"{block.place}: a block of the unknown language {block.language!r}"
+        TEXT[KEY_OF[block.place]](block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_of_a_page_is_used_by_another_block(page: Path) -> None:
+    blocks = blocks_of(page)
+    for block in blocks:
+        if block.title:
+            module = Path(block.title).stem if block.language == "python" else block.title
+            others = [other.text for other in blocks if other is not block]
+            defines = re.search(r"^defs = ", block.text, re.MULTILINE)
+            assert defines or any(module in text for text in others), f"{block.place}: nothing uses {block.title}"
+
+
+@pytest.fixture(scope="module")
+def own_sandbox(sandbox: Sandbox) -> Iterator[dict[str, str]]:
+    """Variables by which a page brings up, breaks and takes down sandboxes that are not the tests' own."""
+    del sandbox  # it is up, and its user is there
+    # Not below /tmp: sshd takes no keys from where everybody can write (StrictModes, sshd_config(5)).
+    made = tempfile.TemporaryDirectory(prefix="dagster-slurm-", dir="/var/lib")
+    with made as directory, pytest.MonkeyPatch.context() as patch:
+        Path(directory).chmod(0o755)  # the cluster's user has to reach sockets and files in it
+        patch.setenv(BASE_DIR_VARIABLE, directory)
+        try:
+            yield {BASE_DIR_VARIABLE: directory}
+        finally:
+            for name in ("default", "second"):
+                Sandbox(SandboxConfig(name=name)).down()
+
+
+@pytest.fixture(scope="module")
+def names(sandbox: Sandbox) -> dict[str, str]:
+    """What the pages call things, and what they are called here."""
+    reach = sandbox.env()
+    address = f'port={reach["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{reach["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"'
+    return {
+        "/shared/envs/analysis": sandbox.create_environment("documentation", ["dagster-pipes"]),
+        'host="login.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", {address}',
+        'user="me"': f'user="{reach["SLURM_EDGE_NODE_USER"]}"',
+        "~/.ssh/id_ed25519": reach["SLURM_EDGE_NODE_KEY_PATH"],
+    }
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) != SANDBOX_PAGE], ids=name_of)
+def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict[str, str], tmp_path: Path) -> None:
+    if name_of(page).startswith("examples/"):
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
+    reader = Reader(tmp_path, {**sandbox.env(), "LOOKOUTS_FILES": str(tmp_path)}, names)
+    _follow(reader, sandbox, blocks_of(page))
+
+
+@pytest.mark.cluster
+def test_a_reader_who_follows_the_page_of_the_sandbox(own_sandbox: dict[str, str], tmp_path: Path) -> None:
+    _follow(Reader(tmp_path, own_sandbox, {}), Sandbox(), blocks_of(ROOT / SANDBOX_PAGE))
+
+
+def _follow(reader: Reader, sandbox: Sandbox, blocks: list[Block]) -> None:
+    code = [block for block in blocks if block.language in (*CODE, "yaml") and KEY_OF[block.place] not in INSTEAD]
+    for block in code:
+        if block.title:
+            reader.write(block)
+    for block in code:
+        _run(reader, sandbox, block)
+
+
+def _run(reader: Reader, sandbox: Sandbox, block: Block) -> None:
+    key = KEY_OF[block.place]
+    if key in WITH_PYTEST:
+        reader.test(block)
+    elif key in ON_CLUSTER:
+        done = sandbox.run(["bash", "-euc", block.text])
+        assert done.returncode == 0, f"{block.place}: {done.stderr}"
+    elif block.language == "python" and (not block.title or "\ndefs = " in block.text):
+        reader.materialize(block)
+    elif block.language in ("sh", "bash") and not block.title:
+        reader.shell(block)
