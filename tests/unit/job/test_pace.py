@@ -1,0 +1,60 @@
+"""Pauses grow while nothing happens, and are short again when something does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm.job.pace import Pace
+
+
+def pauses(pace: Pace, count: int) -> list[float]:
+    now, seen = 0.0, []
+    for _ in range(count):
+        pace.asked(now)
+        seen.append(pace.due - now)
+        now = pace.due
+    return seen
+
+
+def test_pauses_grow_to_the_limit() -> None:
+    assert pauses(Pace(1.0, 5.0, factor=2.0), 5) == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_it_is_due_at_first_and_then_after_its_pause() -> None:
+    pace = Pace(2.0, 9.0)
+    assert pace.is_due(0.0)
+    pace.asked(10.0)
+    assert [pace.is_due(now) for now in (10.0, 11.9, 12.0, 13.0)] == [False, False, True, True]
+
+
+def test_restart_is_due_at_once_with_short_pauses() -> None:
+    pace = Pace(1.0, 100.0, factor=10.0)
+    pauses(pace, 3)
+    pace.restart(50.0)
+    assert pace.is_due(50.0)
+    pace.asked(50.0)
+    assert pace.due == 51.0
+
+
+def test_hurry_brings_the_next_time_forward_and_never_back() -> None:
+    pace = Pace(1.0, 100.0, factor=10.0)
+    pauses(pace, 3)
+    pace.hurry(50.0)
+    assert pace.due == 51.0
+    pace.hurry(50.5)
+    assert pace.due == 51.0
+
+
+def test_a_limit_below_the_first_pause_wins() -> None:
+    assert pauses(Pace(5.0, 2.0), 2) == [2.0, 2.0]
+
+
+@given(st.floats(0.01, 10), st.floats(0.01, 100), st.floats(1, 5), st.floats(0, 0.5))
+def test_every_pause_stays_within_limit_and_jitter(first: float, limit: float, factor: float, jitter: float) -> None:
+    seen = pauses(Pace(first, limit, factor, jitter), 20)
+    assert all(min(first, limit) * (1 - jitter) * 0.999 <= pause <= limit * (1 + jitter) * 1.001 for pause in seen)
+
+
+def test_jitter_differs() -> None:
+    assert len({tuple(pauses(Pace(1.0, 5.0, jitter=0.2), 3)) for _ in range(5)}) > 1

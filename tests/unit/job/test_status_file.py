@@ -1,0 +1,63 @@
+"""The status file: whole lines are read, a cut one waits, a strange one is passed over."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm.job.status_file import EndMark, Mark, StartMark, parse_marks
+
+SIZES = {"stdout": 10, "stderr": 20, "messages": 30}
+START = StartMark("12", 0, 1700000000.25, "n1")
+END = EndMark("12", 0, 7, 1700000001.5, SIZES)
+START_LINE = "start 12 0 1700000000.25 n1\n"
+END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "marks", "rest"),
+    [
+        ("", (), ""),
+        ("\n\n", (), ""),
+        (START_LINE, (START,), ""),
+        (END_LINE, (END,), ""),
+        (START_LINE + END_LINE, (START, END), ""),
+        (START_LINE + END_LINE[:-1], (START,), END_LINE[:-1]),
+        ("end 12 0 7 1700000001.5 10 20 3", (), "end 12 0 7 1700000001.5 10 20 3"),
+        ("start 12 0 1.5 n1 more words of a newer release\n", (StartMark("12", 0, 1.5, "n1"),), ""),
+        ("end 12 1 0 2 1 2 3 more words\n", (EndMark("12", 1, 0, 2.0, dict(zip(SIZES, (1, 2, 3), strict=True))),), ""),
+        ("heartbeat 12 0 5\n" + START_LINE, (START,), ""),
+        ("start 12\n", (), ""),
+        ("start 12 x 1.5 n1\n", (), ""),
+        ("end 12 0 7 1.5 10 20\n", (), ""),
+        ("end 12 0 7 1.5 10 20 x\n", (), ""),
+        ("end 12 0  1.5 10 20 30\n", (), ""),
+        ("END 12 0 7 1.5 10 20 30\n", (), ""),
+    ],
+)
+def test_table(text: str, marks: tuple[Mark, ...], rest: str) -> None:
+    assert parse_marks(text) == (marks, rest)
+
+
+@given(st.lists(st.sampled_from([START_LINE, END_LINE, "note 1\n", "\n"]), max_size=6), st.data())
+def test_a_text_cut_anywhere_gives_the_same_marks(lines: list[str], data: st.DataObject) -> None:
+    text = "".join(lines)
+    whole, _ = parse_marks(text)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    seen: list[Mark] = []
+    rest = ""
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        marks, rest = parse_marks(rest + text[start:end])
+        seen += marks
+    assert (tuple(seen), rest) == (whole, "")
+
+
+words = st.sampled_from(["start", "end", "12", "0", "-1", "x", "", "nan", "1e999", "٣", "9" * 5000, "n1", " "])
+
+
+@given(st.text() | st.lists(words).map(" ".join).map("{}\n".format))
+def test_no_text_raises(text: str) -> None:
+    marks, rest = parse_marks(text)
+    assert "\n" not in rest
+    assert len(marks) <= text.count("\n")
