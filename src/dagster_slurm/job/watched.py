@@ -35,6 +35,7 @@ class WatchedJob:
     told: bool = False
     _offsets: dict[str, int] = field(default_factory=dict)
     _status_rest: str = ""
+    _catching_up: bool = False
 
     def positions(self) -> list[FilePosition]:
         """What to ask for at the next tick; the streams only while the waiting side keeps up."""
@@ -46,6 +47,7 @@ class WatchedJob:
 
     def take(self, blocks: Mapping[str, bytes]) -> bool:
         """Take in what was read; whether anything was."""
+        has_room = self.subscription.room_bytes > 0
         names = ["status", *(f"{stream}.{self.restart}" for stream in STREAMS)]
         mine = {name: blocks.get(self.handle.directory.log_name(name), b"") for name in names}
         # The streams first: what the status says of the end was written after them.
@@ -54,6 +56,8 @@ class WatchedJob:
             if mine[name]:
                 self._offsets[name] = self._offsets.get(name, 0) + len(mine[name])
                 self.subscription.put(Output(stream, mine[name]))
+        # More may be there than was read: the files are longer than one block, or the waiting side is behind.
+        self._catching_up = any(mine[f"{stream}.{self.restart}"] for stream in STREAMS) or not has_room
         if mine["status"]:
             self._offsets["status"] = self._offsets.get("status", 0) + len(mine["status"])
             self._take_status(mine["status"].decode("utf-8", "replace"))
@@ -62,10 +66,12 @@ class WatchedJob:
     def _take_status(self, text: str) -> None:
         marks, self._status_rest = parse_marks(self._status_rest + text)
         for mark in marks:
-            if mark.job_id != self.handle.job_id:
+            # A node that was given up may write its end long after the next incarnation has started.
+            if mark.job_id != self.handle.job_id or mark.restart < self.restart:
                 continue
+            self.restart = mark.restart
             if isinstance(mark, StartMark):
-                self.restart, self.node, self.end_mark = mark.restart, mark.node, None
+                self.node, self.end_mark = mark.node, None
                 self.subscription.put(Started(mark.node, mark.restart))
             else:
                 self.end_mark = mark
@@ -90,5 +96,7 @@ class WatchedJob:
         if not seen.is_over:
             self.over_since = None
             return seen
-        self.over_since = now if self.over_since is None else self.over_since
+        if self.over_since is None or (self.end_mark and not seen.logs_complete and self._catching_up):
+            # Patience is for what does not come; what is still coming is waited for.
+            self.over_since = now
         return replace(seen, over_seconds=now - self.over_since)

@@ -1,0 +1,163 @@
+"""What is known of one job: offsets, incarnations, and patience for what is still coming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from dagster_slurm.job import events
+from dagster_slurm.job.events import Event, Output, Started, Subscription
+from dagster_slurm.job.handle import JobHandle, LaunchKey
+from dagster_slurm.job.lifecycle import Absence
+from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.watched import WatchedJob
+from dagster_slurm.slurm.states import JobState
+
+KEY = LaunchKey("run", "step")
+HANDLE = JobHandle(KEY, KEY.run_directory("/base"), "12")
+
+
+@pytest.fixture
+def job() -> WatchedJob:
+    return WatchedJob(HANDLE, Subscription(), Pace(1, 1), Pace(1, 1), Pace(1, 1))
+
+
+def blocks(**files: bytes) -> Mapping[str, bytes]:
+    return {HANDLE.directory.log_name(name.replace("_", ".")): data for name, data in files.items()}
+
+
+def told(job: WatchedJob) -> list[Event]:
+    seen: list[Event] = []
+    while (event := job.subscription.get(0.001)) is not None:
+        seen.append(event)
+    return seen
+
+
+def asked(job: WatchedJob) -> dict[str, int]:
+    return {position.name.rpartition("/")[2]: position.offset for position in job.positions()}
+
+
+def test_everything_is_read_from_its_start(job: WatchedJob) -> None:
+    assert asked(job) == {"status": 0, "stdout.0": 0, "stderr.0": 0, "messages.0": 0}
+
+
+def test_offsets_follow_what_was_read(job: WatchedJob) -> None:
+    assert job.take(blocks(stdout_0=b"abc", status=b"start 12 0 1.0 n1\nend"))
+    assert not job.take({})
+    assert asked(job) == {"status": 21, "stdout.0": 3, "stderr.0": 0, "messages.0": 0}
+    assert told(job) == [Output("stdout", b"abc"), Started("n1", 0)]
+    assert job.node == "n1"
+
+
+def test_a_cut_status_line_is_taken_when_it_is_whole(job: WatchedJob) -> None:
+    for piece in (b"end 12 0 7 1.0", b" 0 0 0", b"\n"):
+        assert job.end_mark is None
+        job.take(blocks(status=piece))
+    assert job.end_mark is not None
+    assert job.end_mark.exit_code == 7
+
+
+def test_files_of_other_jobs_are_not_taken(job: WatchedJob) -> None:
+    assert not job.take({"run/other/log/stdout.0": b"x", "run/other/log/status": b"start 13 0 1.0 n1\n"})
+    job.take(blocks(status=b"start 13 0 1.0 n9\nend 13 0 0 1.0 0 0 0\n"))
+    assert (job.node, job.end_mark, told(job)) == (None, None, [])
+
+
+def test_a_requeue_reads_the_new_files_from_their_start_and_forgets_the_end(job: WatchedJob) -> None:
+    job.take(blocks(stdout_0=b"old", status=b"start 12 0 1.0 n1\nend 12 0 143 2.0 3 0 0\n"))
+    assert job.end_mark is not None
+    job.take(blocks(status=b"start 12 1 3.0 n2\n"))
+    assert job.end_mark is None
+    assert asked(job) == {"status": 59, "stdout.1": 0, "stderr.1": 0, "messages.1": 0}
+    job.take(blocks(stdout_1=b"new", stdout_0=b"late"))
+    assert told(job) == [Output("stdout", b"old"), Started("n1", 0), Started("n2", 1), Output("stdout", b"new")]
+    assert asked(job)["stdout.1"] == 3
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_marks_of_an_older_incarnation_are_dropped(job: WatchedJob, at_once: bool) -> None:
+    lines = [b"start 12 0 1.0 n1\n", b"start 12 1 3.0 n2\n", b"end 12 0 143 4.0 999 0 0\n", b"start 12 0 5.0 n1\n"]
+    for text in [b"".join(lines)] if at_once else lines:
+        job.take(blocks(status=text))
+    assert (job.end_mark, job.restart, job.node) == (None, 1, "n2")
+    job.take(blocks(status=b"end 12 1 0 6.0 0 0 0\n"))
+    assert job.end_mark is not None
+    assert job.end_mark.exit_code == 0
+
+
+def test_an_end_without_its_start_belongs_to_its_own_incarnation(job: WatchedJob) -> None:
+    job.take(blocks(status=b"start 12 0 1.0 n1\nend 12 1 5 6.0 2 0 0\n"))
+    assert job.restart == 1
+    assert not job.logs_complete()
+    job.take(blocks(stdout_1=b"ab"))
+    assert job.logs_complete()
+
+
+def test_logs_are_complete_when_everything_that_the_end_counts_was_read(job: WatchedJob) -> None:
+    assert job.logs_complete()
+    job.take(blocks(stdout_0=b"ab", status=b"end 12 0 0 1.0 3 1 0\n"))
+    assert not job.logs_complete()
+    job.take(blocks(stdout_0=b"c"))
+    assert not job.logs_complete()
+    job.take(blocks(stderr_0=b"e"))
+    assert job.logs_complete()
+
+
+def test_over_counts_from_the_moment_it_is_known(job: WatchedJob) -> None:
+    job.queue = JobState.RUNNING
+    assert job.observation(100.0).over_seconds == 0
+    job.queue = Absence.GONE
+    assert job.observation(200.0).over_seconds == 0
+    assert job.observation(215.0).over_seconds == 15
+    job.queue = JobState.PENDING
+    assert job.observation(220.0).over_seconds == 0
+    job.queue = Absence.GONE
+    assert job.observation(300.0).over_seconds == 0
+
+
+def test_patience_for_the_logs_begins_when_nothing_comes_any_more(job: WatchedJob) -> None:
+    job.queue = Absence.GONE
+    job.take(blocks(status=b"end 12 0 0 1.0 100 0 0\n"))
+    assert job.observation(0.0).over_seconds == 0
+    for now in (30.0, 60.0):
+        job.take(blocks(stdout_0=b"x" * 10))
+        assert job.observation(now).over_seconds == 0
+    job.take({})
+    assert job.observation(70.0).over_seconds == 10
+    job.take({})
+    assert job.observation(80.0).over_seconds == 20
+
+
+def test_patience_for_the_logs_does_not_run_out_on_a_slow_reader(
+    job: WatchedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_MAX_PENDING_BYTES", 10)
+    job.queue = Absence.GONE
+    job.take(blocks(stdout_0=b"x" * 10, status=b"end 12 0 0 1.0 15 0 0\n"))
+    assert asked(job).keys() == {"status"}
+    for now in (0.0, 50.0, 100.0):
+        job.take({})
+        assert job.observation(now).over_seconds == 0
+    assert len(told(job)) == 1
+    assert asked(job)["stdout.0"] == 10
+    job.take({})
+    assert job.observation(120.0).over_seconds == 20
+
+
+def test_a_process_that_writes_on_after_the_end_holds_nothing_up(job: WatchedJob) -> None:
+    job.queue = Absence.GONE
+    for now in (0.0, 10.0, 20.0):
+        job.take(blocks(stdout_0=b"still here"))
+        assert job.observation(now).over_seconds == now
+
+
+def test_a_full_line_is_not_read_further_and_goes_on_when_read(
+    job: WatchedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_MAX_PENDING_BYTES", 4)
+    job.take(blocks(stdout_0=b"abc", stderr_0=b"de"))
+    assert job.subscription.room_bytes == 0
+    assert asked(job).keys() == {"status"}
+    assert job.subscription.get(0.1) == Output("stdout", b"abc")
+    assert asked(job) == {"status": 0, "stdout.0": 3, "stderr.0": 2, "messages.0": 0}
