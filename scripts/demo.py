@@ -24,6 +24,7 @@ EXAMPLE = ROOT / "examples" / "lookouts"
 ASSETS = ("elevations", "viewsheds", "lookouts")
 # What is shown of each asset's own metadata; the rest, with the map, is in the UI.
 SHOWN = ("cells", "area_km2", "hill_tops", "best_site_sees_pct", "lookouts", "seen_pct")
+ACCOUNTING_SECONDS = 15
 INSTANCE_SETTINGS = "telemetry:\n  enabled: false\n"
 
 T = TypeVar("T")
@@ -134,9 +135,17 @@ def create_environment(sandbox: Sandbox) -> str:
 
 
 def nodes_of(sandbox: Sandbox, jobs: Sequence[str]) -> dict[str, str]:
-    """The nodes each job ran on, as the accounting has them."""
-    argv = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobID,NodeList", "-j", ",".join(jobs)]
-    return dict(line.split("|") for line in sandbox.run(argv).stdout.splitlines())
+    """The nodes each job ran on, as the accounting has them.
+
+    Of a job that ended a moment ago it may have the end and not yet the start, with name and partition: wait for that.
+    """
+    argv = ["sacct", "-X", "--noheader", "--parsable2", "--format=JobID,NodeList,Partition", "-j", ",".join(jobs)]
+    give_up_at = time.monotonic() + ACCOUNTING_SECONDS
+    while True:
+        lines = [line.split("|") for line in sandbox.run(argv).stdout.splitlines()]
+        if all(partition for _, _, partition in lines) or time.monotonic() > give_up_at:
+            return {job: nodes for job, nodes, _ in lines}
+        time.sleep(0.5)
 
 
 def local_row(result: Result) -> Row:

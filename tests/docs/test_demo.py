@@ -1,0 +1,139 @@
+"""The demo, as its user sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagster_slurm.sandbox import Sandbox
+from tests.docs.markdown import ROOT
+
+ASSETS = ["elevations", "viewsheds", "lookouts"]
+QUERY = """{
+  runsOrError { ... on Runs { results { runId status } } }
+  assetsOrError { ... on AssetConnection { nodes {
+    key { path } assetMaterializations(limit: 1) { metadataEntries { label ... on MarkdownMetadataEntry { mdStr } } }
+  } } }
+}"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def output(sandbox: Sandbox, home: Path) -> str:
+    """What the demo prints, run for the second time: it can be run twice."""
+    del sandbox  # it is up
+    _run_demo(home)
+    return _run_demo(home)
+
+
+def _run_demo(home: Path, prefix: tuple[str, ...] = ()) -> str:
+    argv = [*prefix, sys.executable, str(ROOT / "scripts" / "demo.py"), "--home", str(home)]
+    done = subprocess.run(
+        argv, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    return done.stdout
+
+
+def _rows(output: str, first: str) -> list[dict[str, str]]:
+    """The rows of the table whose header begins with `first`; two blanks and more are between columns."""
+    lines = output.splitlines()
+    at = next(number for number, line in enumerate(lines) if re.match(first, line))
+    header = re.split(r"\s{2,}", lines[at])
+    rows = (re.split(r"\s{2,}", line) for line in lines[at + 2 : at + 2 + len(ASSETS)])
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+@pytest.mark.cluster
+def test_each_asset_is_shown_here_and_there(output: str) -> None:
+    here, there = _rows(output, "asset +seconds"), _rows(output, "asset +job")
+    assert [row["asset"] for row in here] == [row["asset"] for row in there] == ASSETS
+    assert [row["result"] for row in here] == [row["result"] for row in there]
+    for row in there:
+        assert row["state"] == "COMPLETED"
+        assert re.fullmatch(r"n\d", row["node"])
+        assert re.fullmatch(r"\d+ s", row["elapsed"])
+        assert re.fullmatch(r"\d+ s", row["queue wait"])
+
+
+@pytest.mark.cluster
+def test_the_jobs_are_in_the_accounting(output: str, sandbox: Sandbox) -> None:
+    jobs = [row["job"] for row in _rows(output, "asset +job")]
+    known = sandbox.run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocCPUS", "-j", ",".join(jobs)]).stdout
+    assert known.splitlines() == [
+        f"{job}|COMPLETED|{cpus}" for job, cpus in zip(jobs, (2, 4, 2), strict=True)
+    ]  # `viewsheds` asks for 4 in its metadata
+    assert all(re.search(rf"^{job} +{name}-", output, re.MULTILINE) for job, name in zip(jobs, ASSETS, strict=True))
+
+
+@pytest.mark.cluster
+def test_the_output_is_short(output: str) -> None:
+    assert len(output.splitlines()) < 45
+    assert "DEBUG" not in output
+
+
+@pytest.mark.cluster
+def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path) -> None:
+    command = next(line.strip() for line in output.splitlines() if " dev " in line)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["bash", "-c", f"{command.replace('&& ', '&& exec ')} --port {port}"],
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DAGSTER_"))},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        answer = _ask(f"http://127.0.0.1:{port}/graphql", QUERY)
+    finally:
+        server.terminate()
+        server.wait(30)
+    runs = answer["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"] * 4  # here and there, twice
+    assets = {node["key"]["path"][0]: node for node in answer["assetsOrError"]["nodes"]}
+    assert sorted(assets) == sorted(ASSETS)
+    entries = assets["lookouts"]["assetMaterializations"][0]["metadataEntries"]
+    (image,) = [entry["mdStr"] for entry in entries if entry["label"] == "map"]
+    assert image.startswith("![lookouts](data:image/png;base64,iVBOR")
+
+
+def _ask(url: str, query: str) -> Any:
+    """The answer, as soon as there is somebody to give one."""
+    request = urllib.request.Request(url, json.dumps({"query": query}).encode(), {"Content-Type": "application/json"})
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.URLError:
+            time.sleep(0.5)
+    raise AssertionError(f"{url} does not answer")
+
+
+def test_without_a_cluster_it_shows_the_local_part_and_says_why(tmp_path: Path) -> None:
+    # A namespace in which this user is not root; files stay this user's own.
+    prefix = ("unshare", "--user", "--map-user=1000") if os.geteuid() == 0 else ()
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine has no user namespaces")
+    output = _run_demo(tmp_path, prefix)
+    assert [row["asset"] for row in _rows(output, "asset +seconds")] == ASSETS
+    assert "Left out: the same assets on a Slurm cluster. The sandbox must be run as root." in output
+    assert " dev " in output
