@@ -1,0 +1,515 @@
+"""The watcher, with time that is injected and a cluster whose shell is played."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, SubmissionUnknownError
+from dagster_slurm.job import events
+from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, Started, Subscription
+from dagster_slurm.job.handle import JobHandle, LaunchKey
+from dagster_slurm.job.lifecycle import Patience
+from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.states import JobState
+from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport.shell import shell_file
+
+POLL = shell_file("dagster_slurm.cluster_scripts", "poll.sh")
+FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+SQUEUE_DOWN = b"slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+SACCT_DOWN = b"sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection\n"
+SACCT_OFF = b"Slurm accounting storage is disabled\n"
+REAL_SECONDS = 30.0
+
+
+class World:
+    """A cluster in memory, and its clock: time passes only while the watcher sleeps."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.queue: dict[str, str] = {}
+        self.records: dict[str, str] = {}
+        self.squeue_says = self.sacct_says = b""
+        self.unreachable = False
+        self.fault: Exception | None = None
+        self.asked: Counter[str] = Counter()
+        self.questions: list[tuple[str, ...]] = []
+        self.read_names: list[str] = []
+        self._plans: list[tuple[float, Callable[[], None]]] = []
+        self._now = 0.0
+        self._begun = threading.Event()
+        self._over = threading.Event()
+
+    # The clock.
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, wake: threading.Event, seconds: float) -> None:
+        assert self._begun.wait(REAL_SECONDS)
+        if self._over.is_set():
+            wake.wait(0.01)
+        self._now += max(seconds, 0.001)
+        while self._plans and self._plans[0][0] <= self._now:
+            self._plans.pop(0)[1]()
+
+    def at(self, seconds: float, do: Callable[[], None]) -> None:
+        self._plans.append((seconds, do))
+        self._plans.sort(key=lambda plan: plan[0])
+
+    def begin(self) -> None:
+        self._begun.set()
+
+    def end(self) -> None:
+        """Let the watcher's thread rest, whatever it still waits for."""
+        self._begun.set()
+        self._over.set()
+
+    # The cluster.
+
+    def answer(self, script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        if self.unreachable:
+            self.asked["unreachable"] += 1
+            raise ConnectionFailedError("The connection failed: no route to host", host="login")
+        if script == POLL:
+            return self._poll(int(args[1]), args[2:])
+        if script == FACTS:
+            return CompletedCommand(b"home /home/me\nversion slurm 22.05.8\n", b"", 0)
+        program = next(word for word in args if word in ("squeue", "sacct"))
+        ids = next(word for word in args if word.startswith("--jobs=")).removeprefix("--jobs=").split(",")
+        self.asked[program] += 1
+        self.questions.append((program, *ids))
+        return self._squeue(ids) if program == "squeue" else self._sacct(ids)
+
+    def _poll(self, max_bytes: int, words: Sequence[str]) -> CompletedCommand:
+        self.asked["poll"] += 1
+        self.read_names = list(words[1::2])
+        blocks = b""
+        for offset, name in zip(map(int, words[::2]), words[1::2], strict=True):
+            data = self.files.get(name, b"")[offset : offset + max_bytes]
+            blocks += b"%s %d %d\n%s" % (name.encode(), offset, len(data), data) if data else b""
+        return CompletedCommand(blocks, b"", 0)
+
+    def _squeue(self, ids: Sequence[str]) -> CompletedCommand:
+        if self.squeue_says:
+            return CompletedCommand(b"", self.squeue_says, 1)
+        known = [job_id for job_id in ids if job_id in self.queue]
+        if len(ids) == 1 and not known:
+            return CompletedCommand(b"", b"slurm_load_jobs error: Invalid job id specified\n", 1)
+        lines = [f"{job_id}|{job_id}|N/A|{self.queue[job_id]}|N/A|N/A|None|n1|name\n" for job_id in known]
+        return CompletedCommand("".join(lines).encode(), b"", 0)
+
+    def _sacct(self, ids: Sequence[str]) -> CompletedCommand:
+        if self.sacct_says:
+            return CompletedCommand(b"", self.sacct_says, 1)
+        lines = []
+        for job_id in ids:
+            if job_id in self.records:
+                values = {"JobID": job_id, "State": self.records[job_id], "ExitCode": "0:0"}
+                lines.append("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")
+        return CompletedCommand("".join(lines).encode(), b"", 0)
+
+    # What jobs do.
+
+    def write(self, handle: JobHandle, name: str, data: bytes) -> None:
+        path = handle.directory.log_name(name)
+        self.files[path] = self.files.get(path, b"") + data
+
+    def start(self, handle: JobHandle, restart: int = 0) -> None:
+        self.queue[handle.job_id] = "RUNNING"
+        self.write(handle, "status", f"start {handle.job_id} {restart} 1.0 n1\n".encode())
+
+    def write_end(self, handle: JobHandle, code: int = 0, restart: int = 0) -> None:
+        sizes = [len(self.files.get(handle.directory.log_name(f"{s}.{restart}"), b"")) for s in ("stdout", "stderr")]
+        line = f"end {handle.job_id} {restart} {code} 2.0 {sizes[0]} {sizes[1]} 0\n"
+        self.write(handle, "status", line.encode())
+
+    def leave_queue(self, handle: JobHandle) -> None:
+        self.queue.pop(handle.job_id, None)
+
+    def finish(self, handle: JobHandle, state: str = "COMPLETED", code: int = 0) -> None:
+        """A good end: the end line is written, and everybody knows."""
+        self.write_end(handle, code)
+        self.leave_queue(handle)
+        self.records[handle.job_id] = state
+
+
+def handle(number: int) -> JobHandle:
+    key = LaunchKey("run", f"step{number}")
+    return JobHandle(key, key.run_directory("/base"), str(number))
+
+
+JOB = handle(1)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def watcher(world: World) -> JobWatcher:
+    cluster = SlurmCluster(ScriptedTransport(world.answer, host="login"), remote_base="/base")
+    return JobWatcher(cluster, intervals=WatchIntervals(), patience=Patience(), clock=world)
+
+
+def until_end(subscription: Subscription) -> list[Event]:
+    """Every event, up to and with the last one."""
+    seen: list[Event] = []
+    while not (seen and isinstance(seen[-1], (Ended, Broken))):
+        event = subscription.get(REAL_SECONDS)
+        assert event is not None, f"no end; so far {seen}"
+        seen.append(event)
+    return seen
+
+
+def watch_to_end(world: World, watcher: JobWatcher, job: JobHandle = JOB) -> list[Event]:
+    subscription = watcher.watch(job)
+    world.begin()
+    return until_end(subscription)
+
+
+def state_of(seen: Sequence[Event]) -> JobState:
+    assert isinstance(seen[-1], Ended), seen[-1]
+    return seen[-1].state
+
+
+def notices(seen: Sequence[Event]) -> list[str]:
+    return [event.text for event in seen if isinstance(event, Notice)]
+
+
+class TestALife:
+    """A job from its start to its end."""
+
+    def test_output_is_told_in_order_and_before_the_end(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(1, lambda: world.write(JOB, "stdout.0", b"a"))
+        world.at(2, lambda: world.write(JOB, "stderr.0", b"e"))
+        world.at(3, lambda: world.write(JOB, "stdout.0", b"b"))
+        world.at(4, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert seen[:-1] == [Started("n1", 0), Output("stdout", b"a"), Output("stderr", b"e"), Output("stdout", b"b")]
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].state, seen[-1].node) == (JobState.COMPLETED, "n1")
+        assert seen[-1].record is not None
+        assert seen[-1].end_mark is not None
+
+    def test_the_end_is_told_soon_after_the_end_line(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(100, lambda: world.finish(JOB))
+        watch_to_end(world, watcher)
+        assert 100 <= world.now() < 102
+
+    def test_an_end_without_an_end_line_is_found_by_asking(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(100, lambda: world.leave_queue(JOB))
+        world.records["1"] = "OUT_OF_MEMORY"
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.OUT_OF_MEMORY
+        assert 100 <= world.now() < 140
+
+    def test_an_end_line_alone_ends_nothing_while_the_job_is_queued(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB))
+        world.at(10, lambda: world.queue.update({"1": "COMPLETING"}))
+        world.at(300, lambda: world.finish(JOB, "FAILED"))
+        assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
+        assert world.now() >= 300
+        # It asks soon at first, and then with growing pauses.
+        assert world.asked["squeue"] < 40
+
+    def test_output_longer_than_a_block_is_told_as_a_whole(self, world: World, watcher: JobWatcher) -> None:
+        data = bytes(range(256)) * 20_000
+        world.start(JOB)
+        world.write(JOB, "stdout.0", data)
+        world.finish(JOB)
+        seen = watch_to_end(world, watcher)
+        assert b"".join(event.data for event in seen if isinstance(event, Output)) == data
+
+    def test_a_requeued_job_is_told_again_from_its_new_files(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.write(JOB, "stdout.0", b"first")
+        world.at(10, lambda: world.write_end(JOB, 143))
+        world.at(10, lambda: world.queue.update({"1": "PENDING"}))
+        world.at(140, lambda: world.start(JOB, restart=1))
+        world.at(141, lambda: world.write(JOB, "stdout.1", b"second"))
+        world.at(150, lambda: world.write_end(JOB, 0, restart=1))
+        world.at(150, lambda: world.leave_queue(JOB))
+        world.at(150, lambda: world.records.update({"1": "COMPLETED"}))
+        seen = watch_to_end(world, watcher)
+        assert seen[:-1] == [
+            Output("stdout", b"first"),
+            Started("n1", 0),
+            Started("n1", 1),
+            Output("stdout", b"second"),
+        ]
+        assert state_of(seen) is JobState.COMPLETED
+
+
+class TestWhatItCosts:
+    """Few questions, and one for all jobs."""
+
+    def test_one_read_for_all_jobs(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(number) for number in range(1, 21)]
+        for job in jobs:
+            world.start(job)
+        subscriptions = [watcher.watch(job) for job in jobs]
+        polls: list[tuple[float, int]] = []
+        world.at(50, lambda: polls.append((world.now(), world.asked["poll"])))
+        world.at(100, lambda: polls.append((world.now(), world.asked["poll"])))
+        world.at(101, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
+        world.begin()
+        assert {state_of(until_end(each)) for each in subscriptions} == {JobState.COMPLETED}
+        (first, before), (last, after) = polls
+        # While nothing is new, two reads a second.
+        assert 0.9 <= (after - before) / ((last - first) / WatchIntervals().tick_max_seconds) <= 1.1
+
+    def test_squeue_is_asked_seldom_and_once_for_all(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(number) for number in range(1, 21)]
+        for job in jobs:
+            world.start(job)
+        subscriptions = [watcher.watch(job) for job in jobs]
+        counts: list[Counter[str]] = []
+        world.at(3600, lambda: counts.append(world.asked.copy()))
+        world.at(3601, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
+        world.begin()
+        for each in subscriptions:
+            until_end(each)
+        # Pauses of 5 s that grow to 30 s.
+        assert 3600 / 33 < counts[0]["squeue"] < 3600 / 30 / 0.9 + 10
+        assert counts[0]["sacct"] == 0
+        squeues = [question for question in world.questions if question[0] == "squeue"]
+        assert sum(len(question) == 21 for question in squeues) >= counts[0]["squeue"] - 1
+        # The ends of all of them together: a few questions, not some for each.
+        assert world.asked["squeue"] - counts[0]["squeue"] <= 5
+        assert world.asked["sacct"] <= 5
+
+    def test_a_waiting_job_alone_costs_as_little(self, world: World, watcher: JobWatcher) -> None:
+        world.queue["1"] = "PENDING"
+        world.at(3600, lambda: world.start(JOB))
+        world.at(3610, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert seen[0] == Started("n1", 0)
+        assert world.asked["squeue"] < 150
+
+    def test_a_subscriber_that_does_not_read_stops_further_reads(
+        self, world: World, watcher: JobWatcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(events, "_MAX_PENDING_BYTES", 1000)
+        world.start(JOB)
+        asked_for: list[list[str]] = []
+        world.at(1, lambda: world.write(JOB, "stdout.0", b"x" * 1000))
+        world.at(5, lambda: world.write(JOB, "stdout.0", b"y" * 500))
+        world.at(60, lambda: asked_for.append(world.read_names))
+        world.at(61, lambda: world.finish(JOB))
+        held = threading.Event()
+        world.at(200, held.set)
+        subscription = watcher.watch(JOB)
+        world.begin()
+        assert held.wait(REAL_SECONDS)
+        seen = until_end(subscription)
+        assert asked_for == [[JOB.directory.log_name("status")]]
+        told = b"".join(event.data for event in seen if isinstance(event, Output))
+        assert told == b"x" * 1000 + b"y" * 500
+        assert state_of(seen) is JobState.COMPLETED
+
+
+class TestSilence:
+    """No answer never ends anything, and is told once."""
+
+    def test_unreachable_for_an_hour(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: setattr(world, "unreachable", True))
+        world.at(3610, lambda: setattr(world, "unreachable", False))
+        world.at(3700, lambda: world.write(JOB, "stdout.0", b"still here"))
+        world.at(3710, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        gone, back = notices(seen)
+        assert "The login node login does not answer; the job is not affected" in gone
+        assert "The login node login answers again, after 3" in back
+        assert [event.level for event in seen if isinstance(event, Notice)] == ["warning", "info"]
+        assert Output("stdout", b"still here") in seen
+        assert state_of(seen) is JobState.COMPLETED
+        # Pauses that grow to 30 s.
+        assert world.asked["unreachable"] < 3600 / 30 / 0.8 + 15
+
+    def test_every_job_is_told(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(1), handle(2)]
+        for job in jobs:
+            world.start(job)
+        world.at(10, lambda: setattr(world, "unreachable", True))
+        world.at(100, lambda: setattr(world, "unreachable", False))
+        world.at(200, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
+        subscriptions = [watcher.watch(job) for job in jobs]
+        world.begin()
+        assert [len(notices(until_end(each))) for each in subscriptions] == [2, 2]
+
+    def test_a_job_that_ended_while_unreachable(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: setattr(world, "unreachable", True))
+        world.at(20, lambda: world.write(JOB, "stdout.0", b"last words"))
+        world.at(20, lambda: world.finish(JOB, "FAILED", 3))
+        world.at(9000, lambda: setattr(world, "unreachable", False))
+        seen = watch_to_end(world, watcher)
+        assert Output("stdout", b"last words") in seen
+        assert state_of(seen) is JobState.FAILED
+
+    def test_squeue_fails_for_an_hour(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: setattr(world, "squeue_says", SQUEUE_DOWN))
+        world.at(1000, lambda: world.write_end(JOB))
+        world.at(3610, lambda: setattr(world, "squeue_says", b""))
+        world.at(3610, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert [text.partition(" on login")[0] for text in notices(seen)] == ["squeue", "squeue"]
+        assert state_of(seen) is JobState.COMPLETED
+        assert world.asked["squeue"] < 3600 / 30 / 0.8 + 30
+
+    def test_output_of_squeue_that_nobody_knows_is_no_answer(self, world: World, watcher: JobWatcher) -> None:
+        world.queue["1"] = "NO_SUCH_STATE"
+        world.at(100, lambda: world.start(JOB))
+        world.at(200, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert len(notices(seen)) == 2
+        assert state_of(seen) is JobState.COMPLETED
+
+    @pytest.mark.parametrize(("code", "state"), [(0, JobState.COMPLETED), (3, JobState.FAILED)])
+    @pytest.mark.parametrize("says", [b"", SACCT_DOWN, SACCT_OFF], ids=["empty", "down", "off"])
+    def test_without_accounting_the_end_line_is_believed(
+        self, world: World, watcher: JobWatcher, says: bytes, code: int, state: JobState
+    ) -> None:
+        world.sacct_says = says
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, code))
+        world.at(10, lambda: world.leave_queue(JOB))
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is state
+        assert isinstance(seen[-1], Ended)
+        assert seen[-1].record is None
+        waited = world.now() - 10
+        assert waited < 3 if says == SACCT_OFF else 20 <= waited < 30
+
+    def test_without_accounting_the_queue_s_last_word_is_believed(self, world: World, watcher: JobWatcher) -> None:
+        world.sacct_says = SACCT_OFF
+        world.start(JOB)
+        world.at(10, lambda: world.queue.update({"1": "TIMEOUT"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.TIMEOUT
+
+    def test_accounting_that_lags_is_waited_for(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.records["1"] = "RUNNING"
+        world.at(10, lambda: world.write_end(JOB, 1))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(25, lambda: world.records.update({"1": "OUT_OF_MEMORY"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.OUT_OF_MEMORY
+
+    def test_a_job_without_any_witness_is_given_up_after_its_patience(self, world: World, watcher: JobWatcher) -> None:
+        world.queue["1"] = "RUNNING"
+        world.at(100, lambda: world.leave_queue(JOB))
+        last = watch_to_end(world, watcher)[-1]
+        assert isinstance(last, Broken)
+        assert isinstance(last.error, SubmissionUnknownError)
+        assert last.error.job_id == "1"
+        assert JOB.directory.path in str(last.error)
+        assert world.now() >= 100 + Patience().unknown_seconds
+        assert world.asked["sacct"] < 200
+
+    def test_a_witness_that_comes_late_is_believed(self, world: World, watcher: JobWatcher) -> None:
+        world.queue["1"] = "RUNNING"
+        world.sacct_says = SACCT_DOWN
+        world.at(100, lambda: world.leave_queue(JOB))
+        world.at(3000, lambda: setattr(world, "sacct_says", b""))
+        world.at(3000, lambda: world.records.update({"1": "COMPLETED"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.COMPLETED
+        assert world.now() < 3100
+
+
+class TestTheThread:
+    """One thread, there while there are jobs, that nothing ends quietly."""
+
+    def test_an_unexpected_exception_reaches_every_subscriber_and_new_jobs_are_watched(
+        self, world: World, watcher: JobWatcher
+    ) -> None:
+        jobs = [handle(1), handle(2)]
+        for job in jobs:
+            world.start(job)
+        subscriptions = [watcher.watch(job) for job in jobs]
+        world.at(10, lambda: setattr(world, "fault", ZeroDivisionError("a bug")))
+        world.begin()
+        for job, each in zip(jobs, subscriptions, strict=True):
+            last = until_end(each)[-1]
+            assert isinstance(last, Broken)
+            assert type(last.error) is DagsterSlurmError
+            assert "ZeroDivisionError('a bug')" in str(last.error)
+            assert last.error.job_id == job.job_id
+        third = handle(3)
+        world.start(third)
+        subscription = watcher.watch(third)
+        world.finish(third)
+        assert state_of(until_end(subscription)) is JobState.COMPLETED
+
+    def test_a_typed_error_is_told_as_it_is(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        error = DagsterSlurmError("odd", hint="Do this.")
+        world.at(10, lambda: setattr(world, "fault", error))
+        assert watch_to_end(world, watcher)[-1] == Broken(error)
+
+    def test_the_thread_ends_with_its_last_job_and_comes_again(self, world: World, watcher: JobWatcher) -> None:
+        for number in (1, 2, 3):
+            job = handle(number)
+            world.start(job)
+            world.finish(job)
+            assert state_of(watch_to_end(world, watcher, job)) is JobState.COMPLETED
+            thread = watcher._thread
+            if thread is not None:
+                thread.join(REAL_SECONDS)
+            assert watcher._thread is None
+
+    def test_a_forgotten_job_is_neither_read_nor_told(self, world: World, watcher: JobWatcher) -> None:
+        other = handle(2)
+        for job in (JOB, other):
+            world.start(job)
+        first, second = watcher.watch(JOB), watcher.watch(other)
+        world.at(10, lambda: watcher.forget(first))
+        world.at(20, lambda: world.write(JOB, "stdout.0", b"unheard"))
+        world.at(50, lambda: world.finish(other))
+        names: list[str] = []
+        world.at(40, lambda: names.extend(world.read_names))
+        world.begin()
+        assert state_of(until_end(second)) is JobState.COMPLETED
+        assert names
+        assert all(name.startswith(other.directory.relative) for name in names)
+        assert first.get(REAL_SECONDS) == Started("n1", 0)
+        assert first.get(0.01) is None
+
+    def test_a_hundred_jobs_from_many_threads_all_end(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(number) for number in range(1, 101)]
+        for job in jobs:
+            world.start(job)
+            world.write(job, "stdout.0", job.job_id.encode())
+            world.finish(job)
+        world.begin()
+        results: dict[str, list[Event]] = {}
+
+        def follow(job: JobHandle) -> None:
+            results[job.job_id] = until_end(watcher.watch(job))
+
+        threads = [threading.Thread(target=follow, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(REAL_SECONDS)
+        for job in jobs:
+            assert Output("stdout", job.job_id.encode()) in results[job.job_id]
+            assert state_of(results[job.job_id]) is JobState.COMPLETED
