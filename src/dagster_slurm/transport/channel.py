@@ -9,7 +9,7 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 from uuid import uuid4
 
@@ -18,8 +18,21 @@ from dagster_slurm.transport.base import CompletedCommand
 from dagster_slurm.transport.shell import shell_file, with_arguments
 
 _BLOCK_BYTES = 1 << 16
+_SAID_BYTES = 1 << 14
+_RAW_MARK = "dagster-slurm-raw"
+_NONCE_CHARACTERS = 32
 ConnectionFault = Callable[[str, int | None], TransportError]
 """Turns what the connecting program said, and its exit status, into the error to raise."""
+
+
+def shell_command(*, tty: bool = False) -> str:
+    """What has to be run at the far end: a shell that takes the protocol from its stdin.
+
+    Good for every login shell, for all of them read single quotes alike (sh, csh, fish). On a TTY, raw comes first: no
+    echo, no LF turned into CRLF, no signal made of a byte.
+    """
+    serve = f"""exec sh -c 'eval "$(head -c {len(_greeting("0" * _NONCE_CHARACTERS, streams=2))})"'"""
+    return f"stty raw -echo; echo {_RAW_MARK}; {serve}" if tty else serve
 
 
 def _lost(said: str, returncode: int | None) -> TransportError:
@@ -30,9 +43,12 @@ class ShellChannel:
     """One process, one shell at its far end, one request at a time.
 
     Args:
-        argv: The program to start; it has to end in a POSIX shell that reads its stdin.
+        argv: The program to start; it has to run `shell_command` at the far end.
+        env: Its environment; this process's own if None.
+        tty: Whether the far end is a TTY.
         fault: What to raise when the process ends by itself.
         connect_timeout_seconds: How long the first answer may take.
+        on_start: Called with the process once it is started.
         on_close: Called when the channel is closed, once or more.
     """
 
@@ -40,8 +56,11 @@ class ShellChannel:
         self,
         argv: Sequence[str],
         *,
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
         fault: ConnectionFault = _lost,
         connect_timeout_seconds: float = 30.0,
+        on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._fault = fault
@@ -53,17 +72,22 @@ class ShellChannel:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            env=None if env is None else dict(env),
             start_new_session=True,
         )
+        self._tty = tty
         self._stdin, self._stdout, self._stderr = self._pipes()
+        on_start(self._process)
+        self._connect(time.monotonic() + connect_timeout_seconds)
+
+    def _connect(self, deadline: float) -> None:
+        if self._tty:
+            # Whatever is sent earlier, the line discipline would echo and edit.
+            self._exchange([], _Marks(f"{_RAW_MARK}\n"), _Marks(), deadline)
         nonce = uuid4().hex
-        greeting = shell_file("dagster_slurm.transport.scripts", "channel.sh")
-        self._exchange(
-            [f"{greeting}\ndagster_slurm_serve {nonce}\n".encode()],
-            stdout_end=_Frame(f"\n{nonce} ready\n".encode()),
-            stderr_end=_Frame(f"\n{nonce} ready\n".encode()),
-            timeout_seconds=connect_timeout_seconds,
-        )
+        ready = f"\n{nonce} ready\n"
+        greeting = _greeting(nonce, streams=1 if self._tty else 2)
+        self._exchange([greeting], _Marks(ready), _Marks() if self._tty else _Marks(ready), deadline)
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -95,15 +119,11 @@ class ShellChannel:
         nonce = uuid4().hex
         text = with_arguments(script, args).encode()
         head = f"{nonce} {len(text)} {stdin_bytes}\n".encode() + text
-        end_of_stdout = _Frame(f"\n{nonce} ".encode(), until=b"\n")
-        end_of_stderr = _Frame(f"\n{nonce}\n".encode())
-        self._exchange(
-            _chain(head, stdin),
-            stdout_end=end_of_stdout,
-            stderr_end=end_of_stderr,
-            timeout_seconds=timeout_seconds,
-        )
-        return CompletedCommand(end_of_stdout.before, end_of_stderr.before, int(end_of_stdout.after))
+        status, end = (f"\n{nonce} ", "\n"), f"\n{nonce} end\n"
+        on_stdout, on_stderr = (_Marks(*status, end), _Marks()) if self._tty else (_Marks(*status), _Marks(end))
+        self._exchange(_chain(head, stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
+        stdout, code, stderr = (*on_stdout.parts, *on_stderr.parts)
+        return CompletedCommand(stdout, stderr, int(code))
 
     def close(self) -> None:
         """End the process; a script that is running ends with its next write, or runs to its end."""
@@ -116,71 +136,61 @@ class ShellChannel:
             self._process.wait()
         self._on_close()
 
-    def _exchange(
-        self,
-        sending: Iterable[bytes],
-        *,
-        stdout_end: _Frame,
-        stderr_end: _Frame,
-        timeout_seconds: float,
-    ) -> None:
-        frames = {self._stdout: stdout_end, self._stderr: stderr_end}
+    def _exchange(self, sending: Iterable[bytes], on_stdout: _Marks, on_stderr: _Marks, deadline: float) -> None:
+        marks = {self._stdout: on_stdout, self._stderr: on_stderr}
         try:
             with selectors.DefaultSelector() as selector:
-                for pipe in frames:
+                for pipe in marks:
                     selector.register(pipe, selectors.EVENT_READ)
                 selector.register(self._stdin, selectors.EVENT_WRITE)
-                self._pump(selector, frames, _Outbox(iter(sending)), time.monotonic() + timeout_seconds)
+                self._pump(selector, marks, _Outbox(iter(sending)), deadline)
         except BaseException:
             # Broken off in the middle, be it by a signal: what is on the wire belongs to nobody.
             self.close()
             raise
 
     def _pump(
-        self,
-        selector: selectors.BaseSelector,
-        frames: dict[IO[bytes], _Frame],
-        outbox: _Outbox,
-        deadline: float,
+        self, selector: selectors.BaseSelector, marks: dict[IO[bytes], _Marks], outbox: _Outbox, deadline: float
     ) -> None:
-        while not all(frame.complete for frame in frames.values()):
+        while not all(stream.complete for stream in marks.values()):
             remaining = deadline - time.monotonic()
             events = selector.select(max(remaining, 0.0))
             if not events and remaining <= 0:
                 raise TransportTimeoutError("No answer in time; the command may still run")
             for key, _ in events:
-                pipe = key.fileobj
-                if pipe is self._stdin:
+                if key.fileobj is self._stdin:
                     if not outbox.send(self._stdin):
-                        selector.unregister(pipe)
-                elif not frames[pipe].feed(pipe):  # type: ignore[index,arg-type]
-                    self._ended(selector, frames)
+                        selector.unregister(self._stdin)
+                elif not marks[key.fileobj].feed(key.fileobj):  # type: ignore[index,arg-type]
+                    raise self._ended(marks)
 
-    def _ended(self, selector: selectors.BaseSelector, frames: dict[IO[bytes], _Frame]) -> None:
-        """One of the pipes is at its end: the process is going; say why."""
+    def _ended(self, marks: dict[IO[bytes], _Marks]) -> TransportError:
+        """One of the streams is at its end: the far end is gone. Say why."""
         try:
             returncode: int | None = self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
             returncode = None
-        frames[self._stderr].feed(self._stderr)
-        said = frames[self._stderr].everything.decode("utf-8", "replace").strip()
-        raise self._fault(said, returncode)
+        marks[self._stderr].feed(self._stderr)
+        said = marks[self._stderr].rest or marks[self._stdout].rest
+        return self._fault(said[-_SAID_BYTES:].decode("utf-8", "replace").strip(), returncode)
 
 
-class _Frame:
-    """Collects one stream up to its end mark, and what stands between the mark and `until`."""
+class _Marks:
+    """Collects a stream and cuts it at each of some marks, in their order; it is complete with the last."""
 
-    def __init__(self, mark: bytes, until: bytes = b"") -> None:
-        self._mark = mark
-        self._until = until
+    def __init__(self, *marks: str) -> None:
+        self._marks = [mark.encode() for mark in marks]
         self._data = bytearray()
         self._searched = 0
-        self.complete = False
-        self.before = b""
-        self.after = b""
+        self.parts: list[bytes] = []
 
     @property
-    def everything(self) -> bytes:
+    def complete(self) -> bool:
+        return not self._marks
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the last mark that was found."""
         return bytes(self._data)
 
     def feed(self, pipe: IO[bytes]) -> bool:
@@ -189,20 +199,21 @@ class _Frame:
         if block == b"":
             return False
         self._data += block or b""
-        if not self.complete:
-            self._look()
+        while self._marks and self._cut():
+            pass
         return True
 
-    def _look(self) -> None:
-        at = self._data.find(self._mark, self._searched)
+    def _cut(self) -> bool:
+        mark = self._marks[0]
+        at = self._data.find(mark, self._searched)
         if at < 0:
-            self._searched = max(0, len(self._data) - len(self._mark))
-            return
-        start = at + len(self._mark)
-        end = self._data.find(self._until, start)
-        if end >= 0:
-            self.before, self.after = bytes(self._data[:at]), bytes(self._data[start:end])
-            self.complete = True
+            self._searched = max(0, len(self._data) - len(mark))
+            return False
+        self.parts.append(bytes(self._data[:at]))
+        del self._data[: at + len(mark)]
+        self._searched = 0
+        self._marks.pop(0)
+        return True
 
 
 class _Outbox:
@@ -230,3 +241,9 @@ class _Outbox:
 def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield head
     yield from rest
+
+
+def _greeting(nonce: str, *, streams: int) -> bytes:
+    """The far end's half of the protocol, always of one length."""
+    text = shell_file("dagster_slurm.transport.scripts", "channel.sh")
+    return f"{text}\ndagster_slurm_serve {nonce} {streams}\n".encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster_slurm.transport.channel import ShellChannel
+from dagster_slurm.transport.channel import ShellChannel, shell_command
 from dagster_slurm.transport.shell_transport import ShellTransport
 
 
@@ -17,4 +17,4 @@ class LocalTransport(ShellTransport):
         super().__init__("this machine", channels=channels)
 
     def _open_channel(self) -> ShellChannel:
-        return ShellChannel(("sh",))
+        return ShellChannel(("sh", "-c", shell_command()))

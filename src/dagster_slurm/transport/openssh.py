@@ -25,7 +25,7 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.transport.budget import ChannelBudget, Token
-from dagster_slurm.transport.channel import ShellChannel
+from dagster_slurm.transport.channel import ShellChannel, shell_command
 from dagster_slurm.transport.shell_transport import ShellTransport
 
 HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
@@ -181,7 +181,7 @@ class OpenSSHTransport(ShellTransport):
             *self.connection.arguments(),
             "--",
             self.connection.host,
-            "exec sh",
+            shell_command(),
         )
         return ShellChannel(
             argv, fault=self._fault, connect_timeout_seconds=_CONNECT_TIMEOUT_SECONDS, on_close=token.release

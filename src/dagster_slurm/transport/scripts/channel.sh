@@ -1,8 +1,9 @@
 # shellcheck shell=sh
-# Serves requests on stdin until it ends. A request is a line "NONCE SCRIPT_BYTES STDIN_BYTES", the script, and
-# the script's stdin. The answer is the script's output, then on stdout "NEWLINE NONCE STATUS NEWLINE" and on
-# stderr "NEWLINE NONCE NEWLINE". Sent as a whole before anything else: dash reads ahead on its stdin, `read`
-# and `head -c` do not.
+# dagster_slurm_serve NONCE STREAMS: serves requests on stdin until it ends. A request is a line "NONCE
+# SCRIPT_BYTES STDIN_BYTES", the script, and the script's stdin. The answer is the script's stdout and "NEWLINE NONCE
+# SPACE STATUS NEWLINE", and its stderr and "NEWLINE NONCE end NEWLINE": on two streams or, behind each other, on the
+# one that a TTY has. What is read here, is read by `read` and `head -c`: they take no byte too many from a pipe, as a
+# shell that reads its script does.
 dagster_slurm_serve() {
     # Options that a site or an outer job put into the environment must not decide about our commands
     # (sbatch(1), INPUT ENVIRONMENT VARIABLES). SLURM_CONF says which cluster it is.
@@ -20,23 +21,42 @@ dagster_slurm_serve() {
     LANGUAGE=C
     export LANGUAGE
     printf '\n%s ready\n' "$1"
-    printf '\n%s ready\n' "$1" >&2
+    [ "$2" = 1 ] || printf '\n%s ready\n' "$1" >&2
     while IFS=' ' read -r nonce script_bytes stdin_bytes; do
         script=$(head -c "$script_bytes")
-        if [ "$stdin_bytes" = 0 ]; then
-            (eval "$script") </dev/null
+        if [ "$2" = 1 ]; then
+            dagster_slurm_answer_on_one_stream
         else
-            head -c "$stdin_bytes" | {
-                (eval "$script")
-                status=$?
-                # What the script left unread belongs to this request, not to the next.
-                cat >/dev/null
-                exit "$status"
-            }
+            dagster_slurm_answer
+            printf '\n%s %s\n' "$nonce" "$?"
+            printf '\n%s end\n' "$nonce" >&2
         fi
-        status=$?
-        printf '\n%s %s\n' "$nonce" "$status"
-        printf '\n%s\n' "$nonce" >&2
     done
     exit 0
+}
+dagster_slurm_answer_on_one_stream() {
+    {
+        # The x keeps the line breaks at the end, which $() would drop.
+        errors=$(
+            dagster_slurm_answer 2>&1 1>&3 3>&-
+            status=$?
+            printf x
+            exit "$status"
+        )
+        status=$?
+    } 3>&1
+    printf '\n%s %s\n%s\n%s end\n' "$nonce" "$status" "${errors%x}" "$nonce"
+}
+dagster_slurm_answer() {
+    if [ "$stdin_bytes" = 0 ]; then
+        (eval "$script") </dev/null
+    else
+        head -c "$stdin_bytes" | {
+            (eval "$script")
+            status=$?
+            # What the script left unread belongs to this request, not to the next.
+            cat >/dev/null
+            exit "$status"
+        }
+    fi
 }
