@@ -47,6 +47,6 @@ if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info[:2] > (3, 1
 fi
 
 say 'Installing the project, its development tools and what the example needs into .venv ...'
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
     --editable '.[dev]' --requirement examples/lookouts/requirements.txt
 : >.venv/bin/.installed
