@@ -59,10 +59,10 @@ finish() {
 }
 trap finish EXIT
 
-# Slurm signals every process of a job that it cancels or times out; this script only has to live on for its
-# last line. What is sent to the batch script alone (--signal=B:...) is passed to the payload.
-trap : TERM INT HUP
-for signal in $forwarded_signals; do
+# Slurm cancels, requeues and times out with SIGTERM. Under proctrack/cgroup only the batch script itself gets it,
+# as with --signal=B:..., and SIGKILL follows after KillWait: so it is passed on, and this script lives on for its
+# last line. Under other plugins every process gets it, and the payload twice.
+for signal in TERM INT HUP $forwarded_signals; do
     # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
     trap "kill -$signal -- -\$payload 2>/dev/null" "$signal"
 done
