@@ -25,7 +25,7 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.transport import OpenSSHTransport, SSHConnection, openssh
+from dagster_slurm.transport import OpenSSHTransport, SSHConnection, control_master
 
 pytestmark = pytest.mark.cluster
 
@@ -180,7 +180,7 @@ class TestHealing:
         assert opened().run("echo on").text == "on\n"
 
     def test_a_master_that_hangs_is_replaced(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(openssh, "_CONTROL_TIMEOUT_SECONDS", 1.0)
+        monkeypatch.setattr(control_master, "_CONTROL_TIMEOUT_SECONDS", 1.0)
         first = opened()
         first.run(":")
         pid = master_pid(first)

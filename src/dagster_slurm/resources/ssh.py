@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any, Literal
 
 from dagster import ConfigurableResource
 from pydantic import Field
 
-from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.transport import SSHConnection
 
@@ -31,12 +31,34 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     extra_opts: list[str] = Field(
         default=[], description='Further arguments for `ssh`, such as `["-o", "Compression=yes"]`.'
     )
+    password: str | None = Field(
+        default=None,
+        repr=False,
+        description="Answers a prompt for a password, once for each login, and no other prompt. Better an `EnvVar`.",
+    )
+    askpass_command: str | None = Field(
+        default=None,
+        description="Answers what else is asked for, such as a one-time code: it is given the prompt as its last "
+        "argument, and the first line it prints is the answer.",
+    )
+    batch_mode: bool = Field(default=True, description="Never ask on the terminal.")
+    force_tty: bool = Field(
+        default=False, description="Have a TTY at the far end; a login with a password has one anyway."
+    )
+    post_login_command: str | None = Field(
+        default=None,
+        description="Wraps what is run at the far end, which stands in the place of `{cmd}`: `sudo -u me sh -c {cmd}`.",
+    )
+    jump_host: SSHConnectionResource | None = Field(
+        default=None, description="The host to go through, with its own login and host-key policy; it may have one too."
+    )
 
     @classmethod
     def from_env(cls, prefix: str = "SLURM_EDGE_NODE_") -> SSHConnectionResource:
         """Read the connection from environment variables.
 
-        `HOST` is required; `PORT USER KEY_PATH HOST_KEY_CHECKING KNOWN_HOSTS_FILE OPTS_EXTRA` are read if set.
+        `HOST` is required; `PORT USER KEY_PATH KEY PASSWORD ASKPASS_COMMAND FORCE_TTY POST_LOGIN_COMMAND OPTS_EXTRA
+        HOST_KEY_CHECKING KNOWN_HOSTS_FILE BATCH_MODE` are read if set, and the same for a jump host under `JUMP_`.
 
         Args:
             prefix: What the names begin with, with or without its trailing underscore.
@@ -45,25 +67,27 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             ConfigurationError: The host is missing, or a value cannot be read.
         """
         prefix = prefix if prefix.endswith("_") else f"{prefix}_"
+        jump = f"{prefix}JUMP_"
         fields: dict[str, Any] = {
-            "host": variables.required(f"{prefix}HOST", "the login node's name or address"),
+            "host": variables.required(f"{prefix}HOST", "the host's name or address"),
             "port": variables.number(f"{prefix}PORT", int),
             "user": variables.text(f"{prefix}USER"),
             "key_path": variables.text(f"{prefix}KEY_PATH") or variables.text(f"{prefix}KEY"),
+            "password": variables.text(f"{prefix}PASSWORD"),
+            "askpass_command": variables.text(f"{prefix}ASKPASS_COMMAND"),
+            "force_tty": variables.flag(f"{prefix}FORCE_TTY"),
+            "post_login_command": variables.text(f"{prefix}POST_LOGIN_COMMAND"),
             "host_key_checking": variables.text(f"{prefix}HOST_KEY_CHECKING"),
             "known_hosts_file": variables.text(f"{prefix}KNOWN_HOSTS_FILE"),
+            "batch_mode": variables.flag(f"{prefix}BATCH_MODE"),
             "extra_opts": shlex.split(variables.text(f"{prefix}OPTS_EXTRA") or ""),
+            "jump_host": cls.from_env(jump) if variables.text(f"{jump}HOST") else None,
         }
-        _refuse_unsupported(prefix)
         return cls(**{name: value for name, value in fields.items() if value is not None})
 
     def connection(self) -> SSHConnection:
         """The connection as the transport takes it."""
-        control = {
-            "control_dir": variables.text("DAGSTER_SLURM_SSH_CONTROL_DIR"),
-            "control_persist": variables.text("DAGSTER_SLURM_SSH_CONTROL_PERSIST"),
-        }
-        return SSHConnection(
+        connection = SSHConnection(
             host=self.host,
             port=self.port,
             user=self.user,
@@ -71,14 +95,17 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             host_key_checking=self.host_key_checking,
             known_hosts_file=self.known_hosts_file,
             extra_opts=tuple(self.extra_opts),
-            **{name: value for name, value in control.items() if value is not None},
+            password=self.password,
+            askpass_command=self.askpass_command,
+            batch_mode=self.batch_mode,
+            force_tty=self.force_tty,
+            post_login_command=self.post_login_command,
+            jump=self.jump_host.connection() if self.jump_host else None,
         )
-
-
-def _refuse_unsupported(prefix: str) -> None:
-    for name in ("PASSWORD", "JUMP_HOST", "POST_LOGIN_COMMAND"):
-        if variables.text(f"{prefix}{name}") is not None:
-            raise ConfigurationError(
-                f"{prefix}{name} is set, and this release logs in with a key only",
-                hint=f"Unset it and set {prefix}KEY_PATH; a jump host can be set in ~/.ssh/config (ProxyJump).",
-            )
+        directory = variables.text("DAGSTER_SLURM_SSH_CONTROL_DIR")
+        persist = variables.text("DAGSTER_SLURM_SSH_CONTROL_PERSIST")
+        return replace(
+            connection,
+            control_dir=directory or connection.control_dir,
+            control_persist=persist or connection.control_persist,
+        )

@@ -54,7 +54,7 @@ class ChannelBudget:
         if token is not None:
             return token
         deadline = time.monotonic() + timeout_seconds
-        with self._as_waiting():
+        with self.waiting():
             while time.monotonic() < deadline:
                 token = self._try()
                 if token is not None:
@@ -79,7 +79,8 @@ class ChannelBudget:
         return None
 
     @contextmanager
-    def _as_waiting(self) -> Iterator[None]:
+    def waiting(self) -> Iterator[None]:
+        """Be seen to wait: who holds a channel that is idle closes it."""
         descriptor = _open(self._waiting)
         try:
             # Shared: any number may wait. Whoever looks whether somebody does holds it for an instant only.

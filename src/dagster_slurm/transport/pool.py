@@ -14,23 +14,28 @@ class ChannelPool:
 
     Args:
         open_channel: Opens one more.
-        size: How many may be open at once. A borrower waits when all are lent.
+        size: How many may be open at once, asked anew each time. A borrower waits when all are lent.
         keep: Whether a channel that comes back may stay open.
     """
 
     def __init__(
-        self, open_channel: Callable[[], ShellChannel], *, size: int, keep: Callable[[], bool] = lambda: True
+        self,
+        open_channel: Callable[[], ShellChannel],
+        *,
+        size: Callable[[], int],
+        keep: Callable[[], bool] = lambda: True,
     ) -> None:
         self._open_channel = open_channel
         self._keep = keep
-        self._free = threading.Semaphore(size)
+        self._size = size
+        self._lent = 0
         self._idle: list[ShellChannel] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     @contextmanager
     def lend(self) -> Iterator[ShellChannel]:
         """A channel to talk through; it goes back unless it broke."""
-        with self._free:
+        with self._place():
             channel = self._take() or self._open_channel()
             try:
                 yield channel
@@ -39,13 +44,25 @@ class ChannelPool:
 
     def close(self) -> None:
         """Close what is idle."""
-        with self._lock:
+        with self._changed:
             idle, self._idle = self._idle, []
         for channel in idle:
             channel.close()
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._lent < self._size())
+            self._lent += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._lent -= 1
+                self._changed.notify()
+
     def _take(self) -> ShellChannel | None:
-        with self._lock:
+        with self._changed:
             while self._idle:
                 channel = self._idle.pop()
                 if channel.usable:
@@ -54,8 +71,12 @@ class ChannelPool:
         return None
 
     def _give_back(self, channel: ShellChannel) -> None:
-        if not channel.usable or not self._keep():
+        if not channel.usable:
             channel.close()
             return
-        with self._lock:
+        if not self._keep():
+            channel.close()
+            self.close()
+            return
+        with self._changed:
             self._idle.append(channel)

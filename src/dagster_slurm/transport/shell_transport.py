@@ -52,7 +52,11 @@ class ShellTransport(Transport):
 
     def __init__(self, host: str, *, channels: int) -> None:
         super().__init__(host)
-        self._pool = ChannelPool(self._open_channel, size=channels, keep=self._may_keep_channel)
+        self._channels = channels
+        self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=self._may_keep_channel)
+
+    def _max_channels(self) -> int:
+        return self._channels
 
     @abstractmethod
     def _open_channel(self) -> ShellChannel: ...

@@ -38,7 +38,7 @@ def opener() -> Iterator[Opener]:
 
 
 def test_a_channel_is_used_again(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=2)
+    pool = ChannelPool(opener, size=lambda: 2)
     seen = []
     for _ in range(3):
         with pool.lend() as channel:
@@ -48,7 +48,7 @@ def test_a_channel_is_used_again(opener: Opener) -> None:
 
 
 def test_no_two_borrowers_share_and_no_more_than_size_are_open(opener: Opener) -> None:
-    pool, lock = ChannelPool(opener, size=3), threading.Lock()
+    pool, lock = ChannelPool(opener, size=lambda: 3), threading.Lock()
     lent: set[int] = set()
     most = 0
 
@@ -70,7 +70,7 @@ def test_no_two_borrowers_share_and_no_more_than_size_are_open(opener: Opener) -
 
 
 def test_a_borrower_waits_when_all_are_lent(opener: Opener) -> None:
-    pool, got = ChannelPool(opener, size=1), threading.Event()
+    pool, got = ChannelPool(opener, size=lambda: 1), threading.Event()
 
     def borrow() -> None:
         with pool.lend():
@@ -85,7 +85,7 @@ def test_a_borrower_waits_when_all_are_lent(opener: Opener) -> None:
 
 
 def test_a_broken_channel_is_not_lent_again(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=1)
+    pool = ChannelPool(opener, size=lambda: 1)
     with pool.lend() as first:
         first.close()
     with pool.lend() as second:
@@ -94,7 +94,7 @@ def test_a_broken_channel_is_not_lent_again(opener: Opener) -> None:
 
 
 def test_a_channel_that_died_while_idle_is_not_lent(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=1)
+    pool = ChannelPool(opener, size=lambda: 1)
     with pool.lend() as first, pytest.raises(ConnectionFailedError):
         first.request('kill -KILL "$$"', timeout_seconds=WAIT_SECONDS)
     with pool.lend() as second:
@@ -103,7 +103,7 @@ def test_a_channel_that_died_while_idle_is_not_lent(opener: Opener) -> None:
 
 
 def test_a_failure_to_open_does_not_use_up_the_pool(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=1)
+    pool = ChannelPool(opener, size=lambda: 1)
     opener.refuse = True
     for _ in range(3):
         with pytest.raises(ConnectionFailedError), pool.lend():
@@ -114,7 +114,7 @@ def test_a_failure_to_open_does_not_use_up_the_pool(opener: Opener) -> None:
 
 
 def test_an_exception_of_the_borrower_gives_the_channel_back(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=1)
+    pool = ChannelPool(opener, size=lambda: 1)
     with pytest.raises(KeyError), pool.lend():
         raise KeyError
     with pool.lend() as channel:
@@ -122,14 +122,14 @@ def test_an_exception_of_the_borrower_gives_the_channel_back(opener: Opener) -> 
 
 
 def test_one_that_may_not_be_kept_is_closed(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=1, keep=lambda: False)
+    pool = ChannelPool(opener, size=lambda: 1, keep=lambda: False)
     with pool.lend() as channel:
         assert channel.usable
     assert not channel.usable
 
 
 def test_close_closes_what_is_idle_and_the_pool_goes_on(opener: Opener) -> None:
-    pool = ChannelPool(opener, size=2)
+    pool = ChannelPool(opener, size=lambda: 2)
     with pool.lend() as lent:
         with pool.lend() as idle:
             pass

@@ -1,0 +1,130 @@
+"""The shared connection: one `ssh` of its own that every process of this user finds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster_slurm.errors import ConfigurationError, ConnectionFailedError, TransportError
+from dagster_slurm.transport.login import Login
+from dagster_slurm.transport.ssh_connection import SSHConnection
+from dagster_slurm.transport.ssh_faults import is_about_multiplexing
+
+CONNECT_TIMEOUT_SECONDS = 20.0
+_CONTROL_TIMEOUT_SECONDS = 10.0
+_NO_MASTER_STATUS = 255
+
+
+def no_ssh_program() -> ConfigurationError:
+    """The error where there is no OpenSSH client."""
+    return ConfigurationError("The program `ssh` is not installed", hint="Install OpenSSH's client.")
+
+
+class SharingImpossibleError(TransportError):
+    """No shared connection can be made here; one of one's own may work."""
+
+
+class ControlMaster:
+    """The shared connection to one host.
+
+    Args:
+        connection: How to reach it.
+    """
+
+    def __init__(self, connection: SSHConnection) -> None:
+        self._connection = connection
+        self.path = connection.control_path()
+
+    def is_alive(self) -> bool:
+        """Whether it is there; asks the master process, not the host."""
+        return self.path.exists() and self._control("check") == 0
+
+    def ensure(self) -> None:
+        """Start it unless it is there; of processes that come at once, one starts it.
+
+        Raises:
+            SharingImpossibleError: The socket cannot be made.
+            TransportError: The login failed.
+        """
+        with self._locked():
+            if self._control("check") != 0:
+                self.path.unlink(missing_ok=True)
+                self._start()
+
+    def end(self) -> None:
+        """End it, for every process that uses it."""
+        if self.path.exists():
+            self._control("exit")
+
+    def channel_options(self) -> list[str]:
+        """The options of an `ssh` that opens a channel of it, and never logs in by itself."""
+        # With the socket gone, ssh would quietly log in anew. ProxyCommand=false makes it fail instead.
+        return ["-S", str(self.path), "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+
+    def _start(self) -> None:
+        options = ["-T", "-M", "-N", "-f", "-S", str(self.path)]
+        options += ["-o", f"ControlPersist={self._connection.control_persist}"]
+        # A file, not a pipe: the master keeps its stderr open, and a pipe would never end.
+        with tempfile.TemporaryFile() as said, Login(self._connection) as login:
+            returncode = self._run(login, login.argv(options), said.fileno())
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace").strip()
+        if returncode == 0 and self.path.exists():
+            return
+        if returncode == 0 or is_about_multiplexing(text):
+            raise SharingImpossibleError(f"No shared connection: {text}", host=self._connection.label)
+        raise login.fault(text, returncode)
+
+    def _run(self, login: Login, argv: list[str], stderr: int) -> int:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=login.environment(),
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise no_ssh_program() from None
+        login.watch(process)
+        try:
+            return process.wait(CONNECT_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise ConnectionFailedError(
+                f"No connection within {CONNECT_TIMEOUT_SECONDS:.0f} s", host=self._connection.label
+            ) from None
+
+    def _control(self, verb: str) -> int:
+        argv = ["ssh", "-S", str(self.path), "-O", verb, "--", self._connection.host]
+        try:
+            return subprocess.run(argv, capture_output=True, timeout=_CONTROL_TIMEOUT_SECONDS, check=False).returncode
+        except subprocess.TimeoutExpired:
+            # A master that hangs serves nobody.
+            return _NO_MASTER_STATUS
+        except FileNotFoundError:
+            raise no_ssh_program() from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock beside the socket."""
+        directory = self.path.parent
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = self.path.with_suffix(".lock").open("a")
+        except OSError as error:
+            raise SharingImpossibleError(f"No shared connection: {error}", host=self._connection.label) from error
+        with lock:
+            if directory.stat().st_uid != os.getuid():
+                raise ConfigurationError(
+                    f"The directory for connections, {directory}, belongs to somebody else",
+                    hint="Set DAGSTER_SLURM_SSH_CONTROL_DIR to a directory of your own.",
+                )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,150 @@
+"""How to reach a login node, and what `ssh` is called with for it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.transport.shell import quote
+
+HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
+# sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
+_MAX_SOCKET_PATH_BYTES = 107 - 17
+_STRICT_HOST_KEY_CHECKING: dict[HostKeyChecking, str | None] = {
+    "strict": "yes",
+    "accept-new": "accept-new",
+    "off": "no",
+    "inherit": None,
+}
+
+
+@dataclass(frozen=True)
+class SSHConnection:
+    """How to reach a login node. What is not set is left to `~/.ssh/config`.
+
+    Args:
+        host: Name, address, or a `Host` of `~/.ssh/config`.
+        port: TCP port; None leaves it to the configuration.
+        user: User name there; None leaves it to the configuration.
+        key_path: Private key to offer, and then no other.
+        host_key_checking: `strict` refuses unknown and changed host keys, `accept-new` only changed ones,
+            `off` none, `inherit` does as `~/.ssh/config` says.
+        known_hosts_file: File of known host keys, in place of OpenSSH's own.
+        extra_opts: Further arguments for `ssh`, such as `["-o", "Compression=yes"]`.
+        control_dir: Where the shared connection's socket lies.
+        control_persist: How long the shared connection stays after its last use, as ssh_config(5) has it.
+        password: Answers a prompt for a password, once for each login, and no other prompt.
+        askpass_command: Answers what else is asked for, such as a one-time code: it is given the prompt as its last
+            argument, and the first line it prints is the answer.
+        batch_mode: Never ask on the terminal.
+        force_tty: Have a TTY at the far end; a login with a password has one anyway.
+        post_login_command: Wraps what is run at the far end, which stands in the place of `{cmd}`.
+        jump: The host to go through.
+    """
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    key_path: str | None = None
+    host_key_checking: HostKeyChecking = "strict"
+    known_hosts_file: str | None = None
+    extra_opts: tuple[str, ...] = ()
+    control_dir: str = "~/.ssh/dagster-slurm"
+    control_persist: str = "10m"
+    password: str | None = field(default=None, repr=False)
+    askpass_command: str | None = None
+    batch_mode: bool = True
+    force_tty: bool = False
+    post_login_command: str | None = None
+    jump: SSHConnection | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("host", self.host), ("user", self.user)):
+            if value is not None and (not value or value.startswith("-") or any(map(str.isspace, value))):
+                raise ConfigurationError(
+                    f"The SSH {name} {value!r} is not a name",
+                    hint="Give a host name, an address or a Host of ~/.ssh/config, without user or port.",
+                )
+
+    @property
+    def label(self) -> str:
+        """The other end, for logs and errors."""
+        host = f"{self.user}@{self.host}" if self.user else self.host
+        return f"{host}:{self.port}" if self.port not in (None, 22) else host
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether somebody or something can answer what the server asks for."""
+        return self.password is not None or self.askpass_command is not None or not self.batch_mode
+
+    @property
+    def has_tty(self) -> bool:
+        """Whether the far end is a TTY."""
+        return self.force_tty or self.password is not None
+
+    def hops(self) -> Iterator[SSHConnection]:
+        """This host, then the hosts on the way to it, nearest to it first."""
+        yield self
+        if self.jump is not None:
+            yield from self.jump.hops()
+
+    def remote_command(self, command: str) -> str:
+        """What is run at the far end so that `command` runs there."""
+        if self.post_login_command is None:
+            return command
+        if "{cmd}" in self.post_login_command:
+            return self.post_login_command.replace("{cmd}", quote(command))
+        return f"{self.post_login_command} && {command}"
+
+    def arguments(self) -> list[str]:
+        """What every `ssh` of this connection is called with, options first, without the host.
+
+        Source: ssh(1), ssh_config(5). Of an option given twice the first counts, and the command line comes before
+        the configuration files.
+        """
+        options = {
+            "BatchMode": "no" if self.may_be_asked else "yes",
+            # Accounts lock: a wrong password is tried once.
+            "NumberOfPasswordPrompts": "1",
+            "ConnectTimeout": "15",
+            # A dead link is found within 30 s.
+            "ServerAliveInterval": "10",
+            "ServerAliveCountMax": "2",
+            "StrictHostKeyChecking": _STRICT_HOST_KEY_CHECKING[self.host_key_checking],
+            "UserKnownHostsFile": self._known_hosts(),
+            "IdentitiesOnly": "yes" if self.key_path else None,
+            "ForwardAgent": "no",
+            "ForwardX11": "no",
+        }
+        arguments = [*self.extra_opts]
+        for name, value in options.items():
+            arguments += ["-o", f"{name}={value}"] if value is not None else []
+        arguments += ["-i", str(Path(self.key_path).expanduser())] if self.key_path else []
+        arguments += ["-p", str(self.port)] if self.port is not None else []
+        arguments += ["-l", self.user] if self.user else []
+        return arguments
+
+    def _known_hosts(self) -> str | None:
+        if self.host_key_checking == "off":
+            return "/dev/null"
+        if self.known_hosts_file is None:
+            return None
+        return f'"{Path(self.known_hosts_file).expanduser()}"'
+
+    def control_path(self) -> Path:
+        """Where the socket of the shared connection lies; one for each way to reach a host.
+
+        A path too long for the system is replaced by one below `/tmp`, for this user alone. The password is no part of
+        the name, which is a digest of what `repr` shows.
+        """
+        name = hashlib.sha256(repr((os.getuid(), self)).encode()).hexdigest()[:16]
+        path = Path(self.control_dir).expanduser() / name
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+            return path
+        return Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}" / name
