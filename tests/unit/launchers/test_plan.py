@@ -1,0 +1,151 @@
+"""Plans, and the bash made of them: golden text, and hostile values read back by a real bash."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.launchers import LaunchPlan, Payload, direct_plan, launch_function
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.request import merge
+
+GOLDEN = """\
+launch() {
+    mkdir -p -- '/runs/it'"'"'s/work' && cd -- '/runs/it'"'"'s/work' || exit 74
+    . /env/activate.sh
+    . '/runs/it'"'"'s/env.sh' || exit 74
+    exec /env/bin/python main.py
+}"""
+
+GOLDEN_HEAD = """\
+#!/bin/bash
+#SBATCH --nodes=1
+#SBATCH --open-mode=append
+#SBATCH --output="/b a/runs/r/k/log/slurm.log"
+#SBATCH --signal=B:TERM@60
+
+run_directory='/b a/runs/r/k'
+claim='/b a/runs/r/k/claim/3'
+forwarded_signals='USR1 USR2 TERM'
+launch() { :; }
+# shellcheck shell=bash
+"""
+
+values = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)
+names = st.from_regex(r"V_[A-Za-z0-9_]{0,8}", fullmatch=True)
+
+
+def run_launch(function: str) -> subprocess.CompletedProcess[bytes]:
+    """As the batch script does it: in the background."""
+    return subprocess.run(["bash", "-c", f"{function}\nlaunch & wait $!"], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("payload", "command"),
+    [
+        (Payload("main.py", "python", Path("x")), ("py", "main.py")),
+        (Payload("run.sh", "bash", Path("x")), ("bash", "run.sh")),
+        (Payload("tool", None, Path("x")), ("./tool",)),
+        (Payload("-x.py", "python", Path("x")), ("py", "./-x.py")),
+        (Payload("/opt/main.py", "python", None), ("py", "/opt/main.py")),
+        (Payload("/opt/tool", None, None), ("/opt/tool",)),
+    ],
+)
+def test_direct_plan(payload: Payload, command: tuple[str, ...]) -> None:
+    assert direct_plan(payload, Activation(("setup",), "py", "")) == LaunchPlan(("setup",), command)
+
+
+def test_activations() -> None:
+    assert CLUSTER_PYTHON.setup == ()
+    packed = activate_deployed("/env a", "packed")
+    assert packed.setup == (". '/env a/activate.sh'",)
+    assert packed.python == "/env a/env/bin/python"
+    prefix = activate_deployed("/env a", "prefix")
+    assert prefix.python == "/env a/bin/python"
+    script = "\n".join((*prefix.setup, 'printf "%s|%s" "$VIRTUAL_ENV" "${PATH%%:*}"'))
+    assert subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout == b"/env a|/env a/bin"
+
+
+def test_golden_function() -> None:
+    plan = LaunchPlan((". /env/activate.sh",), ("/env/bin/python", "main.py"))
+    assert launch_function(plan, work_directory="/runs/it's/work", env_file="/runs/it's/env.sh") == GOLDEN
+
+
+@given(
+    st.dictionaries(names, values, max_size=5),
+    st.lists(values, max_size=3),
+    st.sampled_from(["a b", "it's", "$(x)", "é;"]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hostile_values_and_paths_arrive_in_the_payload(
+    tmp_path: Path, variables: dict[str, str], args: list[str], directory: str
+) -> None:
+    work = tmp_path / directory
+    work.mkdir(exist_ok=True)
+    (work / "env.sh").write_text(env_file(variables))
+    show = 'printf "%s\\0" "$PWD" "$@"; env -0 | grep -z ^V_'
+    plan = LaunchPlan(("V_=overridden", "export V_"), ("bash", "-c", show, "bash", *args))
+    done = run_launch(launch_function(plan, work_directory=str(work), env_file=str(work / "env.sh")))
+    assert done.stderr == b""
+    words = done.stdout.decode().split("\0")[:-1]
+    assert words[: len(args) + 1] == [str(work), *args]
+    seen = dict(word.split("=", 1) for word in words[len(args) + 1 :])
+    assert seen == {"V_": "overridden", **variables}
+
+
+@pytest.mark.parametrize("missing", ["work", "env"])
+def test_a_directory_or_file_that_cannot_be_had_runs_nothing(tmp_path: Path, missing: str) -> None:
+    env = tmp_path / "env.sh"
+    env.touch()
+    file_in_the_way = env / "work"
+    paths = {"work": str(tmp_path), "env": str(env), missing: str(file_in_the_way)}
+    plan = LaunchPlan((), ("echo", "ran"))
+    done = run_launch(launch_function(plan, work_directory=paths["work"], env_file=paths["env"]))
+    assert (done.returncode, done.stdout) == (74, b"")
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A B", "A-B", "A=B", "A\n", "é", "$A", "A;x"])
+def test_names_that_no_shell_exports_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="not the name of an environment variable"):
+        env_file({name: "x"})
+
+
+def test_a_value_with_nul_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="NUL"):
+        env_file({"A": "a\0b"})
+
+
+def test_a_working_directory_without_uploaded_files_is_made(tmp_path: Path) -> None:
+    (tmp_path / "env.sh").touch()
+    plan = LaunchPlan((), ("pwd",))
+    work = str(tmp_path / "new work")
+    done = run_launch(launch_function(plan, work_directory=work, env_file=str(tmp_path / "env.sh")))
+    assert done.stdout.decode() == f"{work}\n"
+
+
+def test_golden_env_file() -> None:
+    assert env_file({"B": "it's", "A": ""}) == "export B='it'\"'\"'s'\nexport A=''\n"
+    assert env_file({}) == ""
+
+
+def test_golden_head_of_the_batch_script() -> None:
+    request = merge({"nodes": 1, "signal_before_timeout": "B:TERM@60"})
+    script = batch_script(request, directory=RunDirectory("/b a", "r", "k"), generation=3, launch="launch() { :; }")
+    assert script.startswith(GOLDEN_HEAD)
+    assert subprocess.run(["bash", "-n"], input=script.encode(), check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("signal", "forwarded"), [(None, "USR1 USR2"), ("B:USR1@60", "USR1 USR2"), ("HUP@9", "USR1 USR2 HUP")]
+)
+def test_forwarded_signals(signal: str | None, forwarded: str) -> None:
+    request = merge({"signal_before_timeout": signal})
+    script = batch_script(request, directory=RunDirectory("/b", "r", "k"), generation=0, launch="")
+    assert f"forwarded_signals='{forwarded}'" in script.splitlines()

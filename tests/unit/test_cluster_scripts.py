@@ -1,0 +1,262 @@
+"""The shell files of the cluster, run by the shell of this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagster_slurm.cluster import FilePosition, SlurmCluster
+from dagster_slurm.errors import (
+    ConfigurationError,
+    EnvironmentNotFoundError,
+    RemoteStorageError,
+    SubmissionRejectedError,
+    TransportError,
+)
+from dagster_slurm.run_directory import STREAMS, RunDirectory
+from dagster_slurm.transport import LocalTransport, TreeEntry
+
+SBATCH = """#!/bin/sh
+[ "$1" = --version ] && { echo 'slurm 22.05.8'; exit; }
+echo "$*" >>"$(dirname "$0")/calls"
+sleep 0.2
+[ -e "$(dirname "$0")/refuse" ] && { echo 'sbatch: error: invalid partition specified: x' >&2; exit 1; }
+umask >"$(dirname "$0")/umask"
+echo 4711
+"""
+
+
+@pytest.fixture(scope="module")
+def transport() -> Iterator[LocalTransport]:
+    transport = LocalTransport()
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def cluster(transport: LocalTransport, tmp_path: Path) -> SlurmCluster:
+    (tmp_path / "base it's" / "runs").mkdir(parents=True)
+    return SlurmCluster(transport, remote_base=str(tmp_path / "base it's"))
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that stand in for Slurm's, for what has to fail on demand."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (directory / name).write_text(SBATCH)
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return directory
+
+
+@pytest.fixture
+def own(programs: Path, tmp_path: Path) -> Iterator[SlurmCluster]:
+    """A cluster whose shells find those programs."""
+    transport = LocalTransport(channels=4)
+    yield SlurmCluster(transport, remote_base=str(tmp_path / "base"))
+    transport.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def created(cluster: SlurmCluster, name: str = "key") -> RunDirectory:
+    directory = RunDirectory(cluster.base(), "run", name)
+    work = [TreeEntry("payload.py", b"print()", 0o700), TreeEntry("sub/data", b"d")]
+    directory.create(cluster.transport, script="#!/bin/bash\n", env="export A=1\n", context=b"{}", work=work)
+    return directory
+
+
+class TestReadNew:
+    """poll.sh: what is new in many files, in one round trip."""
+
+    @given(
+        files=st.lists(st.none() | st.binary(max_size=300), min_size=1, max_size=6),
+        offsets=st.lists(st.integers(0, 310), min_size=6, max_size=6),
+        max_bytes=st.integers(1, 400),
+    )
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_files_at_any_offsets(
+        self, cluster: SlurmCluster, files: list[bytes | None], offsets: list[int], max_bytes: int
+    ) -> None:
+        root = Path(cluster.base()) / "runs"
+        expected = {}
+        for number, content in enumerate(files):
+            path = root / f"f{number}"
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+                expected[path.name] = content[offsets[number] : offsets[number] + max_bytes]
+        positions = [FilePosition(f"f{number}", offsets[number]) for number in range(len(files))]
+        seen = cluster.read_new(positions, max_bytes=max_bytes)
+        assert seen == {name: data for name, data in expected.items() if data}
+
+    def test_many_jobs_in_one_question(self, cluster: SlurmCluster) -> None:
+        directories = [created(cluster, f"key{number}") for number in range(50)]
+        for number, directory in enumerate(directories):
+            Path(directory.path, "log", "stdout.0").write_bytes(b"%d" % number)
+        positions = [FilePosition(each.log_name(f"{name}.0"), 0) for each in directories for name in STREAMS]
+        seen = cluster.read_new(positions, max_bytes=100)
+        assert seen == {each.log_name("stdout.0"): b"%d" % number for number, each in enumerate(directories)}
+
+    @pytest.mark.parametrize("name", ["total", "run/total"])
+    def test_a_file_with_the_name_of_the_total(self, cluster: SlurmCluster, name: str) -> None:
+        path = Path(cluster.base(), "runs", name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        assert cluster.read_new([FilePosition("a", 0), FilePosition(name, 0)], max_bytes=9) == {name: b"x"}
+
+    def test_a_missing_root_is_an_error(self, transport: LocalTransport, tmp_path: Path) -> None:
+        with pytest.raises(TransportError, match="Cannot read the runs"):
+            SlurmCluster(transport, remote_base=str(tmp_path)).read_new([FilePosition("a", 0)], max_bytes=9)
+
+
+class TestRunDirectory:
+    """Created as a whole, removed or trimmed as a whole."""
+
+    def test_created(self, cluster: SlurmCluster) -> None:
+        directory = created(cluster)
+        root = Path(directory.path)
+        files = {str(path.relative_to(root)): path.stat().st_mode & 0o777 for path in root.rglob("*") if path.is_file()}
+        logs = {f"log/{name}": 0o600 for name in ("status", "stdout.0", "stderr.0", "messages.0")}
+        assert files == {
+            "protocol": 0o600,
+            "job.sh": 0o700,
+            "env.sh": 0o600,
+            "pipes/context.json": 0o600,
+            "work/payload.py": 0o700,
+            "work/sub/data": 0o600,
+            **logs,
+        }
+        assert root.stat().st_mode & 0o777 == 0o700
+        assert Path(directory.script).read_text() == "#!/bin/bash\n"
+        assert Path(directory.context).read_text() == "{}"
+
+    def test_removed_with_the_run_s_directory_when_it_was_the_last(self, cluster: SlurmCluster) -> None:
+        first, second = created(cluster, "a"), created(cluster, "b")
+        first.remove(cluster.transport)
+        assert wait_until(lambda: not Path(first.path).exists())
+        assert Path(second.path).exists()
+        second.remove(cluster.transport)
+        assert wait_until(lambda: not Path(second.path).parent.exists())
+        second.remove(cluster.transport)
+        assert Path(cluster.base(), "runs").exists()
+
+    def test_trimmed_to_script_status_and_the_end_of_stderr(self, cluster: SlurmCluster) -> None:
+        directory = created(cluster)
+        logs = Path(directory.path, "log")
+        for name in ("stderr.0", "stderr.1"):
+            (logs / name).write_text("".join(f"{name} {n}\n" for n in range(1500)))
+        (logs / "stdout.0").write_text("x")
+        (logs / "slurm.log").write_text("killed")
+        directory.trim(cluster.transport)
+        left = sorted(
+            str(path.relative_to(directory.path)) for path in Path(directory.path).rglob("*") if path.is_file()
+        )
+        assert left == ["job.sh", "log/slurm.log", "log/status", "log/stderr.0", "log/stderr.1", "protocol"]
+        lines = (logs / "stderr.1").read_text().splitlines()
+        assert (len(lines), lines[0], lines[-1]) == (1000, "stderr.1 500", "stderr.1 1499")
+        directory.trim(cluster.transport)
+
+    def test_trimming_what_is_gone_harms_nothing(self, cluster: SlurmCluster) -> None:
+        RunDirectory(cluster.base(), "no", "such").trim(cluster.transport)
+        assert cluster.transport.run("echo on").text == "on\n"
+
+
+class TestEnvironmentLayout:
+    """environment.sh: which layout lies at a path."""
+
+    def test_layouts(self, cluster: SlurmCluster, tmp_path: Path) -> None:
+        for name in ("packed's/env/bin", "prefix/bin"):
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "python").write_text("")
+            (tmp_path / name / "python").chmod(0o755)
+        (tmp_path / "packed's" / "activate.sh").write_text("")
+        assert cluster.environment_layout(str(tmp_path / "packed's")) == "packed"
+        assert cluster.environment_layout(str(tmp_path / "prefix")) == "prefix"
+
+    def test_neither(self, cluster: SlurmCluster, tmp_path: Path) -> None:
+        for path, problem in ((tmp_path, "is not an environment"), (tmp_path / "missing", "does not exist")):
+            with pytest.raises(EnvironmentNotFoundError, match=problem) as caught:
+                cluster.environment_layout(str(path))
+            assert str(path) in str(caught.value)
+            assert caught.value.hint
+
+
+class TestBase:
+    """Where runs lie."""
+
+    def test_home_is_expanded_on_the_cluster(self, own: SlurmCluster) -> None:
+        home = own.facts().home
+        bases = [SlurmCluster(own.transport, remote_base=base).base() for base in ("~", "~/", "~/x/", "/x/y/")]
+        assert bases == [home, home, f"{home}/x", "/x/y"]
+
+    @pytest.mark.parametrize("base", ["", "relative/x", "~other/x", "./x"])
+    def test_what_is_not_absolute_is_refused(self, transport: LocalTransport, base: str) -> None:
+        with pytest.raises(ConfigurationError, match="not an absolute path"):
+            SlurmCluster(transport, remote_base=base).base()
+
+    def test_missing_commands_are_named(self, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for name in ("env", "sed", "head", "cat", "sh"):
+            (tools / name).symlink_to(f"/usr/bin/{name}" if Path(f"/usr/bin/{name}").exists() else f"/bin/{name}")
+        monkeypatch.setenv("PATH", str(tools))
+        transport = LocalTransport()
+        with pytest.raises(ConfigurationError, match="is not on the PATH") as caught:
+            SlurmCluster(transport).facts()
+        transport.close()
+        assert caught.value.hint
+
+
+class TestSubmit:
+    """submit.sh: sbatch is run once for a claim, whoever asks."""
+
+    def calls(self, programs: Path) -> int:
+        path = programs / "calls"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def test_once_for_all_who_ask_at_the_same_moment(self, own: SlurmCluster, programs: Path) -> None:
+        directory = created(own)
+        with ThreadPoolExecutor(6) as threads:
+            ids = list(threads.map(lambda _: own.submit(directory, job_name="name"), range(6)))
+        assert ids == ["4711"] * 6
+        assert self.calls(programs) == 1
+        assert (programs / "calls").read_text() == f"--parsable --job-name=name {directory.script}\n"
+
+    def test_with_the_login_s_umask(self, own: SlurmCluster, programs: Path) -> None:
+        own.submit(created(own), job_name="name")
+        assert int((programs / "umask").read_text(), 8) == int(own.transport.run('echo "$login_umask"').text, 8)
+
+    def test_a_refusal_is_kept(self, own: SlurmCluster, programs: Path) -> None:
+        (programs / "refuse").touch()
+        directory = created(own)
+        for _ in range(2):
+            with pytest.raises(SubmissionRejectedError, match="invalid partition"):
+                own.submit(directory, job_name="name")
+        assert self.calls(programs) == 1
+        (programs / "refuse").unlink()
+        assert own.submit(directory, job_name="name", generation=1) == "4711"
+
+    def test_a_claim_that_cannot_be_written(self, own: SlurmCluster, programs: Path) -> None:
+        directory = created(own)
+        Path(directory.path, "claim").write_text("in the way")
+        with pytest.raises((RemoteStorageError, TransportError)) as caught:
+            own.submit(directory, job_name="name")
+        assert directory.claim(0) in str(caught.value)
+        assert self.calls(programs) == 0
