@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
+
+# What a shell starts in the background ignores SIGINT. Dagster then sets SIGTERM to the same, and every process that
+# a test starts would inherit that and not end when it is told to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -101,11 +102,12 @@ def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path)
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         answer = _ask(f"http://127.0.0.1:{port}/graphql", QUERY)
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # with the servers it started; it keeps nothing that could be lost
         server.wait(30)
     runs = answer["runsOrError"]["results"]
     assert [run["status"] for run in runs] == ["SUCCESS"] * 4  # here and there, twice
