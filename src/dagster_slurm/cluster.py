@@ -29,6 +29,7 @@ from dagster_slurm.transport.shell_transport import storage_fault
 _SUBMIT_PATIENCE_SECONDS = 60
 _NO_OUTCOME_STATUS = 75
 _STORAGE_STATUS = 74
+_REVOKED = "revoked"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,19 @@ class FilePosition:
 
     name: str
     offset: int
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What became of a try to submit: its job, or that there will be none.
+
+    Args:
+        job_id: The job that is, or was, in the queue; None if the try was revoked.
+        revoked_now: Whether it was revoked just now, and not earlier.
+    """
+
+    job_id: str | None
+    revoked_now: bool
 
 
 class SlurmCluster:
@@ -77,6 +91,11 @@ class SlurmCluster:
             if self._facts is None:
                 self._facts = self._ask_facts()
             return self._facts
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether this process has had an answer from it."""
+        return self._facts is not None
 
     def base(self) -> str:
         """`remote_base` as an absolute path."""
@@ -141,7 +160,7 @@ class SlurmCluster:
             SubmissionRejectedError: sbatch refused; no job exists.
             SubmissionUnknownError: sbatch's answer was lost for good; nothing may be submitted because of that.
         """
-        argv = commands.sbatch(directory.script, job_name)
+        argv = commands.sbatch(directory.script, _name_of(job_name, generation), str(generation))
         args = (directory.claim(generation), str(_SUBMIT_PATIENCE_SECONDS), *argv)
         answer = self._run_file("submit.sh", args, timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS)
         if answer.returncode == _STORAGE_STATUS:
@@ -155,6 +174,27 @@ class SlurmCluster:
         status, _, printed = answer.text.partition("\n")
         self._refuse("sbatch", CompletedCommand(printed.encode(), answer.stderr, int(status)))
         return output.parse_job_id(printed)
+
+    def settle(self, directory: RunDirectory, *, job_name: str, generation: int) -> Settlement:
+        """Find out what became of a try to submit whose outcome is not known, or make sure that nothing will.
+
+        Asked in this order: who owns the gate; which job of that name Slurm knows. If both say "none", the gate is
+        taken here: a job of that try that turns up later ends there without running anything.
+
+        Raises:
+            SlurmUnavailableError: The controller does not answer, so that nothing can be settled now.
+        """
+        claim = directory.claim(generation)
+        owner = self._run_file("gate.sh", ("owner", claim)).text.strip()
+        if not owner:
+            named = self.transport.command(commands.squeue_by_name(_name_of(job_name, generation)))
+            self._refuse("squeue", named)
+            entries = output.parse_squeue(named.text)
+            if entries:
+                return Settlement(entries[0].job_id, revoked_now=False)
+            owner, *now = self._run_file("gate.sh", ("revoke", claim)).text.split()
+            return Settlement(None if owner == _REVOKED else owner, revoked_now=bool(now))
+        return Settlement(None if owner == _REVOKED else owner, revoked_now=False)
 
     def queue(self, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:
         """What the controller knows of these jobs. A job that is missing has left the queue: nothing more.
@@ -219,6 +259,11 @@ class SlurmCluster:
         return storage_fault(said, what=what, host=self.host) or TransportError(
             f"Cannot write {what}: {said}", host=self.host
         )
+
+
+def _name_of(job_name: str, generation: int) -> str:
+    """The job's name: each try to submit has one of its own, by which it can be looked up."""
+    return f"{job_name}.{generation}" if generation else job_name
 
 
 def _version(text: str) -> tuple[int, int] | None:

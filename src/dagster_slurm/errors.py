@@ -10,6 +10,7 @@
     ├── TransportError                 bytes could not be moved; says nothing about any job
     │   ├── ConnectionFailedError          no connection, or it broke (transient)
     │   ├── TransportTimeoutError          no answer in time; the command may or may not have run (transient)
+    │   ├── HostNotFoundError              no host of that name
     │   ├── AuthenticationError            the login was refused
     │   ├── HostKeyError                   the host's key is unknown or has changed
     │   ├── SSHConfigurationError          OpenSSH refuses its options or its configuration
@@ -112,6 +113,10 @@ class TransportTimeoutError(TransportError):
     """No answer in time. The command may or may not have run."""
 
     transient = True
+
+
+class HostNotFoundError(TransportError):
+    """There is no host of that name, or no name service that knows it."""
 
 
 class AuthenticationError(TransportError):

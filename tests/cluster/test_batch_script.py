@@ -86,7 +86,7 @@ class Site:
             LaunchPlan((), ("bash", "./payload.sh")), work_directory=directory.work, env_file=directory.env_file
         )
         request = merge(REQUEST, settings)
-        script = batch_script(request, directory=directory, generation=0, launch=function)
+        script = batch_script(request, directory=directory, launch=function)
         work = [TreeEntry("payload.sh", payload.encode())]
         directory.create(self.transport, script=script, env=env_file(env or {}), context=b"{}", work=work)
         return Launch(self, key, directory)

@@ -121,9 +121,8 @@ class TestReadNew:
         path.write_bytes(b"x")
         assert cluster.read_new([FilePosition("a", 0), FilePosition(name, 0)], max_bytes=9) == {name: b"x"}
 
-    def test_a_missing_root_is_an_error(self, transport: LocalTransport, tmp_path: Path) -> None:
-        with pytest.raises(TransportError, match="Cannot read the runs"):
-            SlurmCluster(transport, remote_base=str(tmp_path)).read_new([FilePosition("a", 0)], max_bytes=9)
+    def test_a_missing_root_holds_nothing_new(self, transport: LocalTransport, tmp_path: Path) -> None:
+        assert SlurmCluster(transport, remote_base=str(tmp_path)).read_new([FilePosition("a", 0)], max_bytes=9) == {}
 
 
 class TestRunDirectory:
@@ -237,7 +236,7 @@ class TestSubmit:
             ids = list(threads.map(lambda _: own.submit(directory, job_name="name"), range(6)))
         assert ids == ["4711"] * 6
         assert self.calls(programs) == 1
-        assert (programs / "calls").read_text() == f"--parsable --job-name=name {directory.script}\n"
+        assert (programs / "calls").read_text() == f"--parsable --job-name=name {directory.script} 0\n"
 
     def test_with_the_login_s_umask(self, own: SlurmCluster, programs: Path) -> None:
         own.submit(created(own), job_name="name")

@@ -1,7 +1,8 @@
 # shellcheck shell=sh
 # poll.sh BASE MAX_BYTES OFFSET NAME [OFFSET NAME ...]: what is new in each file, all in one go.
 # Output for each file that grew: "NAME OFFSET LENGTH NEWLINE" and that many bytes. Names hold no white space.
-cd -- "$1" || exit 74
+# Without the directory nothing is new; what became of the jobs, Slurm tells.
+cd -- "$1" 2>/dev/null || exit 0
 max_bytes=$2
 shift 2
 # One process opens every file, and opening is what makes NFS look again; `stat` alone would show what it knew

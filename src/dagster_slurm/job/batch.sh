@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2317  # assigned in front of this file; reached through the trap
 # The batch script of every job, behind its #SBATCH lines. In front of this file stand, generated and quoted:
-#   run_directory=...  claim=...  forwarded_signals='USR1 ...'
+#   run_directory=...  forwarded_signals='USR1 ...'
 #   launch() { ...; exec the payload; }
+# Its argument says which try to submit it is.
+claim=$run_directory/claim/${1:-0}
 log=$run_directory/log
 restart=${SLURM_RESTART_COUNT:-0}
 say() { printf 'dagster-slurm: %s\n' "$*" >&2; }

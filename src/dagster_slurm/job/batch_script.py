@@ -15,19 +15,17 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DEFAULT_SIGNALS = ("USR1", "USR2")
 
 
-def batch_script(request: JobRequest, *, directory: RunDirectory, generation: int, launch: str) -> str:
+def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str) -> str:
     """Everything `sbatch` is given.
 
     Args:
         request: What to ask Slurm for.
         directory: Where the launch lies.
-        generation: Which try to submit it is.
         launch: The bash function `launch`, which becomes the payload.
     """
     body = "\n".join(
         (
             f"run_directory={quote(directory.path)}",
-            f"claim={quote(directory.claim(generation))}",
             f"forwarded_signals={quote(' '.join(_signals(request)))}",
             launch,
             shell_file("dagster_slurm.job", "batch.sh"),

@@ -18,6 +18,12 @@ class ClusterConnection:
     cluster: SlurmCluster
     watcher: JobWatcher
 
+    def streaming(self, path: str) -> str:
+        """How the logs at a path come here, for the run's log."""
+        if self.cluster.transport.is_shared:
+            return f"Streaming {path} over the shared connection (ControlMaster)"
+        return f"Streaming {path} via polling fallback (ControlMaster unavailable)"
+
 
 _transports: dict[SSHConnection | None, Transport] = {}
 _connections: dict[Hashable, ClusterConnection] = {}

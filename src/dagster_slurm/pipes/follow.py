@@ -41,6 +41,7 @@ class JobFollower:
         Raises:
             DagsterSlurmError: The watcher could not go on; nothing follows about the job.
         """
+        self._step.log.debug(self._connection.streaming(f"{self._handle.directory.path}/log"))
         subscription = self._connection.watcher.watch(self._handle)
         give_up_at = None if max_queue_seconds is None else time.monotonic() + max_queue_seconds
         try:

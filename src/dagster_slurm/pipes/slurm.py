@@ -15,6 +15,8 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.persistence import Persistence
+from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import Payload, direct_plan, launch_function, work_files
 from dagster_slurm.launchers.payload import ExtraFiles
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
@@ -119,17 +121,21 @@ class SlurmPipesClient(PipesClient):
         """
         step = op_context(context)
         files = work_files(payload, extra_files)
-        activation = self._check(request)
+        persist = Persistence(tell=lambda text, level: step.log.log(level, text), reached=self._was_reached)
+        activation = persist(lambda: self._check(request))
         key = launch_key(step, name)
         directory = key.run_directory(self._cluster.base())
         launch = launch_function(plan(payload, activation), work_directory=directory.work, env_file=directory.env_file)
-        script = batch_script(request, directory=directory, generation=0, launch=launch)
+        script = batch_script(request, directory=directory, launch=launch)
         with payload_session(step, extras, context_path=directory.context, messages_path=directory.messages) as session:
             variables = env_file(session.variables(extra_env))
-            directory.create(
-                self._cluster.transport, script=script, env=variables, context=session.context_data, work=files
+            persist(
+                lambda: directory.create(
+                    self._cluster.transport, script=script, env=variables, context=session.context_data, work=files
+                )
             )
-            handle = JobHandle(key, directory, self._cluster.submit(directory, job_name=key.job_name))
+            submission = persist(lambda: submit_once(self._cluster, directory, job_name=key.job_name))
+            handle = JobHandle(key, directory, submission.job_id, submission.generation)
             step.log.info(
                 f"Submitted Slurm job {handle.job_id} ({key.job_name}) on {self._cluster.host} "
                 f"in {activation.description}; its directory is {directory.path}"
@@ -139,6 +145,9 @@ class SlurmPipesClient(PipesClient):
         outcome = SlurmOutcome(handle.job_id, ended, request, self._connection)
         self._conclude(step, handle, ended, session, outcome_metadata(outcome))
         return PipesClientCompletedInvocation(session.pipes, metadata=dict(metadata(outcome)))
+
+    def _was_reached(self) -> bool:
+        return self._cluster.was_reached
 
     def _check(self, request: JobRequest) -> Activation:
         """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""

@@ -51,6 +51,11 @@ class Transport(ABC):
     def __init__(self, host: str) -> None:
         self.host = host
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether its connection is one that all processes of this user share. On this machine, none is needed."""
+        return True
+
     @abstractmethod
     def run(
         self,

@@ -6,6 +6,7 @@ from dagster_slurm.errors import (
     AuthenticationError,
     ConnectionFailedError,
     HostKeyError,
+    HostNotFoundError,
     SSHConfigurationError,
     TransportError,
 )
@@ -38,6 +39,10 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
             f"The login was refused: {last}",
             hint="Check the user name and the key or password; where a code is asked for, run `dagster-slurm login`.",
             host=host,
+        )
+    if "Could not resolve hostname" in said and "Temporary failure" not in said:
+        return HostNotFoundError(
+            f"The host is not known: {last}", hint="Check the host's name, or the network.", host=host
         )
     if "Bad configuration option" in said or "Bad owner or permissions" in said:
         return SSHConfigurationError(f"OpenSSH's configuration is not usable: {last}", host=host)

@@ -32,7 +32,6 @@ GOLDEN_HEAD = """\
 #SBATCH --signal=B:TERM@60
 
 run_directory='/b a/runs/r/k'
-claim='/b a/runs/r/k/claim/3'
 forwarded_signals='USR1 USR2 TERM'
 launch() { :; }
 # shellcheck shell=bash
@@ -137,7 +136,7 @@ def test_golden_env_file() -> None:
 
 def test_golden_head_of_the_batch_script() -> None:
     request = merge({"nodes": 1, "signal_before_timeout": "B:TERM@60"})
-    script = batch_script(request, directory=RunDirectory("/b a", "r", "k"), generation=3, launch="launch() { :; }")
+    script = batch_script(request, directory=RunDirectory("/b a", "r", "k"), launch="launch() { :; }")
     assert script.startswith(GOLDEN_HEAD)
     assert subprocess.run(["bash", "-n"], input=script.encode(), check=False).returncode == 0
 
@@ -147,5 +146,5 @@ def test_golden_head_of_the_batch_script() -> None:
 )
 def test_forwarded_signals(signal: str | None, forwarded: str) -> None:
     request = merge({"signal_before_timeout": signal})
-    script = batch_script(request, directory=RunDirectory("/b", "r", "k"), generation=0, launch="")
+    script = batch_script(request, directory=RunDirectory("/b", "r", "k"), launch="")
     assert f"forwarded_signals='{forwarded}'" in script.splitlines()

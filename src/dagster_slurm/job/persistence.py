@@ -1,0 +1,80 @@
+"""Repeats what may be repeated while a cluster cannot be reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from dagster_slurm.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    DagsterSlurmError,
+    HostNotFoundError,
+    TransferCorruptedError,
+    TransportTimeoutError,
+)
+from dagster_slurm.job.pace import Pace
+
+T = TypeVar("T")
+
+_FIRST_CONTACT_SECONDS = 300.0
+_MAX_CORRUPTED = 3
+
+
+class Persistence:
+    """Makes calls that may be made again, as often as it takes.
+
+    A cluster that this process has reached before is waited for without limit, and so is a login that has expired. One
+    that was never reached is given up after five minutes: its address may be wrong.
+
+    Args:
+        tell: Told a text and its level when the cluster goes away and when it is back.
+        reached: Whether this process has reached the cluster before.
+        now: The clock, in seconds.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        tell: Callable[[str, str], None],
+        reached: Callable[[], bool],
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tell = tell
+        self._reached = reached
+        self._now = now
+        self._sleep = sleep
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """Make the call until it gives an answer.
+
+        Raises:
+            DagsterSlurmError: One that waiting does not mend.
+        """
+        begun, failures, corrupted = self._now(), 0, 0
+        pace = Pace(1.0, 30.0, 1.6, jitter=0.2)
+        while True:
+            try:
+                result = call()
+            except DagsterSlurmError as error:
+                corrupted += isinstance(error, TransferCorruptedError)
+                if corrupted >= _MAX_CORRUPTED or not self._worth_waiting(error, self._now() - begun):
+                    raise
+                if not failures:
+                    self._tell(f"The cluster does not answer; waiting. {error}", "warning")
+                failures += 1
+                pace.asked(self._now())
+                self._sleep(max(0.0, pace.due - self._now()))
+            else:
+                if failures:
+                    self._tell(f"The cluster answers again, after {self._now() - begun:.0f} s", "info")
+                return result
+
+    def _worth_waiting(self, error: DagsterSlurmError, waited_seconds: float) -> bool:
+        if self._reached():
+            return error.transient or isinstance(error, (AuthenticationError, HostNotFoundError))
+        out_of_reach = isinstance(error, (ConnectionFailedError, TransportTimeoutError))
+        return error.transient and not (out_of_reach and waited_seconds > _FIRST_CONTACT_SECONDS)

@@ -1,0 +1,147 @@
+"""One job for one piece of work, when the controller or sbatch's answer is lost. On Slurm."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments import CLUSTER_PYTHON
+from dagster_slurm.errors import SlurmUnavailableError
+from dagster_slurm.job.batch_script import batch_script
+from dagster_slurm.job.handle import LaunchKey
+from dagster_slurm.job.submission import submit_once
+from dagster_slurm.launchers import Payload, direct_plan, launch_function
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.slurm.request import merge
+from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
+
+pytestmark = pytest.mark.cluster
+
+MARK = "echo run by $SLURM_JOB_ID >> ../marks\n"
+
+
+@pytest.fixture
+def cluster(sandbox: Sandbox) -> Iterator[SlurmCluster]:
+    env = sandbox.env()
+    transport = OpenSSHTransport(
+        SSHConnection(
+            env["SLURM_EDGE_NODE_HOST"],
+            int(env["SLURM_EDGE_NODE_PORT"]),
+            env["SLURM_EDGE_NODE_USER"],
+            env["SLURM_EDGE_NODE_KEY_PATH"],
+            known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
+        )
+    )
+    yield SlurmCluster(transport, remote_base="~/test-submission")
+    transport.close()
+
+
+class Launch:
+    """A launch that is ready to be submitted; its payload leaves a mark each time it is run."""
+
+    def __init__(self, cluster: SlurmCluster, **options: object) -> None:
+        self.cluster = cluster
+        self.key = LaunchKey(uuid.uuid4().hex, "marked")
+        self.directory: RunDirectory = self.key.run_directory(cluster.base())
+        request = merge({"mem": "50M", "time_limit": "00:02:00"}, options)
+        plan = direct_plan(Payload("mark.sh", "bash", None), CLUSTER_PYTHON)
+        launch = launch_function(plan, work_directory=self.directory.work, env_file=self.directory.env_file)
+        script = batch_script(request, directory=self.directory, launch=launch)
+        work = [TreeEntry("mark.sh", MARK.encode())]
+        self.directory.create(cluster.transport, script=script, env="", context=b"{}", work=work)
+
+    def submit(self) -> tuple[str, int]:
+        submission = submit_once(self.cluster, self.directory, job_name=self.key.job_name)
+        return submission.job_id, submission.generation
+
+    def runs(self) -> list[str]:
+        """The ids of the jobs that ran the payload."""
+        marks = self.cluster.transport.read_from(f"{self.directory.path}/marks", 0, 10_000).decode()
+        return [line.split()[-1] for line in marks.splitlines()]
+
+    def wait_for_runs(self, *, seconds: float = 30.0) -> list[str]:
+        until(lambda: bool(self.runs()), seconds)
+        return self.runs()
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def all_ended(cluster: SlurmCluster, job_ids: list[str]) -> bool:
+    entries = cluster.queue(job_ids)
+    return all(job_id not in entries or entries[job_id].state.is_terminal for job_id in job_ids)
+
+
+def test_asked_again_gives_the_same_job(cluster: SlurmCluster) -> None:
+    launch = Launch(cluster)
+    first = launch.submit()
+    assert [launch.submit() for _ in range(3)] == [first] * 3
+    assert launch.wait_for_runs() == [first[0]]
+
+
+def test_controller_away(cluster: SlurmCluster, sandbox: Sandbox) -> None:
+    """Every try is answered with an error; the one that gets through runs the payload, once."""
+    launch = Launch(cluster)
+    with sandbox.broken("slurmctld"):
+        for _ in range(2):
+            with pytest.raises(SlurmUnavailableError):
+                launch.submit()
+    job_id, _ = launch.submit()
+    assert launch.wait_for_runs() == [job_id]
+
+
+def test_job_is_found_by_its_name_when_the_answer_was_lost(cluster: SlurmCluster, sandbox: Sandbox) -> None:
+    launch = Launch(cluster, hold=True)
+    job_id, _ = launch.submit()
+    claim = launch.directory.claim(0)
+    sandbox.run(["sh", "-c", f"rm {claim}/stdout; echo 1 > {claim}/status; echo 'Socket timed out' > {claim}/stderr"])
+    assert launch.submit() == (job_id, 0)
+    sandbox.run(["scontrol", "release", job_id])
+    assert launch.wait_for_runs() == [job_id]
+
+
+def test_job_is_found_by_its_gate_when_the_answer_was_lost(cluster: SlurmCluster, sandbox: Sandbox) -> None:
+    launch = Launch(cluster)
+    job_id, _ = launch.submit()
+    assert launch.wait_for_runs() == [job_id]
+    claim = launch.directory.claim(0)
+    sandbox.run(["sh", "-c", f"rm {claim}/stdout; echo 1 > {claim}/status; echo 'Socket timed out' > {claim}/stderr"])
+    assert launch.submit() == (job_id, 0)
+
+
+def test_late_duplicate_ends_at_the_gate(cluster: SlurmCluster, sandbox: Sandbox) -> None:
+    """sbatch died before anybody knew of its job, the try was revoked, and then the job turns up."""
+    launch = Launch(cluster)
+    claim = launch.directory.claim(0)
+    answer = "echo 1 > $1/status; : > $1/stdout; echo 'Socket timed out on send/recv operation' > $1/stderr"
+    sandbox.run(["sh", "-c", f"mkdir -p $1; {answer}", "sh", claim])
+    with pytest.raises(SlurmUnavailableError):
+        launch.submit()
+    late = sandbox.run(["sbatch", "--parsable", "--job-name=late", launch.directory.script, "0"]).stdout.strip()
+    job_id, generation = launch.submit()
+    assert generation == 1
+    until(lambda: all_ended(cluster, [late, job_id]))
+    assert launch.runs() == [job_id]
+
+
+def test_login_node_crashed_before_the_answer(
+    cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+) -> None:
+    """A claim that nobody will ever answer: it is revoked, and the next try runs the payload."""
+    monkeypatch.setattr("dagster_slurm.cluster._SUBMIT_PATIENCE_SECONDS", 1)
+    launch = Launch(cluster)
+    sandbox.run(["mkdir", "-p", launch.directory.claim(0)])
+    job_id, generation = launch.submit()
+    assert generation == 1
+    assert launch.wait_for_runs() == [job_id]
+    assert Path(launch.directory.claim(0), "gate").readlink() == Path("revoked")
