@@ -133,11 +133,13 @@ def own_sandbox(sandbox: Sandbox) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def names(sandbox: Sandbox) -> dict[str, str]:
     """What the pages call things, and what they are called here."""
-    reach = sandbox.env()
+    reach, strict = sandbox.env(), sandbox.env(strict=True)
     address = f'port={reach["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{reach["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"'
     return {
         "/shared/envs/analysis": sandbox.create_environment("documentation", ["dagster-pipes"]),
         'host="login.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", {address}',
+        'host="password.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", '
+        f'port={strict["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{strict["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"',
         'user="me"': f'user="{reach["SLURM_EDGE_NODE_USER"]}"',
         "~/.ssh/id_ed25519": reach["SLURM_EDGE_NODE_KEY_PATH"],
     }
@@ -148,7 +150,8 @@ def names(sandbox: Sandbox) -> dict[str, str]:
 def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict[str, str], tmp_path: Path) -> None:
     if name_of(page).startswith("examples/"):
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-    reader = Reader(tmp_path, {**sandbox.env(), "LOOKOUTS_FILES": str(tmp_path)}, names)
+    variables = {"LOOKOUTS_FILES": str(tmp_path), "CLUSTER_PASSWORD": sandbox.password()}
+    reader = Reader(tmp_path, {**sandbox.env(), **variables}, names)
     _follow(reader, sandbox, blocks_of(page))
 
 
