@@ -11,6 +11,11 @@ from dagster_slurm.errors import DagsterSlurmError
 
 # Name of a sub-command -> module and attribute, and the line `--help` shows without importing it.
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "doctor": (
+        "dagster_slurm.cli.doctor",
+        "doctor",
+        "Check a set-up step by step, and say what is wrong and what to do.",
+    ),
     "sandbox": (
         "dagster_slurm.cli.sandbox",
         "sandbox",

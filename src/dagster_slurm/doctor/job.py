@@ -1,0 +1,186 @@
+"""One small job on the normal path: does it run, and is what it writes seen here?"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from dagster_slurm.doctor.environment import activation_of, probe_program
+from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
+from dagster_slurm.doctor.world import World
+from dagster_slurm.environments import Activation
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.launchers import LaunchPlan, launch_function
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+
+STEP = "job"
+_PAUSE_SECONDS = 1.0
+# A file on NFS is seen when the attributes of its directory are asked for anew, 60 s at most (nfs(5), acdirmax).
+_VISIBLE_SECONDS = 65.0
+_NOTICEABLE_SKEW_SECONDS = 5.0
+_MAX_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What became of the job.
+
+    Args:
+        job_id: Slurm's id.
+        submitted: When it was submitted, by the login node's clock.
+        seen: When its end was seen, by the login node's clock.
+        start: The batch script's first line, if it was seen.
+        end: Its last line, if it was seen.
+        entry: The queue's last entry of it, if there was one.
+        record: Its accounting, if there is one.
+        output: What its payload printed, as it is seen from the login node.
+        is_alive: Whether it is still in the queue.
+    """
+
+    job_id: str
+    submitted: float
+    seen: float
+    start: StartMark | None
+    end: EndMark | None
+    entry: QueueEntry | None
+    record: AccountingRecord | None
+    output: str
+    is_alive: bool
+
+
+def check_job(world: World) -> Finding:
+    """Submit a small job, follow it to its end, and look at what it left."""
+    if not world.asked.job:
+        return skipped(STEP, "only with --job, which submits a small one")
+    name = f"doctor-{uuid.uuid4().hex[:12]}"
+    directory = RunDirectory(world.cluster.base(), "doctor", name)
+    activation = activation_of(world)
+    script = batch_script(world.settings.request, directory=directory, launch=_launch(directory, activation, name))
+    directory.create(world.cluster.transport, script=script, env=env_file({}), context=b"{}", work=[])
+    submitted = _time_there(world)
+    job_id = world.cluster.submit(directory, job_name=f"dagster-slurm-{name}")
+    try:
+        probe = _follow(world, directory, job_id, submitted)
+        if probe.end is None:
+            world.cluster.cancel([job_id])
+        return judge_job(probe, name)
+    finally:
+        directory.remove(world.cluster.transport)
+
+
+def _launch(directory: RunDirectory, activation: Activation, name: str) -> str:
+    shell = f'printf "%s\\n" {name}; exec "$1" -c "$2"'
+    command = ("sh", "-c", shell, "sh", activation.python, probe_program())
+    plan = LaunchPlan(activation.setup, command)
+    return launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
+
+
+def _time_there(world: World) -> float:
+    return float(world.gather("clock.sh")["time"][0])
+
+
+def _follow(world: World, directory: RunDirectory, job_id: str, submitted: float) -> Probe:
+    """Wait for its end, or until it took too long; then a little for its files to be seen."""
+    deadline = submitted + world.asked.job_patience_seconds
+    gone_at: float | None = None
+    entry: QueueEntry | None = None
+    while True:
+        marks = _marks(world, directory)
+        now = _time_there(world)
+        found = world.cluster.queue([job_id]).get(job_id)
+        entry = found or entry
+        if gone_at is None and (found is None or found.state.is_terminal):
+            gone_at = now
+        waited_for_files = gone_at is not None and now > gone_at + _VISIBLE_SECONDS
+        if any(isinstance(mark, EndMark) for mark in marks) or waited_for_files or (now > deadline and not gone_at):
+            break
+        world.sleep(_PAUSE_SECONDS)
+    return _probe(world, directory, job_id, submitted=submitted, seen=now, entry=entry, is_alive=gone_at is None)
+
+
+def _probe(
+    world: World,
+    directory: RunDirectory,
+    job_id: str,
+    *,
+    submitted: float,
+    seen: float,
+    entry: QueueEntry | None,
+    is_alive: bool,
+) -> Probe:
+    marks = _marks(world, directory)
+    output = world.cluster.transport.read_from(f"{directory.path}/log/stdout.0", 0, _MAX_BYTES)
+    records = world.cluster.accounting([job_id]) or {}
+    return Probe(
+        job_id=job_id,
+        submitted=submitted,
+        seen=seen,
+        start=next((mark for mark in marks if isinstance(mark, StartMark)), None),
+        end=next((mark for mark in marks if isinstance(mark, EndMark)), None),
+        entry=entry,
+        record=records.get(job_id),
+        output=output.decode("utf-8", "replace"),
+        is_alive=is_alive,
+    )
+
+
+def _marks(world: World, directory: RunDirectory) -> tuple[StartMark | EndMark, ...]:
+    status = world.cluster.transport.read_from(f"{directory.path}/log/status", 0, _MAX_BYTES)
+    return parse_marks(status.decode("utf-8", "replace"))[0]
+
+
+def judge_job(probe: Probe, nonce: str) -> Finding:
+    """Whether it ran, was seen, and found its Python."""
+    if probe.end is None or probe.start is None:
+        return _judge_unseen(probe)
+    node, waited = probe.start.node, max(0.0, probe.start.at_epoch_seconds - probe.submitted)
+    found = f"job {probe.job_id} on {node}, {waited:.1f} s in the queue, its output is seen on the login node"
+    if nonce not in probe.output:
+        return wrong(
+            STEP,
+            f"Job {probe.job_id} ran on {node}, and its output does not appear on the login node",
+            "Choose a remote_base (SLURM_REMOTE_BASE) that login and compute nodes share.",
+        )
+    if probe.end.exit_code:
+        return wrong(
+            STEP,
+            f"The environment's Python does not run on {node}: it ended with status {probe.end.exit_code}",
+            "Choose an environment that the compute nodes see, or give one with --env-path.",
+            found,
+        )
+    return _judge_clock(probe, probe.start, found)
+
+
+def _judge_unseen(probe: Probe) -> Finding:
+    known = probe.record or probe.entry
+    state = known.state.value if known else "state unknown"
+    if (probe.entry is not None and probe.record is None) or state in ("PENDING", "RUNNING"):
+        reason = f", reason {probe.entry.reason}" if probe.entry and probe.entry.reason else ""
+        return warning(
+            STEP,
+            f"Job {probe.job_id} did not end within {probe.seen - probe.submitted:.0f} s ({state}{reason}), and was "
+            "cancelled",
+            "Try again when the queue is short, or with --job-timeout.",
+        )
+    return wrong(
+        STEP,
+        f"Job {probe.job_id} ended ({state}), and nothing that it writes appears on the login node",
+        "Choose a remote_base (SLURM_REMOTE_BASE) that login and compute nodes share.",
+    )
+
+
+def _judge_clock(probe: Probe, start: StartMark, found: str) -> Finding:
+    """The job ran between its submission and the look at its end; a node's clock that says otherwise is off."""
+    at = start.at_epoch_seconds
+    skew = at - probe.seen if at > probe.seen else min(0.0, at - probe.submitted)
+    if abs(skew) < _NOTICEABLE_SKEW_SECONDS:
+        return fine(STEP, f"{found}, its clock agrees with the login node's")
+    ahead = "ahead of" if skew > 0 else "behind"
+    return warning(
+        STEP,
+        f"The clock of {start.node} is {abs(skew):.0f} s {ahead} the login node's",
+        "Tell the site: the times of jobs are misread.",
+        found,
+    )

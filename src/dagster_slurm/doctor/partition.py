@@ -1,0 +1,181 @@
+"""The partition, and whether Slurm would take the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
+from dagster_slurm.doctor.slurm_commands import Association, answered, associations
+from dagster_slurm.doctor.world import World
+from dagster_slurm.errors import DagsterSlurmError, SlurmCommandError
+from dagster_slurm.slurm.quantities import format_time_limit, parse_time_limit_seconds
+from dagster_slurm.slurm.request import JobRequest
+
+PARTITION, REQUEST = "partition", "request"
+_FIELD = re.compile(r"(\w+)=(\S*)")
+_NO_LIMIT = ("UNLIMITED", "NONE", "(null)", "")
+# sinfo(1), NODE STATE CODES: what follows a state is a flag.
+_SERVING = ("idle", "mixed", "allocated", "completing", "planned")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition, as `scontrol show partition` tells of it.
+
+    Args:
+        name: Its name.
+        is_default: Whether jobs go there that name none.
+        state: UP, DOWN, DRAIN or INACTIVE (scontrol(1)).
+        fields: Everything that is told, by its name.
+        nodes: Number of nodes by state.
+    """
+
+    name: str
+    is_default: bool
+    state: str
+    fields: Mapping[str, str]
+    nodes: Mapping[str, int]
+
+
+def parse_partitions(lines: Sequence[str], node_lines: Sequence[str]) -> dict[str, Partition]:
+    """Read `scontrol --oneliner show partition`, and sinfo's "PARTITION|NUMBER|STATE" lines."""
+    found = {}
+    for line in lines:
+        fields = dict(_FIELD.findall(line))
+        name = fields.get("PartitionName", "")
+        nodes = _nodes_of(name, node_lines)
+        found[name] = Partition(name, fields.get("Default") == "YES", fields.get("State", ""), fields, nodes)
+    return found
+
+
+def _nodes_of(partition: str, lines: Sequence[str]) -> dict[str, int]:
+    nodes: dict[str, int] = {}
+    for row in (line.split("|") for line in lines):
+        if len(row) == 3 and row[0] == partition and row[1].isdecimal():
+            nodes[row[2]] = nodes.get(row[2], 0) + int(row[1])
+    return nodes
+
+
+def partitions(world: World) -> dict[str, Partition]:
+    """The cluster's partitions.
+
+    Raises:
+        SlurmCommandError: scontrol failed.
+    """
+    facts = answered(world, "scontrol", world.run("partitions.sh"))
+    return parse_partitions(facts.get("partition", []), facts.get("nodes", []))
+
+
+def check_partition(world: World) -> Finding:
+    """Whether the partition is there and takes jobs."""
+    try:
+        known = partitions(world)
+    except SlurmCommandError as error:
+        if error.returncode != 127:
+            raise
+        return skipped(PARTITION, "scontrol is not on the PATH of the login node")
+    return judge_partition(world.settings.request, known)
+
+
+def judge_partition(request: JobRequest, known: Mapping[str, Partition]) -> Finding:
+    """Whether the request's partitions are there and up; of several, Slurm takes the first that fits."""
+    asked = (request.partition or "").split(",") if request.partition else []
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        return wrong(
+            PARTITION,
+            f"There is no partition {', '.join(map(repr, unknown))} on this cluster",
+            f"Correct SLURM_PARTITION; there are: {', '.join(known) or 'none'}.",
+        )
+    chosen = [known[name] for name in asked] or [each for each in known.values() if each.is_default]
+    if not chosen:
+        return wrong(
+            PARTITION,
+            "No partition is named, and the cluster has no default one",
+            f"Set SLURM_PARTITION to one of: {', '.join(known) or 'none'}.",
+        )
+    return _judge_state(chosen)
+
+
+def _judge_state(chosen: Sequence[Partition]) -> Finding:
+    found = "; ".join(map(describe, chosen))
+    closed = [each.name for each in chosen if each.state in ("DRAIN", "INACTIVE")]
+    if len(closed) == len(chosen):
+        problem = f"The partition {', '.join(closed)} takes no new jobs ({chosen[0].state})"
+        return wrong(PARTITION, problem, "Choose another one, or ask the site when it opens.", found)
+    if not any(each.state == "UP" for each in chosen):
+        problem = f"The partition {chosen[0].name} starts no jobs now ({chosen[0].state})"
+        return warning(PARTITION, problem, "Jobs wait until it is up again; ask the site.", found)
+    if not any(_serving(each) for each in chosen):
+        problem = f"No node of the partition {chosen[0].name} can run a job now"
+        return warning(PARTITION, problem, "Jobs wait until one is back; `sinfo -R` says why.", found)
+    return fine(PARTITION, found)
+
+
+def _serving(partition: Partition) -> bool:
+    return not partition.nodes or any(state.rstrip("*~#!%$@^-+").startswith(_SERVING) for state in partition.nodes)
+
+
+def describe(partition: Partition) -> str:
+    """A partition in a few words."""
+    fields = partition.fields
+    states = ", ".join(f"{number} {state}" for state, number in partition.nodes.items())
+    limits = {
+        "time limit": fields.get("MaxTime", ""),
+        "default": fields.get("DefaultTime", ""),
+        "at most nodes": fields.get("MaxNodes", ""),
+        "memory for each node by default": fields.get("DefMemPerNode", ""),
+        "memory for each CPU by default": fields.get("DefMemPerCPU", ""),
+    }
+    told = [f"{name} {value}" for name, value in limits.items() if value not in _NO_LIMIT]
+    name = f"{partition.name}{' (the default)' if partition.is_default else ''}"
+    return ", ".join([f"{name} {partition.state}", f"nodes: {states or fields.get('TotalNodes', '?')}", *told])
+
+
+def check_request(world: World) -> Finding:
+    """Whether Slurm would take a job as configured; nothing is queued."""
+    request = world.settings.request
+    world.cluster.check(request)
+    try:
+        known, charged = partitions(world), associations(world)
+    except DagsterSlurmError:
+        # Slurm took it; what it leaves unchecked cannot be looked at without these.
+        known, charged = {}, []
+    return judge_request(request, known.get(request.partition or ""), charged)
+
+
+def judge_request(request: JobRequest, partition: Partition | None, charged: Sequence[Association]) -> Finding:
+    """Of a request that Slurm takes: what would keep its job from starting all the same."""
+    found = describe_request(request)
+    limit = time_limit_of(partition)
+    if partition is not None and limit is not None and (request.time_limit_seconds or 0) > limit:
+        return wrong(
+            REQUEST,
+            f"The time limit is over the {format_time_limit(limit)} of the partition {partition.name}: the job would "
+            "wait for ever",
+            "Lower SLURM_TIME, or choose another partition.",
+            found,
+        )
+    accounts = list(dict.fromkeys(each.account for each in charged))
+    if request.account is not None and accounts and request.account not in accounts:
+        return warning(
+            REQUEST,
+            f"The account {request.account!r} is not one of yours, though Slurm does not check that here",
+            f"Set SLURM_ACCOUNT to one of: {', '.join(accounts)}.",
+            found,
+        )
+    return fine(REQUEST, f"sbatch would take it: {found}")
+
+
+def time_limit_of(partition: Partition | None) -> int | None:
+    """The partition's limit in seconds; None for none."""
+    text = partition.fields.get("MaxTime", "") if partition is not None else ""
+    return None if text in _NO_LIMIT else parse_time_limit_seconds(text)
+
+
+def describe_request(request: JobRequest) -> str:
+    """The options in alphabetical order."""
+    options = request.sbatch_options().items()
+    return " ".join(f"--{name}" if value is True else f"--{name}={value}" for name, value in options)

@@ -1,0 +1,1 @@
+"""Shell files that a login node runs for the doctor. They print "name value" lines."""

@@ -1,0 +1,107 @@
+"""The steps in their order, what each needs, and the run through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dagster_slurm.doctor.clock import check_clock
+from dagster_slurm.doctor.environment import check_environment
+from dagster_slurm.doctor.finding import Finding, from_error, skipped
+from dagster_slurm.doctor.job import check_job
+from dagster_slurm.doctor.login import check_connection, check_host_key, check_login
+from dagster_slurm.doctor.network import check_name, check_port
+from dagster_slurm.doctor.partition import check_partition, check_request
+from dagster_slurm.doctor.settings import judge_settings
+from dagster_slurm.doctor.shell import check_shell
+from dagster_slurm.doctor.slurm_commands import (
+    check_accounting,
+    check_associations,
+    check_commands,
+    check_controller,
+)
+from dagster_slurm.doctor.storage import check_space, check_writing
+from dagster_slurm.doctor.world import World
+from dagster_slurm.errors import DagsterSlurmError, RemoteStorageError, TransportError
+
+_LOGIN = "login"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step.
+
+    Args:
+        name: Its name.
+        needs: The steps without which it says nothing.
+        check: What it does.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    check: Callable[[World], Finding]
+
+
+def check_settings(world: World) -> Finding:
+    """Whether the settings can be read and name what is there."""
+    return judge_settings(world.settings)
+
+
+STEPS = (
+    Step("settings", (), check_settings),
+    Step("name", ("settings",), check_name),
+    Step("port", ("name",), check_port),
+    Step("host key", ("port",), check_host_key),
+    Step(_LOGIN, ("host key",), check_login),
+    Step("connection", (_LOGIN,), check_connection),
+    Step("shell", (_LOGIN,), check_shell),
+    Step("commands", (_LOGIN,), check_commands),
+    Step("controller", ("commands",), check_controller),
+    Step("accounting", ("commands",), check_accounting),
+    Step("associations", ("accounting",), check_associations),
+    Step("partition", ("controller",), check_partition),
+    Step("request", ("partition",), check_request),
+    Step("space", (_LOGIN,), check_space),
+    Step("writing", ("space",), check_writing),
+    Step("clock", (_LOGIN,), check_clock),
+    Step("environment", (_LOGIN,), check_environment),
+    Step("job", ("request", "writing"), check_job),
+)
+"""Every step, after those it needs."""
+
+
+def diagnose(world: World, steps: tuple[Step, ...] = STEPS) -> Iterator[Finding]:
+    """Go through the steps. What needs a step that failed is not checked, and says so.
+
+    Yields:
+        One finding for each step, as it is made.
+    """
+    failed: dict[str, str] = {}
+    for step in steps:
+        cause = next((failed[name] for name in (*step.needs, *_always(step)) if name in failed), None)
+        if cause is not None:
+            failed[step.name] = cause
+            yield skipped(step.name, f"{cause} has to work first")
+            continue
+        finding = _checked(world, step, failed)
+        if finding.status == "wrong":
+            failed[step.name] = step.name
+        yield finding
+
+
+def _always(step: Step) -> tuple[str, ...]:
+    """A connection that was lost on the way ends everything that needs one, wherever it was noticed."""
+    return () if step.name in ("settings", "name", "port", "host key") else (_LOST,)
+
+
+_LOST = "the connection"
+
+
+def _checked(world: World, step: Step, failed: dict[str, str]) -> Finding:
+    try:
+        return step.check(world)
+    except DagsterSlurmError as error:
+        if isinstance(error, TransportError) and not isinstance(error, RemoteStorageError):
+            # Asking again would log in again.
+            failed[_LOST] = _LOST
+        return from_error(step.name, error)
