@@ -13,6 +13,7 @@ from dagster_slurm.errors import (
     ConfigurationError,
     EnvironmentNotFoundError,
     SlurmCommandError,
+    SlurmError,
     SlurmOutputError,
     SubmissionUnknownError,
     TransportError,
@@ -49,16 +50,18 @@ class FilePosition:
 
 
 @dataclass(frozen=True)
-class Settlement:
-    """What became of a try to submit: its job, or that there will be none.
+class SubmitAnswer:
+    """What came of asking for a submission.
 
     Args:
-        job_id: The job that is, or was, in the queue; None if the try was revoked.
-        revoked_now: Whether it was revoked just now, and not earlier.
+        job_id: The job's id; empty with an error.
+        error: Why there is none, or why it is not known.
+        made_now: Whether the try is of this very call, and not of an earlier one.
     """
 
-    job_id: str | None
-    revoked_now: bool
+    job_id: str
+    error: SlurmError | None
+    made_now: bool
 
 
 class SlurmCluster:
@@ -158,28 +161,42 @@ class SlurmCluster:
 
         Raises:
             SubmissionRejectedError: sbatch refused; no job exists.
-            SubmissionUnknownError: sbatch's answer was lost for good; nothing may be submitted because of that.
+            SlurmUnavailableError: sbatch could not reach Slurm, or lost its answer; there may be a job.
+            SubmissionUnknownError: There is no answer of sbatch yet; there may be a job.
         """
+        answer = self.try_to_submit(directory, job_name=job_name, generation=generation)
+        if answer.error is not None:
+            raise answer.error
+        return answer.job_id
+
+    def try_to_submit(self, directory: RunDirectory, *, job_name: str, generation: int) -> SubmitAnswer:
+        """As `submit`, with sbatch's refusal as a value, and whether this very call has made the try."""
+        claim = directory.claim(generation)
         argv = commands.sbatch(directory.script, _name_of(job_name, generation), str(generation))
-        args = (directory.claim(generation), str(_SUBMIT_PATIENCE_SECONDS), *argv)
+        args = (claim, str(_SUBMIT_PATIENCE_SECONDS), *argv)
         answer = self._run_file("submit.sh", args, timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS)
         if answer.returncode == _STORAGE_STATUS:
-            raise self._storage_error(answer, directory.claim(generation))
+            raise self._storage_error(answer, claim)
+        first, _, printed = answer.text.partition("\n")
+        made_now = first.startswith("made")
         if answer.returncode == _NO_OUTCOME_STATUS:
-            raise SubmissionUnknownError(
-                f"It is not known whether job {job_name} was submitted",
-                hint=f"Look for it with `squeue --me --name={job_name}`; the claim is {directory.claim(generation)}.",
-                host=self.host,
-            )
-        status, _, printed = answer.text.partition("\n")
-        self._refuse("sbatch", CompletedCommand(printed.encode(), answer.stderr, int(status)))
-        return output.parse_job_id(printed)
+            hint = f"Look for it with `squeue --me --name={job_name}`; the claim is {claim}."
+            text = f"It is not known whether job {job_name} was submitted"
+            return SubmitAnswer("", SubmissionUnknownError(text, hint=hint, host=self.host), made_now)
+        status = int(first.split()[1])
+        if status:
+            said = rejections.classify_error("sbatch", status, answer.error_text, self.host)
+            return SubmitAnswer("", said, made_now)
+        return SubmitAnswer(output.parse_job_id(printed), None, made_now)
 
-    def settle(self, directory: RunDirectory, *, job_name: str, generation: int) -> Settlement:
+    def settle(self, directory: RunDirectory, *, job_name: str, generation: int) -> str | None:
         """Find out what became of a try to submit whose outcome is not known, or make sure that nothing will.
 
         Asked in this order: who owns the gate; which job of that name Slurm knows. If both say "none", the gate is
         taken here: a job of that try that turns up later ends there without running anything.
+
+        Returns:
+            The id of the job that is, or was, in the queue; None if the try is revoked.
 
         Raises:
             SlurmUnavailableError: The controller does not answer, so that nothing can be settled now.
@@ -191,10 +208,9 @@ class SlurmCluster:
             self._refuse("squeue", named)
             entries = output.parse_squeue(named.text)
             if entries:
-                return Settlement(entries[0].job_id, revoked_now=False)
-            owner, *now = self._run_file("gate.sh", ("revoke", claim)).text.split()
-            return Settlement(None if owner == _REVOKED else owner, revoked_now=bool(now))
-        return Settlement(None if owner == _REVOKED else owner, revoked_now=False)
+                return entries[0].job_id
+            owner = self._run_file("gate.sh", ("revoke", claim)).text.strip()
+        return None if owner == _REVOKED else owner
 
     def queue(self, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:
         """What the controller knows of these jobs. A job that is missing has left the queue: nothing more.

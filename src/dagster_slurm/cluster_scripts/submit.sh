@@ -1,11 +1,13 @@
 # shellcheck shell=sh
 # submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for.
 # Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
-# Output: "STATUS", and what sbatch printed; sbatch's stderr on stderr. Status 75: no outcome yet.
-claim=$1 patience=$2
+# Output: "made STATUS" or "found STATUS" by who made the claim, and what sbatch printed; sbatch's stderr on stderr.
+# Status 75: no outcome yet.
+claim=$1 patience=$2 who=found
 shift 2
 mkdir -p -- "${claim%/*}" || exit 74
 if mkdir -- "$claim" 2>/dev/null; then
+    who=made
     # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
     # shellcheck disable=SC2016,SC2154
     (
@@ -29,6 +31,7 @@ while [ ! -e "$claim/status" ] && [ "$patience" -gt 0 ]; do
     patience=$((patience - 1))
     sleep 1
 done
+printf '%s ' "$who"
 [ -e "$claim/status" ] || exit 75
 cat -- "$claim/status" "$claim/stdout"
 cat -- "$claim/stderr" >&2

@@ -29,13 +29,15 @@ def submit_once(cluster: SlurmCluster, directory: RunDirectory, *, job_name: str
     """
     generation = 0
     while True:
-        try:
-            return Submission(cluster.submit(directory, job_name=job_name, generation=generation), generation)
-        except (SlurmUnavailableError, SubmissionUnknownError) as error:
-            settled = cluster.settle(directory, job_name=job_name, generation=generation)
-            if settled.job_id is not None:
-                return Submission(settled.job_id, generation)
-            if settled.revoked_now and isinstance(error, SlurmUnavailableError):
-                # A try of this very call: the caller pauses before the next.
-                raise
-            generation += 1
+        answer = cluster.try_to_submit(directory, job_name=job_name, generation=generation)
+        if answer.error is None:
+            return Submission(answer.job_id, generation)
+        if not isinstance(answer.error, (SlurmUnavailableError, SubmissionUnknownError)):
+            raise answer.error
+        job_id = cluster.settle(directory, job_name=job_name, generation=generation)
+        if job_id is not None:
+            return Submission(job_id, generation)
+        if answer.made_now and isinstance(answer.error, SlurmUnavailableError):
+            # Slurm is away now: the caller pauses before there is another try.
+            raise answer.error
+        generation += 1
