@@ -16,6 +16,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "doctor",
         "Check a set-up step by step, and say what is wrong and what to do.",
     ),
+    "login": (
+        "dagster_slurm.cli.login",
+        "login",
+        "Log in once, on a terminal, for every process of this user.",
+    ),
     "sandbox": (
         "dagster_slurm.cli.sandbox",
         "sandbox",

@@ -8,8 +8,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from dagster_slurm.errors import ConfigurationError, ConnectionFailedError, TransportError
+from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.login import Login
 from dagster_slurm.transport.ssh_connection import SSHConnection
 from dagster_slurm.transport.ssh_faults import is_about_multiplexing
@@ -24,6 +25,12 @@ def no_ssh_program() -> ConfigurationError:
     return ConfigurationError("The program `ssh` is not installed", hint="Install OpenSSH's client.")
 
 
+def _asking_on_terminal(connection: SSHConnection) -> SSHConnection:
+    """The same hops, with nothing to answer for them but the terminal."""
+    jump = None if connection.jump is None else _asking_on_terminal(connection.jump)
+    return replace(connection, password=None, askpass_command=None, batch_mode=False, jump=jump)
+
+
 class SharingImpossibleError(TransportError):
     """No shared connection can be made here; one of one's own may work."""
 
@@ -33,10 +40,12 @@ class ControlMaster:
 
     Args:
         connection: How to reach it.
+        control_persist: How long it stays after its last use, in place of the connection's own.
     """
 
-    def __init__(self, connection: SSHConnection) -> None:
+    def __init__(self, connection: SSHConnection, *, control_persist: str | None = None) -> None:
         self._connection = connection
+        self._control_persist = control_persist or connection.control_persist
         self.path = connection.control_path()
 
     def is_alive(self) -> bool:
@@ -55,6 +64,30 @@ class ControlMaster:
                 self.path.unlink(missing_ok=True)
                 self._start()
 
+    def start_on_terminal(self) -> None:
+        """Start it with ssh asking on this terminal for whatever each hop wants to know.
+
+        Raises:
+            SharingImpossibleError: The socket cannot be made.
+            AuthenticationError: ssh did not get in; it has said why on the terminal.
+        """
+        asking = _asking_on_terminal(self._connection)
+        with self._locked():
+            self.path.unlink(missing_ok=True)
+            argv = Login(asking).argv(self._options())
+            try:
+                returncode = subprocess.run(argv, check=False).returncode
+            except FileNotFoundError:
+                raise no_ssh_program() from None
+        if returncode != 0 or not self.path.exists():
+            raise AuthenticationError(
+                f"ssh ended with status {returncode}", hint="It says why above.", host=self._connection.label
+            )
+
+    def _options(self) -> list[str]:
+        persist = f"ControlPersist={self._control_persist}"
+        return ["-T", "-M", "-N", "-f", "-S", str(self.path), "-o", persist]
+
     def end(self) -> None:
         """End it, for every process that uses it."""
         if self.path.exists():
@@ -66,11 +99,9 @@ class ControlMaster:
         return ["-S", str(self.path), "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
 
     def _start(self) -> None:
-        options = ["-T", "-M", "-N", "-f", "-S", str(self.path)]
-        options += ["-o", f"ControlPersist={self._connection.control_persist}"]
         # A file, not a pipe: the master keeps its stderr open, and a pipe would never end.
         with tempfile.TemporaryFile() as said, Login(self._connection) as login:
-            returncode = self._run(login, login.argv(options), said.fileno())
+            returncode = self._run(login, login.argv(self._options()), said.fileno())
             said.seek(0)
             text = said.read().decode("utf-8", "replace").strip()
         if returncode == 0 and self.path.exists():

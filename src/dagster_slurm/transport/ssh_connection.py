@@ -130,6 +130,10 @@ class SSHConnection:
         arguments += ["-l", self.user] if self.user else []
         return arguments
 
+    def _identity(self) -> Iterator[tuple[object, ...]]:
+        for hop in self.hops():
+            yield (hop.host, hop.port, hop.user, hop.host_key_checking, hop.known_hosts_file, hop.extra_opts)
+
     def _known_hosts(self) -> str | None:
         if self.host_key_checking == "off":
             return "/dev/null"
@@ -138,12 +142,12 @@ class SSHConnection:
         return f'"{Path(self.known_hosts_file).expanduser()}"'
 
     def control_path(self) -> Path:
-        """Where the socket of the shared connection lies; one for each way to reach a host.
+        """Where the socket of the shared connection lies.
 
-        A path too long for the system is replaced by one below `/tmp`, for this user alone. The password is no part of
-        the name, which is a digest of what `repr` shows.
+        There is one for each user, host and port, and for each trust in host keys: how the login was made does not
+        matter to who uses it. A path too long for the system is replaced by one below `/tmp`, for this user alone.
         """
-        name = hashlib.sha256(repr((os.getuid(), self)).encode()).hexdigest()[:16]
+        name = hashlib.sha256(repr((os.getuid(), *self._identity())).encode()).hexdigest()[:16]
         path = Path(self.control_dir).expanduser() / name
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             return path
