@@ -60,7 +60,8 @@ def delays_through_tail(sandbox: common.Sandbox) -> list[float]:
         *("-o", f"UserKnownHostsFile={env['SLURM_EDGE_NODE_KNOWN_HOSTS_FILE']}"),
         f"{env['SLURM_EDGE_NODE_USER']}@{env['SLURM_EDGE_NODE_HOST']}",
     ]
-    script = f"cat > delay.py; : > delay.out; sbatch --wrap='python3 delay.py' --output=delay.out; timeout {LINES // 10 + 3} tail -f delay.out"
+    submit = "cat > delay.py; : > delay.out; sbatch --wrap='python3 delay.py' --output=delay.out"
+    script = f"{submit}; timeout {LINES // 10 + 3} tail -f delay.out"
     delays: list[float] = []
     tail = subprocess.Popen([*ssh, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if tail.stdin is None or tail.stdout is None:
