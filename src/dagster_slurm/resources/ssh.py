@@ -6,18 +6,22 @@ import shlex
 from dataclasses import replace
 from typing import Any, Literal
 
-from dagster import ConfigurableResource
+from dagster import ConfigurableResource, EnvVar
 from pydantic import Field
 
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.transport import SSHConnection
+
+_DEFAULT_PORT = 22
 
 
 class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     """How to reach the login node of a cluster with OpenSSH's client, which also reads `~/.ssh/config`."""
 
     host: str = Field(description="Name, address, or a `Host` of `~/.ssh/config`.")
-    port: int = Field(default=22, description="TCP port.", ge=1, le=65535)
+    port: int = Field(
+        default=22, description="TCP port; 22 stands for what `~/.ssh/config` says, and 22 otherwise.", ge=1, le=65535
+    )
     user: str | None = Field(default=None, description="User name there; by default as `~/.ssh/config` has it.")
     key_path: str | None = Field(default=None, description="Private key to log in with, and then no other.")
     host_key_checking: Literal["strict", "accept-new", "off", "inherit"] = Field(
@@ -73,7 +77,8 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             "port": variables.number(f"{prefix}PORT", int),
             "user": variables.text(f"{prefix}USER"),
             "key_path": variables.text(f"{prefix}KEY_PATH") or variables.text(f"{prefix}KEY"),
-            "password": variables.text(f"{prefix}PASSWORD"),
+            # By its name: Dagster shows a resource's configuration, and resolves the variable when it is used.
+            "password": EnvVar(f"{prefix}PASSWORD") if variables.text(f"{prefix}PASSWORD") else None,
             "askpass_command": variables.text(f"{prefix}ASKPASS_COMMAND"),
             "force_tty": variables.flag(f"{prefix}FORCE_TTY"),
             "post_login_command": variables.text(f"{prefix}POST_LOGIN_COMMAND"),
@@ -89,13 +94,13 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         """The connection as the transport takes it."""
         connection = SSHConnection(
             host=self.host,
-            port=self.port,
+            port=None if self.port == _DEFAULT_PORT else self.port,
             user=self.user,
             key_path=self.key_path,
             host_key_checking=self.host_key_checking,
             known_hosts_file=self.known_hosts_file,
             extra_opts=tuple(self.extra_opts),
-            password=self.password,
+            password=self.password.get_value() if isinstance(self.password, EnvVar) else self.password,
             askpass_command=self.askpass_command,
             batch_mode=self.batch_mode,
             force_tty=self.force_tty,

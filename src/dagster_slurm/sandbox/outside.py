@@ -26,7 +26,16 @@ def remove_if_last(paths: SandboxPaths) -> None:
     for directory in map(Path, _noted(paths)):
         if directory.is_dir() and not any(directory.iterdir()):
             # `ip netns` mounts /run/netns onto itself.
-            while directory.is_mount():
+            while _is_mounted(directory):
                 run(["umount", str(directory)])
             directory.rmdir()
     paths.made_file.unlink(missing_ok=True)
+
+
+def _is_mounted(directory: Path) -> bool:
+    """Whether something is mounted there, be it the directory itself, which `Path.is_mount` does not see.
+
+    Source: proc_pid_mountinfo(5); the fifth field is the mount point.
+    """
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return any(mount.split()[4] == str(directory) for mount in mounts)
