@@ -10,14 +10,15 @@ help: ## Show this list.
 demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm cluster on this machine.
 	@$(bin)/python scripts/demo.py
 
-test: static cluster ## Run every check and every test, those on the real cluster included.
+test: static ## Run every check and every test, those on the real cluster included.
+	@$(bin)/python scripts/cluster_packages.py --trials
 	@$(bin)/python -m pytest
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
 	@$(bin)/python -m pytest -m 'not cluster'
 
 bench: $(bin)/.installed cluster ## Measure against the sandbox cluster.
-	@if [ -f benchmarks/run.py ]; then $(bin)/python benchmarks/run.py; else echo 'There is no benchmarks/run.py.'; fi
+	@$(bin)/python benchmarks/run.py
 
 clean: ## Remove the virtual environment, caches and what the demo left here; the sandbox cluster stays.
 	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

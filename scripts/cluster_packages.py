@@ -1,5 +1,7 @@
 """Install the Debian packages of the sandbox cluster, where that can be done; the list of them is the sandbox's.
 
+With `--trials` also those that only tests need: login shells, and a module that asks for one-time codes.
+
 It never fails: the demo says what it left out and why, and the tests on the cluster say why they did not run.
 """
 
@@ -18,11 +20,12 @@ def main() -> None:
         check_machine()
     except SandboxError:
         return
-    missing = missing_packages()
+    trials = "--trials" in sys.argv[1:]
+    missing = missing_packages(trials=trials)
     if missing:
         print(f"Installing Debian packages for the sandbox cluster: {' '.join(missing)} ...", flush=True)
         try:
-            install_packages()
+            install_packages(trials=trials)
         except SandboxError as error:
             print(f"This did not work: {error}", file=sys.stderr)
 

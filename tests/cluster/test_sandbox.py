@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import Sandbox, SandboxConfig, foreign
+from dagster_slurm.sandbox import Sandbox, SandboxConfig, daemons, foreign
 from dagster_slurm.sandbox.network import NETNS_DIR
 from dagster_slurm.sandbox.raising import mount_points
 
@@ -286,6 +286,60 @@ def test_foreign_daemons_are_seen_and_refused(before: set[str], tmp_path: Path) 
         finally:
             daemon.kill()
     assert not Sandbox(SandboxConfig(name="beside")).is_up()
+
+
+LOGIN_NODE = f"""
+import os, signal
+from dagster_slurm.sandbox import Sandbox, SandboxConfig
+with Sandbox(SandboxConfig(name="{NAME}")).login_node(otp=True, shell="/usr/bin/fish") as node:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_login_node_goes_with_its_sessions_its_account_and_its_pam_service(own: Sandbox) -> None:
+    there, machine = traces(), Path("/etc/pam.d/sshd").read_bytes()
+    with own.login_node(otp=True, shell="/usr/bin/fish", home_files={".config/fish/config.fish": "true"}) as node:
+        assert pwd.getpwnam(node.user).pw_shell == "/usr/bin/fish"
+        services = list(Path("/etc/pam.d").glob(f"*{node.directory.name}"))
+        assert [service.name for service in services] == [f"dagster-slurm-{own.paths.tag}-{node.directory.name}"]
+        left = subprocess.Popen(["setpriv", f"--reuid={node.user}", "--clear-groups", "sleep", "600"])
+        with open_socket(node.port) as client:
+            assert client.recv(4) == b"SSH-"
+    left.wait(timeout=20)
+    assert traces() == there
+    assert not node.directory.exists()
+    assert not any(service.exists() for service in services)
+    assert Path("/etc/pam.d/sshd").read_bytes() == machine
+
+
+def test_the_options_of_a_login_node_are_in_force_and_wrong_ones_are_told(own: Sandbox) -> None:
+    with own.login_node(options=["Banner /etc/debian_version", "SetEnv A=1", "maxsessions 1"]) as node:
+        argv = [daemons.path_of("sshd"), "-T", "-f", str(node.directory / "sshd.conf")]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        assert {"banner /etc/debian_version", "maxsessions 1"} <= set(said.splitlines())
+        assert f"setenv SLURM_CONF={own.paths.slurm_conf}" in said
+        assert "A=1" in said
+    with (
+        pytest.raises(SandboxError, match="Bad configuration option: NoSuchOption"),
+        own.login_node(options=["NoSuchOption yes"]),
+    ):
+        pass
+    assert not list(own.paths.ssh.glob("login-*"))
+
+
+def test_login_nodes_whose_process_was_killed_go_with_the_sandbox(own: Sandbox, before: set[str]) -> None:
+    for _ in range(2):
+        child = subprocess.run([sys.executable, "-c", LOGIN_NODE], capture_output=True, text=True, check=False)
+        assert child.returncode == -9, child.stderr
+    assert len(list(own.paths.ssh.glob("login-*"))) == 2
+    own.down()
+    assert traces() - before == set()
+    assert not list(Path("/etc/pam.d").glob(f"dagster-slurm-{own.paths.tag}-*"))
+    own.up(quiet=True)
+
+
+def open_socket(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
 def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) -> None:

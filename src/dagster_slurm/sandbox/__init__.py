@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dagster_slurm.sandbox.config import SandboxConfig
+from dagster_slurm.sandbox.login_node import LoginNode
 from dagster_slurm.sandbox.programs import install_packages, missing_packages
 from dagster_slurm.sandbox.sandbox import Sandbox, SandboxStatus
 
-__all__ = ["Sandbox", "SandboxConfig", "SandboxStatus", "install_packages", "missing_packages"]
+__all__ = ["LoginNode", "Sandbox", "SandboxConfig", "SandboxStatus", "install_packages", "missing_packages"]

@@ -63,7 +63,7 @@ def munged(paths: SandboxPaths) -> Daemon:
         "log-file": log,
         "seed-file": paths.munge_dir / "munged.seed",
     }
-    argv = [_path("munged"), "--foreground", *(f"--{name}={value}" for name, value in options.items())]
+    argv = [path_of("munged"), "--foreground", *(f"--{name}={value}" for name, value in options.items())]
     credential = ["munge", "--no-input", f"--socket={paths.munge_socket}"]
     return Daemon(MUNGED, argv, log, lambda: paths.munge_socket.is_socket() and succeeds(credential, paths))
 
@@ -72,7 +72,7 @@ def mariadb(paths: SandboxPaths) -> Daemon:
     """MariaDB on a socket only; its data is thrown away with the sandbox, so nothing is synced to disk."""
     log = paths.log(MARIADB)
     argv = [
-        _path("mariadbd"),
+        path_of("mariadbd"),
         *database_options(paths),
         f"--socket={paths.database_socket}",
         f"--pid-file={paths.state_dir / 'run' / 'mariadb.pid'}",
@@ -103,7 +103,7 @@ def slurmdbd(paths: SandboxPaths, state: State) -> Daemon:
     environment = {"SLURM_CONF": str(paths.slurm_conf), "MYSQL_UNIX_PORT": str(paths.database_socket)}
     return Daemon(
         SLURMDBD,
-        [_path("slurmdbd"), "-D"],
+        [path_of("slurmdbd"), "-D"],
         paths.log(SLURMDBD),
         lambda: accepts_connections(address, SLURMDBD_PORT),
         environment=environment,
@@ -114,7 +114,7 @@ def slurmctld(paths: SandboxPaths) -> Daemon:
     """The controller."""
     return Daemon(
         SLURMCTLD,
-        [_path("slurmctld"), "-D"],
+        [path_of("slurmctld"), "-D"],
         paths.log(SLURMCTLD),
         lambda: succeeds(["scontrol", "ping"], paths),
         environment={"SLURM_CONF": str(paths.slurm_conf)},
@@ -125,7 +125,7 @@ def slurmd(paths: SandboxPaths, node: str) -> Daemon:
     """A node's daemon. That it serves is seen by the controller; see `nodes.wait`."""
     return Daemon(
         f"slurmd:{node}",
-        [_path("slurmd"), "-D"],
+        [path_of("slurmd"), "-D"],
         paths.logs / f"slurmd-{node}.log",
         lambda: True,
         host=node,
@@ -141,7 +141,7 @@ def answers(paths: SandboxPaths, state: State, node: str) -> bool:
 def sshd(paths: SandboxPaths, site: SshdSite) -> Daemon:
     """A login node's daemon."""
     log = paths.log(site.name)
-    argv = [_path("sshd"), "-D", "-f", str(paths.ssh / f"{site.name}.conf"), "-E", str(log)]
+    argv = [path_of("sshd"), "-D", "-f", str(paths.ssh / f"{site.name}.conf"), "-E", str(log)]
     return Daemon(site.name, argv, log, lambda: sends_banner("127.0.0.1", site.port), host="")
 
 
@@ -212,7 +212,12 @@ def wait_ready(daemon: Daemon, paths: SandboxPaths, state: State) -> None:
     wait_until(daemon.ready, daemon.name, log=log, broken=lambda: not is_running(state, daemon.name))
 
 
-def _path(program: str) -> str:
+def path_of(program: str) -> str:
+    """Where a program is.
+
+    Raises:
+        SandboxError: It is missing.
+    """
     path = find(program)
     if path is None:
         raise SandboxError(f"The program {program} is missing", hint="Run `dagster-slurm sandbox up --install`.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dagster_slurm.sandbox.config import CONTROL, SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.network import Plan
@@ -188,6 +189,35 @@ def sshd_config(site: SshdSite, paths: SandboxPaths, user: str) -> str:
     }
     limits = {"MaxSessions": "1"} if site.strict else {}
     return "".join(f"{key} {value}\n" for key, value in {**common, **ways, **limits}.items())
+
+
+# A password, then a one-time code, both asked for by PAM.
+ONLY_CODES = ("PasswordAuthentication no", "PubkeyAuthentication no", "KbdInteractiveAuthentication yes")
+
+
+def overridden(config: str, options: Sequence[str]) -> str:
+    """An sshd_config with lines of one's own in place of those with the same keyword.
+
+    Variables of `SetEnv` are added to those that are there: of several such lines sshd heeds the first.
+    """
+    lines = [line.split(None, 1) for line in config.splitlines()]
+    own = [option.split(None, 1) for option in options]
+    variables = [value for keyword, value in (*lines, *own) if keyword.lower() == "setenv"]
+    replaced = {keyword.lower() for keyword, _ in own} | {"setenv"}
+    kept = [(keyword, value) for keyword, value in lines if keyword.lower() not in replaced]
+    added = [(keyword, value) for keyword, value in own if keyword.lower() != "setenv"]
+    # Own lines come last: `Match` holds to the end of the file.
+    return "".join(f"{key} {value}\n" for key, value in [*kept, ("SetEnv", " ".join(variables)), *added])
+
+
+def pam_with_codes(known: Path) -> str:
+    """The text of a PAM service that asks for the password, then for a one-time code (pam_oath(8))."""
+    return (
+        "auth requisite pam_unix.so\n"
+        f"auth requisite pam_oath.so usersfile={known} window=20 digits=6\n"
+        "@include common-account\n"
+        "@include common-session\n"
+    )
 
 
 def known_hosts(ports: Iterable[int], host_public_key: str) -> str:

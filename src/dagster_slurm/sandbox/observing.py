@@ -8,6 +8,8 @@ from pathlib import Path
 # OpenSSH 9.2, LogLevel VERBOSE: "Accepted publickey for USER from ..." and "Starting session: command for USER".
 LOGIN = re.compile(r"^Accepted \S+ for ", re.MULTILINE)
 SESSION = re.compile(r"^Starting session: ", re.MULTILINE)
+# "Failed none" is how a client asks which ways there are.
+FAILURE = re.compile(r"^Failed (?!none )\S+ for ", re.MULTILINE)
 _BY_TYPE = "Remote Procedure Call statistics by message type"
 _BY_USER = "Remote Procedure Call statistics by user"
 _COUNTED = re.compile(r"^\s+(\S+)\s*\(\s*\d+\)\s+count:(\d+)", re.MULTILINE)

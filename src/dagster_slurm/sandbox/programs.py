@@ -30,6 +30,10 @@ _PROGRAMS = {
     "mount": ("mount", "mount"),
     "useradd": ("passwd", "useradd"),
 }
+# What only some login nodes of tests need; see `Sandbox.login_node`.
+_TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
+_CODES_PACKAGE = "libpam-oath"
+_CODES_PATTERNS = ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so")
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -84,16 +88,23 @@ def run(
     return done.stdout
 
 
-def missing_packages() -> tuple[str, ...]:
-    """The Debian packages that have to be installed before a sandbox can be brought up."""
-    missing = {package for package, program in _PROGRAMS.values() if find(program) is None}
-    if not _has_plugin():
+def missing_packages(*, trials: bool = False) -> tuple[str, ...]:
+    """The Debian packages that have to be installed before a sandbox can be brought up.
+
+    Args:
+        trials: Also those that only some login nodes of tests need.
+    """
+    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
+    missing = {package for package, program in wanted if find(program) is None}
+    if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
+    if trials and not _is_in_lib(_CODES_PATTERNS):
+        missing.add(_CODES_PACKAGE)
     return tuple(sorted(missing))
 
 
-def _has_plugin() -> bool:
-    return any(any(Path("/usr/lib").glob(pattern)) for pattern in _PLUGIN_PATTERNS)
+def _is_in_lib(patterns: Sequence[str]) -> bool:
+    return any(any(Path("/usr/lib").glob(pattern)) for pattern in patterns)
 
 
 def check_machine() -> None:
@@ -118,13 +129,13 @@ def missing_programs() -> tuple[str, ...]:
     return tuple(program for _, program in _PROGRAMS.values() if find(program) is None)
 
 
-def require_packages() -> None:
+def require_packages(*, trials: bool = False) -> None:
     """Refuse when packages are missing, naming them all.
 
     Raises:
         SandboxError: Packages are missing.
     """
-    missing = missing_packages()
+    missing = missing_packages(trials=trials)
     if missing:
         line = "apt-get install --no-install-recommends " + " ".join(missing)
         raise SandboxError(
@@ -133,8 +144,11 @@ def require_packages() -> None:
         )
 
 
-def install_packages() -> tuple[str, ...]:
+def install_packages(*, trials: bool = False) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
+
+    Args:
+        trials: Also those that only some login nodes of tests need.
 
     Returns:
         The packages that were missing.
@@ -143,14 +157,14 @@ def install_packages() -> tuple[str, ...]:
         SandboxError: Not root, or apt-get failed.
     """
     check_machine()
-    missing = missing_packages()
+    missing = missing_packages(trials=trials)
     if missing:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():
             run(["apt-get", "update"], environment=apt, timeout_seconds=600)
             install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
             run(install, environment=apt, timeout_seconds=1800)
-        require_packages()
+        require_packages(trials=trials)
     return missing
 
 

@@ -33,7 +33,7 @@ class Progress:
 
 def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
     """Decide on addresses and ports, and whether memory can be enforced."""
-    first, second = _free_ports(2)
+    first, second = free_ports(2)
     reason = cgroups.why_not(paths.tag) if config.enforce_memory else "it was asked not to be"
     return State(
         config=config,
@@ -45,7 +45,8 @@ def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
     found: list[int] = []
     for port in _SSH_PORTS:
         with socket.socket() as probe:

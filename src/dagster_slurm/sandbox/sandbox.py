@@ -21,8 +21,10 @@ from dagster_slurm.sandbox import (
     raising,
     teardown,
 )
+from dagster_slurm.sandbox import login_node as login_nodes
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, paths_of
+from dagster_slurm.sandbox.login_node import LoginNode
 from dagster_slurm.sandbox.state import State
 from dagster_slurm.sandbox.storage import small_filesystem, unwritable_directory
 
@@ -252,6 +254,35 @@ class Sandbox:
     def sessions_opened(self, *, strict: bool = False) -> int:
         """The number of session channels opened so far (command, shell or subsystem), from sshd's log."""
         return observing.count(self._sshd_log(strict=strict), observing.SESSION)
+
+    @contextmanager
+    def login_node(
+        self,
+        *,
+        options: Sequence[str] = (),
+        otp: bool = False,
+        shell: str | None = None,
+        home_files: Mapping[str, str] | None = None,
+    ) -> Iterator[LoginNode]:
+        """A further login node, with an sshd of its own, gone with the sessions it serves after the block.
+
+        It takes key and password of the cluster's user unless asked for something else.
+
+        Args:
+            options: Lines of sshd_config, in place of those with the same keyword: `MaxSessions 1`,
+                `Subsystem sftp /bin/false`. Variables of `SetEnv` are added.
+            otp: Ask for the password and then for a one-time code (HOTP, by pam_oath), and take nothing else.
+            shell: The login shell. The node has a user of its own then, made and removed with it: no account that
+                others use is changed. It can log in, and has no account in Slurm.
+            home_files: Files of that user's home, by name, such as `.bashrc`.
+
+        Raises:
+            SandboxError: The sandbox is not up, a package is missing, or sshd does not take the options.
+        """
+        if otp or shell is not None:
+            programs.require_packages(trials=True)
+        with login_nodes.login_node(self.paths, options=options, otp=otp, shell=shell, home_files=home_files) as node:
+            yield node
 
     def rpc_counts(self, user: str | None = None) -> dict[str, int]:
         """What the controller was asked since it was started, from `sdiag`.

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, network, outside, processes, users
+from dagster_slurm.sandbox import cgroups, login_node, network, outside, processes, users
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.network import Plan
 from dagster_slurm.sandbox.processes import Process
@@ -30,6 +30,9 @@ def remove_all(paths: SandboxPaths, remains: Remains) -> None:
     unmount_below(paths.state_dir)
     network.remove(Plan(tag=paths.tag, subnet="0.0.0.0/24", names=()))
     cgroups.remove(paths.tag)
+    for entry in login_node.accounts(paths):
+        users.remove(entry.pw_name)
+    login_node.remove_services(paths)
     if remains.user is not None:
         users.remove(remains.user)
     if any(below(point, paths.state_dir) for point in mount_points()):
@@ -60,13 +63,14 @@ def leftovers(paths: SandboxPaths, remains: Remains) -> list[Process]:
     """Processes of the sandbox: by marker, network namespace, configuration file, user, or control group."""
     inodes = network.namespace_inodes(paths.tag)
     entry = users.lookup(remains.user) if remains.user is not None else None
+    uids = {each.pw_uid for each in [*login_node.accounts(paths), *([entry] if entry is not None else [])]}
 
     def ours(directory: Path) -> bool:
         return (
             processes.in_network_namespace(directory, inodes)
             or processes.has_variable(directory, MARKER_VARIABLE, str(paths.state_dir))
             or _is_sshd_of(directory, paths)
-            or (entry is not None and processes.has_user(directory, entry.pw_uid))
+            or any(processes.has_user(directory, uid) for uid in uids)
         )
 
     found = {each.pid: each for each in [*processes.matching(ours), *cgroups.processes(paths.tag)]}
@@ -76,7 +80,9 @@ def leftovers(paths: SandboxPaths, remains: Remains) -> list[Process]:
 def _is_sshd_of(directory: Path, paths: SandboxPaths) -> bool:
     # sshd writes its title over its environment, and with it over the marker.
     command = (directory / "cmdline").read_bytes()
-    return command.startswith(b"sshd: ") and str(paths.ssh).encode() + b"/" in command
+    program = command.partition(b": ")[0]
+    named = program == b"sshd" or program.startswith(f"dagster-slurm-{paths.tag}-".encode())
+    return named and str(paths.ssh).encode() + b"/" in command
 
 
 def unmount_below(directory: Path) -> None:

@@ -27,11 +27,21 @@ def ensure(paths: SandboxPaths, state: State) -> None:
         # Noted first: a user that was made must be removed, also if we are killed in between.
         state.user_created = True
         save(paths, state)
-        home = paths.homes / name
-        run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/bash", name])
+        make(name, paths.homes / name)
     if state.user_created:
         _ensure_home(name, paths.homes / name)
         _ensure_password(paths, name)
+
+
+def make(name: str, home: Path, *, shell: str = "/bin/bash") -> None:
+    """Make a user with an empty home."""
+    run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", shell, name])
+    _ensure_home(name, home)
+
+
+def set_password(name: str, password: str) -> None:
+    """Set a user's password; it is no argument, which others could see."""
+    run(["chpasswd"], stdin=f"{name}:{password}\n")
 
 
 def _ensure_home(name: str, home: Path) -> None:
@@ -43,7 +53,7 @@ def _ensure_home(name: str, home: Path) -> None:
 def _ensure_password(paths: SandboxPaths, name: str) -> None:
     if not paths.password_file.exists():
         password = secrets.token_urlsafe(18)
-        run(["chpasswd"], stdin=f"{name}:{password}\n")
+        set_password(name, password)
         write_private(paths.password_file, password + "\n")
 
 
