@@ -41,6 +41,10 @@ fi
 command -v shellcheck >/dev/null 2>&1 || install_package shellcheck ||
     say 'shellcheck is missing and cannot be installed from here; the demo does without it.'
 
+# One test of the doctor plays a clock that is off.
+command -v faketime >/dev/null 2>&1 || install_package faketime ||
+    say 'faketime is missing and cannot be installed from here; one test is left out.'
+
 if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info[:2] > (3, 13))' >/dev/null 2>&1; then
     say "Making the virtual environment .venv with Python $version ..."
     python3 -m venv --clear .venv

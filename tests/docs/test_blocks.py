@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dagster_slurm.doctor import STEPS, Finding, Status
+from dagster_slurm.doctor.report import as_json, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
@@ -72,9 +75,25 @@ def _shows_a_failure(block: Block) -> None:
         assert words in source
 
 
+def _is_a_report_of_the_doctor(block: Block) -> None:
+    *lines, _, last = block.text.splitlines()
+    assert [line[9:23].strip() for line in lines] == [step.name for step in STEPS]
+    statuses: dict[str, Status] = {"ok": "ok", "WRONG": "wrong", "-": "skipped"}
+    findings = [Finding(line[9:23].strip(), statuses[line.split()[0]]) for line in lines]
+    assert last == summary(findings)
+
+
+def _is_json_of_the_doctor(block: Block) -> None:
+    told = json.loads(block.text)
+    findings = [Finding(**each) for each in told["findings"]]
+    assert told == {**as_json(findings, host=told["host"], logins=told["logins"]), "summary": told["summary"]}
+
+
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
+    ("docs/doctor.md", "ok       settings      me@login.cluster, runs in ~/dagster_runs"): _is_a_report_of_the_doctor,
+    ("docs/doctor.md", "{"): _is_json_of_the_doctor,
     ("docs/environments.md", "The environment /shared/envs/nothing does not exist"): _names_both_layouts,
     ("docs/errors.md", "sbatch has no option 'partitoin'"): _says_what_the_error_says,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/"): _names_files_of_a_run,

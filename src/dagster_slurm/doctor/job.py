@@ -156,7 +156,7 @@ def judge_job(probe: Probe, nonce: str) -> Finding:
 def _judge_unseen(probe: Probe) -> Finding:
     known = probe.record or probe.entry
     state = known.state.value if known else "state unknown"
-    if (probe.entry is not None and probe.record is None) or state in ("PENDING", "RUNNING"):
+    if probe.is_alive:
         reason = f", reason {probe.entry.reason}" if probe.entry and probe.entry.reason else ""
         return warning(
             STEP,

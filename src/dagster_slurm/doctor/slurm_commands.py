@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
+from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
-from dagster_slurm.errors import SlurmCommandError
+from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.slurm.rejections import classify_error
 from dagster_slurm.transport import CompletedCommand
 
@@ -51,7 +51,10 @@ def judge_commands(facts: Facts, version: tuple[int, int] | None) -> Finding:
 
 def check_controller(world: World) -> Finding:
     """Whether slurmctld answers."""
-    facts = answered(world, "squeue", world.run("controller.sh"))
+    try:
+        facts = answered(world, "squeue", world.run("controller.sh"))
+    except SlurmUnavailableError as error:
+        return from_error(CONTROLLER, error, remedy="slurmctld does not answer the login node: ask the site.")
     pings = "; ".join(facts.get("ping", ["the controller answers"]))
     return fine(CONTROLLER, f"{pings}; {_jobs(int(facts['jobs'][0]))} of yours in the queue")
 
@@ -75,6 +78,9 @@ def check_accounting(world: World) -> Finding:
     """Whether sacct answers."""
     try:
         records = world.cluster.accounting([_ANY_JOB])
+    except SlurmUnavailableError as error:
+        remedy = "slurmdbd, the accounting daemon, does not answer: ask the site; runs wait for it at their end."
+        return from_error(ACCOUNTING, error, remedy=remedy)
     except SlurmCommandError as error:
         if error.returncode != _NO_SUCH_PROGRAM_STATUS:
             raise

@@ -1,0 +1,141 @@
+"""Findings as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dagster_slurm.cli import main
+from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
+from dagster_slurm.doctor.report import as_json, lines_of, overall, summary
+from dagster_slurm.doctor.steps import STEPS
+from dagster_slurm.errors import DagsterSlurmError
+
+FINDINGS = [
+    fine("settings", "me@login"),
+    warning("space", "Only 1 MiB is left", "Free some.", "/base on nfs4"),
+    wrong("partition", "There is no partition 'x'.", "There are: a, b."),
+    skipped("request", "partition has to work first"),
+]
+GOLDEN = """\
+ok       settings      me@login
+warning  space         Only 1 MiB is left. Free some.
+                       (/base on nfs4)
+WRONG    partition     There is no partition 'x'. There are: a, b.
+-        request       not checked: partition has to work first
+"""
+
+
+def test_golden_text() -> None:
+    assert "".join(f"{line}\n" for finding in FINDINGS for line in lines_of(finding)) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("findings", "line", "status"),
+    [
+        (FINDINGS, "Wrong: partition; 1 step fine, 1 warning (space), 1 not checked.", "wrong"),
+        (FINDINGS[:2], "Nothing is wrong; 1 step fine, 1 warning (space).", "warning"),
+        (FINDINGS[:1] * 2, "Nothing is wrong; 2 steps fine.", "ok"),
+    ],
+)
+def test_the_last_line_sums_up(findings: list[Finding], line: str, status: str) -> None:
+    assert (summary(findings), overall(findings)) == (line, status)
+
+
+def test_every_text_is_one_line() -> None:
+    finding = wrong("a", "one\ntwo", "three\r\n four", "five\n")
+    assert (finding.problem, finding.remedy, finding.found) == ("one two", "three four", "five")
+
+
+def test_the_form_of_the_json_is_stable() -> None:
+    told = json.loads(json.dumps(as_json(FINDINGS[2:3], host="me@login", logins=1)))
+    assert told == {
+        "version": 1,
+        "status": "wrong",
+        "host": "me@login",
+        "logins": 1,
+        "summary": "Wrong: partition; 0 steps fine.",
+        "findings": [
+            {
+                "step": "partition",
+                "status": "wrong",
+                "found": "",
+                "problem": "There is no partition 'x'.",
+                "remedy": "There are: a, b.",
+            }
+        ],
+    }
+
+
+def test_the_steps_fit_their_column_and_need_only_what_comes_before() -> None:
+    seen: set[str] = set()
+    for step in STEPS:
+        assert len(step.name) < 14
+        assert set(step.needs) <= seen
+        seen.add(step.name)
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def _no_settings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SLURM_EDGE_NODE_HOST", raising=False)
+
+    def test_without_settings_it_says_so(self) -> None:
+        done = CliRunner().invoke(main, ["doctor"])
+        assert done.exit_code == 1
+        lines = done.output.splitlines()
+        assert lines[0].startswith("WRONG    settings      The environment variable SLURM_EDGE_NODE_HOST is not set.")
+        assert all("not checked: settings has to work first" in line for line in lines[1:-2])
+        assert lines[-1] == f"Wrong: settings; 0 steps fine, {len(STEPS) - 1} not checked."
+
+    def test_json(self) -> None:
+        done = CliRunner().invoke(main, ["doctor", "--json"])
+        told = json.loads(done.output)
+        assert (done.exit_code, told["status"], told["host"], told["logins"]) == (1, "wrong", None, 0)
+        assert [each["step"] for each in told["findings"]] == [step.name for step in STEPS]
+
+    def test_colours_on_a_terminal_only(self) -> None:
+        assert "\x1b[" in CliRunner().invoke(main, ["doctor"], color=True).output
+        assert "\x1b[" not in CliRunner().invoke(main, ["doctor"]).output
+
+    def test_usage(self) -> None:
+        assert CliRunner().invoke(main, ["doctor", "--nonsense"]).exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("SLURM_EDGE_NODE_PORT", "0", "port: "),
+            ("SLURM_EDGE_NODE_PORT", "ssh", "SLURM_EDGE_NODE_PORT is 'ssh'"),
+            ("SLURM_EDGE_NODE_HOST_KEY_CHECKING", "perhaps", "host_key_checking: "),
+            ("SLURM_EDGE_NODE_OPTS_EXTRA", "-o 'open", "No closing quotation"),
+            ("SLURM_EDGE_NODE_HOST", "me@ login", "is not a name"),
+            ("SLURM_EDGE_NODE_KEY_PATH", "/nonexistent", "/nonexistent does not exist"),
+            ("SLURM_TIME", "soon", "not a valid time limit: 'soon'"),
+        ],
+    )
+    def test_settings_that_cannot_be_used(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+    ) -> None:
+        monkeypatch.setenv("SLURM_EDGE_NODE_HOST", "login.invalid")
+        monkeypatch.setenv("SLURM_EDGE_NODE_PASSWORD", "planted-secret")
+        monkeypatch.setenv(name, value)
+        done = CliRunner().invoke(main, ["doctor"])
+        assert done.exit_code == 1
+        assert said in done.output.splitlines()[0]
+        assert "planted-secret" not in done.output
+
+    def test_a_key_that_others_can_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        key = tmp_path / "key"
+        key.touch(mode=0o644)
+        monkeypatch.setenv("SLURM_EDGE_NODE_HOST", "login.invalid")
+        monkeypatch.setenv("SLURM_EDGE_NODE_KEY_PATH", str(key))
+        assert f"Run `chmod 600 {key}`." in CliRunner().invoke(main, ["doctor"]).output
+
+
+def test_help_does_not_load_dagster() -> None:
+    # tests/unit/test_imports.py asks the same of the modules; this, that the list of commands is there.
+    assert "doctor" in CliRunner().invoke(main, ["--help"]).output
+    assert issubclass(DagsterSlurmError, Exception)
