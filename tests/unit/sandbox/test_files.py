@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import files
+from dagster_slurm.sandbox import files, one_time_code
 from dagster_slurm.sandbox.config import CONTROL, SandboxConfig, SandboxPaths, paths_of
 from dagster_slurm.sandbox.network import Plan, choose_subnet
 from dagster_slurm.sandbox.state import Remains, State, from_json, remains
@@ -67,6 +67,17 @@ def test_strict_sshd_takes_a_password_only_and_one_channel() -> None:
     for line in ("PubkeyAuthentication no", "KbdInteractiveAuthentication no", "MaxSessions 1"):
         assert f"{line}\n" in text
     assert "PasswordAuthentication yes\n" in text
+
+
+def test_options_take_the_place_of_those_with_the_same_keyword_and_variables_are_added() -> None:
+    text = files.overridden("Port 1\nSetEnv A=1\nSubsystem sftp x\n", ["subsystem sftp y z", "SetEnv B=2", "Match all"])
+    assert text == "Port 1\nSetEnv A=1 B=2\nsubsystem sftp y z\nMatch all\n"
+
+
+def test_one_time_codes_are_those_of_the_standard() -> None:
+    # RFC 4226, appendix D.
+    codes = [one_time_code.hotp(b"12345678901234567890", counter) for counter in range(4)]
+    assert codes == ["755224", "287082", "359152", "969429"]
 
 
 def test_hosts_names_all_and_keeps_what_was_there() -> None:

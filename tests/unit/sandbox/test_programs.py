@@ -15,8 +15,9 @@ from dagster_slurm.sandbox import programs
 def test_missing_packages_are_named_once_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"slurmctld", "slurmd", "munged"}
     monkeypatch.setattr(programs, "find", lambda name: None if name in absent else f"/usr/bin/{name}")
-    monkeypatch.setattr(programs, "_has_plugin", lambda: False)
+    monkeypatch.setattr(programs, "_is_in_lib", lambda patterns: False)
     assert programs.missing_packages() == ("munge", "slurm-wlm", "slurm-wlm-mysql-plugin")
+    assert "libpam-oath" in programs.missing_packages(trials=True)
     with pytest.raises(SandboxError) as caught:
         programs.require_packages()
     assert "munge slurm-wlm slurm-wlm-mysql-plugin" in caught.value.message
