@@ -258,7 +258,10 @@ class JobWatcher:
             return
         try:
             entries = self._cluster.queue([job.handle.job_id for job in asked])
-        except (SlurmError, TransportError) as error:
+        except TransportError as error:
+            self._files.lost(now, error)
+            return
+        except SlurmError as error:
             self._queue.lost(now, error)
             return
         self._queue.back(now)
@@ -276,7 +279,10 @@ class JobWatcher:
             return
         try:
             records = self._cluster.accounting([job.handle.job_id for job in asked])
-        except (SlurmError, TransportError) as error:
+        except TransportError as error:
+            self._files.lost(now, error)
+            return
+        except SlurmError as error:
             self._accounting.lost(now, error)
             return
         self._accounting.back(now)

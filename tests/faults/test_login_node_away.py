@@ -1,0 +1,146 @@
+"""The login node goes away while a job runs or is sent: the run succeeds, with one job, each line once."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm.sandbox import Sandbox
+
+from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+AWAY_SECONDS = 60.0
+LINES = 150
+TALKATIVE = f"""
+import time
+for number in range({LINES}):
+    print("line", number)
+    time.sleep(0.5)
+"""
+EXPECTED = "".join(f"line {number}\n" for number in range(LINES))
+
+
+@pytest.fixture
+def compute(breakable: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ComputeResource:
+    for name, value in breakable.env().items():
+        monkeypatch.setenv(name, value)
+    cluster = SlurmResource(
+        ssh=SSHConnectionResource.from_env(),
+        queue=SlurmQueueConfig(mem="100M", cpus=1, time_limit="00:10:00"),
+        remote_base=f"~/runs/{tmp_path.name}",
+    )
+    return ComputeResource(mode="slurm", slurm=cluster, debug_mode=True)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp() as temporary:
+        yield temporary
+
+
+def jobs_of(sandbox: Sandbox) -> set[str]:
+    """The ids of all jobs the user ever submitted."""
+    accounted = sandbox.run(["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]).stdout
+    # sacct learns of a short job some seconds after its end, and squeue forgets it after minutes.
+    queued = sandbox.run(["squeue", "--me", "--noheader", "--states=all", "--format=%A"]).stdout
+    return set(accounted.split()) | set(queued.split())
+
+
+def run_while(disturb: Callable[[], None], run: Callable[[], Any]) -> Any:
+    """Run, with a disturbance beside it; a failure of either is a failure."""
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            disturb()
+        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    result = run()
+    thread.join()
+    assert not failures, failures
+    return result
+
+
+def wait_for_running_job(sandbox: Sandbox) -> None:
+    deadline = time.monotonic() + 60.0
+    while "RUNNING" not in sandbox.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("hang", [False, True], ids=["killed", "hanging"])
+def test_away_while_the_job_runs(
+    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, hang: bool
+) -> None:
+    path = tmp_path / "talkative.py"
+    path.write_text(TALKATIVE)
+    before = jobs_of(breakable)
+
+    def disturb() -> None:
+        wait_for_running_job(breakable)
+        time.sleep(5.0)
+        with breakable.broken("sshd", hang=hang):
+            time.sleep(AWAY_SECONDS)
+
+    result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
+    assert result.success
+    assert compute_log(result, instance) == EXPECTED
+    assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
+    messages = log_messages(result, instance)
+    assert len([text for text in messages if "does not answer" in text]) == 1
+    assert len([text for text in messages if "answers again" in text]) == 1
+
+
+def test_killed_while_200_mb_are_sent(
+    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    path = tmp_path / "count.py"
+    path.write_text("import os\nprint(os.path.getsize('large'))\n")
+    large = tmp_path / "large"
+    size = 200_000_000
+    with large.open("wb") as file:
+        for _ in range(200):
+            file.write(bytes(1000) * 1000)
+    before = jobs_of(breakable)
+
+    def disturb() -> None:
+        runs = breakable.home / "runs" / tmp_path.name
+        deadline = time.monotonic() + 60.0
+        while sum(file.stat().st_size for file in runs.rglob("*") if file.is_file()) < 20_000_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        with breakable.broken("sshd"):
+            time.sleep(5.0)
+
+    result = run_while(disturb, lambda: run_asset(asset_of(path, extra_files=[large]), compute, instance))
+    assert result.success
+    assert compute_log(result, instance) == f"{size}\n"
+    assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
+
+
+def test_controller_away_at_submission(
+    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    path = tmp_path / "once.py"
+    path.write_text("print('once')\n")
+    before = jobs_of(breakable)
+    breakable.break_("slurmctld")
+
+    def disturb() -> None:
+        time.sleep(12.0)
+        breakable.mend("slurmctld")
+
+    result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
+    assert result.success
+    assert compute_log(result, instance) == "once\n"
+    assert len(jobs_of(breakable) - before) == 1
