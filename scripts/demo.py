@@ -25,7 +25,7 @@ ASSETS = ("elevations", "viewsheds", "lookouts")
 # What is shown of each asset's own metadata; the rest, with the map, is in the UI.
 SHOWN = ("cells", "area_km2", "hill_tops", "best_site_sees_pct", "lookouts", "seen_pct")
 ACCOUNTING_SECONDS = 15
-INSTANCE_SETTINGS = "telemetry:\n  enabled: false\n"
+INSTANCE_SETTINGS = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 T = TypeVar("T")
 Row = Sequence[str]

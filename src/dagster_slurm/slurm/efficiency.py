@@ -69,7 +69,7 @@ def _queue_wait_seconds(record: AccountingRecord) -> float | None:
 def _node_hours(record: AccountingRecord) -> float | None:
     if record.elapsed_seconds is None or record.node_count is None:
         return None
-    return record.elapsed_seconds * record.node_count / 3600
+    return round(record.elapsed_seconds * record.node_count / 3600, 6)
 
 
 def _cpu_efficiency_pct(record: AccountingRecord) -> float | None:
