@@ -124,6 +124,15 @@ class TestAllIsFine:
         assert done.returncode == 0, done.stdout
         assert " through " in done.stdout
 
+    def test_through_a_proxy_of_the_configuration(self, sandbox: Sandbox, doctor: Doctor) -> None:
+        site = {name.removeprefix("SLURM_EDGE_NODE_"): value for name, value in sandbox.env().items()}
+        known = f"UserKnownHostsFile={site['KNOWN_HOSTS_FILE']}"
+        way = f"ssh -i {site['KEY_PATH']} -o {known} -p {site['PORT']} -W %h:%p {site['USER']}@{site['HOST']}"
+        done = doctor(SLURM_EDGE_NODE_OPTS_EXTRA=f'-o "ProxyCommand={way}"')
+        assert done.returncode == 0, done.stdout
+        for step in ("name", "port"):
+            assert re.search(rf"^- +{step} +not checked: .*ProxyCommand ssh \.\.\.", done.stdout, re.M), done.stdout
+
     def test_on_the_login_node_itself(self, sandbox: Sandbox, doctor: Doctor, tmp_path: Path) -> None:
         done = doctor("--local", "--json", "--remote-base", str(tmp_path), only=True, **sandbox.slurm_env())
         told = {each["step"]: each["status"] for each in json.loads(done.stdout)["findings"]}

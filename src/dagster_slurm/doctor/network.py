@@ -60,8 +60,11 @@ def parse_ssh_config(asked: str, text: str) -> Way:
 
 
 def _proxy(options: Mapping[str, str]) -> str:
-    values = (options.get(name, "none") for name in ("proxyjump", "proxycommand"))
-    return next((value for value in values if value != "none"), "")
+    jump, command = (options.get(name, "none") for name in ("proxyjump", "proxycommand"))
+    if jump != "none":
+        return f"ProxyJump {jump}"
+    # Its arguments may hold a password.
+    return f"ProxyCommand {command.split()[0]} ..." if command != "none" else ""
 
 
 def first_hop(connection: SSHConnection) -> SSHConnection:
@@ -98,7 +101,7 @@ def check_name(world: World) -> Finding:
         return skipped(NAME, "not needed, Slurm's commands are run on this machine")
     way = way_to(first_hop(connection))
     if way.proxy:
-        return skipped(NAME, f"{way.asked} is looked up beyond a proxy of ~/.ssh/config ({way.proxy})")
+        return skipped(NAME, f"{way.asked} is looked up beyond the proxy of OpenSSH's configuration ({way.proxy})")
     try:
         found = socket.getaddrinfo(way.host, way.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -119,7 +122,7 @@ def check_port(world: World) -> Finding:
         return skipped(PORT, "not needed, Slurm's commands are run on this machine")
     way = way_to(first_hop(connection))
     if way.proxy:
-        return skipped(PORT, f"{way.asked} is reached through a proxy of ~/.ssh/config ({way.proxy})")
+        return skipped(PORT, f"{way.asked} is reached through the proxy of OpenSSH's configuration ({way.proxy})")
     try:
         banner = read_banner(way.host, way.port)
     except OSError as error:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.slurm_commands import Association, answered, associations
 from dagster_slurm.doctor.world import World
-from dagster_slurm.errors import DagsterSlurmError, SlurmCommandError
+from dagster_slurm.errors import SlurmCommandError
 from dagster_slurm.slurm.quantities import format_time_limit, parse_time_limit_seconds
 from dagster_slurm.slurm.request import JobRequest
+
+T = TypeVar("T")
 
 PARTITION, REQUEST = "partition", "request"
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -58,6 +62,8 @@ def _nodes_of(partition: str, lines: Sequence[str]) -> dict[str, int]:
     return nodes
 
 
+# Two steps look at them, and the controller is asked once.
+@lru_cache(maxsize=1)
 def partitions(world: World) -> dict[str, Partition]:
     """The cluster's partitions.
 
@@ -138,12 +144,16 @@ def check_request(world: World) -> Finding:
     """Whether Slurm would take a job as configured; nothing is queued."""
     request = world.settings.request
     world.cluster.check(request)
+    partition = _if_told(lambda: partitions(world).get(request.partition or ""), None)
+    return judge_request(request, partition, _if_told(lambda: associations(world), []))
+
+
+def _if_told(ask: Callable[[], T], otherwise: T) -> T:
+    """Slurm took the request; what it leaves unchecked can be looked at only where these commands answer."""
     try:
-        known, charged = partitions(world), associations(world)
-    except DagsterSlurmError:
-        # Slurm took it; what it leaves unchecked cannot be looked at without these.
-        known, charged = {}, []
-    return judge_request(request, known.get(request.partition or ""), charged)
+        return ask()
+    except SlurmCommandError:
+        return otherwise
 
 
 def judge_request(request: JobRequest, partition: Partition | None, charged: Sequence[Association]) -> Finding:

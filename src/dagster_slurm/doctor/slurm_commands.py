@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
@@ -119,6 +120,8 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
+# Two steps look at them, and the accounting is asked once.
+@lru_cache(maxsize=1)
 def associations(world: World) -> list[Association]:
     """What this user may charge.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dagster_slurm.doctor.clock import check_clock
 from dagster_slurm.doctor.environment import check_environment
-from dagster_slurm.doctor.finding import Finding, from_error, skipped
+from dagster_slurm.doctor.finding import Finding, from_error, skipped, wrong
 from dagster_slurm.doctor.job import check_job
 from dagster_slurm.doctor.login import check_connection, check_host_key, check_login
 from dagster_slurm.doctor.network import check_name, check_port
@@ -105,3 +105,10 @@ def _checked(world: World, step: Step, failed: dict[str, str]) -> Finding:
             # Asking again would log in again.
             failed[_LOST] = _LOST
         return from_error(step.name, error)
+    except (LookupError, ValueError, OSError) as error:
+        # A shell file of ours met a program that answers otherwise than GNU's or Slurm's does.
+        return wrong(
+            step.name,
+            f"The answer cannot be read ({type(error).__name__}: {error})",
+            "Look at this step by hand, and report it with the version of the system.",
+        )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from dagster_slurm.doctor.finding import Finding, fine, from_error, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
+from dagster_slurm.errors import TransportTimeoutError
+from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell_transport import storage_fault
 
 SPACE, WRITING = "space", "writing"
@@ -99,8 +101,15 @@ def parse_quotas(lines: Sequence[str]) -> list[Quota]:
 def check_space(world: World) -> Finding:
     """Whether there is room for runs."""
     base = world.cluster.base()
-    facts = world.gather("space.sh", [base])
-    return judge_space(base, facts)
+    return judge_space(base, read_facts(_ask(world, "space.sh", base).text))
+
+
+def _ask(world: World, name: str, base: str) -> CompletedCommand:
+    try:
+        return world.run(name, [base])
+    except TransportTimeoutError as error:
+        error.hint = f"The file system of {base} may hang: try `ls` there on the login node, and ask the site."
+        raise
 
 
 def judge_space(base: str, facts: Facts) -> Finding:
@@ -147,7 +156,7 @@ def size(number: int) -> str:
 def check_writing(world: World) -> Finding:
     """Whether a run could make its directory there."""
     base = world.cluster.base()
-    answer = world.run("writing.sh", [base])
+    answer = _ask(world, "writing.sh", base)
     if answer.returncode == 0:
         return judge_writing(base, read_facts(answer.text))
     said = answer.error_text

@@ -281,8 +281,11 @@ class TestNetwork:
         ("text", "way"),
         [
             ("host login\nhostname login.example\nport 2222\n", Way("login", "login.example", 2222)),
-            ("hostname h\nport 22\nproxyjump gate\n", Way("login", "h", 22, "gate")),
-            ("hostname h\nport 22\nproxycommand nc %h\nproxyjump none\n", Way("login", "h", 22, "nc %h")),
+            ("hostname h\nport 22\nproxyjump gate\n", Way("login", "h", 22, "ProxyJump gate")),
+            (
+                "hostname h\nport 22\nproxycommand sshpass -p secret ssh -W %h:%p gate\nproxyjump none\n",
+                Way("login", "h", 22, "ProxyCommand sshpass ..."),
+            ),
             ("hostname h\nport 22\nproxycommand none\n", Way("login", "h", 22)),
             (
                 "hostname h\nport 22\nhostkeyalias a\nuserknownhostsfile /x /y\n",

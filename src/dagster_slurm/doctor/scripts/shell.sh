@@ -5,7 +5,7 @@ printf 'shell %s\n' "$shell"
 # bash reads .bashrc for ssh if it is not below another shell (bash(1), INVOCATION; SHLVL).
 printf 'noise %s\n' "$(
     unset SHLVL
-    "$shell" -c : </dev/null 2>/dev/null | wc -c
+    timeout 10 "$shell" -c : </dev/null 2>/dev/null | wc -c
 )"
 # shellcheck disable=SC2016
 printf 'bash %s\n' "$(bash -c 'printf %s "$BASH_VERSION"' 2>/dev/null)"

@@ -1,0 +1,154 @@
+"""The run through the steps, with a login node that is played: what depends on a fault is not checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from dagster_slurm.doctor import STEPS, Asked, Settings, World, diagnose
+from dagster_slurm.doctor.finding import Finding, Status, fine, wrong
+from dagster_slurm.doctor.steps import Step
+from dagster_slurm.errors import AuthenticationError, ConfigurationError, TransportTimeoutError
+from dagster_slurm.slurm.request import merge
+from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport.shell import shell_file
+
+Raised = Callable[[], Exception]
+SCRIPTS = "dagster_slurm.doctor.scripts"
+COMMANDS = ("sbatch", "squeue", "scancel", "sacct", "scontrol", "sinfo", "sacctmgr")
+ANSWERS = {
+    "login.sh": "user me\nhost login1\nsystem Linux 6\nhome /home/me\n",
+    "shell.sh": "shell /bin/bash\nnoise 0\nbash 5.2\n",
+    "commands.sh": "".join(f"{name} /usr/bin/{name}\n" for name in COMMANDS) + "version slurm 22.05.8\n",
+    "controller.sh": "ping Slurmctld(primary) at ctl is UP\njobs 1\n",
+    "associations.sh": "association c|research||normal\n",
+    "partitions.sh": "partition PartitionName=compute Default=YES MaxTime=01:00:00 State=UP\nnodes compute|3|idle\n",
+    "space.sh": "blocks nas nfs4 9000000 1 8000000 1% /home\ninodes nas 100 1 99 1% /home\n",
+    "writing.sh": "mode 700\nfile 600\nbase 700 me\n",
+    "clock.sh": "time 1000.0\n",
+    "python.sh": "dagster-slurm python 3.11.2 pipes 1.13.0\n",
+}
+
+
+def played(**changes: str | Raised) -> World:
+    """A world of this machine whose shell files answer as above, but for `changes` (`clock=...`)."""
+    answers: Mapping[str, str | Raised] = {**ANSWERS, **{f"{name}.sh": each for name, each in changes.items()}}
+    by_text = {shell_file(SCRIPTS, name): each for name, each in answers.items()}
+    facts = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+
+    def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
+        said = by_text.get(script, "home /home/me\nversion slurm 22.05.8\n" if script == facts else "")
+        if callable(said):
+            raise said()
+        return CompletedCommand(said.encode(), b"", 0)
+
+    return World(
+        Asked(local=True),
+        read=lambda asked: Settings(None, merge({"partition": "compute", "time": "30"}), "~/runs"),
+        transport=ScriptedTransport(answer),
+        clock=lambda: 1000.0,
+    )
+
+
+def statuses(world: World) -> dict[str, Status]:
+    return {finding.step: finding.status for finding in diagnose(world)}
+
+
+SSH_STEPS = {"name", "port", "host key", "connection"}
+
+
+def test_all_is_fine() -> None:
+    expected = {step.name: "skipped" if step.name in {*SSH_STEPS, "job"} else "ok" for step in STEPS}
+    assert statuses(played()) == expected
+
+
+def test_every_check_speaks_for_its_own_step() -> None:
+    assert [finding.step for finding in diagnose(played())] == [step.name for step in STEPS]
+
+
+def test_slurm_is_asked_for_each_thing_once() -> None:
+    world = played()
+    list(diagnose(world))
+    transport = world.transport
+    assert isinstance(transport, ScriptedTransport)
+    asked = [script for script, _ in transport.calls]
+    for name in ("partitions.sh", "associations.sh", "controller.sh"):
+        assert asked.count(shell_file(SCRIPTS, name)) == 1
+
+
+def test_the_home_directory_is_known_without_slurm() -> None:
+    assert played().cluster.base() == "/home/me/runs"
+
+
+def test_a_refused_login_is_asked_for_once() -> None:
+    calls: list[int] = []
+
+    def refuse() -> Exception:
+        calls.append(1)
+        return AuthenticationError("The login was refused", hint="Correct it.")
+
+    found = statuses(played(login=refuse))
+    assert len(calls) == 1
+    assert found["login"] == "wrong"
+    assert {found[step.name] for step in STEPS[5:]} == {"skipped"}
+
+
+def test_a_connection_that_is_lost_ends_the_rest() -> None:
+    world = played(commands=lambda: TransportTimeoutError("No answer in time", hint="Wait."))
+    found = {finding.step: finding for finding in diagnose(world)}
+    assert found["shell"].status == "ok"
+    assert (found["commands"].status, found["commands"].problem) == ("wrong", "No answer in time")
+    assert found["clock"].found == "the connection has to work first"
+    assert {found[step.name].status for step in STEPS[8:]} == {"skipped"}
+
+
+def test_a_file_system_that_hangs_is_named() -> None:
+    world = played(space=lambda: TransportTimeoutError("No answer in time"))
+    remedies = [finding.remedy for finding in diagnose(world) if finding.status == "wrong"]
+    assert len(remedies) == 1
+    assert "The file system of /home/me/runs may hang" in remedies[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [({"clock": "time 1234.%N\n"}, "clock"), ({"shell": ""}, "shell"), ({"writing": "mode 700\n"}, "writing")],
+)
+def test_an_answer_that_nobody_expected_is_told_without_a_traceback(changes: dict[str, str], step: str) -> None:
+    found = {finding.step: finding for finding in diagnose(played(**changes))}
+    assert found[step].status == "wrong"
+    assert "cannot be read" in found[step].problem
+
+
+@pytest.mark.parametrize("base", ["runs", "./runs", "~other/runs"])
+def test_a_relative_base(base: str) -> None:
+    world = played()
+    world.settings = Settings(None, world.settings.request, base)
+    found = {finding.step: finding for finding in diagnose(world)}
+    assert found["space"].status == "wrong"
+    assert "is not an absolute path" in found["space"].problem
+
+
+def test_only_what_depends_on_a_fault_is_left_out() -> None:
+    def check(status: Status) -> Callable[[World], Finding]:
+        return lambda world: fine("x", "") if status == "ok" else wrong("x", "p", "r")
+
+    steps = (
+        Step("a", (), check("ok")),
+        Step("b", ("a",), check("wrong")),
+        Step("c", ("b",), check("ok")),
+        Step("d", ("c",), check("ok")),
+        Step("e", ("a",), check("ok")),
+    )
+    found = list(diagnose(played(), steps))
+    assert [each.status for each in found] == ["ok", "wrong", "skipped", "skipped", "ok"]
+    assert [each.found for each in found[2:4]] == ["b has to work first"] * 2
+
+
+def test_settings_that_cannot_be_read() -> None:
+    def read(asked: Asked) -> Settings:
+        raise ConfigurationError("HOST is not set", hint="Set it.")
+
+    found = statuses(World(Asked(), read=read))
+    assert found.pop("settings") == "wrong"
+    assert set(found.values()) == {"skipped"}
