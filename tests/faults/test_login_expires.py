@@ -1,0 +1,72 @@
+"""A connection that was made with `dagster-slurm login` ends in the middle of a run."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm.sandbox import Sandbox
+
+from ..assets.conftest import asset_of, compute_log, log_messages, run_asset
+from ..cluster.test_login_command import COMMAND, on_a_terminal
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def environment(breakable: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The strict site in the environment, without its password."""
+    control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
+    for name, value in {**breakable.env(strict=True), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_EDGE_NODE_PASSWORD")
+    yield dict(os.environ)
+    subprocess.run([*COMMAND, "--end"], capture_output=True, check=False)
+    shutil.rmtree(control_dir)
+
+
+def test_the_run_waits_for_a_login(breakable: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
+    answers = {"password:": breakable.password()}
+    assert on_a_terminal(COMMAND, environment, answers)[0] == 0
+    path = tmp_path / "counting.py"
+    path.write_text("import time\nfor number in range(40):\n    print(number); time.sleep(0.25)\n")
+    compute = ComputeResource(
+        mode="slurm",
+        slurm=SlurmResource(
+            ssh=SSHConnectionResource.from_env(), queue=SlurmQueueConfig(mem="100M", cpus=1), remote_base="~/expiring"
+        ),
+    )
+    logins = breakable.logins(strict=True)
+    with dg.DagsterInstance.local_temp() as instance:
+        told: list[str] = []
+
+        def expire_and_log_in() -> None:
+            deadline = time.monotonic() + 120.0
+            while "RUNNING" not in breakable.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            subprocess.run([*COMMAND, "--end"], env=environment, capture_output=True, check=True)
+            while not told and time.monotonic() < deadline:
+                (run,) = instance.get_runs()
+                entries = instance.all_logs(run.run_id)
+                told.extend(entry.user_message for entry in entries if "dagster-slurm login" in entry.user_message)
+                time.sleep(0.2)
+            on_a_terminal(COMMAND, environment, answers)
+
+        thread = threading.Thread(target=expire_and_log_in)
+        thread.start()
+        result = run_asset(asset_of(path), compute, instance)
+        thread.join()
+        assert told
+        assert result.success
+        assert compute_log(result, instance) == "".join(f"{number}\n" for number in range(40))
+        assert any("answers again" in text for text in log_messages(result, instance))
+    assert breakable.logins(strict=True) - logins == 1
