@@ -164,9 +164,10 @@ def _judge_unseen(probe: Probe) -> Finding:
             "cancelled",
             "Try again when the queue is short, or with --job-timeout.",
         )
+    node = f" on {known.node_list}" if known and known.node_list else ""
     return wrong(
         STEP,
-        f"Job {probe.job_id} ended ({state}), and nothing that it writes appears on the login node",
+        f"Job {probe.job_id} ended ({state}{node}), and nothing that it writes appears on the login node",
         "Choose a remote_base (SLURM_REMOTE_BASE) that login and compute nodes share.",
     )
 
