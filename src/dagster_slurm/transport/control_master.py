@@ -104,11 +104,11 @@ class ControlMaster:
             returncode = self._run(login, login.argv(self._options()), said.fileno())
             said.seek(0)
             text = said.read().decode("utf-8", "replace").strip()
-        if returncode == 0 and self.path.exists():
-            return
-        if returncode == 0 or is_about_multiplexing(text):
-            raise SharingImpossibleError(f"No shared connection: {text}", host=self._connection.label)
-        raise login.fault(text, returncode)
+            if returncode == 0 and self.path.exists():
+                return
+            if returncode == 0 or is_about_multiplexing(text):
+                raise SharingImpossibleError(f"No shared connection: {text}", host=self._connection.label)
+            raise login.fault(text, returncode)
 
     def _run(self, login: Login, argv: list[str], stderr: int) -> int:
         try:

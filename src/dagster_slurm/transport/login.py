@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 from dagster_slurm.errors import AuthenticationError, TransportError
 from dagster_slurm.transport.askpass import Askpass
@@ -29,8 +31,11 @@ class Login:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: list[Answers] = []
         self._programs: dict[SSHConnection, Askpass] = {}
+        self._said_on_the_way: IO[bytes] | None = None
 
     def __enter__(self) -> Login:
+        if self._connection.jump is not None:
+            self._said_on_the_way = tempfile.NamedTemporaryFile(prefix="dagster-slurm-jump-")
         for hop in self._connection.hops():
             if hop.may_be_asked:
                 answers = Answers(hop)
@@ -43,6 +48,9 @@ class Login:
     ) -> None:
         for program in self._programs.values():
             program.close()
+        if self._said_on_the_way is not None:
+            self._said_on_the_way.close()
+            self._said_on_the_way = None
 
     def argv(self, options: Sequence[str]) -> list[str]:
         """`ssh` with its options up to, and without, the command for the far end."""
@@ -68,7 +76,8 @@ class Login:
                     hint="Set password or askpass_command, or run `dagster-slurm login` on a terminal first.",
                     host=host,
                 )
-        return connection_fault(said, returncode, host=host)
+        on_the_way = self._said_on_the_way.read().decode("utf-8", "replace") if self._said_on_the_way else ""
+        return connection_fault(f"{on_the_way}{said}", returncode, host=host)
 
     def _proxy(self, connection: SSHConnection) -> list[str]:
         """The way through the jump host. Percent signs are ssh's own tokens there (ssh_config(5), TOKENS)."""
@@ -78,9 +87,15 @@ class Login:
         program = self._programs.get(jump)
         variables = [f"{name}={value}" for name, value in (program.environment() if program else {}).items()]
         options = ["-T", "-o", "ControlMaster=no", "-o", "ControlPath=none", *self._proxy(jump), *jump.arguments()]
-        words = ["env", *variables, "ssh", *options]
+        words = [*self._noting(), "env", *variables, "ssh", *options]
         command = " ".join(quote(word).replace("%", "%%") for word in words)
         return ["-o", f"ProxyCommand={command} -W [%h]:%p -- {quote(jump.host)}"]
+
+    def _noting(self) -> list[str]:
+        """What keeps the errors of a jump host: ssh drops those of a ProxyCommand if there is a ControlPersist."""
+        if self._said_on_the_way is None:
+            return []
+        return ["sh", "-c", 'exec "$@" 2>>"$0"', self._said_on_the_way.name]
 
     def _end(self) -> None:
         if self._process is not None:

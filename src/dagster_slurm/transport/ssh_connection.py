@@ -121,6 +121,9 @@ class SSHConnection:
             "IdentitiesOnly": "yes" if self.key_path else None,
             "ForwardAgent": "no",
             "ForwardX11": "no",
+            # What ~/.ssh/config has for working by hand is in the way of a connection for commands.
+            "ClearAllForwardings": "yes",
+            "RemoteCommand": "none",
         }
         arguments = [*self.extra_opts]
         for name, value in options.items():

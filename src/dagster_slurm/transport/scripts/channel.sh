@@ -20,36 +20,55 @@ dagster_slurm_serve() {
     # Messages are told apart by their English text.
     LANGUAGE=C
     export LANGUAGE
-    printf '\n%s ready\n' "$1"
-    [ "$2" = 1 ] || printf '\n%s ready\n' "$1" >&2
-    while IFS=' ' read -r nonce script_bytes stdin_bytes; do
-        script=$(head -c "$script_bytes")
-        if [ "$2" = 1 ]; then
-            dagster_slurm_answer_on_one_stream
-        else
-            dagster_slurm_answer
-            printf '\n%s %s\n' "$nonce" "$?"
-            printf '\n%s end\n' "$nonce" >&2
-        fi
-    done
+    if [ "$2" = 1 ]; then
+        # A TTY that goes away sends a signal that would end scripts before they clean up; without it they see the end
+        # of their stdin, as they do without a TTY.
+        trap '' HUP
+        # What writes to a TTY makes columns and colours, and masks names: scripts write to a pipe, here as elsewhere.
+        dagster_slurm_loop "$1" dagster_slurm_answer_on_one_stream | cat
+    else
+        printf '\n%s ready\n' "$1" >&2
+        dagster_slurm_loop "$1" dagster_slurm_answer_on_two_streams
+    fi
     exit 0
 }
+dagster_slurm_loop() {
+    [ "$2" = dagster_slurm_answer_on_two_streams ] || dagster_slurm_keep_errors || exit 74
+    printf '\n%s ready\n' "$1"
+    while IFS=' ' read -r nonce script_bytes stdin_bytes; do
+        script=$(head -c "$script_bytes")
+        "$2"
+    done
+}
+dagster_slurm_answer_on_two_streams() {
+    dagster_slurm_answer
+    printf '\n%s %s\n' "$nonce" "$?"
+    printf '\n%s end\n' "$nonce" >&2
+}
+# Stderr waits in a file without a name: it may hold any byte, and what is left running does not keep it open for us.
+dagster_slurm_keep_errors() {
+    for directory in "${TMPDIR:-/tmp}" /tmp /var/tmp /dev/shm "$HOME"; do
+        errors=$(mktemp "$directory/.dagster-slurm.XXXXXX" 2>/dev/null) || continue
+        exec 4>>"$errors"
+        rm -f -- "$errors"
+        return 0
+    done
+    echo 'There is no directory for temporary files' >&2
+    return 1
+}
 dagster_slurm_answer_on_one_stream() {
-    {
-        # The x keeps the line breaks at the end, which $() would drop.
-        errors=$(
-            dagster_slurm_answer 2>&1 1>&3 3>&-
-            status=$?
-            printf x
-            exit "$status"
-        )
-        status=$?
-    } 3>&1
-    printf '\n%s %s\n%s\n%s end\n' "$nonce" "$status" "${errors%x}" "$nonce"
+    : >/dev/fd/4
+    dagster_slurm_answer 2>&4 4>&-
+    printf '\n%s %s\n' "$nonce" "$?"
+    cat /dev/fd/4
+    printf '\n%s end\n' "$nonce"
 }
 dagster_slurm_answer() {
     if [ "$stdin_bytes" = 0 ]; then
         (eval "$script") </dev/null
+    elif [ "$stdin_bytes" = own ]; then
+        # The script takes what belongs to it, to the byte.
+        (eval "$script")
     else
         head -c "$stdin_bytes" | {
             (eval "$script")
