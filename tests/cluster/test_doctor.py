@@ -284,6 +284,10 @@ class TestMoreThatBreaks:
         left = sandbox.run(["squeue", "--noheader", "--format=%T", f"--jobs={said.group(1)}"]).stdout.split()
         assert left in ([], ["CANCELLED"])
 
+    def test_a_key_where_only_passwords_are_taken(self, sandbox: Sandbox, doctor: Doctor) -> None:
+        done = doctor(SLURM_EDGE_NODE_PORT=sandbox.env(strict=True)["SLURM_EDGE_NODE_PORT"])
+        assert_names(done, "login", r"Permission denied \(password\)", "takes no keys, only password: set PASSWORD")
+
     def test_a_time_limit_over_that_of_the_partition(self, doctor: Doctor) -> None:
         done = doctor(SLURM_PARTITION="debug")
         assert_names(done, "request", "Requested time limit is invalid", "Lower time_limit")

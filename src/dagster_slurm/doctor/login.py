@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -96,11 +97,25 @@ def method(connection: SSHConnection) -> str:
     return "with what ~/.ssh/config and the agent offer"
 
 
+def offered_methods(said: str) -> tuple[str, ...]:
+    """What a server would have taken, from "Permission denied (publickey,password)."; empty if it is not told."""
+    found = re.search(r"Permission denied \(([\w,-]+)\)", said)
+    return tuple(found[1].split(",")) if found else ()
+
+
 def login_remedy(connection: SSHConnection, error: TransportError) -> str:
     """What to do about a login that was refused."""
     if not isinstance(error, AuthenticationError):
         return error.hint or "Try `ssh -v` by hand, from this machine and as this user."
-    if "password was refused" in error.message.lower() or (connection.password and not connection.key_path):
+    if "refused" not in error.message:
+        # A prompt that nobody answered: the error says which.
+        return error.hint or ""
+    offered = offered_methods(error.message)
+    if connection.key_path and not connection.may_be_asked and offered and "publickey" not in offered:
+        return f"The server takes no keys, only {', '.join(offered)}: set PASSWORD, or run `dagster-slurm login`."
+    if connection.password and offered and not {"password", "keyboard-interactive"} & set(offered):
+        return f"The server takes no passwords, only {', '.join(offered)}: set KEY_PATH."
+    if connection.password:
         return "Correct USER and PASSWORD; it was tried once only, for accounts lock."
     if connection.key_path:
         return f"Check USER, and that the public half of {connection.key_path} is in the account's authorized_keys."

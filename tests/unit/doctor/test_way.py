@@ -89,6 +89,26 @@ class TestLogin:
         assert login_remedy(SSHConnection("h"), refused) == "as ever"
         assert "ssh -v" in login_remedy(SSHConnection("h"), ConnectionFailedError("gone"))
 
+    def test_a_code_that_nobody_gives_is_not_the_password(self) -> None:
+        asked = AuthenticationError(
+            "The server asks for 'Code:', and nothing is configured", hint="Set askpass_command."
+        )
+        assert login_remedy(SSHConnection("h", password="secret"), asked) == "Set askpass_command."
+
+    @pytest.mark.parametrize(
+        ("fields", "offered", "said"),
+        [
+            ({"key_path": "/k"}, "publickey,password", "the public half of /k"),
+            ({"key_path": "/k"}, "password", "takes no keys, only password: set PASSWORD"),
+            ({"key_path": "/k", "password": "secret"}, "password", "Correct USER and PASSWORD"),
+            ({"password": "secret"}, "publickey", "takes no passwords, only publickey: set KEY_PATH"),
+            ({"password": "secret"}, "publickey,keyboard-interactive", "Correct USER and PASSWORD"),
+        ],
+    )
+    def test_remedies_follow_what_the_server_takes(self, fields: dict[str, str], offered: str, said: str) -> None:
+        refused = AuthenticationError(f"The login was refused: me@h: Permission denied ({offered}).", hint="as ever")
+        assert said in login_remedy(SSHConnection("h", **fields), refused)  # type: ignore[arg-type]
+
     @pytest.mark.parametrize(
         ("checking", "was_known", "was_open", "status"),
         [
