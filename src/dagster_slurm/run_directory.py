@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dagster_slurm.transport import Transport, TreeEntry
+from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 
 PROTOCOL_VERSION = 1
@@ -85,7 +85,16 @@ class RunDirectory:
         """A file of `log/`, relative to `runs_root`, as the watcher asks for it."""
         return f"{self.relative}/log/{name}"
 
-    def create(self, transport: Transport, *, script: str, env: str, context: bytes, work: Iterable[TreeEntry]) -> None:
+    def create(
+        self,
+        transport: Transport,
+        *,
+        script: str,
+        env: str,
+        context: bytes,
+        work: Iterable[TreeEntry],
+        progress: ProgressCallback | None = None,
+    ) -> None:
         """Put everything the job needs, in one stream that appears as a whole or not at all.
 
         The files that the watcher reads are made empty: a file that is looked for before it exists stays
@@ -101,6 +110,7 @@ class RunDirectory:
                 *(TreeEntry(f"log/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))),
             ],
             self.path,
+            progress=progress,
         )
 
     def remove(self, transport: Transport) -> None:

@@ -3,14 +3,17 @@
 from dagster_slurm.transport.base import CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.local import LocalTransport
 from dagster_slurm.transport.openssh import OpenSSHTransport, SSHConnection
+from dagster_slurm.transport.progress import ProgressCallback, UploadProgress
 from dagster_slurm.transport.scripted import ScriptedTransport
 
 __all__ = [
     "CompletedCommand",
     "LocalTransport",
     "OpenSSHTransport",
+    "ProgressCallback",
     "SSHConnection",
     "ScriptedTransport",
     "Transport",
     "TreeEntry",
+    "UploadProgress",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,12 +29,28 @@ class TreeArchive:
         """How many bytes `blocks` gives."""
         return sum(len(head) + _padded(size) for head, _, size in self.members) + len(_END)
 
+    @property
+    def digest(self) -> str:
+        """Trees with the same one have the same files, of the same modes."""
+        _, checksums, _ = self.members[0]
+        heads = b"".join(head for head, _, _ in self.members)
+        return hashlib.sha256(heads + b"".join(content.blocks(checksums.source))).hexdigest()
+
     def blocks(self) -> Iterator[bytes]:
-        """The stream, in blocks.
+        """The stream, in blocks of about one size: many small files are no reason for many small writes.
 
         Raises:
             InvalidRequestError: A file changed its size since the archive was made.
         """
+        gathered = bytearray()
+        for part in self._parts():
+            gathered += part
+            if len(gathered) >= content.BLOCK_BYTES:
+                yield bytes(gathered)
+                gathered.clear()
+        yield bytes(gathered)
+
+    def _parts(self) -> Iterator[bytes]:
         for head, entry, size in self.members:
             yield head
             yield from content.blocks_of_size(entry.source, size, what=repr(entry.name))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagster_slurm.transport.progress import ProgressCallback
+
 DEFAULT_TIMEOUT_SECONDS = 120.0
 
 
@@ -68,11 +70,24 @@ class Transport(ABC):
         """Run a POSIX shell script with `args` as its `$1`, `$2` ...; values never stand in the script."""
 
     @abstractmethod
-    def put(self, source: bytes | Path, destination: str, *, mode: int = 0o600) -> None:
-        """Put one file: sent beside its destination, checked to have arrived whole, then renamed."""
+    def put(
+        self,
+        source: bytes | Path,
+        destination: str,
+        *,
+        mode: int = 0o600,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Put one file: sent beside its destination, checked to have arrived whole, then renamed.
+
+        What is large goes on, when it is put again, from what has arrived. `progress` is called now and then
+        while something large is sent.
+        """
 
     @abstractmethod
-    def put_tree(self, entries: Iterable[TreeEntry], destination: str) -> None:
+    def put_tree(
+        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
+    ) -> None:
         """Put files as the new directory `destination` (0700), in one stream, checked, then renamed.
 
         An existing destination is left as it is and is not an error: whoever repeats a `put_tree` whose

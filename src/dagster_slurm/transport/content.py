@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dagster_slurm.errors import InvalidRequestError
 
-_BLOCK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 16
+_SAMPLE_BYTES = 1 << 20
+
+
+def opened(source: bytes | Path) -> IO[bytes]:
+    """The content as a file, at its beginning."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def blocks(source: bytes | Path) -> Iterator[bytes]:
@@ -18,7 +28,7 @@ def blocks(source: bytes | Path) -> Iterator[bytes]:
             yield source
         return
     with source.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        while block := file.read(BLOCK_BYTES):
             yield block
 
 
@@ -35,7 +45,12 @@ def blocks_of_size(source: bytes | Path, size: int, *, what: str) -> Iterator[by
             break
         yield block
     if sent != size:
-        raise InvalidRequestError(f"The file for {what} changed while it was sent")
+        raise changed(what)
+
+
+def changed(what: str) -> InvalidRequestError:
+    """The error for a source that somebody writes to; `what` names it."""
+    return InvalidRequestError(f"The file for {what} changed while it was sent")
 
 
 def digest(source: bytes | Path) -> tuple[str, int]:
@@ -45,3 +60,50 @@ def digest(source: bytes | Path) -> tuple[str, int]:
         sha256.update(block)
         size += len(block)
     return sha256.hexdigest(), size
+
+
+@dataclass(frozen=True)
+class Version:
+    """By what a changed source is known again: its size, and when it was last written to."""
+
+    size: int
+    written_ns: int | None
+
+    @staticmethod
+    def of(file: IO[bytes]) -> Version:
+        """The version of an open file; its position is kept."""
+        position = file.tell()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(position)
+        try:
+            return Version(size, os.fstat(file.fileno()).st_mtime_ns)
+        except io.UnsupportedOperation:
+            return Version(size, None)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is known of a source before it is sent.
+
+    Args:
+        version: Its size, and when it was written.
+        sha256: Of the whole content if it was read whole, and else of its version, its first MiB and its last.
+    """
+
+    version: Version
+    sha256: str
+
+
+def examine(source: bytes | Path, *, whole_up_to: int) -> Examined:
+    """Read a source once if it has no more than `whole_up_to` bytes, and look into it if it has more."""
+    with opened(source) as file:
+        version = Version.of(file)
+        sha256 = hashlib.sha256()
+        if isinstance(source, bytes) or version.size <= whole_up_to:
+            while block := file.read(BLOCK_BYTES):
+                sha256.update(block)
+        else:
+            sha256.update(repr(version).encode() + file.read(_SAMPLE_BYTES))
+            file.seek(-_SAMPLE_BYTES, os.SEEK_END)
+            sha256.update(file.read())
+        return Examined(version, sha256.hexdigest())

@@ -8,6 +8,7 @@ from pathlib import Path
 from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.progress import ProgressCallback
 
 Answer = Callable[[str, Sequence[str], bytes], CompletedCommand]
 
@@ -40,11 +41,20 @@ class ScriptedTransport(Transport):
         self.calls.append((script, tuple(args)))
         return self._answer(script, args, stdin)
 
-    def put(self, source: bytes | Path, destination: str, *, mode: int = 0o600) -> None:
+    def put(
+        self,
+        source: bytes | Path,
+        destination: str,
+        *,
+        mode: int = 0o600,
+        progress: ProgressCallback | None = None,
+    ) -> None:
         self.files[destination] = b"".join(content.blocks(source))
         self.modes[destination] = mode
 
-    def put_tree(self, entries: Iterable[TreeEntry], destination: str) -> None:
+    def put_tree(
+        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
+    ) -> None:
         files = list(entries)
         archive_tree(files)
         if any(path.startswith(f"{destination}/") for path in self.files):

@@ -15,10 +15,17 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.channel import ShellChannel
+from dagster_slurm.transport.pacing import LARGEST_PIECE_BYTES
+from dagster_slurm.transport.parcel import file_parcel, tree_parcel
 from dagster_slurm.transport.pool import ChannelPool
+from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.turns import Turns
+from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, upload_file, upload_tree
 
-_CORRUPTED_STATUS = 65  # EX_DATAERR of sysexits.h, as the scripts use it
+# EX_DATAERR and EX_NOINPUT of sysexits.h, as the scripts use them.
+_CORRUPTED_STATUS = 65
+_TAKEN_OVER_STATUS = 66
 # Slower than this and the link is taken for dead; a floor, not an expectation.
 _SLOWEST_BYTES_PER_SECOND = 50_000
 _STORAGE_FAULTS = {
@@ -53,6 +60,7 @@ class ShellTransport(Transport):
     def __init__(self, host: str, *, channels: int) -> None:
         super().__init__(host)
         self._channels = channels
+        self._turns = Turns()
         self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=self._may_keep_channel)
 
     def _max_channels(self) -> int:
@@ -80,24 +88,43 @@ class ShellTransport(Transport):
             timeout_seconds=timeout_seconds,
         )
 
-    def put(self, source: bytes | Path, destination: str, *, mode: int = 0o600) -> None:
-        sha256, size = content.digest(source)
-        self._send(
+    def put(
+        self,
+        source: bytes | Path,
+        destination: str,
+        *,
+        mode: int = 0o600,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        examined = content.examine(source, whole_up_to=ONE_REQUEST_BYTES)
+        size = examined.version.size
+        if size > ONE_REQUEST_BYTES:
+            parcel = file_parcel(source, examined, what=destination)
+            upload_file(self._ask, parcel, destination, mode=mode, progress=progress)
+            return
+        self._ask(
             _script("put.sh"),
-            (destination, f"{mode:o}", sha256),
-            blocks=content.blocks_of_size(source, size, what=destination),
-            size=size,
-            destination=destination,
+            (destination, f"{mode:o}", examined.sha256),
+            what=destination,
+            stdin=content.blocks_of_size(source, size, what=destination),
+            stdin_bytes=size,
         )
 
-    def put_tree(self, entries: Iterable[TreeEntry], destination: str) -> None:
+    def put_tree(
+        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
+    ) -> None:
         archive = archive_tree(entries)
-        self._send(
+        checksums_name = archive.checksums_name
+        if archive.size_bytes > ONE_REQUEST_BYTES:
+            parcel = tree_parcel(archive)
+            upload_tree(self._ask, parcel, destination, checksums_name=checksums_name, progress=progress)
+            return
+        self._ask(
             _script("put_tree.sh"),
-            (destination, archive.checksums_name),
-            blocks=archive.blocks(),
-            size=archive.size_bytes,
-            destination=destination,
+            (destination, checksums_name),
+            what=destination,
+            stdin=archive.blocks(),
+            stdin_bytes=archive.size_bytes,
         )
 
     def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:
@@ -110,18 +137,31 @@ class ShellTransport(Transport):
     def close(self) -> None:
         self._pool.close()
 
-    def _send(self, script: str, args: Sequence[str], *, blocks: Iterable[bytes], size: int, destination: str) -> None:
-        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
-        answer = self._request(script, args, stdin=blocks, stdin_bytes=size, timeout_seconds=timeout_seconds)
+    def _ask(
+        self,
+        script: str,
+        args: Sequence[str],
+        *,
+        what: str,
+        stdin: Iterable[bytes] = (),
+        stdin_bytes: int | None = 0,
+    ) -> CompletedCommand:
+        """A request of an upload to `what`."""
+        most = LARGEST_PIECE_BYTES if stdin_bytes is None else stdin_bytes
+        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
+        self._turns.give_way()
+        answer = self._request(script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds)
         if answer.returncode == 0:
-            return
+            return answer
         said = answer.error_text
-        fault = storage_fault(said, what=destination, host=self.host)
+        if answer.returncode == _TAKEN_OVER_STATUS:
+            raise TransferCorruptedError(f"Another process goes on with the upload to {what}", host=self.host)
+        fault = storage_fault(said, what=what, host=self.host)
         if fault is not None:
             raise fault
         if answer.returncode == _CORRUPTED_STATUS:
-            raise TransferCorruptedError(f"What arrived for {destination} is not what was sent: {said}", host=self.host)
-        raise TransportError(f"Cannot write {destination}: {said}", host=self.host)
+            raise TransferCorruptedError(f"What arrived for {what} is not what was sent: {said}", host=self.host)
+        raise TransportError(f"Cannot write {what}: {said}", host=self.host)
 
     def _request(
         self,
@@ -129,11 +169,12 @@ class ShellTransport(Transport):
         args: Sequence[str],
         *,
         stdin: Iterable[bytes] = (),
-        stdin_bytes: int = 0,
+        stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:
         try:
-            with self._pool.lend() as channel:
+            with self._turns.wait() as turn, self._pool.lend() as channel:
+                turn.taken()
                 return channel.request(
                     script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds
                 )

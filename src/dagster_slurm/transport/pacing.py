@@ -1,0 +1,32 @@
+"""How large the next piece of an upload is, by the speed of those before. Pure."""
+
+from __future__ import annotations
+
+SMALLEST_PIECE_BYTES = 1 << 18
+LARGEST_PIECE_BYTES = 1 << 24
+# So long do others wait at most, on a connection that carries one request at a time.
+_PIECE_SECONDS = 1.0
+# Half of the weight on the last piece: a link that becomes slow is noticed with the next one.
+_WEIGHT = 0.5
+
+
+class Pacer:
+    """Sizes pieces so that each takes about a second."""
+
+    def __init__(self) -> None:
+        self._bytes_per_second: float | None = None
+
+    @property
+    def piece_bytes(self) -> int:
+        """The size of the next piece."""
+        if self._bytes_per_second is None:
+            return SMALLEST_PIECE_BYTES
+        return min(max(int(self._bytes_per_second * _PIECE_SECONDS), SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
+
+    def sent(self, size_bytes: int, seconds: float) -> None:
+        """Take note of how long a piece took."""
+        measured = size_bytes / max(seconds, 1e-6)
+        known = self._bytes_per_second
+        # The first piece is small and tells more about the delay than about the speed.
+        first = known is None or known < measured
+        self._bytes_per_second = measured if first or known is None else known + _WEIGHT * (measured - known)

@@ -1,0 +1,16 @@
+# shellcheck shell=sh
+# upload_publish.sh PART DESTINATION MODE BYTES CHECK_FROM CKSUM OLD LEASE_SECONDS: PART becomes DESTINATION if it has BYTES
+# and what lies behind CHECK_FROM has that CKSUM. Removes the partial files of dead uploads to the same
+# destination, whose names begin with OLD. Whatever goes wrong, PART is gone afterwards.
+part=$1 destination=$2 mode=$3 bytes=$4 check_from=$5 expected=$6 old=$7 lease=$8
+trap 'rm -f -- "$part"' EXIT
+[ -e "$part" ] || exit 66
+[ "$(stat -c %s -- "$part")" = "$bytes" ] || exit 65
+actual=$({ dd bs=1 skip="$check_from" count=0 2>/dev/null && cksum; } <"$part") || exit 74
+[ "${actual%% *}" = "$expected" ] || exit 65
+# mv -T refuses to move into a directory of that name.
+chmod -- "$mode" "$part" && mv -fT -- "$part" "$destination" || exit 74
+for other in "$old".*.part; do
+    written=$(stat -c %Y -- "$other" 2>/dev/null) || continue
+    [ $(($(date +%s) - written)) -le "$lease" ] || rm -f -- "$other"
+done
