@@ -1,6 +1,6 @@
 """How a payload is started: pure plans, and the batch script made of them."""
 
-from dagster_slurm.launchers.payload import Payload, payload_from_path, work_files
+from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
 from dagster_slurm.launchers.plan import LaunchPlan, direct_plan, launch_function
 
-__all__ = ["LaunchPlan", "Payload", "direct_plan", "launch_function", "payload_from_path", "work_files"]
+__all__ = ["LaunchPlan", "Payload", "as_payload", "direct_plan", "launch_function", "payload_from_path", "work_files"]

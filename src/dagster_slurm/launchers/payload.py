@@ -55,6 +55,16 @@ def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payl
     return Payload(source.name, interpreter, source)
 
 
+def as_payload(payload: Payload | PathLike) -> Payload:
+    """The payload itself, or the one that lies at a path of this machine.
+
+    Raises:
+        PayloadNotFoundError: There is no such file.
+        InvalidRequestError: It cannot be run.
+    """
+    return payload if isinstance(payload, Payload) else payload_from_path(payload)
+
+
 def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEntry]:
     """The content of the working directory: the payload and the extra files, which lie beside it.
 

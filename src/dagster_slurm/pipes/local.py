@@ -18,8 +18,8 @@ from dagster import Failure, PipesClient, PipesClientCompletedInvocation
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.batch_script import env_file
-from dagster_slurm.launchers import LaunchPlan, Payload, direct_plan, launch_function, work_files
-from dagster_slurm.launchers.payload import ExtraFiles
+from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
+from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.failure import failure
 from dagster_slurm.pipes.session import PayloadSession, payload_session
@@ -49,7 +49,7 @@ class LocalPipesClient(PipesClient):
         self,
         *,
         context: StepContext,
-        payload: Payload,
+        payload: Payload | PathLike,
         extras: Mapping[str, Any] | None = None,
         plan: Planner = direct_plan,
         extra_env: Mapping[str, str] | None = None,
@@ -57,10 +57,19 @@ class LocalPipesClient(PipesClient):
     ) -> PipesClientCompletedInvocation:
         """Run the payload and wait for its end.
 
+        Args:
+            context: The context of the asset, asset check or op.
+            payload: The payload, or the path of its file.
+            extras: Values for the payload, found in its Pipes context.
+            plan: How to start it; a launcher's `plan`.
+            extra_env: Environment variables of the payload.
+            extra_files: Files and directories to put beside it.
+
         Raises:
             Failure: It ended with another exit code than 0; the cause is a `JobFailedError`.
         """
         step = op_context(context)
+        payload = as_payload(payload)
         files = work_files(payload, extra_files)
         with self._directory() as directory:
             for entry in files:

@@ -17,8 +17,8 @@ from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.job.submission import submit_once
-from dagster_slurm.launchers import Payload, direct_plan, launch_function, work_files
-from dagster_slurm.launchers.payload import ExtraFiles
+from dagster_slurm.launchers import Payload, as_payload, direct_plan, launch_function, work_files
+from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.failure import failure
 from dagster_slurm.pipes.follow import JobFollower
@@ -27,7 +27,7 @@ from dagster_slurm.pipes.local import Planner
 from dagster_slurm.pipes.session import PayloadSession, payload_session
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.efficiency import job_metrics
-from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import Transport
 
 _SLURM_LOG_BYTES = 1 << 16
@@ -78,7 +78,7 @@ class SlurmPipesClient(PipesClient):
     """Runs a payload as one Slurm job.
 
     Args:
-        connection: The cluster.
+        connection: The cluster, from `SlurmResource.connect()`.
         pre_deployed_env_path: An environment on the cluster; None for the cluster's own `python3`.
         debug_mode: Keep every run directory.
         cleanup_on_failure: After a failure keep only script, status and the end of stderr.
@@ -102,8 +102,8 @@ class SlurmPipesClient(PipesClient):
         self,
         *,
         context: StepContext,
-        payload: Payload,
-        request: JobRequest,
+        payload: Payload | PathLike,
+        request: JobRequest | Mapping[str, object],
         extras: Mapping[str, Any] | None = None,
         plan: Planner = direct_plan,
         extra_env: Mapping[str, str] | None = None,
@@ -113,6 +113,17 @@ class SlurmPipesClient(PipesClient):
     ) -> PipesClientCompletedInvocation:
         """Submit the payload, follow it to its end, and collect what it reported.
 
+        Args:
+            context: The context of the asset, asset check or op.
+            payload: The payload, or the path of its file.
+            request: What to ask Slurm for: fields of `SlurmQueueConfig` and any other long option of sbatch.
+            extras: Values for the payload, found in its Pipes context.
+            plan: How to start it; a launcher's `plan`.
+            extra_env: Environment variables of the payload.
+            extra_files: Files and directories to put beside it.
+            name: Tells this call from others in the same step.
+            metadata: What the job adds to the metadata of the results.
+
         Raises:
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
             TransportError: The cluster could not be reached, or its directory not be written.
@@ -120,6 +131,8 @@ class SlurmPipesClient(PipesClient):
             Failure: The job did not succeed; the cause is a `JobFailedError`.
         """
         step = op_context(context)
+        payload = as_payload(payload)
+        request = request if isinstance(request, JobRequest) else merge(request)
         files = work_files(payload, extra_files)
         persist = Persistence(tell=lambda text, level: step.log.log(level, text), reached=self._was_reached)
         activation = persist(lambda: self._check(request))
