@@ -39,7 +39,7 @@ class Client:
 
     def start(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
+        self.process.stdin.write("{}\n")
         self.process.stdin.flush()
 
     def finish(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
-from dagster_slurm.transport.login import Login
+from dagster_slurm.transport.login import Login, client_environment
 from dagster_slurm.transport.ssh_connection import SSHConnection
 from dagster_slurm.transport.ssh_faults import is_about_multiplexing
 
@@ -76,7 +76,7 @@ class ControlMaster:
             self.path.unlink(missing_ok=True)
             argv = Login(asking).argv(self._options())
             try:
-                returncode = subprocess.run(argv, check=False).returncode
+                returncode = subprocess.run(argv, env=client_environment(asking), check=False).returncode
             except FileNotFoundError:
                 raise no_ssh_program() from None
         if returncode != 0 or not self.path.exists():

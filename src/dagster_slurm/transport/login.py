@@ -17,6 +17,12 @@ from dagster_slurm.transport.ssh_connection import SSHConnection
 from dagster_slurm.transport.ssh_faults import connection_fault
 
 
+def client_environment(connection: SSHConnection) -> dict[str, str]:
+    """This process's environment, for `ssh`, without the passwords: whoever has `SendEnv` would send them along."""
+    passwords = {hop.password for hop in connection.hops()}
+    return {name: value for name, value in os.environ.items() if value not in passwords}
+
+
 class Login:
     """What is needed while `ssh` logs in to a host and to the hosts on the way there.
 
@@ -60,7 +66,7 @@ class Login:
     def environment(self) -> dict[str, str]:
         """The environment for that `ssh`."""
         program = self._programs.get(self._connection)
-        return {**os.environ, **(program.environment() if program else {})}
+        return {**client_environment(self._connection), **(program.environment() if program else {})}
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
         """Name the process that is ended when nobody can answer what it asks for."""

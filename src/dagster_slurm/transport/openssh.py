@@ -17,7 +17,7 @@ from dagster_slurm.transport.control_master import (
     SharingImpossibleError,
     no_ssh_program,
 )
-from dagster_slurm.transport.login import Login
+from dagster_slurm.transport.login import Login, client_environment
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.ssh_connection import SSHConnection
 from dagster_slurm.transport.ssh_faults import SESSION_REFUSED, connection_fault
@@ -159,6 +159,7 @@ class OpenSSHTransport(ShellTransport):
         ]
         return ShellChannel(
             argv,
+            env=client_environment(self.connection),
             tty=tty,
             fault=self._channel_fault,
             connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,

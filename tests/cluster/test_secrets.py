@@ -1,0 +1,237 @@
+"""Planted secrets, looked for everywhere during and after a real run: they are where they must be, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagster_slurm import ComputeResource, SlurmResource, SSHConnectionResource
+from dagster_slurm.sandbox import LoginNode, Sandbox
+from dagster_slurm.transport import OpenSSHTransport
+from tests.ssh import control_directory
+
+pytestmark = pytest.mark.cluster
+
+RUN = Path(__file__).with_name("one_run.py")
+LARGEST_FILE_BYTES = 64 << 20
+# Tells that it runs, waits to be let go, and ends as it is told.
+PAYLOAD = """
+import os, pathlib, sys, time
+assert os.environ["PLANTED"]
+here = pathlib.Path({signals!r})
+(here / "running").touch()
+while not (here / "go").exists():
+    time.sleep(0.02)
+print("a line", flush=True)
+sys.exit({status})
+"""
+
+
+@dataclass
+class Watch:
+    """Looks at the command line and the environment of every process, again and again, while a block runs."""
+
+    words: Sequence[bytes]
+    port: int
+    uid: int
+    payload: str
+    samples: int = 0
+    found: set[str] = field(default_factory=set)
+    payloads: set[str] = field(default_factory=set)
+    clients: set[str] = field(default_factory=set)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def sample(self) -> None:
+        for directory in Path("/proc").glob("[0-9]*"):
+            # Processes come and go.
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                self._look_at(directory)
+        self.samples += 1
+
+    def _look_at(self, directory: Path) -> None:
+        command = (directory / "cmdline").read_bytes()
+        shown = command.replace(b"\0", b" ").decode(errors="replace")
+        if any(word in command for word in self.words):
+            self.found.add(f"command line of {directory.name}: {shown}")
+        is_client = command.startswith(b"ssh\0") and str(self.port).encode() in command
+        if is_client:
+            self.clients.add(directory.name)
+        if not is_client and directory.stat().st_uid != self.uid:
+            return
+        environment = (directory / "environ").read_bytes()
+        is_payload = self.payload in shown and not is_client
+        if is_payload and self.words[1] in environment and self.words[0] not in environment:
+            self.payloads.add(directory.name)
+        elif any(word in environment for word in self.words):
+            self.found.add(f"environment of {directory.name}: {shown}")
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            self.sample()
+
+
+@dataclass
+class Planted:
+    """One run with secrets planted in it, and what was found where."""
+
+    report: Mapping[str, Any]
+    output: str
+    watch: Watch
+    during: list[str]
+    after: list[str]
+    logins: int
+
+
+def files_with(words: Sequence[bytes], places: Sequence[Path], since: float) -> list[str]:
+    """Files that hold one of the words, each with its modes and those of its directory."""
+    found = []
+    for place in places:
+        for directory, _, names in os.walk(place):
+            for path in (Path(directory, name) for name in names):
+                with suppress(FileNotFoundError):
+                    if holds(path, words, since):
+                        modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
+                        found.append(f"{path.name} {modes[0]:o} in {modes[1]:o}: {path}")
+    return found
+
+
+def holds(path: Path, words: Sequence[bytes], since: float) -> bool:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_mtime < since or status.st_size > LARGEST_FILE_BYTES:
+        return False
+    content = path.read_bytes()
+    return any(word in content for word in words)
+
+
+@contextmanager
+def running(
+    sandbox: Sandbox, node: LoginNode, directory: Path, control_dir: str, status: int
+) -> Iterator[subprocess.Popen[str]]:
+    payload = directory / "planted.py"
+    payload.write_text(PAYLOAD.format(signals=str(directory), status=status))
+    directory.chmod(0o777)
+    argv = [str(payload), f"~/test-runs/{directory.name}", sandbox.create_environment("tests", ["dagster-pipes"])]
+    process = subprocess.Popen(
+        [sys.executable, str(RUN), *argv, str(directory / "report")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **node.env(password=True), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def plant(sandbox: Sandbox, directory: Path, control_dir: str, *, status: int) -> Planted:
+    secret, began = secrets.token_hex(16), time.time() - 2
+    options = ["PubkeyAuthentication no"]
+    with sandbox.login_node(options=options) as node:
+        words = [node.password.encode(), secret.encode()]
+        watch = Watch(words, node.port, sandbox.home.stat().st_uid, "python planted.py")
+        places = [Path("/tmp"), Path(control_dir), Path("/dev/shm"), *state_of(sandbox)]
+        with (
+            running(sandbox, node, directory, control_dir, status) as process,
+            watch.watching(),
+        ):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps({"PLANTED": secret}) + "\n")
+            process.stdin.flush()
+            assert wait_until(lambda: (directory / "running").exists() or process.poll() is not None)
+            during = files_with(words, places, began)
+            (directory / "go").touch()
+            output = process.communicate(timeout=120)[0]
+        after = files_with(words, places, began)
+        logins = node.logins()
+    return Planted(json.loads((directory / "report").read_text()), output, watch, during, after, logins)
+
+
+def state_of(sandbox: Sandbox) -> list[Path]:
+    """Where Slurm, sshd and the user keep their files; the sandbox's own copy of the password lies elsewhere."""
+    return [sandbox.paths.state_dir / name for name in ("home", "spool", "slurmctld", "log", "etc", "run", "ssh")]
+
+
+@pytest.fixture(scope="module", params=[0, 3], ids=["a run that succeeds", "a run that fails"])
+def planted(
+    request: pytest.FixtureRequest, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Planted]:
+    directory = tmp_path_factory.mktemp(f"planted{request.param}")
+    for parent in list(directory.parents)[:2]:
+        parent.chmod(0o755)
+    with control_directory() as control_dir:
+        run = plant(sandbox, directory, control_dir, status=request.param)
+        assert run.report["success"] == (request.param == 0), run.output
+        yield run
+
+
+def test_no_process_shows_a_secret_but_the_payload_its_own(planted: Planted) -> None:
+    assert planted.watch.found == set()
+    assert planted.watch.samples > 20
+    # What was looked at was there to be seen.
+    assert planted.watch.payloads
+    assert planted.watch.clients
+
+
+def test_during_the_run_the_only_file_is_private_in_a_private_directory(planted: Planted) -> None:
+    assert [line.partition(":")[0] for line in planted.during] == ["env.sh 600 in 700"]
+    assert "/test-runs/" in planted.during[0]
+
+
+def test_after_the_run_there_is_none(planted: Planted) -> None:
+    assert planted.after == []
+
+
+def test_neither_events_nor_logs_nor_errors_tell(planted: Planted) -> None:
+    told = json.dumps(planted.report) + planted.output
+    assert "Submitted Slurm job" in told
+    assert [word for word in planted.watch.words if word.decode() in told] == []
+
+
+def test_a_password_from_the_environment_costs_one_login(planted: Planted) -> None:
+    assert planted.logins == 1
+
+
+def test_representations_hide_secrets() -> None:
+    word = secrets.token_hex(16)
+    jump = SSHConnectionResource(host="gate", password=word)
+    ssh = SSHConnectionResource(host="login", password=word, jump_host=jump)
+    compute = ComputeResource(mode="slurm", slurm=SlurmResource(ssh=ssh))
+    connection = ssh.connection()
+    assert connection.password == word
+    shown = [ssh, compute, compute.slurm, connection, OpenSSHTransport(connection), connection.control_path()]
+    assert [each for each in shown if word in f"{each!r}{each}{[each]}"] == []
+
+
+def wait_until(condition: Any, seconds: float = 90.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
