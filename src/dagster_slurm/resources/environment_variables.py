@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from dagster_slurm.errors import ConfigurationError
 
@@ -65,3 +68,34 @@ def flag(name: str) -> bool | None:
         f"The environment variable {name} is {value!r}",
         hint=f"Allowed are {', '.join((*_TRUE, *_FALSE))}.",
     )
+
+
+def words(name: str) -> list[str]:
+    """The variable's words, quoted as for a shell; none if it is not set.
+
+    Raises:
+        ConfigurationError: A quote is not closed.
+    """
+    try:
+        return shlex.split(text(name) or "")
+    except ValueError as error:
+        raise ConfigurationError(f"The environment variable {name} cannot be read: {error}") from None
+
+
+def build(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callable[[str], str]) -> T:
+    """Make a resource of those fields that are set.
+
+    Args:
+        make: The resource's class.
+        fields: Its fields; None is left out.
+        variable_of: The name of the variable that a field was read from.
+
+    Raises:
+        ConfigurationError: A value is not one the field takes.
+    """
+    try:
+        return make(**{name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        variable = variable_of(str(fault["loc"][0]))
+        raise ConfigurationError(f"The environment variable {variable} is not usable: {fault['msg']}") from None

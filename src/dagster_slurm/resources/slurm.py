@@ -92,7 +92,8 @@ class SlurmResource(ConfigurableResource[Any]):
             "status_poll_max_interval_seconds": variables.number("SLURM_STATUS_POLL_MAX_INTERVAL", float),
             "status_poll_backoff": variables.number("SLURM_STATUS_POLL_BACKOFF", float),
         }
-        return cls(ssh=ssh, queue=SlurmQueueConfig(**_given(queue)), **_given(own))
+        queue_config = variables.build(SlurmQueueConfig, queue, _variable_of)
+        return variables.build(cls, {"ssh": ssh, "queue": queue_config, **own}, _variable_of)
 
     def default_options(self) -> dict[str, object]:
         """What is asked of Slurm by default, as one layer for `merge`."""
@@ -112,5 +113,10 @@ class SlurmResource(ConfigurableResource[Any]):
         )
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _variable_of(field: str) -> str:
+    names = {
+        "time_limit": "SLURM_TIME",
+        "status_poll_interval_seconds": "SLURM_STATUS_POLL_INTERVAL",
+        "status_poll_max_interval_seconds": "SLURM_STATUS_POLL_MAX_INTERVAL",
+    }
+    return names.get(field, f"SLURM_{field.upper()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -85,10 +84,11 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             "host_key_checking": variables.text(f"{prefix}HOST_KEY_CHECKING"),
             "known_hosts_file": variables.text(f"{prefix}KNOWN_HOSTS_FILE"),
             "batch_mode": variables.flag(f"{prefix}BATCH_MODE"),
-            "extra_opts": shlex.split(variables.text(f"{prefix}OPTS_EXTRA") or ""),
+            "extra_opts": variables.words(f"{prefix}OPTS_EXTRA"),
             "jump_host": cls.from_env(jump) if variables.text(f"{jump}HOST") else None,
         }
-        return cls(**{name: value for name, value in fields.items() if value is not None})
+        names = {"extra_opts": "OPTS_EXTRA"}
+        return variables.build(cls, fields, lambda field: prefix + names.get(field, field.upper()))
 
     def connection(self) -> SSHConnection:
         """The connection as the transport takes it."""

@@ -24,14 +24,14 @@ _UNAVAILABLE = (
         "The controller does not answer; the same call may work later.",
     ),
     _cause(
-        r"socket timed out|connection refused|connection timed out|connection reset|no route to host"
-        r"|zero bytes were transmitted or received|message send failure|message receive failure",
-        "No connection to Slurm's daemons; the same call may work later.",
-    ),
-    _cause(
         r"slurmdbd[:\s]|slurm_persist_conn_open|unable to connect to slurm database"
         r"|problem talking to the database",
         "The accounting does not answer; the job itself is not concerned.",
+    ),
+    _cause(
+        r"socket timed out|connection refused|connection timed out|connection reset|no route to host"
+        r"|zero bytes were transmitted or received|message send failure|message receive failure",
+        "No connection to Slurm's daemons; the same call may work later.",
     ),
     _cause(
         r"slurmctld (?:is )?busy|resource temporarily unavailable|slurm temporarily unable to accept job"
