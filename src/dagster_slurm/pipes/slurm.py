@@ -144,7 +144,12 @@ class SlurmPipesClient(PipesClient):
             variables = env_file(session.variables(extra_env))
             persist(
                 lambda: directory.create(
-                    self._cluster.transport, script=script, env=variables, context=session.context_data, work=files
+                    self._cluster.transport,
+                    script=script,
+                    env=variables,
+                    context=session.context_data,
+                    work=files,
+                    progress=lambda report: step.log.info(str(report)),
                 )
             )
             submission = persist(lambda: submit_once(self._cluster, directory, job_name=key.job_name))
