@@ -117,7 +117,17 @@ def test_the_check_would_find_an_arrow_that_points_up() -> None:
     assert any(is_private_dagster(name) for name in imports(f"{PACKAGE}.pipes.dagster_private"))
 
 
-LIGHT = ["cli", "cli.doctor", "doctor", "sandbox", "job.watcher", "launchers", "transport", "slurm.output", "slurm.request"]
+LIGHT = [
+    "cli",
+    "cli.doctor",
+    "doctor",
+    "sandbox",
+    "job.watcher",
+    "launchers",
+    "transport",
+    "slurm.output",
+    "slurm.request",
+]
 
 
 @pytest.mark.parametrize("name", LIGHT)
