@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,7 @@ class ChannelPool:
         self._keep = keep
         self._size = size
         self._lent = 0
+        self._queue: deque[object] = deque()
         self._idle: list[ShellChannel] = []
         self._changed = threading.Condition()
 
@@ -51,15 +53,26 @@ class ChannelPool:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
+        """The right to one channel, first come, first served.
+
+        A condition wakes who waits and keeps no place for it: who sends piece after piece, or asks again and again,
+        would take the only channel back before the thread it has woken could.
+        """
+        ticket = object()
         with self._changed:
-            self._changed.wait_for(lambda: self._lent < self._size())
-            self._lent += 1
+            self._queue.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._lent < self._size())
+                self._lent += 1
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
                 self._lent -= 1
-                self._changed.notify()
+                self._changed.notify_all()
 
     def _take(self) -> ShellChannel | None:
         with self._changed:

@@ -20,7 +20,6 @@ from dagster_slurm.transport.parcel import file_parcel, tree_parcel
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import shell_file
-from dagster_slurm.transport.turns import Turns
 from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, upload_file, upload_tree
 
 # EX_DATAERR and EX_NOINPUT of sysexits.h, as the scripts use them.
@@ -60,7 +59,6 @@ class ShellTransport(Transport):
     def __init__(self, host: str, *, channels: int) -> None:
         super().__init__(host)
         self._channels = channels
-        self._turns = Turns()
         self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=self._may_keep_channel)
 
     def _max_channels(self) -> int:
@@ -149,7 +147,6 @@ class ShellTransport(Transport):
         """A request of an upload to `what`."""
         most = LARGEST_PIECE_BYTES if stdin_bytes is None else stdin_bytes
         timeout_seconds = DEFAULT_TIMEOUT_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
-        self._turns.give_way()
         answer = self._request(script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds)
         if answer.returncode == 0:
             return answer
@@ -173,8 +170,7 @@ class ShellTransport(Transport):
         timeout_seconds: float,
     ) -> CompletedCommand:
         try:
-            with self._turns.wait() as turn, self._pool.lend() as channel:
-                turn.taken()
+            with self._pool.lend() as channel:
                 return channel.request(
                     script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds
                 )
