@@ -145,7 +145,7 @@ class TestPasswords:
                         transport.run("true")
             assert "wr0ng" not in str(caught.value)
             assert caught.value.hint
-            assert (node.failures(), node.logins()) == (1, 0)
+            assert_refused_once(node)
 
     def test_a_wrong_password_is_one_attempt_where_pam_asks(self, sandbox: Sandbox, control_dir: str) -> None:
         options = [NO_KEYS, "PasswordAuthentication no"]
@@ -153,7 +153,7 @@ class TestPasswords:
             connection = connection_of(node.env(password=True), password="wr0ng", control_dir=control_dir)
             with opened(connection) as transport, pytest.raises(AuthenticationError, match="refused"):
                 transport.run("true")
-            assert (node.failures(), node.logins()) == (1, 0)
+            assert_refused_once(node)
 
     def test_a_password_is_typed_into_no_other_prompt(self, sandbox: Sandbox, control_dir: str) -> None:
         with sandbox.login_node(otp=True) as node:
@@ -163,6 +163,7 @@ class TestPasswords:
             assert "asks for" in caught.value.message
             assert "One-time password (OATH)" in caught.value.message
             assert "askpass_command" in str(caught.value.hint)
+            assert wait_until(lambda: "Connection closed by authenticating user" in node.log.read_text())
             # An attempt with a wrong code would be logged as failed.
             assert (node.failures(), node.logins()) == (0, 0)
 
@@ -171,7 +172,7 @@ class TestPasswords:
             connection = connection_of(node.env(password=True), askpass_command="echo 000000", control_dir=control_dir)
             with opened(connection) as transport, pytest.raises(AuthenticationError, match="refused"):
                 transport.run("true")
-            assert (node.failures(), node.logins()) == (1, 0)
+            assert_refused_once(node)
 
     def test_a_connection_made_beforehand_is_used_in_place_of_the_password(
         self, sandbox: Sandbox, control_dir: str
@@ -335,11 +336,37 @@ class TestJumpHosts:
                 pytest.raises(AuthenticationError, match="refused"),
             ):
                 transport.run("true")
-            assert (gate.failures(), gate.logins(), node.logins()) == (1, 0, 0)
+            assert_refused_once(gate)
+            assert node.logins() == 0
+
+
+HOLD = """
+import os, sys
+from dagster_slurm.transport import OpenSSHTransport
+from tests.ssh import connection_of
+transport = OpenSSHTransport(connection_of(dict(os.environ), force_tty=True, control_dir=sys.argv[1]))
+print(transport.run("echo $$").text, flush=True)
+sys.stdin.read()
+"""
 
 
 class TestStrictServers:
     """Servers that count."""
+
+    @pytest.mark.parametrize("password", [True, False], ids=["direct", "shared"])
+    def test_a_killed_process_leaves_no_session_with_a_tty(
+        self, sandbox: Sandbox, control_dir: str, password: bool
+    ) -> None:
+        own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        with sandbox.login_node() as node:
+            env = {**own, **node.env(password=password), "PYTHONPATH": str(Path(__file__).parents[2])}
+            argv = [sys.executable, "-c", HOLD, control_dir]
+            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as holder:
+                assert holder.stdout is not None
+                shell = Path("/proc", holder.stdout.readline().strip())
+                assert shell.is_dir()
+                holder.kill()
+            assert wait_until(lambda: not shell.exists())
 
     def test_threads_on_a_server_with_one_session_log_in_once(self, sandbox: Sandbox, control_dir: str) -> None:
         with sandbox.login_node(options=["MaxSessions 1"]) as node:
@@ -370,6 +397,12 @@ def authorizing(sandbox: Sandbox, key: Path) -> Any:
     """A login node that lets in whoever has that key."""
     # Else sshd takes no keys from below /tmp, where everybody can write (sshd_config(5)).
     return sandbox.login_node(options=["StrictModes no", f"AuthorizedKeysFile {key.with_name('authorized')}"])
+
+
+def assert_refused_once(node: LoginNode) -> None:
+    # The client is gone before the server has written everything down.
+    assert wait_until(lambda: "[preauth]" in node.log.read_text() and node.failures() > 0), node.log.read_text()
+    assert (node.failures(), node.logins()) == (1, 0)
 
 
 def known_by_another_key(node: LoginNode, directory: Path) -> Path:

@@ -21,6 +21,7 @@ from dagster_slurm.errors import (
     ConfigurationError,
     ConnectionFailedError,
     HostKeyError,
+    HostNotFoundError,
     SSHConfigurationError,
     TransportError,
 )
@@ -255,7 +256,7 @@ class TestRefusals:
         assert caught.value.host == opened(port=1).host
 
     def test_unresolvable_host(self, opened: Opened) -> None:
-        with pytest.raises(ConnectionFailedError) as caught:
+        with pytest.raises(HostNotFoundError) as caught:
             opened(host="no-such-host.invalid").run("true")
         assert "no-such-host.invalid" in str(caught.value)
 

@@ -11,7 +11,7 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import IO
 from uuid import uuid4
 
@@ -68,20 +68,31 @@ class ShellChannel:
     ) -> None:
         self._fault = fault
         self._on_close = on_close
-        # Its own session: Ctrl-C in a terminal is for Dagster, not for the connection.
-        self._process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=None if env is None else dict(env),
-            start_new_session=True,
-        )
+        self._lifeline: int | None = None
+        self._process = self._start(argv, env, tty=tty)
         self._tty = tty
         self._stdin, self._stdout, self._stderr = self._pipes()
         on_start(self._process)
         self._connect(time.monotonic() + connect_timeout_seconds)
+
+    def _start(self, argv: Sequence[str], env: Mapping[str, str] | None, *, tty: bool) -> subprocess.Popen[bytes]:
+        with ExitStack() as ours:
+            held: tuple[int, ...] = ()
+            if tty:
+                reading, self._lifeline = os.pipe()
+                ours.callback(os.close, reading)
+                held, argv = (reading,), _on_lifeline(reading, argv)
+            # Its own session: Ctrl-C in a terminal is for Dagster, not for the connection.
+            return subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+                pass_fds=held,
+            )
 
     def _connect(self, deadline: float) -> None:
         if self._tty:
@@ -137,11 +148,21 @@ class ShellChannel:
         for pipe in (self._stdin, self._stdout, self._stderr):
             pipe.close()
         try:
-            self._process.wait(timeout=0.5)
+            # With a TTY it sees no end of its stdin.
+            self._process.wait(timeout=0 if self._tty else 0.5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._let_go_of_lifeline()
         self._on_close()
+
+    def _let_go_of_lifeline(self) -> None:
+        if self._lifeline is not None:
+            # The word that says that there is nothing to end any more.
+            with suppress(BrokenPipeError):
+                os.write(self._lifeline, b"\n")
+            os.close(self._lifeline)
+            self._lifeline = None
 
     def _exchange(self, sending: Iterable[bytes], on_stdout: _Marks, on_stderr: _Marks, deadline: float) -> None:
         marks = {self._stdout: on_stdout, self._stderr: on_stderr}
@@ -251,6 +272,12 @@ def _enlarge(pipe: IO[bytes]) -> None:
         # A user's pipes may have 64 MiB in all (/proc/sys/fs/pipe-user-pages-soft); without it, it is slower.
         with suppress(OSError):
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _on_lifeline(descriptor: int, argv: Sequence[str]) -> list[str]:
+    """A command that ends with this process, however that ends."""
+    script = shell_file("dagster_slurm.transport.scripts", "lifeline.sh")
+    return ["sh", "-c", script, "lifeline", str(descriptor), *argv]
 
 
 def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:

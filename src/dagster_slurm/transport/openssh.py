@@ -5,6 +5,7 @@ OpenSSH's client does the cryptography and reads `~/.ssh/config`; nothing here r
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -54,6 +55,7 @@ class OpenSSHTransport(ShellTransport):
         self._master = ControlMaster(connection)
         self._budget = ChannelBudget(self._master.path, size=_MAX_CHANNELS)
         self._direct = False
+        self._narrow = False
         self._refused: tuple[float, AuthenticationError] | None = None
         self._lock = threading.Lock()
 
@@ -68,7 +70,7 @@ class OpenSSHTransport(ShellTransport):
         self._master.end()
 
     def _max_channels(self) -> int:
-        return 1 if self._direct else super()._max_channels()
+        return 1 if self._direct or self._narrow else super()._max_channels()
 
     def _may_keep_channel(self) -> bool:
         return self._direct or not self._budget.contended()
@@ -112,6 +114,8 @@ class OpenSSHTransport(ShellTransport):
         tty = self.connection.has_tty
         options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", "-o", "ControlMaster=no", "-o", "ControlPath=none"]
         with Login(self.connection) as login:
+            if shutil.which("ssh") is None:
+                raise no_ssh_program()
             try:
                 return ShellChannel(
                     [*login.argv(options), self.connection.remote_command(shell_command(tty=tty))],
@@ -121,8 +125,6 @@ class OpenSSHTransport(ShellTransport):
                     connect_timeout_seconds=3 * CONNECT_TIMEOUT_SECONDS,
                     on_start=login.watch,
                 )
-            except FileNotFoundError:
-                raise no_ssh_program() from None
             except AuthenticationError as error:
                 self._refused = (time.monotonic(), error)
                 raise
@@ -136,6 +138,11 @@ class OpenSSHTransport(ShellTransport):
                 return self._open_with(token)
             except _SessionRefusedError:
                 token.release()
+                # The server opens fewer than are wanted: from now on, threads wait for each other.
+                self._narrow = True
+                idle = self._pool.take()
+                if idle is not None:
+                    return idle
                 if time.monotonic() > deadline:
                     raise
                 with self._budget.waiting():

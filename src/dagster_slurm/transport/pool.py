@@ -38,7 +38,7 @@ class ChannelPool:
     def lend(self) -> Iterator[ShellChannel]:
         """A channel to talk through; it goes back unless it broke."""
         with self._place():
-            channel = self._take() or self._open_channel()
+            channel = self.take() or self._open_channel()
             try:
                 yield channel
             finally:
@@ -74,7 +74,8 @@ class ChannelPool:
                 self._lent -= 1
                 self._changed.notify_all()
 
-    def _take(self) -> ShellChannel | None:
+    def take(self) -> ShellChannel | None:
+        """A channel that is idle, for one who has a place already; None if there is none."""
         with self._changed:
             while self._idle:
                 channel = self._idle.pop()

@@ -24,8 +24,8 @@ dagster_slurm_serve() {
         # A TTY that goes away sends a signal that would end scripts before they clean up; without it they see the end
         # of their stdin, as they do without a TTY.
         trap '' HUP
-        # What writes to a TTY makes columns and colours, and masks names: scripts write to a pipe, here as elsewhere.
-        dagster_slurm_loop "$1" dagster_slurm_answer_on_one_stream | cat
+        dagster_slurm_leave_tty || exit 74
+        dagster_slurm_loop "$1" dagster_slurm_answer_on_one_stream
     else
         printf '\n%s ready\n' "$1" >&2
         dagster_slurm_loop "$1" dagster_slurm_answer_on_two_streams
@@ -33,7 +33,6 @@ dagster_slurm_serve() {
     exit 0
 }
 dagster_slurm_loop() {
-    [ "$2" = dagster_slurm_answer_on_two_streams ] || dagster_slurm_keep_errors || exit 74
     printf '\n%s ready\n' "$1"
     while IFS=' ' read -r nonce script_bytes stdin_bytes; do
         script=$(head -c "$script_bytes")
@@ -45,12 +44,15 @@ dagster_slurm_answer_on_two_streams() {
     printf '\n%s %s\n' "$nonce" "$?"
     printf '\n%s end\n' "$nonce" >&2
 }
-# Stderr waits in a file without a name: it may hold any byte, and what is left running does not keep it open for us.
-dagster_slurm_keep_errors() {
+# What writes to a TTY makes columns and colours, and masks names: scripts write to a pipe, here as elsewhere. Stderr waits
+# in a file without a name: it may hold any byte, and what is left running does not keep it open for us.
+dagster_slurm_leave_tty() {
     for directory in "${TMPDIR:-/tmp}" /tmp /var/tmp /dev/shm "$HOME"; do
-        errors=$(mktemp "$directory/.dagster-slurm.XXXXXX" 2>/dev/null) || continue
-        exec 4>>"$errors"
-        rm -f -- "$errors"
+        directory=$(mktemp -d "$directory/.dagster-slurm.XXXXXX" 2>/dev/null) || continue
+        mkfifo "$directory/stdout" || continue
+        cat <"$directory/stdout" &
+        exec >"$directory/stdout" 4>>"$directory/stderr"
+        rm -rf -- "$directory"
         return 0
     done
     echo 'There is no directory for temporary files' >&2
