@@ -104,6 +104,6 @@ def examine(source: bytes | Path, *, whole_up_to: int) -> Examined:
                 sha256.update(block)
         else:
             sha256.update(repr(version).encode() + file.read(_SAMPLE_BYTES))
-            file.seek(-_SAMPLE_BYTES, os.SEEK_END)
+            file.seek(max(0, version.size - _SAMPLE_BYTES))
             sha256.update(file.read())
         return Examined(version, sha256.hexdigest())
