@@ -30,7 +30,6 @@ from dagster_slurm.transport.shell_transport import storage_fault
 _SUBMIT_PATIENCE_SECONDS = 60
 _NO_OUTCOME_STATUS = 75
 _STORAGE_STATUS = 74
-_NOT_FOUND_STATUS = 127
 _REVOKED = "revoked"
 
 
@@ -233,7 +232,7 @@ class SlurmCluster:
         """
         version = self.facts().version
         answer = self.transport.command(commands.sacct(job_ids, version))
-        if answer.returncode == _NOT_FOUND_STATUS or rejections.is_accounting_disabled(answer.error_text):
+        if rejections.is_accounting_disabled(answer.error_text):
             return None
         self._refuse("sacct", answer)
         return output.parse_sacct(answer.text, commands.sacct_fields(version))

@@ -69,7 +69,7 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     assert got["slurm_accounting_available"] is True
     assert got["slurm_requested_gpus"] == got["slurm_allocated_gpus"] == 0
     assert 1 <= got["elapsed_seconds"] <= 10
-    assert got["node_hours"] == pytest.approx(got["elapsed_seconds"] / 3600)
+    assert got["node_hours"] == pytest.approx(got["elapsed_seconds"] / 3600, abs=1e-6)
     assert got["queue_wait_seconds"] >= 0
     assert 0 <= got["cpu_efficiency_pct"] <= 100
     assert sacct(sandbox, got["slurm_job_id"], "State", "AllocCPUS", "JobName")[:2] == ["COMPLETED", "2"]

@@ -302,7 +302,12 @@ class TestMoreThatBreaks:
 
     def test_settings_that_cannot_be_read(self, sandbox: Sandbox, doctor: Doctor) -> None:
         done = doctor(**{**password_alone(sandbox), "SLURM_EDGE_NODE_PORT": "99999"})
-        assert_names(done, "settings", "port: ", "environment variable")
+        assert_names(
+            done,
+            "settings",
+            "SLURM_EDGE_NODE_PORT is not usable: Input should be less than or equal to 65535",
+            "configuration",
+        )
         assert sandbox.password() not in done.stdout
         assert_names(doctor(only=True), "settings", "SLURM_EDGE_NODE_HOST is not set", "Set it")
         assert doctor("--no-such-option").returncode == 2

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.errors import DagsterSlurmError, SlurmError, SubmissionUnknownError, TransportError
+from dagster_slurm.errors import (
+    DagsterSlurmError,
+    SlurmCommandError,
+    SlurmError,
+    SubmissionUnknownError,
+    TransportError,
+)
 from dagster_slurm.job.events import Broken, Ended, Notice, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Action, Patience, decide
@@ -21,6 +27,7 @@ from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.watched import WatchedJob
 
 _MAX_BLOCK_BYTES = 2 << 20
+_NOT_FOUND_STATUS = 127
 
 
 class Clock(Protocol):
@@ -283,10 +290,17 @@ class JobWatcher:
             self._files.lost(now, error)
             return
         except SlurmError as error:
-            self._accounting.lost(now, error)
-            return
+            if not _is_missing_program(error):
+                self._accounting.lost(now, error)
+                return
+            records = None
         self._accounting.back(now)
         for job in asked:
             job.accounting_off = records is None
             job.record = (records or {}).get(job.handle.job_id, job.record)
             job.accounting_pace.asked(now)
+
+
+def _is_missing_program(error: SlurmError) -> bool:
+    """Whether there is no sacct on the login node: as good as no accounting."""
+    return isinstance(error, SlurmCommandError) and error.returncode == _NOT_FOUND_STATUS

@@ -25,6 +25,7 @@ FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
 SQUEUE_DOWN = b"slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
 SACCT_DOWN = b"sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection\n"
 SACCT_OFF = b"Slurm accounting storage is disabled\n"
+SACCT_MISSING = b"env: 'sacct': No such file or directory\n"
 REAL_SECONDS = 30.0
 
 
@@ -110,7 +111,7 @@ class World:
 
     def _sacct(self, ids: Sequence[str]) -> CompletedCommand:
         if self.sacct_says:
-            return CompletedCommand(b"", self.sacct_says, 1)
+            return CompletedCommand(b"", self.sacct_says, 127 if self.sacct_says == SACCT_MISSING else 1)
         lines = []
         for job_id in ids:
             if job_id in self.records:
@@ -385,7 +386,9 @@ class TestSilence:
         assert state_of(seen) is JobState.COMPLETED
 
     @pytest.mark.parametrize(("code", "state"), [(0, JobState.COMPLETED), (3, JobState.FAILED)])
-    @pytest.mark.parametrize("says", [b"", SACCT_DOWN, SACCT_OFF], ids=["empty", "down", "off"])
+    @pytest.mark.parametrize(
+        "says", [b"", SACCT_DOWN, SACCT_OFF, SACCT_MISSING], ids=["empty", "down", "off", "missing"]
+    )
     def test_without_accounting_the_end_line_is_believed(
         self, world: World, watcher: JobWatcher, says: bytes, code: int, state: JobState
     ) -> None:
@@ -398,7 +401,7 @@ class TestSilence:
         assert isinstance(seen[-1], Ended)
         assert seen[-1].record is None
         waited = world.now() - 10
-        assert waited < 3 if says == SACCT_OFF else 20 <= waited < 30
+        assert waited < 3 if says in (SACCT_OFF, SACCT_MISSING) else 20 <= waited < 30
 
     def test_without_accounting_the_queue_s_last_word_is_believed(self, world: World, watcher: JobWatcher) -> None:
         world.sacct_says = SACCT_OFF
