@@ -72,10 +72,13 @@ class Watch:
         if not is_client and directory.stat().st_uid != self.uid:
             return
         environment = (directory / "environ").read_bytes()
-        is_payload = self.payload in shown and not is_client
-        if is_payload and self.words[1] in environment and self.words[0] not in environment:
+        if not any(word in environment for word in self.words):
+            return
+        # Read once more: in the middle of execve(2) a process has its new environment and no command line yet.
+        shown = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        if self.payload in shown and not is_client and self.words[0] not in environment:
             self.payloads.add(directory.name)
-        elif any(word in environment for word in self.words):
+        else:
             self.found.add(f"environment of {directory.name}: {shown}")
 
     @contextmanager
@@ -107,15 +110,15 @@ class Planted:
 
 def files_with(words: Sequence[bytes], places: Sequence[Path], since: float) -> list[str]:
     """Files that hold one of the words, each with its modes and those of its directory."""
-    found = []
+    found = set()
     for place in places:
         for directory, _, names in os.walk(place):
             for path in (Path(directory, name) for name in names):
                 with suppress(FileNotFoundError):
                     if holds(path, words, since):
                         modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
-                        found.append(f"{path.name} {modes[0]:o} in {modes[1]:o}: {path}")
-    return found
+                        found.add(f"{path.name} {modes[0]:o} in {modes[1]:o}: {path}")
+    return sorted(found)
 
 
 def holds(path: Path, words: Sequence[bytes], since: float) -> bool:
@@ -155,7 +158,9 @@ def plant(sandbox: Sandbox, directory: Path, control_dir: str, *, status: int) -
     with sandbox.login_node(options=options) as node:
         words = [node.password.encode(), secret.encode()]
         watch = Watch(words, node.port, sandbox.home.stat().st_uid, "python planted.py")
-        places = [Path("/tmp"), Path(control_dir), Path("/dev/shm"), *state_of(sandbox)]
+        # The run's own directory by itself, too: a walk may miss what stands beside directories that come and go.
+        base = sandbox.home / "test-runs" / directory.name
+        places = [base, Path(control_dir), Path("/tmp"), Path("/dev/shm"), *state_of(sandbox)]
         with (
             running(sandbox, node, directory, control_dir, status) as process,
             watch.watching(),
