@@ -29,6 +29,7 @@ from dagster_slurm.transport import LocalTransport, OpenSSHTransport, TreeEntry,
 from dagster_slurm.transport.channel import ShellChannel
 from dagster_slurm.transport.pacing import SMALLEST_PIECE_BYTES
 from dagster_slurm.transport.parcel import Piece
+from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.upload import LEASE_SECONDS, ONE_REQUEST_BYTES
 from tests.ssh import connection_of, control_directory, opened
@@ -246,6 +247,15 @@ class TestBroken:
                 assert error.transient
         assert content_of(far, tree=False) == RANDOM
         assert pieces.sent_bytes < len(RANDOM) + 10 * SMALLEST_PIECE_BYTES
+
+    def test_an_error_of_the_connection_leaves_what_has_arrived(self, far: Far) -> None:
+        """As a TTY gives it when it is hung up; here it is a directory that cannot be read."""
+        partial = far.root / "partial"
+        partial.write_bytes(b"arrived")
+        far.own(partial)
+        piece = shell_file("dagster_slurm.transport.scripts", "upload_piece.sh")
+        done = far.transport.run(f"exec </\n{piece}", [str(partial), "7", "10", "7"])
+        assert (done.returncode, partial.read_bytes()) == (74, b"arrived")
 
     def test_another_process_goes_on_when_the_first_is_dead(
         self, far: Far, source: Path, pieces: Pieces, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,10 @@ fi
 # Where it belongs, not at the end: a dd that outlived its broken connection writes the same bytes to the same place.
 said=$(dd bs=$block count="$bytes" seek="$offset" iflag=fullblock,count_bytes oflag=seek_bytes \
     conv=notrunc,nocreat status=noxfer of="$part" 2>&1) && exit 0
+case $said in
+# The connection is gone (a TTY says so with an error): what has arrived stays for the next try.
+*'error reading'*) exit 74 ;;
+esac
 full=$(printf '%s\n' "$said" | sed -n 's/^\([0-9]*\)+.* records in$/\1/p')
 partial=$(printf '%s\n' "$said" | sed -n 's/^[0-9]*+\([0-9]*\) records in$/\1/p')
 left=$((bytes - (${full:-0} + ${partial:-0}) * block))
