@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError
 from dagster_slurm.transport.base import CompletedCommand
+from dagster_slurm.transport.file_range import FileRange
 from dagster_slurm.transport.shell import shell_file, with_arguments
 
 _BLOCK_BYTES = 1 << 16
@@ -121,7 +122,7 @@ class ShellChannel:
         script: str,
         args: Sequence[str] = (),
         *,
-        stdin: Iterable[bytes] = (),
+        stdin: Iterable[bytes | FileRange] = (),
         stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:
@@ -164,7 +165,9 @@ class ShellChannel:
             os.close(self._lifeline)
             self._lifeline = None
 
-    def _exchange(self, sending: Iterable[bytes], on_stdout: _Marks, on_stderr: _Marks, deadline: float) -> None:
+    def _exchange(
+        self, sending: Iterable[bytes | FileRange], on_stdout: _Marks, on_stderr: _Marks, deadline: float
+    ) -> None:
         marks = {self._stdout: on_stdout, self._stderr: on_stderr}
         try:
             with selectors.DefaultSelector() as selector:
@@ -247,9 +250,9 @@ class _Marks:
 class _Outbox:
     """Blocks to be written as the pipe takes them."""
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Iterator[bytes | FileRange]) -> None:
         self._blocks = blocks
-        self._pending = memoryview(b"")
+        self._pending: memoryview | FileRange = memoryview(b"")
 
     def send(self, pipe: IO[bytes]) -> bool:
         """Write what the pipe takes. False when there is nothing left."""
@@ -257,13 +260,19 @@ class _Outbox:
             block = next(self._blocks, None)
             if block is None:
                 return False
-            self._pending = memoryview(block)
+            self._pending = block if isinstance(block, FileRange) else memoryview(block)
         try:
-            self._pending = self._pending[pipe.write(self._pending) or 0 :]
+            self._write(pipe)
         except BrokenPipeError:
             # The reading side tells why, and with what error.
             return False
         return True
+
+    def _write(self, pipe: IO[bytes]) -> None:
+        if not isinstance(self._pending, FileRange):
+            self._pending = self._pending[pipe.write(self._pending) or 0 :]
+        elif not self._pending.move_to(pipe):
+            self._pending = memoryview(b"")
 
 
 def _enlarge(pipe: IO[bytes]) -> None:
@@ -280,7 +289,7 @@ def _on_lifeline(descriptor: int, argv: Sequence[str]) -> list[str]:
     return ["sh", "-c", script, "lifeline", str(descriptor), *argv]
 
 
-def _chain(head: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+def _chain(head: bytes, rest: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
     yield head
     yield from rest
 

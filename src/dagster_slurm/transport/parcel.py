@@ -15,6 +15,7 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import TreeArchive
 from dagster_slurm.transport.cksum import Remainder
 from dagster_slurm.transport.content import BLOCK_BYTES, Examined, Version
+from dagster_slurm.transport.file_range import FileRange
 
 
 class Stream(Protocol):
@@ -22,6 +23,9 @@ class Stream(Protocol):
 
     def read(self, size: int) -> bytes:
         """Up to so many bytes; empty at the end."""
+
+    def range(self, size: int) -> FileRange | None:
+        """The next bytes, unread; None if they have to be read."""
 
     def finish(self) -> Remainder | None:
         """The remainder of all that was read; None if the content is checked otherwise.
@@ -82,9 +86,12 @@ class Piece:
         self._size = size
         self.fault: InvalidRequestError | None = None
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[bytes | FileRange]:
         """The bytes; see `fault` afterwards."""
         left = self._size
+        if (unread := self._stream.range(left)) is not None:
+            yield unread
+            left = len(unread)
         while left and (block := self._read(min(left, BLOCK_BYTES))):
             yield block
             left -= len(block)
@@ -118,6 +125,10 @@ class _FileStream:
             self._sum = self._sum.followed_by(block)
         return block
 
+    def range(self, size: int) -> FileRange | None:
+        # What Python sums, it reads.
+        return None if self._aside is None else FileRange(self._file, size)
+
     def finish(self) -> Remainder:
         if Version.of(self._file) != self._version:
             raise content.changed(self._what)
@@ -139,6 +150,9 @@ class _TreeStream:
         block = self._rest or next(self._blocks, b"")
         self._rest = block[size:]
         return block[:size]
+
+    def range(self, size: int) -> None:
+        """It is made while it is read."""
 
     def finish(self) -> None:
         """Its checksums travel with it."""

@@ -15,7 +15,8 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.pacing import LARGEST_PIECE_BYTES
+from dagster_slurm.transport.file_range import FileRange
+from dagster_slurm.transport.pacing import LARGEST_PIECE_BYTES, LARGEST_PIECE_ON_ONE_CHANNEL_BYTES
 from dagster_slurm.transport.parcel import file_parcel, tree_parcel
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
@@ -98,7 +99,7 @@ class ShellTransport(Transport):
         size = examined.version.size
         if size > ONE_REQUEST_BYTES:
             parcel = file_parcel(source, examined, what=destination)
-            upload_file(self._ask, parcel, destination, mode=mode, progress=progress)
+            upload_file(self._ask, parcel, destination, mode=mode, largest_piece=self._largest_piece, progress=progress)
             return
         self._ask(
             _script("put.sh"),
@@ -115,7 +116,14 @@ class ShellTransport(Transport):
         checksums_name = archive.checksums_name
         if archive.size_bytes > ONE_REQUEST_BYTES:
             parcel = tree_parcel(archive)
-            upload_tree(self._ask, parcel, destination, checksums_name=checksums_name, progress=progress)
+            upload_tree(
+                self._ask,
+                parcel,
+                destination,
+                checksums_name=checksums_name,
+                largest_piece=self._largest_piece,
+                progress=progress,
+            )
             return
         self._ask(
             _script("put_tree.sh"),
@@ -135,13 +143,16 @@ class ShellTransport(Transport):
     def close(self) -> None:
         self._pool.close()
 
+    def _largest_piece(self) -> int:
+        return LARGEST_PIECE_BYTES if self._max_channels() > 1 else LARGEST_PIECE_ON_ONE_CHANNEL_BYTES
+
     def _ask(
         self,
         script: str,
         args: Sequence[str],
         *,
         what: str,
-        stdin: Iterable[bytes] = (),
+        stdin: Iterable[bytes | FileRange] = (),
         stdin_bytes: int | None = 0,
     ) -> CompletedCommand:
         """A request of an upload to `what`."""
@@ -165,7 +176,7 @@ class ShellTransport(Transport):
         script: str,
         args: Sequence[str],
         *,
-        stdin: Iterable[bytes] = (),
+        stdin: Iterable[bytes | FileRange] = (),
         stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:

@@ -9,7 +9,7 @@ import os
 import posixpath
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +18,7 @@ from uuid import uuid4
 from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError
 from dagster_slurm.transport.base import CompletedCommand
 from dagster_slurm.transport.cksum import Remainder
+from dagster_slurm.transport.file_range import FileRange
 from dagster_slurm.transport.pacing import Pacer
 from dagster_slurm.transport.parcel import Parcel, Piece, Stream, name_of, remainder_of_next
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
@@ -37,7 +38,13 @@ class Ask(Protocol):
     """
 
     def __call__(
-        self, script: str, args: Sequence[str], *, what: str, stdin: Iterable[bytes] = (), stdin_bytes: int | None = 0
+        self,
+        script: str,
+        args: Sequence[str],
+        *,
+        what: str,
+        stdin: Iterable[bytes | FileRange] = (),
+        stdin_bytes: int | None = 0,
     ) -> CompletedCommand: ...
 
 
@@ -70,10 +77,18 @@ class Partial:
         return f"{self.directory}/{self.name}.{self.writer}.part"
 
 
-def upload_file(ask: Ask, parcel: Parcel, destination: str, *, mode: int, progress: ProgressCallback | None) -> None:
+def upload_file(
+    ask: Ask,
+    parcel: Parcel,
+    destination: str,
+    *,
+    mode: int,
+    largest_piece: Callable[[], int],
+    progress: ProgressCallback | None,
+) -> None:
     """Upload one file in pieces; see `Transport.put` for what is raised."""
     with _WRITERS.writing(destination, parcel) as partial:
-        upload = _Upload(ask, parcel, partial, progress)
+        upload = _Upload(ask, parcel, partial, largest_piece, progress)
         with upload.sent("file") as stream:
             if stream is None:
                 return
@@ -85,11 +100,17 @@ def upload_file(ask: Ask, parcel: Parcel, destination: str, *, mode: int, progre
 
 
 def upload_tree(
-    ask: Ask, parcel: Parcel, destination: str, *, checksums_name: str, progress: ProgressCallback | None
+    ask: Ask,
+    parcel: Parcel,
+    destination: str,
+    *,
+    checksums_name: str,
+    largest_piece: Callable[[], int],
+    progress: ProgressCallback | None,
 ) -> None:
     """Upload a tree in pieces and unpack it there; see `Transport.put_tree` for what is raised."""
     with _WRITERS.writing(destination, parcel) as partial:
-        upload = _Upload(ask, parcel, partial, progress)
+        upload = _Upload(ask, parcel, partial, largest_piece, progress)
         with upload.sent("tree") as stream:
             if stream is not None:
                 args = (str(parcel.size), _script("put_tree.sh"), destination, checksums_name)
@@ -103,10 +124,18 @@ class _Upload:
         checked: What the far end has summed of what lies there.
     """
 
-    def __init__(self, ask: Ask, parcel: Parcel, partial: Partial, progress: ProgressCallback | None) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        parcel: Parcel,
+        partial: Partial,
+        largest_piece: Callable[[], int],
+        progress: ProgressCallback | None,
+    ) -> None:
         self._ask = ask
         self._parcel = parcel
         self._partial = partial
+        self._largest_piece = largest_piece
         self._progress = progress
         self._pacer = Pacer()
         self.checked = Remainder()
@@ -144,7 +173,7 @@ class _Upload:
     def _send(self, stream: Stream, offset: int) -> None:
         report = ProgressReport(self._progress, total_bytes=self._parcel.size, arrived_bytes=offset)
         while offset < self._parcel.size:
-            size = min(self._pacer.piece_bytes, self._parcel.size - offset)
+            size = min(self._pacer.piece_bytes, self._largest_piece(), self._parcel.size - offset)
             began = time.monotonic()
             self._send_piece(Piece(stream, size), offset, size)
             self._pacer.sent(size, time.monotonic() - began)

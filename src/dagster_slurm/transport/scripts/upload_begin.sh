@@ -15,13 +15,13 @@ if [ "$kind" = tree ]; then
 fi
 # What died long ago, whatever it was for.
 for other in "$directory"/.dagster-slurm.*.part; do
-    [ "$(idle "$other")" -le 86400 ] || rm -f -- "$other"
+    [ ! -e "$other" ] || [ "$(idle "$other")" -le 86400 ] || rm -f -- "$other"
 done
 [ "$how" != fresh ] || rm -f -- "$part"
 if [ "$how" != fresh ] && ! [ -e "$part" ]; then
     for other in "$directory/$name".*.part; do
         # Of several that try, one wins the rename.
-        [ "$(idle "$other")" -gt "$lease" ] && mv -T -- "$other" "$part" 2>/dev/null && break
+        [ -e "$other" ] && [ "$(idle "$other")" -gt "$lease" ] && mv -T -- "$other" "$part" 2>/dev/null && break
     done
 fi
 # Twice: the removal of a neighbour takes an empty parent with it.

@@ -11,6 +11,7 @@ actual=$({ dd bs=1 skip="$check_from" count=0 2>/dev/null && cksum; } <"$part") 
 # mv -T refuses to move into a directory of that name.
 chmod -- "$mode" "$part" && mv -fT -- "$part" "$destination" || exit 74
 for other in "$old".*.part; do
+    [ -e "$other" ] || continue
     written=$(stat -c %Y -- "$other" 2>/dev/null) || continue
     [ $(($(date +%s) - written)) -le "$lease" ] || rm -f -- "$other"
 done
