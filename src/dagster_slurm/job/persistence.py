@@ -55,6 +55,7 @@ class Persistence:
             DagsterSlurmError: One that waiting does not mend.
         """
         begun, failures, corrupted = self._now(), 0, 0
+        told: type[DagsterSlurmError] | None = None
         pace = Pace(1.0, 30.0, 1.6, jitter=0.2)
         while True:
             try:
@@ -63,7 +64,9 @@ class Persistence:
                 corrupted += isinstance(error, TransferCorruptedError)
                 if corrupted >= _MAX_CORRUPTED or not self._worth_waiting(error, self._now() - begun):
                     raise
-                if not failures:
+                # What time does not mend, such as a login that has expired, is told even if something else came first.
+                if told is None or (not error.transient and type(error) is not told):
+                    told = type(error)
                     self._tell(f"The cluster does not answer; waiting. {error}", "warning")
                 failures += 1
                 pace.asked(self._now())

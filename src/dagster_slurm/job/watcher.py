@@ -82,12 +82,17 @@ class _Line:
     what: str
     pace: Pace
     lost_since: float | None = None
+    told: type[DagsterSlurmError] | None = None
     tell: Callable[[Notice], None] = field(default=lambda notice: None)
 
     def lost(self, now: float, error: DagsterSlurmError) -> None:
         self.pace.asked(now)
+        # What time does not mend, such as a login that has expired, is told even if something else came first.
+        news = self.lost_since is None or (not error.transient and type(error) is not self.told)
         if self.lost_since is None:
             self.lost_since = now
+        if news:
+            self.told = type(error)
             self.tell(Notice(f"{self.what} does not answer; the job is not affected. Waiting: {error}", "warning"))
 
     def back(self, now: float) -> None:

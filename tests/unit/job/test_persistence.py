@@ -113,3 +113,20 @@ def test_nothing_is_told_of_what_works_at_once() -> None:
     answer: Callable[[], str] = world.call
     assert world.persist(answer) == "answer"
     assert world.told == []
+
+
+def test_a_login_that_has_expired_is_told_after_the_connection_broke() -> None:
+    errors = iter(
+        [REFUSED, REFUSED, AuthenticationError("a login is needed"), AuthenticationError("a login is needed")]
+    )
+    world = World(REFUSED, 0.0)
+
+    def call() -> str:
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        return "answer"
+
+    assert world.persist(call) == "answer"
+    assert [level for level, _ in world.told] == ["warning", "warning", "info"]
+    assert "a login is needed" in world.told[1][1]
