@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_slurm.doctor.finding import Finding, fine, wrong
-from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import SSHConnection
 
@@ -71,17 +70,9 @@ def read_settings(asked: Asked) -> Settings:
     from dagster_slurm.resources.slurm import SlurmResource  # noqa: PLC0415
     from dagster_slurm.resources.ssh import SSHConnectionResource  # noqa: PLC0415
 
-    try:
-        ssh = None if asked.local else SSHConnectionResource.from_env(asked.prefix)
-        slurm = SlurmResource.from_env_slurm(ssh)
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(f"A setting cannot be used: {_told(error)}", hint=_SEE) from None
+    ssh = None if asked.local else SSHConnectionResource.from_env(asked.prefix)
+    slurm = SlurmResource.from_env_slurm(ssh)
     return _settings(slurm, asked)
-
-
-_SEE = "Correct the environment variable; docs/configuration.md lists them with their forms."
 
 
 def _settings(slurm: SlurmResource, asked: Asked) -> Settings:
@@ -90,15 +81,6 @@ def _settings(slurm: SlurmResource, asked: Asked) -> Settings:
         request=merge(slurm.default_options(), asked.options),
         remote_base=asked.remote_base or slurm.remote_base or _DEFAULT_REMOTE_BASE,
     )
-
-
-def _told(error: ValueError) -> str:
-    """What a validation says, without the values: one of them may be the password."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return str(error)
-    told = errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in told)
 
 
 def judge_settings(settings: Settings) -> Finding:

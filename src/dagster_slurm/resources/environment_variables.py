@@ -98,4 +98,7 @@ def build(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callab
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         variable = variable_of(str(fault["loc"][0]))
-        raise ConfigurationError(f"The environment variable {variable} is not usable: {fault['msg']}") from None
+        raise ConfigurationError(
+            f"The environment variable {variable} is not usable: {fault['msg']}",
+            hint="Correct it; docs/configuration.md lists the variables with their forms.",
+        ) from None

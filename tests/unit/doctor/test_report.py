@@ -107,9 +107,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
-            ("SLURM_EDGE_NODE_PORT", "0", "port: "),
+            ("SLURM_EDGE_NODE_PORT", "0", "SLURM_EDGE_NODE_PORT is not usable"),
             ("SLURM_EDGE_NODE_PORT", "ssh", "SLURM_EDGE_NODE_PORT is 'ssh'"),
-            ("SLURM_EDGE_NODE_HOST_KEY_CHECKING", "perhaps", "host_key_checking: "),
+            ("SLURM_EDGE_NODE_HOST_KEY_CHECKING", "perhaps", "HOST_KEY_CHECKING is not usable"),
             ("SLURM_EDGE_NODE_OPTS_EXTRA", "-o 'open", "No closing quotation"),
             ("SLURM_EDGE_NODE_HOST", "me@ login", "is not a name"),
             ("SLURM_EDGE_NODE_KEY_PATH", "/nonexistent", "/nonexistent does not exist"),
