@@ -12,13 +12,8 @@ from dagster_slurm.sandbox.programs import check_machine, require_packages
 from dagster_slurm.sandbox.sandbox import Sandbox
 
 
-@pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """A Slurm cluster on this machine, for trying and testing.
-
-    One that is up is used and left up; otherwise one is brought up, and taken down after the last test. Where it
-    cannot run, tests are skipped with the reason; in continuous integration (variable `CI`) they fail.
-    """
+def skip_where_it_cannot_run() -> None:
+    """Skip the test that asks for a cluster where none can run; in continuous integration (variable `CI`), fail."""
     try:
         check_machine()
         require_packages()
@@ -26,6 +21,16 @@ def sandbox() -> Iterator[Sandbox]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """A Slurm cluster on this machine, for trying and testing.
+
+    One that is up is used and left up; otherwise one is brought up, and taken down after the last test. Where it
+    cannot run, tests are skipped with the reason; in continuous integration (variable `CI`) they fail.
+    """
+    skip_where_it_cannot_run()
     cluster = Sandbox()
     was_up = cluster.is_up()
     try:

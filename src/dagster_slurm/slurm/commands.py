@@ -15,8 +15,6 @@ Argv = tuple[str, ...]
 SlurmVersion = tuple[int, int]
 
 UTC_TIMES: Argv = ("env", "TZ=UTC", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S", "LC_ALL=C")
-CLEAN_ENVIRONMENT_PREFIXES = ("SBATCH_", "SLURM_", "SQUEUE_", "SACCT_", "SCANCEL_")
-"""Variables that change what these commands do; the shell that runs them unsets them, except SLURM_CONF."""
 
 SQUEUE_FIELDS = (
     "job_id",
