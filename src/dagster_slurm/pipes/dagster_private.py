@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetCheckExecutionContext, AssetExecutionContext, OpExecutionContext
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetExecutionContext,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    OpExecutionContext,
+)
 from dagster._check import CheckError
 from dagster._core.errors import DagsterInvalidPropertyError
+from dagster._core.events import EngineEventData
 
-__all__ = ["CheckError", "StepContext", "op_context", "retry_number", "step_key"]
+__all__ = [
+    "CheckError",
+    "EngineEvent",
+    "StepContext",
+    "engine_events",
+    "op_context",
+    "report_engine_event",
+    "retry_number",
+    "step_key",
+]
 
 StepContext = AssetExecutionContext | OpExecutionContext | AssetCheckExecutionContext
 """What a step's function is given, whatever kind of step it is."""
@@ -43,3 +62,36 @@ def op_context(context: StepContext) -> OpExecutionContext:
     if inner is None:
         raise TypeError(f"context is an asset, asset check or op context, not {type(context).__name__}")
     return inner  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """What an engine event of a run says. `timestamp` is in seconds since the epoch, by the clock of its writer."""
+
+    timestamp: float
+    step_key: str | None
+    metadata: Mapping[str, Any]
+
+
+def engine_events(
+    instance: DagsterInstance, run_id: str, of_type: DagsterEventType = DagsterEventType.ENGINE_EVENT
+) -> Iterator[EngineEvent]:
+    """The events of a run that carry `EngineEventData`, oldest first; that class has no public name.
+
+    Args:
+        instance: Where the run is.
+        run_id: Of a run that need not exist.
+        of_type: `ENGINE_EVENT`, or `STEP_WORKER_STARTED`.
+    """
+    for entry in instance.all_logs(run_id, of_type=of_type):
+        data = entry.dagster_event.event_specific_data if entry.dagster_event else None
+        if isinstance(data, EngineEventData):
+            values = {name: value.value for name, value in data.metadata.items()}
+            yield EngineEvent(entry.timestamp, entry.step_key, values)
+
+
+def report_engine_event(
+    instance: DagsterInstance, run: DagsterRun, message: str, metadata: Mapping[str, Any], *, step_key: str | None
+) -> None:
+    """Write an engine event with metadata into a run's log; what holds the metadata has no public name."""
+    instance.report_engine_event(message, run, EngineEventData(metadata=metadata), step_key=step_key)
