@@ -18,6 +18,7 @@ SOURCE = Path(dagster_slurm.__file__).parent
 # CONTRIBUTING.md, "The house".
 LEVELS = {
     "errors": 0,
+    "process_identity": 0,
     "slurm": 0,
     "transport": 1,
     "cluster": 2,

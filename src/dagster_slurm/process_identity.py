@@ -1,0 +1,206 @@
+"""Which process is meant, also after it has ended: host, boot, PID namespace, pid and start time.
+
+A pid alone is used again by others. What is judged here is whether a process that was noted once still lives.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+_PROC = Path("/proc")
+_UNREADABLE = ""
+
+
+class Life(enum.Enum):
+    """What can be said of a process from here."""
+
+    ALIVE = "alive"
+    GONE = "gone"
+    UNKNOWN = "cannot be judged from here"
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process, told from every other one before and after it.
+
+    Args:
+        host: The machine's name when this was noted; for people, and where there is no boot id in common.
+        boot_id: Of the machine's run since it was switched on; empty if there is none.
+        pid_namespace: As in `pid:[4026531836]` (pid_namespaces(7)); empty where there are no namespaces.
+        pid: Its number, as seen in that namespace.
+        started: When it started, in the system's own words: two of the same pid are compared, nothing is computed.
+    """
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+    pid: int
+    started: str
+
+    @classmethod
+    def of_this_process(cls) -> ProcessIdentity:
+        """The one that asks."""
+        return cls._noted(os.getpid(), _start_of(os.getpid()) or _UNREADABLE)
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity | None:
+        """A process of this machine, by its number here; None if there is none, or only its zombie."""
+        started = _start_of(pid)
+        return None if started is None else cls._noted(pid, started)
+
+    @classmethod
+    def _noted(cls, pid: int, started: str) -> ProcessIdentity:
+        here = Vantage.here()
+        return cls(here.host, here.boot_id, here.pid_namespace, pid, started)
+
+    def to_json(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ProcessIdentity:
+        """What `to_json` wrote; a later release may have added fields, which are left out.
+
+        Raises:
+            ValueError: It is not that.
+        """
+        return cls.from_mapping(json.loads(text))
+
+    @classmethod
+    def from_mapping(cls, values: object) -> ProcessIdentity:
+        """The same of what the JSON holds.
+
+        Raises:
+            ValueError: It does not hold an identity.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"not the identity of a process: {values!r}")
+        known = {field.name: values.get(field.name) for field in fields(cls)}
+        wanted = {name: int if name == "pid" else str for name in known}
+        if any(type(value) is not wanted[name] for name, value in known.items()):
+            raise ValueError(f"not the identity of a process: {values!r}")
+        return cls(**known)  # type: ignore[arg-type]  # just checked, field by field
+
+    def life(self) -> Life:
+        """Whether it still lives, as far as can be said from this process."""
+        return judge(self, Vantage.here(), _start_of(self.pid))
+
+
+@dataclass(frozen=True)
+class Vantage:
+    """From where a process is looked at."""
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+
+    @classmethod
+    def here(cls) -> Vantage:
+        """From this process."""
+        return cls(socket.gethostname(), _boot_id(), _pid_namespace(os.getpid()))
+
+
+def judge(noted: ProcessIdentity, here: Vantage, started: str | None) -> Life:
+    """Whether a noted process still lives. Pure.
+
+    Args:
+        noted: The process.
+        here: From where it is looked at.
+        started: When the process of that number here started; None if there is none, empty if it cannot be read.
+    """
+    same_boot = bool(noted.boot_id) and noted.boot_id == here.boot_id
+    if not same_boot:
+        # No process outlives its boot. The name of a host alone proves nothing: it may change between two networks.
+        return Life.GONE if noted.host == here.host and noted.boot_id and here.boot_id else Life.UNKNOWN
+    if noted.pid_namespace != here.pid_namespace:
+        return Life.UNKNOWN
+    if started is None:
+        return Life.GONE
+    if not (started and noted.started):
+        return Life.UNKNOWN
+    return Life.ALIVE if started == noted.started else Life.GONE
+
+
+def parse_stat(text: str) -> tuple[str, str]:
+    """State and start time, in clock ticks since boot, of a line of /proc/PID/stat (proc(5), fields 3 and 22).
+
+    The second field is the name in parentheses, which may hold blanks and parentheses itself.
+    """
+    rest = text.rpartition(")")[2].split()
+    return rest[0], rest[19]
+
+
+def parse_ps(text: str) -> tuple[str, str] | None:
+    """State and start time of the output of `ps -o stat= -o lstart=`; None if it lists no process."""
+    state, _, started = text.strip().partition(" ")
+    return (state, " ".join(started.split())) if started.strip() else None
+
+
+def _start_of(pid: int) -> str | None:
+    """When the process of that number started; None if there is none, empty if it is hidden from this user."""
+    found = _look_in_proc(pid) if (_PROC / "self" / "stat").exists() else _ask_ps(pid)
+    if found is None:
+        return _UNREADABLE if _exists(pid) else None
+    state, started = found
+    # Dead already: only its parent has not asked how it ended (Z), or it is being removed (X).
+    return None if state[0] in "ZX" else started
+
+
+def _look_in_proc(pid: int) -> tuple[str, str] | None:
+    try:
+        return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def _ask_ps(pid: int) -> tuple[str, str] | None:
+    argv = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_ps(done.stdout)
+
+
+def _exists(pid: int) -> bool:
+    # /proc mounted with hidepid=2 does not show the processes of others; kill(2) still tells them from none.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # macOS. Not kern.boottime, which follows the clock when that is set.
+        return _sysctl("kern.bootsessionuuid")
+
+
+def _sysctl(name: str) -> str:
+    try:
+        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def _pid_namespace(pid: int) -> str:
+    try:
+        return str((_PROC / str(pid) / "ns" / "pid").readlink())
+    except OSError:
+        return ""
