@@ -5,11 +5,13 @@ A pid alone is used again by others. What is judged here is whether a process th
 
 from __future__ import annotations
 
+import calendar
 import enum
 import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -17,6 +19,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _UNREADABLE = ""
+_CLOCKS_AGREE_WITHIN_SECONDS = 3600.0
 
 
 class Life(enum.Enum):
@@ -127,6 +130,28 @@ def judge(noted: ProcessIdentity, here: Vantage, started: str | None) -> Life:
     if not (started and noted.started):
         return Life.UNKNOWN
     return Life.ALIVE if started == noted.started else Life.GONE
+
+
+def may_have_been(pid: int, noted_at: float) -> bool:
+    """Whether the process of that number here may be one whose number alone was noted.
+
+    Args:
+        pid: The number.
+        noted_at: When it was noted, in seconds since the epoch, by a clock that may be off by less than an hour.
+    """
+    started = _start_of(pid)
+    if started is None:
+        return False
+    return started == _UNREADABLE or _epoch_of(started) <= noted_at + _CLOCKS_AGREE_WITHIN_SECONDS
+
+
+def _epoch_of(started: str) -> float:
+    """A start time in seconds since the epoch: ticks since boot (Linux), or what `ps` writes."""
+    if not started.isdigit():
+        return calendar.timegm(time.strptime(started, "%a %b %d %H:%M:%S %Y"))
+    lines = (_PROC / "stat").read_text(encoding="ascii").splitlines()
+    booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+    return booted + int(started) / os.sysconf("SC_CLK_TCK")
 
 
 def parse_stat(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, judge, parse_ps, parse_stat
+from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, judge, may_have_been, parse_ps, parse_stat
 
 HERE = Vantage("laptop", "boot-1", "pid:[1]")
 NOTED = ProcessIdentity("laptop", "boot-1", "pid:[1]", 123, "456")
@@ -118,3 +118,13 @@ def test_a_process_of_another_user_is_seen() -> None:
     assert first is not None
     assert first.life() is Life.ALIVE
     assert replace(first, started=first.started + "0").life() is Life.GONE
+
+
+def test_a_number_alone() -> None:
+    now = time.time()
+    assert may_have_been(os.getpid(), now)
+    assert may_have_been(os.getpid(), now - 600)  # by a clock that is ten minutes behind
+    assert not may_have_been(os.getpid(), now - 86400)  # noted a day ago: another process had the number
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert not may_have_been(child.pid, now)
