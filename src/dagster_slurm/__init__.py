@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.local import LocalPipesClient
     from dagster_slurm.pipes.slurm import SlurmPipesClient
+    from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
+    from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
 
 _ROOMS = {
     "BashLauncher": "resources.launchers",
@@ -27,6 +29,8 @@ _ROOMS = {
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
     "SlurmRunConfig": "resources.compute",
+    "build_slurm_orphan_reconcile_sensor": "sensors",
+    "reconcile_orphaned_slurm_runs": "reconcile",
 }
 
 __all__ = [
@@ -42,6 +46,8 @@ __all__ = [
     "SlurmQueueConfig",
     "SlurmResource",
     "SlurmRunConfig",
+    "build_slurm_orphan_reconcile_sensor",
+    "reconcile_orphaned_slurm_runs",
 ]
 
 

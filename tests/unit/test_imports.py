@@ -29,7 +29,9 @@ LEVELS = {
     "environments": 3,
     "pipes": 4,
     "metrics": 5,
+    "reconcile": 5,
     "resources": 5,
+    "sensors": 5,
     "sandbox": 5,
     "doctor": 5,
     "cli": 5,
@@ -121,6 +123,7 @@ def test_the_check_would_find_an_arrow_that_points_up() -> None:
 LIGHT = [
     "cli",
     "cli.doctor",
+    "cli.reconcile",
     "doctor",
     "sandbox",
     "job.watcher",

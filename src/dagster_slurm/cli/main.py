@@ -21,6 +21,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "login",
         "Log in once, on a terminal, for every process of this user.",
     ),
+    "reconcile": (
+        "dagster_slurm.cli.reconcile",
+        "reconcile",
+        "Finish the runs whose processes have died, without a daemon.",
+    ),
     "sandbox": (
         "dagster_slurm.cli.sandbox",
         "sandbox",

@@ -1,0 +1,189 @@
+"""Looks at every run that Dagster holds for running, and brings those to an end whose processes are gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+
+from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.pipes.dagster_private import instance_of_environment
+from dagster_slurm.pipes.leases import leases_of
+from dagster_slurm.reconcile.decision import IN_PROGRESS, Ending, Verdict
+from dagster_slurm.reconcile.evidence import Evidence, judged
+from dagster_slurm.reconcile.marking import ending_ahead, is_pending, mark, pending_runs
+from dagster_slurm.reconcile.result import ReconciledRun
+from dagster_slurm.reconcile.start import Code, finish
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done; see `reconcile_orphaned_slurm_runs`. `retry_later` leaves the retry to who comes next."""
+
+    retry: bool = True
+    retry_later: bool = False
+    run_ids: Sequence[str] | None = None
+    older_than_seconds: float = 0.0
+    gone_hosts: Collection[str] = ()
+    dry_run: bool = False
+    code: Code | None = None
+    max_parallel: int = 4
+
+
+def reconcile_orphaned_slurm_runs(
+    instance: DagsterInstance | None = None,
+    *,
+    retry: bool = True,
+    run_ids: Sequence[str] | None = None,
+    older_than_seconds: float = 0.0,
+    gone_hosts: Collection[str] = (),
+    dry_run: bool = False,
+    code: Code | None = None,
+    max_parallel: int = 4,
+) -> list[ReconciledRun]:
+    """Find the runs that Dagster holds for running though their processes have died, mark and finish them.
+
+    No Slurm job is cancelled or submitted by this itself. A run is marked failed and then retried from failure, which
+    takes up its jobs; if every step had succeeded it is marked succeeded; if its cancellation had been asked for it is
+    marked canceled, and its jobs go on. Where a daemon with `run_retries` is at work, the retry is left to that.
+    Otherwise it is executed by a process of its own, and this returns when all of them have ended.
+
+    Args:
+        instance: Where the runs are; by default that of DAGSTER_HOME. It has to be persistent.
+        retry: Whether to finish what was marked failed.
+        run_ids: Only these; also runs that said nothing of their processes, and failed ones, to be retried.
+        older_than_seconds: Leave runs alone of which Dagster recorded something in the last so many seconds.
+        gone_hosts: Machines that are gone for good: none of their processes lives. By the name that a run's log has.
+        dry_run: Change nothing, only tell.
+        code: Where the code of the runs is, if not where they say.
+        max_parallel: How many retries run at a time.
+
+    Returns:
+        What was found and done, one for each run that this package's jobs belong to or that was named.
+
+    Raises:
+        ConfigurationError: There is no DAGSTER_HOME, or no run of an id that was given.
+    """
+    plan = Plan(
+        retry=retry,
+        run_ids=run_ids,
+        older_than_seconds=older_than_seconds,
+        gone_hosts=gone_hosts,
+        dry_run=dry_run,
+        code=code,
+        max_parallel=max_parallel,
+    )
+    with nullcontext(instance) if instance else instance_of_environment() as found:
+        return list(reconciled_runs(found, plan))
+
+
+def reconciled_runs(
+    instance: DagsterInstance, plan: Plan, notice: Callable[[str], None] = lambda line: None
+) -> Iterator[ReconciledRun]:
+    """The same, each run as soon as all is done for it.
+
+    Args:
+        instance: Where the runs are.
+        plan: What is to be done.
+        notice: Is told when a retry begins.
+    """
+    to_retry = []
+    for run in _candidates(instance, plan):
+        evidence = _look(instance, run, plan)
+        if evidence.verdict is Verdict.NOT_LEASED and plan.run_ids is None:
+            continue
+        if evidence.verdict not in _TO_DO:
+            yield _told(run, evidence.verdict, evidence.words)
+        elif plan.dry_run:
+            yield _foreseen(instance, run, evidence, plan)
+        elif evidence.verdict is Verdict.UNFINISHED and plan.retry:
+            to_retry.append(run.run_id)
+        elif evidence.verdict is Verdict.UNFINISHED:
+            yield _told(run, evidence.verdict, evidence.words)
+        else:
+            ending = mark(instance, run, evidence.words, retry_follows=plan.retry or plan.retry_later)
+            if ending is Ending.FAILED and plan.retry:
+                to_retry.append(run.run_id)
+            else:
+                yield _marked(run, evidence, ending)
+    yield from _retried(instance, to_retry, plan, notice)
+
+
+def _candidates(instance: DagsterInstance, plan: Plan) -> Iterator[DagsterRun]:
+    if plan.run_ids is not None:
+        records = instance.get_run_records(RunsFilter(run_ids=list(plan.run_ids)))
+        missing = set(plan.run_ids) - {record.dagster_run.run_id for record in records}
+        if missing:
+            raise ConfigurationError(
+                f"There is no run {', '.join(sorted(missing))} in this instance",
+                hint="Give the whole id, as the UI shows it, and check DAGSTER_HOME.",
+            )
+    else:
+        records = instance.get_run_records(RunsFilter(statuses=list(IN_PROGRESS)))
+        yield from pending_runs(instance)
+    yield from (record.dagster_run for record in records if _is_old_enough(record, plan))
+
+
+def _is_old_enough(record: RunRecord, plan: Plan) -> bool:
+    return time.time() - record.update_timestamp.timestamp() >= plan.older_than_seconds
+
+
+def _look(instance: DagsterInstance, run: DagsterRun, plan: Plan) -> Evidence:
+    named = plan.run_ids is not None
+    if run.status in IN_PROGRESS:
+        return judged(instance, run, gone_hosts=plan.gone_hosts, named=named)
+    if is_pending(run):
+        return Evidence(Verdict.UNFINISHED, "it was marked failed and not retried")
+    if named and run.status is DagsterRunStatus.FAILURE and leases_of(instance, run.run_id):
+        return Evidence(Verdict.UNFINISHED, "it failed")
+    return Evidence(Verdict.OVER, f"it has ended: {run.status.value}")
+
+
+def _foreseen(instance: DagsterInstance, run: DagsterRun, evidence: Evidence, plan: Plan) -> ReconciledRun:
+    """What would be done."""
+    failed = evidence.verdict is Verdict.UNFINISHED
+    words = evidence.words
+    if not failed:
+        ending = ending_ahead(instance, run)
+        failed = ending is Ending.FAILED
+        words = f"{words}; would be marked {ending.value}"
+    return _told(run, evidence.verdict, f"{words}, and retried" if failed and plan.retry else words, settled=False)
+
+
+def _marked(run: DagsterRun, evidence: Evidence, ending: Ending | None) -> ReconciledRun:
+    """What was done, where nothing is to follow here."""
+    done = _DONE[ending] if ending else "was ended by somebody else meanwhile"
+    return _told(run, evidence.verdict, f"{evidence.words}; {done}")
+
+
+def _retried(
+    instance: DagsterInstance, run_ids: Sequence[str], plan: Plan, notice: Callable[[str], None]
+) -> Iterator[ReconciledRun]:
+    """The runs that are retried, in the order of their ends."""
+
+    def one(run_id: str) -> ReconciledRun:
+        # Read again: marking has written tags that tell what the daemon does.
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            raise ConfigurationError(f"The run {run_id} was deleted meanwhile")
+        return finish(instance, run, code=plan.code, notice=notice)
+
+    with ThreadPoolExecutor(max_workers=plan.max_parallel) as pool:
+        for done in as_completed([pool.submit(one, run_id) for run_id in run_ids]):
+            yield done.result()
+
+
+def _told(run: DagsterRun, verdict: Verdict, done: str, *, settled: bool = True) -> ReconciledRun:
+    return ReconciledRun(run.run_id, run.job_name, verdict, done, settled=settled)
+
+
+_TO_DO = (Verdict.ORPHANED, Verdict.UNFINISHED)
+_DONE = {
+    Ending.CANCELED: "marked canceled, as had been asked for; its jobs were not cancelled by this",
+    Ending.SUCCEEDED: "every step had succeeded: marked succeeded",
+    Ending.FAILED: "marked failed",
+}
