@@ -1,0 +1,180 @@
+"""Real runs in a real DAGSTER_HOME, killed for real. No cluster: what counts here is what becomes of the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+PROJECT = """
+import os
+import pathlib
+import time
+
+import dagster as dg
+
+from dagster_slurm.pipes.leases import take_lease
+
+HERE = pathlib.Path(os.environ["WORLD"])
+
+
+def mark(context, name):
+    take_lease(context.instance, context.run)
+    with (HERE / name).open("a") as marks:
+        marks.write(f"{os.getpid()}\\n")
+
+
+@dg.asset
+def first(context: dg.AssetExecutionContext):
+    mark(context, "first")
+
+
+@dg.asset(deps=[first], partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
+def part(context: dg.AssetExecutionContext):
+    mark(context, f"part-{context.partition_key}")
+    while not (HERE / "go").exists():
+        time.sleep(0.05)
+
+
+class Settings(dg.Config):
+    factor: int = 1
+
+
+@dg.asset(deps=[first])
+def slow(context: dg.AssetExecutionContext, config: Settings):
+    mark(context, "slow")
+    while not (HERE / "go").exists():
+        time.sleep(0.05)
+    if (HERE / "fail").exists():
+        raise RuntimeError("as was asked for")
+    return dg.MaterializeResult(metadata={"factor": config.factor})
+
+
+@dg.asset(deps=[slow])
+def last(context: dg.AssetExecutionContext):
+    mark(context, "last")
+    while (HERE / "hold").exists():
+        time.sleep(0.05)
+
+
+def job(name, executor):
+    selection = dg.AssetSelection.assets(first, slow, last)
+    return dg.define_asset_job(name, selection, executor_def=executor, tags={"of": "the job"})
+
+
+defs = dg.Definitions(
+    assets=[first, part, slow, last],
+    jobs=[job("in_process", dg.in_process_executor), job("multiprocess", dg.multiprocess_executor)],
+)
+"""
+
+
+@dataclass
+class World:
+    """A project, a DAGSTER_HOME, and the processes that were started for them."""
+
+    directory: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def project(self) -> Path:
+        return self.directory / "project.py"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        home, binaries = str(self.directory / "home"), str(Path(sys.executable).parent)
+        path = f"{binaries}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "WORLD": str(self.directory), "DAGSTER_HOME": home}
+
+    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own, in the project's directory."""
+        output = (self.directory / f"output-{len(self.processes)}").open("wb")
+        process = subprocess.Popen(
+            argv, cwd=self.directory, env=self.variables, start_new_session=True, stdout=output, stderr=output
+        )
+        self.processes.append(process)
+        return process
+
+    def execute(self, job: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a run."""
+        return self.start("dagster", "job", "execute", "-f", str(self.project), "-j", job, *options)
+
+    def reconcile(self, *options: str, home: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command, from another directory than that of the project."""
+        elsewhere = self.directory / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        variables = {**self.variables, **({} if home is None else {"DAGSTER_HOME": home})}
+        argv = ["dagster-slurm", "reconcile", *options]
+        return subprocess.run(
+            argv, cwd=elsewhere, env=variables, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """`kill -9` of a command and of all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def wait_for(self, name: str, seconds: float = 60.0) -> None:
+        """Wait until a step has made its mark."""
+        wait_until((self.directory / name).exists, f"{name} was not begun: {self.said()}", seconds)
+
+    def said(self) -> str:
+        """What the commands have printed."""
+        return "\n".join(path.read_text()[-3000:] for path in sorted(self.directory.glob("output-*")))
+
+    def marks(self, name: str) -> int:
+        """How often a step was executed."""
+        path = self.directory / name
+        return len(path.read_text().split()) if path.exists() else 0
+
+    def touch(self, name: str) -> None:
+        """Tell the steps something."""
+        (self.directory / name).touch()
+
+    def runs(self) -> Sequence[dg.DagsterRun]:
+        """All runs, oldest first."""
+        with dg.DagsterInstance.from_config(str(self.directory / "home")) as instance:
+            return [record.dagster_run for record in instance.get_run_records(ascending=True)]
+
+    def open(self) -> dg.DagsterInstance:
+        """The instance."""
+        return dg.DagsterInstance.from_config(str(self.directory / "home"))
+
+    def killed_run(self, job: str = "in_process", *options: str) -> dg.DagsterRun:
+        """A run all of whose processes were killed in the middle of `slow`."""
+        process = self.execute(job, *options)
+        self.wait_for("slow")
+        self.kill(process)
+        run = self.runs()[-1]
+        assert run.status is dg.DagsterRunStatus.STARTED
+        return run
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A project and a DAGSTER_HOME; what was started ends with the test."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    (tmp_path / "project.py").write_text(PROJECT)
+    made = World(tmp_path)
+    yield made
+    for process in made.processes:
+        made.kill(process)
