@@ -21,9 +21,12 @@
     │   │   ├── SubmissionRejectedError        sbatch refused: wrong partition, account, limit ...
     │   │   └── SlurmUnavailableError          the controller or the accounting does not answer (transient)
     │   ├── SlurmOutputError               output that no parser knows
-    │   └── SubmissionUnknownError         it cannot be told whether the job was submitted
+    │   ├── SubmissionUnknownError         it cannot be told whether the job was submitted
+    │   ├── AttemptClosedError             another process has begun a later attempt at the same piece of work
+    │   └── ProtocolVersionError           another release made the run directory, and this one cannot go on with it
     ├── JobError                       the job ended, and not with success
-    │   └── JobFailedError
+    │   ├── JobFailedError
+    │   └── ResultLostError                it completed, and what it reported cannot be read any more
     └── SandboxError                   the sandbox cluster could not do what was asked
 
 `transient` means: the same call may work later, and nothing about any job follows from this error.
@@ -169,6 +172,11 @@ class SlurmCommandError(SlurmError):
         self.returncode = returncode
         self.stderr = stderr
 
+    @property
+    def is_missing_program(self) -> bool:
+        """Whether the shell has not found the command (POSIX, 2.8.2: status 127)."""
+        return self.returncode == 127
+
 
 class SubmissionRejectedError(SlurmCommandError, InvalidRequestError):
     """`sbatch` refused the request: wrong partition, account, QOS, or over a limit."""
@@ -186,6 +194,14 @@ class SlurmOutputError(SlurmError):
 
 class SubmissionUnknownError(SlurmError):
     """It cannot be told whether the job was submitted. It is never submitted again because of that."""
+
+
+class AttemptClosedError(SlurmError):
+    """Another process has closed the attempt at a piece of work in which this one was about to submit."""
+
+
+class ProtocolVersionError(SlurmError):
+    """Another release has made the run directory, and this one does not know its layout. Nothing was submitted."""
 
 
 class JobError(DagsterSlurmError):
@@ -231,6 +247,10 @@ class JobFailedError(JobError):
     def where(self) -> Mapping[str, str]:
         """Nothing: the message of a failed job says where, in its own order."""
         return {}
+
+
+class ResultLostError(JobError):
+    """The job completed, and its run directory was removed before this process has read it."""
 
 
 class SandboxError(DagsterSlurmError):

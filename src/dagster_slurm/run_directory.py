@@ -1,18 +1,25 @@
-"""The directory of one launch on the cluster: every path in it, made in one step, removed in one step.
+"""The directory of one attempt on the cluster: every path in it, made in one step, removed in one step.
 
-{base}/runs/{run}/{key}/
+{base}/runs/{run}/{key}/        the launch: one piece of work
+{attempt}/                      0, 1, ...; or a link to another launch's attempt that was adopted
+protocol            version of this layout
+launch.json         which piece of work it is, and of what; for people and for `dagster-slurm jobs`
+asset               what stands for its asset and partition, if it has any
 job.sh              the batch script
 env.sh              the environment of the payload, 0600: it may hold secrets
 pipes/context.json  the Dagster Pipes context
 work/               payload and extra files; the payload's working directory
 log/                stdout.N stderr.N messages.N for the N-th restart; status; slurm.log
-claim/{generation}/ who submitted, what sbatch answered, and the gate
+claim/{generation}/ who submitted, what sbatch answered, and the gate; a link `closed` in the place of the next one
+                    means that nothing can be submitted in this attempt any more
+
+{base}/assets/{digest}          a link to the newest attempt for an asset and its partition
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
@@ -25,17 +32,19 @@ STREAMS = ("stdout", "stderr", "messages")
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of one launch.
+    """Paths of one attempt at a piece of work.
 
     Args:
         base: Absolute path of `remote_base`.
-        run: Name of the Dagster run's directory.
+        run: Name of the origin run's directory.
         key: Name of the launch's directory within it.
+        attempt: Its number: there is a next one only when the job of this one ended without success.
     """
 
     base: str
     run: str
     key: str
+    attempt: int = 0
 
     @property
     def path(self) -> str:
@@ -45,7 +54,30 @@ class RunDirectory:
     @property
     def relative(self) -> str:
         """The directory relative to `runs_root`."""
-        return f"{self.run}/{self.key}"
+        return f"{self.run}/{self.key}/{self.attempt}"
+
+    @property
+    def launch(self) -> str:
+        """The directory of all attempts."""
+        return f"{self.base}/runs/{self.run}/{self.key}"
+
+    @classmethod
+    def from_relative(cls, base: str, relative: str) -> RunDirectory:
+        """The directory that `relative` names.
+
+        Raises:
+            ValueError: It names none.
+        """
+        run, key, attempt = relative.split("/")
+        return cls(base, run, key, int(attempt))
+
+    def of_attempt(self, attempt: int) -> RunDirectory:
+        """Another attempt at the same piece of work."""
+        return replace(self, attempt=attempt)
+
+    def job_name(self, generation: int = 0) -> str:
+        """Slurm's name of the job: each try to submit has one of its own, by which it can be looked up."""
+        return f"{self.key}.{self.attempt}.{generation}" if self.attempt or generation else self.key
 
     @property
     def script(self) -> str:
@@ -93,6 +125,8 @@ class RunDirectory:
         env: str,
         context: bytes,
         work: Iterable[TreeEntry],
+        description: str = "{}",
+        asset_digest: str = "",
         progress: ProgressCallback | None = None,
     ) -> None:
         """Put everything the job needs, in one stream that appears as a whole or not at all.
@@ -103,6 +137,8 @@ class RunDirectory:
         transport.put_tree(
             [
                 TreeEntry("protocol", f"{PROTOCOL_VERSION}\n".encode()),
+                TreeEntry("launch.json", f"{description}\n".encode()),
+                *([TreeEntry("asset", f"{asset_digest}\n".encode())] if asset_digest else []),
                 TreeEntry("job.sh", script.encode(), 0o700),
                 TreeEntry("env.sh", env.encode()),
                 TreeEntry("pipes/context.json", context),
@@ -114,8 +150,8 @@ class RunDirectory:
         )
 
     def remove(self, transport: Transport) -> None:
-        """Remove it in the background of the login node."""
-        transport.run(shell_file("dagster_slurm.cluster_scripts", "remove.sh"), (self.path,))
+        """Remove all attempts, in the background of the login node."""
+        transport.run(shell_file("dagster_slurm.cluster_scripts", "remove.sh"), (self.launch,))
 
     def trim(self, transport: Transport) -> None:
         """Keep script, status and the end of stderr; remove the rest, secrets first of all."""
@@ -125,3 +161,8 @@ class RunDirectory:
 def runs_root(base: str) -> str:
     """The directory that holds the runs."""
     return f"{base}/runs"
+
+
+def assets_root(base: str) -> str:
+    """The directory of the links to the newest attempt for each asset and partition."""
+    return f"{base}/assets"

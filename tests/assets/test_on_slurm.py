@@ -181,7 +181,7 @@ def test_debug_mode_keeps_everything(
 ) -> None:
     result = run_asset(asset_of(payload("print('kept')\n")), slurm(debug_mode=True), instance)
     assert result.success
-    kept = {name.split("/", 4)[-1] for name in remote_files()}
+    kept = {name.split("/", 5)[-1] for name in remote_files()}
     assert {"env.sh", "job.sh", "work/payload.py", "log/stdout.0", "log/status", "claim/0/gate"} <= kept
 
 
@@ -195,7 +195,7 @@ def test_failure_keeps_what_explains_it(
     directory = text.strip().rsplit(" ", 1)[-1]
     assert "State FAILED, exit code 7, node n" in text
     assert sandbox.run(["cat", f"{directory}/log/stderr.0"]).stdout == "reason\n"
-    kept = {name.split("/", 4)[-1] for name in remote_files()}
+    kept = {name.split("/", 5)[-1] for name in remote_files()}
     assert {"job.sh", "log/status", "log/stderr.0"} <= kept
     assert not {"env.sh", "work/payload.py", "pipes/context.json"} & kept
     (event,) = result.filter_events(lambda event: event.is_step_failure)
@@ -209,7 +209,7 @@ def test_failure_without_clean_up(
 ) -> None:
     result = run_asset(asset_of(payload("raise SystemExit(1)\n")), slurm(cleanup_on_failure=False), instance)
     assert not result.success
-    assert {"env.sh", "work/payload.py"} <= {name.split("/", 4)[-1] for name in remote_files()}
+    assert {"env.sh", "work/payload.py"} <= {name.split("/", 5)[-1] for name in remote_files()}
 
 
 def test_out_of_memory(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
@@ -37,13 +38,14 @@ REQUEST: dict[str, object] = {"time_limit": "5", "mem": "64M", "cpus": 1}
 
 SUBMIT = """
 import sys
+from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection
-host, port, user, key_path, known_hosts_file, control_dir, base, run, key, name = sys.argv[1:]
+host, port, user, key_path, known_hosts_file, control_dir, base, run, key = sys.argv[1:]
 connection = SSHConnection(host, int(port), user, key_path, "strict", known_hosts_file, control_dir=control_dir)
 cluster = SlurmCluster(OpenSSHTransport(connection), remote_base=base)
-print(cluster.submit(RunDirectory(base, run, key), job_name=name))
+print(Claims(cluster).submit(RunDirectory(base, run, key)))
 """
 
 
@@ -56,7 +58,7 @@ class Launch:
     directory: RunDirectory
 
     def submit(self, generation: int = 0) -> str:
-        return self.site.cluster.submit(self.directory, job_name=self.key.job_name, generation=generation)
+        return Claims(self.site.cluster).submit(self.directory, generation=generation)
 
     def read(self, name: str) -> str:
         path = f"{self.directory.path}/{name}"
@@ -81,7 +83,7 @@ class Site:
 
     def launch(self, payload: str, *, env: dict[str, str] | None = None, **settings: object) -> Launch:
         key = LaunchKey(uuid4().hex, 'it\'s a "step" $(x)')
-        directory = key.run_directory(self.cluster.base())
+        directory = key.first_attempt(self.cluster.base())
         function = launch_function(
             LaunchPlan((), ("bash", "./payload.sh")), work_directory=directory.work, env_file=directory.env_file
         )
@@ -353,7 +355,7 @@ class TestSubmitting:
         launch = site.launch("echo ran >>runs")
         fields = (connection.host, connection.port, connection.user, connection.key_path)
         where = (connection.known_hosts_file, connection.control_dir)
-        at = (launch.directory.base, launch.directory.run, launch.directory.key, launch.key.job_name)
+        at = (launch.directory.base, launch.directory.run, launch.directory.key)
         argv = [sys.executable, "-c", SUBMIT, *map(str, (*fields, *where, *at))]
         processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
         with ThreadPoolExecutor(4) as threads:
@@ -362,7 +364,7 @@ class TestSubmitting:
         assert len({*from_threads, *from_processes}) == 1
         site.ended(from_threads[0])
         assert launch.read("work/runs") == "ran\n"
-        named = commands.sacct_by_name(launch.key.job_name, datetime.now(timezone.utc) - timedelta(hours=1))
+        named = commands.sacct_by_name(launch.directory.job_name(), datetime.now(timezone.utc) - timedelta(hours=1))
         # A job that ends at once has no name in the accounting until its start is recorded, too.
         assert wait_until(lambda: from_threads[0] in parse_sacct(site.shell(*named)))
         assert set(parse_sacct(site.shell(*named))) == {from_threads[0]}
@@ -374,7 +376,7 @@ class TestSubmitting:
     def test_the_job_has_its_name(self, site: Site) -> None:
         launch = site.launch("true")
         job_id = launch.submit()
-        assert site.cluster.queue([job_id])[job_id].name == launch.key.job_name
+        assert site.cluster.queue([job_id])[job_id].name == launch.directory.job_name()
 
     @pytest.mark.parametrize(
         ("settings", "names"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.errors import SlurmUnavailableError
@@ -48,7 +49,7 @@ class Launch:
     def __init__(self, cluster: SlurmCluster, **options: object) -> None:
         self.cluster = cluster
         self.key = LaunchKey(uuid.uuid4().hex, "marked")
-        self.directory: RunDirectory = self.key.run_directory(cluster.base())
+        self.directory: RunDirectory = self.key.first_attempt(cluster.base())
         request = merge({"mem": "50M", "time_limit": "00:02:00"}, options)
         plan = direct_plan(Payload("mark.sh", "bash", None), CLUSTER_PYTHON)
         launch = launch_function(plan, work_directory=self.directory.work, env_file=self.directory.env_file)
@@ -57,8 +58,8 @@ class Launch:
         self.directory.create(cluster.transport, script=script, env="", context=b"{}", work=work)
 
     def submit(self) -> tuple[str, int]:
-        submission = submit_once(self.cluster, self.directory, job_name=self.key.job_name)
-        return submission.job_id, submission.generation
+        handle = submit_once(Claims(self.cluster), self.directory)
+        return handle.job_id, handle.generation
 
     def runs(self) -> list[str]:
         """The ids of the jobs that ran the payload."""
@@ -136,7 +137,7 @@ def test_login_node_crashed_before_the_answer(
     cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
 ) -> None:
     """A claim that nobody will ever answer: it is revoked, and the next try runs the payload."""
-    monkeypatch.setattr("dagster_slurm.cluster._SUBMIT_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("dagster_slurm.claims._SUBMIT_PATIENCE_SECONDS", 1)
     launch = Launch(cluster)
     sandbox.run(["mkdir", "-p", launch.directory.claim(0)])
     job_id, generation = launch.submit()

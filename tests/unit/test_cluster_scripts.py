@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import FilePosition, SlurmCluster
 from dagster_slurm.errors import (
     ConfigurationError,
@@ -135,6 +136,7 @@ class TestRunDirectory:
         logs = {f"log/{name}": 0o600 for name in ("status", "stdout.0", "stderr.0", "messages.0")}
         assert files == {
             "protocol": 0o600,
+            "launch.json": 0o600,
             "job.sh": 0o700,
             "env.sh": 0o600,
             "pipes/context.json": 0o600,
@@ -149,10 +151,10 @@ class TestRunDirectory:
     def test_removed_with_the_run_s_directory_when_it_was_the_last(self, cluster: SlurmCluster) -> None:
         first, second = created(cluster, "a"), created(cluster, "b")
         first.remove(cluster.transport)
-        assert wait_until(lambda: not Path(first.path).exists())
+        assert wait_until(lambda: not Path(first.launch).exists())
         assert Path(second.path).exists()
         second.remove(cluster.transport)
-        assert wait_until(lambda: not Path(second.path).parent.exists())
+        assert wait_until(lambda: not Path(second.launch).parent.exists())
         second.remove(cluster.transport)
         assert Path(cluster.base(), "runs").exists()
 
@@ -167,7 +169,15 @@ class TestRunDirectory:
         left = sorted(
             str(path.relative_to(directory.path)) for path in Path(directory.path).rglob("*") if path.is_file()
         )
-        assert left == ["job.sh", "log/slurm.log", "log/status", "log/stderr.0", "log/stderr.1", "protocol"]
+        assert left == [
+            "job.sh",
+            "launch.json",
+            "log/slurm.log",
+            "log/status",
+            "log/stderr.0",
+            "log/stderr.1",
+            "protocol",
+        ]
         lines = (logs / "stderr.1").read_text().splitlines()
         assert (len(lines), lines[0], lines[-1]) == (1000, "stderr.1 500", "stderr.1 1499")
         directory.trim(cluster.transport)
@@ -233,13 +243,15 @@ class TestSubmit:
     def test_once_for_all_who_ask_at_the_same_moment(self, own: SlurmCluster, programs: Path) -> None:
         directory = created(own)
         with ThreadPoolExecutor(6) as threads:
-            ids = list(threads.map(lambda _: own.submit(directory, job_name="name"), range(6)))
+            ids = list(threads.map(lambda _: Claims(own).submit(directory), range(6)))
         assert ids == ["4711"] * 6
         assert self.calls(programs) == 1
-        assert (programs / "calls").read_text() == f"--parsable --job-name=name {directory.script} 0\n"
+        assert (
+            programs / "calls"
+        ).read_text() == f"--parsable --job-name={directory.job_name()} {directory.script} 0\n"
 
     def test_with_the_login_s_umask(self, own: SlurmCluster, programs: Path) -> None:
-        own.submit(created(own), job_name="name")
+        Claims(own).submit(created(own))
         assert int((programs / "umask").read_text(), 8) == int(own.transport.run('echo "$login_umask"').text, 8)
 
     def test_a_refusal_is_kept(self, own: SlurmCluster, programs: Path) -> None:
@@ -247,15 +259,15 @@ class TestSubmit:
         directory = created(own)
         for _ in range(2):
             with pytest.raises(SubmissionRejectedError, match="invalid partition"):
-                own.submit(directory, job_name="name")
+                Claims(own).submit(directory)
         assert self.calls(programs) == 1
         (programs / "refuse").unlink()
-        assert own.submit(directory, job_name="name", generation=1) == "4711"
+        assert Claims(own).submit(directory, generation=1) == "4711"
 
     def test_a_claim_that_cannot_be_written(self, own: SlurmCluster, programs: Path) -> None:
         directory = created(own)
         Path(directory.path, "claim").write_text("in the way")
         with pytest.raises((RemoteStorageError, TransportError)) as caught:
-            own.submit(directory, job_name="name")
+            Claims(own).submit(directory)
         assert directory.claim(0) in str(caught.value)
         assert self.calls(programs) == 0

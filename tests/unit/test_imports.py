@@ -21,6 +21,7 @@ LEVELS = {
     "process_identity": 0,
     "slurm": 0,
     "transport": 1,
+    "claims": 2,
     "cluster": 2,
     "cluster_scripts": 2,
     "run_directory": 2,

@@ -1,5 +1,19 @@
 # shellcheck shell=sh
-# remove.sh DIRECTORY: remove it, and the directory of its Dagster run if that is empty then, without keeping
-# anybody waiting.
+# remove.sh LAUNCH: remove a launch with what it has adopted, and the directories of their Dagster runs if those are empty
+# then, without keeping anybody waiting.
 # shellcheck disable=SC2016
-nohup sh -c 'rm -rf -- "$1" && rmdir -- "${1%/*}"' sh "$1" >/dev/null 2>&1 </dev/null &
+nohup sh -c '
+    cd -- "$1" || exit
+    for attempt in *; do
+        if [ -e "$attempt/asset" ] && read -r asset <"$attempt/asset"; then
+            latest=$(readlink -- "../../../assets/$asset")
+            [ "$latest" != "../runs/${1##*/runs/}/$attempt" ] || rm -f -- "../../../assets/$asset"
+        fi
+        target=$(readlink -- "$attempt") || continue
+        case $target in ../../?*/?*/?*) ;; *) continue ;; esac
+        adopted=${target%/*}
+        rm -rf -- "$adopted" && rmdir -- "${adopted%/*}"
+    done
+    cd ..
+    rm -rf -- "$1" && rmdir -- "${1%/*}"
+' sh "$1" >/dev/null 2>&1 </dev/null &

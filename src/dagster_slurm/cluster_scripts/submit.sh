@@ -1,13 +1,20 @@
 # shellcheck shell=sh
-# submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for.
-# Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
+# submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for. Whoever makes the directory
+# CLAIM submits; everybody then reads the outcome that lies in it.
 # Output: "made STATUS" or "found STATUS" by who made the claim, and what sbatch printed; sbatch's stderr on stderr.
-# Status 75: no outcome yet.
+# Status 75: no outcome yet; 76: the attempt is closed. Without SBATCH nothing is submitted.
 claim=$1 patience=$2 who=found
 shift 2
-mkdir -p -- "${claim%/*}" || exit 74
-if mkdir -- "$claim" 2>/dev/null; then
+if [ $# -gt 0 ]; then mkdir -p -- "${claim%/*}" || exit 74; fi
+if [ $# -gt 0 ] && mkdir -- "$claim" 2>/dev/null; then
     who=made
+    attempt=${claim%/*/*}
+    # The cron that the users know looks at the time of the run's directory.
+    touch -c -- "${attempt%/*/*}"
+    if [ -e "$attempt/asset" ] && read -r asset <"$attempt/asset"; then
+        assets=${attempt%/runs/*}/assets
+        mkdir -p -- "$assets" && ln -sfT -- "../runs/${attempt##*/runs/}" "$assets/$asset"
+    fi
     # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
     # shellcheck disable=SC2016,SC2154
     (
@@ -23,8 +30,10 @@ if mkdir -- "$claim" 2>/dev/null; then
         ' sh "$claim" "$@"
     ) </dev/null >/dev/null 2>&1 &
     wait "$!"
+elif [ -L "$claim" ]; then
+    exit 76
 elif [ ! -d "$claim" ]; then
-    mkdir -- "$claim"
+    [ $# = 0 ] || mkdir -- "$claim"
     exit 74
 fi
 while [ ! -e "$claim/status" ] && [ "$patience" -gt 0 ]; do

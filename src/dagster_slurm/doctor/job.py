@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from dagster_slurm.claims import Claims
 from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
@@ -54,13 +55,13 @@ def check_job(world: World) -> Finding:
     """Submit a small job, follow it to its end, and look at what it left."""
     if not world.asked.job:
         return skipped(STEP, "only with --job, which submits a small one")
-    name = f"doctor-{uuid.uuid4().hex[:12]}"
+    name = f"dagster-slurm-doctor-{uuid.uuid4().hex[:12]}"
     directory = RunDirectory(world.cluster.base(), "doctor", name)
     activation = activation_of(world)
     script = batch_script(world.settings.request, directory=directory, launch=_launch(directory, activation, name))
     directory.create(world.cluster.transport, script=script, env=env_file({}), context=b"{}", work=[])
     submitted = _time_there(world)
-    job_id = world.cluster.submit(directory, job_name=f"dagster-slurm-{name}")
+    job_id = Claims(world.cluster).submit(directory)
     try:
         probe = _follow(world, directory, job_id, submitted)
         if probe.end is None:

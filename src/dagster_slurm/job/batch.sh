@@ -51,14 +51,25 @@ sweep() {
     kill -KILL "${left[@]}" 2>/dev/null
 }
 
+# Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to end.
+stay_fresh() {
+    while :; do
+        read -rt 3600 -u "$never"
+        touch -c -- "${run_directory%/*/*}"
+    done
+}
+
 finish() {
     local code=$?
     trap '' TERM INT HUP
+    if [ -n "$fresh" ]; then kill -KILL "$fresh"; fi
     sweep
+    touch -c -- "${run_directory%/*/*}"
     printf 'end %s %s %s %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$code" "$(date +%s.%N)" \
         "$(bytes_of stdout)" "$(bytes_of stderr)" "$(bytes_of messages)" >>"$log/status"
     exit "$code"
 }
+fresh=
 trap finish EXIT
 
 # Slurm cancels, requeues and times out with SIGTERM. Under proctrack/cgroup only the batch script itself gets it,
@@ -71,10 +82,18 @@ done
 
 printf 'start %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$(date +%s.%N)" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
 
+# A pipe that this script holds open at both ends has never anything to read, and never ends.
+if exec {never}<> <(:); then
+    stay_fresh 2>/dev/null &
+    fresh=$!
+    # Or bash would report its end in the payload's stderr.
+    disown "$fresh"
+fi
+
 # Job control gives the payload a process group of its own. In the background, because bash runs no trap while
 # it waits for a child in the foreground.
 set -m
-launch </dev/null &
+launch </dev/null {never}<&- &
 payload=$!
 set +m
 # Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
+from dagster_slurm.run_directory import RunDirectory
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_READABLE_CHARACTERS = 48
@@ -36,58 +35,36 @@ class LaunchKey:
     @property
     def digest(self) -> str:
         """A short name of the key, the same on every machine."""
-        parts = [self.origin_run_id, self.step_key, list(self.partition_keys), self.call]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return short_digest(self.origin_run_id, self.step_key, list(self.partition_keys), self.call)
 
     @property
     def directory_name(self) -> str:
-        """A file name, readable and unique within the run."""
+        """A file name, readable and unique within the run; Slurm's jobs are named after it."""
         return f"{_readable(self.step_key)}-{self.digest}"
 
-    @property
-    def job_name(self) -> str:
-        """Slurm's name of the job, the same for every try of this piece of work."""
-        return f"{_readable(self.step_key)}-{self.digest}"
-
-    def run_directory(self, base: str) -> RunDirectory:
-        """Where this piece of work lies on a cluster."""
+    def first_attempt(self, base: str) -> RunDirectory:
+        """Where the first attempt at this piece of work lies on a cluster."""
         return RunDirectory(base, _readable(self.origin_run_id), self.directory_name)
 
 
 @dataclass(frozen=True)
 class JobHandle:
-    """A submitted job: enough to find it again from another process, or with a newer release."""
+    """A submitted job: enough to find it again from another process.
 
-    key: LaunchKey
+    Args:
+        directory: Where it lies.
+        job_id: Slurm's id.
+        generation: Which try to submit brought it.
+    """
+
     directory: RunDirectory
     job_id: str
     generation: int = 0
-    protocol: int = PROTOCOL_VERSION
 
-    def to_json(self) -> str:
-        """The handle as JSON."""
-        return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> JobHandle:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: It is not a handle.
-        """
-        fields: Mapping[str, dict[str, str]] = json.loads(text)
-        try:
-            key = dict(fields["key"])
-            partition_keys = tuple(key.pop("partition_keys"))
-            return cls(
-                **{
-                    **fields,
-                    "key": LaunchKey(**key, partition_keys=partition_keys),
-                    "directory": RunDirectory(**fields["directory"]),
-                }  # type: ignore[arg-type]
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"Not a job handle: {text!r}") from error
+def short_digest(*parts: object) -> str:
+    """Twelve hexadecimal digits that stand for values which JSON can write, the same on every machine."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def _readable(text: str) -> str:

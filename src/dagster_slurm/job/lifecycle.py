@@ -37,11 +37,14 @@ class Patience:
         accounting_seconds: For sacct to know the end, when another witness tells it already.
         logs_seconds: For the last bytes of the logs to be seen (NFS).
         unknown_seconds: For any witness at all to tell how a job ended that has left the queue.
+        silent_seconds: For the end line of such a job, where no accounting is kept: its batch script writes one
+            unless it was killed.
     """
 
     accounting_seconds: float = 20.0
     logs_seconds: float = 10.0
     unknown_seconds: float = 3600.0
+    silent_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def decide(seen: Observation, patience: Patience) -> Decision:
     if seen.end_mark is not None:
         state = JobState.COMPLETED if seen.end_mark.exit_code == 0 else JobState.FAILED
         return Decision(Action.FINISH, state)
+    if seen.accounting_off and seen.over_seconds >= patience.silent_seconds:
+        return Decision(Action.FINISH, JobState.FAILED)
     if seen.over_seconds < patience.unknown_seconds:
         return Decision(Action.ASK_ACCOUNTING)
     return Decision(Action.GIVE_UP)

@@ -17,17 +17,18 @@ from dagster_slurm.errors import (
     DagsterSlurmError,
     SlurmCommandError,
     SlurmError,
-    SubmissionUnknownError,
     TransportError,
 )
 from dagster_slurm.job.events import Broken, Ended, Notice, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Action, Patience, decide
 from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.standing import unknown_end
 from dagster_slurm.job.watched import WatchedJob
 
 _MAX_BLOCK_BYTES = 2 << 20
-_NOT_FOUND_STATUS = 127
+# Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
+_LONGEST_STEP_SECONDS = 300.0
 
 
 class Clock(Protocol):
@@ -43,10 +44,21 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's own clock, which stands still while this process is stopped (SIGSTOP).
+
+    Nothing was asked meanwhile, so that no patience may run out of it.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._seen = monotonic()
+        self._stopped = 0.0
 
     def now(self) -> float:
-        return time.monotonic()
+        now = self._monotonic()
+        self._stopped += max(0.0, now - self._seen - _LONGEST_STEP_SECONDS)
+        self._seen = now
+        return now - self._stopped
 
     def sleep(self, wake: threading.Event, seconds: float) -> None:
         wake.wait(seconds)
@@ -243,7 +255,7 @@ class JobWatcher:
         if decision.action is Action.FINISH and decision.state is not None:
             self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node))
         elif decision.action is Action.GIVE_UP:
-            self._tell_end(job, Broken(self._unknown_end(job)))
+            self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
         elif decision.action is not Action.WAIT:
             self._tick_pace.hurry(now)
         return decision.action
@@ -252,14 +264,6 @@ class JobWatcher:
         job.told = True
         job.subscription.put(event)
         self.forget(job.subscription)
-
-    def _unknown_end(self, job: WatchedJob) -> DagsterSlurmError:
-        return SubmissionUnknownError(
-            "The job has left the queue, and no witness tells how it ended",
-            hint=f"Look at {job.handle.directory.path}/log, and ask the site whether accounting is kept.",
-            host=self._cluster.host,
-            job_id=job.handle.job_id,
-        )
 
     def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
@@ -295,7 +299,8 @@ class JobWatcher:
             self._files.lost(now, error)
             return
         except SlurmError as error:
-            if not _is_missing_program(error):
+            # No sacct on the login node is as good as no accounting.
+            if not (isinstance(error, SlurmCommandError) and error.is_missing_program):
                 self._accounting.lost(now, error)
                 return
             records = None
@@ -304,8 +309,3 @@ class JobWatcher:
             job.accounting_off = records is None
             job.record = (records or {}).get(job.handle.job_id, job.record)
             job.accounting_pace.asked(now)
-
-
-def _is_missing_program(error: SlurmError) -> bool:
-    """Whether there is no sacct on the login node: as good as no accounting."""
-    return isinstance(error, SlurmCommandError) and error.returncode == _NOT_FOUND_STATUS

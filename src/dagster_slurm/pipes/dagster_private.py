@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
     AssetExecutionContext,
+    DagsterError,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
@@ -206,16 +207,22 @@ def instance_of_environment() -> Iterator[DagsterInstance]:
     """The instance of DAGSTER_HOME, which may stand in `.env`, as for every command of Dagster.
 
     Raises:
-        ConfigurationError: DAGSTER_HOME is not set.
+        ConfigurationError: DAGSTER_HOME is not set, or is not usable.
     """
-    try:
-        with get_instance_for_cli() as instance:
-            yield instance
-    except DagsterHomeNotSetError:
-        raise ConfigurationError(
-            "DAGSTER_HOME is not set, so there is no place where runs were recorded",
-            hint="Set it to the directory that Dagster was started with; without one, `dagster dev` keeps no runs.",
-        ) from None
+    with ExitStack() as stack:
+        try:
+            instance = stack.enter_context(get_instance_for_cli())
+        except DagsterHomeNotSetError:
+            raise ConfigurationError(
+                "DAGSTER_HOME is not set, so it is not known where the runs are recorded",
+                hint="Set it to the directory that Dagster was started with; without one, `dagster dev` keeps no runs.",
+            ) from None
+        except DagsterError as error:
+            raise ConfigurationError(
+                f"DAGSTER_HOME is not usable: {' '.join(str(error).split())}",
+                hint="Set it to the directory that Dagster was started with.",
+            ) from error
+        yield instance
 
 
 def written_instance(instance: DagsterInstance) -> str:

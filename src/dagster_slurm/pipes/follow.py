@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
-from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
+from dagster import OpExecutionContext
 
+from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, Started
 from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.session import PayloadSession
 
-_EVENT_SECONDS = 1.0
+_EVENT_SECONDS = 0.5
+# Longer than KillWait, 30 s by default (slurm.conf(5)): a payload may take its time to end.
+_CONFIRM_SECONDS = 60.0
+_TOUCH_SECONDS = 3600.0
 
 
 class JobFollower:
@@ -22,52 +30,87 @@ class JobFollower:
         connection: The cluster.
         handle: The job.
         session: Where its output goes.
+        interruptions: What may end the following before.
     """
 
     def __init__(
-        self, step: OpExecutionContext, connection: ClusterConnection, handle: JobHandle, session: PayloadSession
+        self,
+        step: OpExecutionContext,
+        connection: ClusterConnection,
+        handle: JobHandle,
+        session: PayloadSession,
+        interruptions: Interruptions,
     ) -> None:
         self._step = step
         self._connection = connection
         self._handle = handle
         self._session = session
+        self._interruptions = interruptions
+        self._touch_due = time.monotonic() + _TOUCH_SECONDS
 
-    def follow(self, *, max_queue_seconds: float | None = None) -> Ended:
+    def follow(self, *, max_queue_seconds: float | None, cancel: Callable[[], object]) -> Ended | None:
         """Pass on everything until the end.
 
         Args:
             max_queue_seconds: Cancel the job if it still waits in the queue after this time.
+            cancel: Cancels it; called when a user terminates the run.
+
+        Returns:
+            How it ended; None if it was cancelled, and Slurm has not confirmed its end in time.
 
         Raises:
+            DagsterExecutionInterruptedError: The monitoring is to end; the job goes on.
             DagsterSlurmError: The watcher could not go on; nothing follows about the job.
         """
         self._step.log.debug(self._connection.streaming(f"{self._handle.directory.path}/log"))
         subscription = self._connection.watcher.watch(self._handle)
-        give_up_at = None if max_queue_seconds is None else time.monotonic() + max_queue_seconds
+        queue_limit = None if max_queue_seconds is None else time.monotonic() + max_queue_seconds
+        confirm_until: float | None = None
         try:
-            while True:
+            while confirm_until is None or time.monotonic() < confirm_until:
                 event = subscription.get(_EVENT_SECONDS)
-                if isinstance(event, Started) or (give_up_at is not None and self._waited_until(give_up_at)):
-                    give_up_at = None
+                if isinstance(event, Started) or self._waited_until(queue_limit):
+                    queue_limit = None
                 if isinstance(event, Ended):
                     self._session.reader.finish()
                     return event
                 if event is not None:
                     self._pass_on(event)
-        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
-            self._interrupted()
-            raise
+                self._stay_fresh()
+                if confirm_until is None and self._is_terminated():
+                    cancel()
+                    confirm_until = time.monotonic() + _CONFIRM_SECONDS
+            return None
         finally:
             self._connection.watcher.forget(subscription)
 
-    def _waited_until(self, moment: float) -> bool:
+    def _is_terminated(self) -> bool:
+        try:
+            self._interruptions.check()
+        except TerminationRequestedError:
+            return True
+        return False
+
+    def _waited_until(self, moment: float | None) -> bool:
         """Cancel the job if that moment has come; Slurm leaves it alone if it has just started."""
-        if time.monotonic() < moment:
+        if moment is None or time.monotonic() < moment:
             return False
         job_id = self._handle.job_id
         self._step.log.warning(f"Slurm job {job_id} has waited for max_queue_hours; cancelling it if it still waits")
-        self._connection.cluster.cancel([job_id], only_pending=True)
+        self._interruptions.beside(lambda: self._connection.cluster.cancel([job_id], only_pending=True))
         return True
+
+    def _stay_fresh(self) -> None:
+        """Sites and users remove what was not touched for days; a job that waits in the queue cannot touch anything."""
+        if time.monotonic() < self._touch_due:
+            return
+        self._touch_due = time.monotonic() + _TOUCH_SECONDS
+        threading.Thread(target=self._touch, name="dagster-slurm-touch", daemon=True).start()
+
+    def _touch(self) -> None:
+        with suppress(DagsterSlurmError):
+            # The next hour is early enough.
+            self._connection.cluster.touch(self._handle.directory)
 
     def _pass_on(self, event: Event) -> None:
         if isinstance(event, Output):
@@ -84,15 +127,3 @@ class JobFollower:
         if event.restart:
             self._session.reader.restart()
         self._step.log.info(f"Slurm job {self._handle.job_id} runs on {event.node}{again}")
-
-    def _interrupted(self) -> None:
-        """Only a user's termination cancels; whatever else ends this process leaves the job alone."""
-        job_id = self._handle.job_id
-        run = self._step.instance.get_run_by_id(self._step.run_id)
-        if run is not None and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED):
-            self._step.log.info(f"The run is being terminated: cancelling Slurm job {job_id}")
-            self._connection.cluster.cancel([job_id])
-            return
-        self._step.log.warning(
-            f"This process is being stopped; Slurm job {job_id} goes on in {self._handle.directory.path}"
-        )

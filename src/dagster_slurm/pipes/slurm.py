@@ -3,75 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from dagster import OpExecutionContext, PipesClient, PipesClientCompletedInvocation
+from dagster import Failure, OpExecutionContext, PipesClient, PipesClientCompletedInvocation
 
-from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
-from dagster_slurm.errors import TransportError
-from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.claims import Claims
+from dagster_slurm.errors import DagsterSlurmError, TransportError
 from dagster_slurm.job.connection import ClusterConnection
-from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.persistence import Persistence
-from dagster_slurm.job.submission import submit_once
-from dagster_slurm.launchers import Payload, as_payload, direct_plan, launch_function, work_files
+from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
 from dagster_slurm.pipes.failure import failure
-from dagster_slurm.pipes.follow import JobFollower
-from dagster_slurm.pipes.launch_key import launch_key
+from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.launch import Finished, Launch, TerminatedError
+from dagster_slurm.pipes.launch_key import Reattach, piece_of_work
+from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import Planner
-from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.pipes.order import Order
+from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.request import JobRequest, merge
-from dagster_slurm.transport import Transport
 
 _SLURM_LOG_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class SlurmOutcome:
-    """A job that succeeded, as a metrics collector sees it.
-
-    Args:
-        job_id: Slurm's id.
-        ended: How it ended, with its accounting.
-        request: What was asked of Slurm.
-        connection: The cluster it ran on.
-    """
-
-    job_id: str
-    ended: Ended
-    request: JobRequest
-    connection: ClusterConnection
-
-
-MetadataOf = Callable[[SlurmOutcome], Mapping[str, Any]]
-
-
-def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
-    """The metadata of a materialisation; without accounting, what the other witnesses know."""
-    ended = outcome.ended
-    known: dict[str, Any] = {
-        **_requested_gpus(outcome.request),
-        "slurm_job_id": outcome.job_id,
-        "slurm_state": ended.state.value,
-        "slurm_accounting_available": ended.record is not None,
-    }
-    accounted = job_metrics(ended.record) if ended.record else {}
-    # The end line is exact where Slurm is not (see `job_failure`).
-    exact = {"slurm_exit_code": ended.end_mark.exit_code} if ended.end_mark else {}
-    return {**known, **accounted, **exact}
-
-
-def _requested_gpus(request: JobRequest) -> dict[str, int]:
-    """Sacct learns what a short job asked for after it has ended; what `gpus_per_node` says is known here."""
-    by_other_means = {"gpus", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-task"} & set(request.options)
-    return {} if by_other_means else {"slurm_requested_gpus": request.gpus_per_node * request.nodes}
 
 
 class SlurmPipesClient(PipesClient):
@@ -82,6 +37,7 @@ class SlurmPipesClient(PipesClient):
         pre_deployed_env_path: An environment on the cluster; None for the cluster's own `python3`.
         debug_mode: Keep every run directory.
         cleanup_on_failure: After a failure keep only script, status and the end of stderr.
+        reattach: Which jobs of earlier processes are taken for this call's: "retry", "asset" or "never".
     """
 
     def __init__(
@@ -91,12 +47,14 @@ class SlurmPipesClient(PipesClient):
         pre_deployed_env_path: str | None = None,
         debug_mode: bool = False,
         cleanup_on_failure: bool = True,
+        reattach: Reattach = "retry",
     ) -> None:
         self._connection = connection
         self._cluster = connection.cluster
         self._environment_path = pre_deployed_env_path
         self._debug_mode = debug_mode
         self._cleanup_on_failure = cleanup_on_failure
+        self._reattach = reattach
 
     def run(  # type: ignore[override]
         self,
@@ -111,7 +69,7 @@ class SlurmPipesClient(PipesClient):
         name: str | None = None,
         metadata: MetadataOf = outcome_metadata,
     ) -> PipesClientCompletedInvocation:
-        """Submit the payload, follow it to its end, and collect what it reported.
+        """Submit the payload, or find its job; follow it to its end, and collect what it reported.
 
         Args:
             context: The context of the asset, asset check or op.
@@ -128,77 +86,64 @@ class SlurmPipesClient(PipesClient):
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
             TransportError: The cluster could not be reached, or its directory not be written.
             SlurmError: Slurm's answer is not usable.
-            Failure: The job did not succeed; the cause is a `JobFailedError`.
+            Failure: The job did not succeed; the cause is a `JobFailedError`. Or the run was terminated.
+            DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
         step = op_context(context)
         payload = as_payload(payload)
-        request = request if isinstance(request, JobRequest) else merge(request)
-        files = work_files(payload, extra_files)
-        persist = Persistence(tell=lambda text, level: step.log.log(level, text), reached=self._was_reached)
-        activation = persist(lambda: self._check(request))
-        key = launch_key(step, name)
-        directory = key.run_directory(self._cluster.base())
-        launch = launch_function(plan(payload, activation), work_directory=directory.work, env_file=directory.env_file)
-        script = batch_script(request, directory=directory, launch=launch)
-        with payload_session(step, extras, context_path=directory.context, messages_path=directory.messages) as session:
-            variables = env_file(session.variables(extra_env))
-            persist(
-                lambda: directory.create(
-                    self._cluster.transport,
-                    script=script,
-                    env=variables,
-                    context=session.context_data,
-                    work=files,
-                    progress=lambda report: step.log.info(str(report)),
-                )
+        order = Order(
+            payload,
+            request if isinstance(request, JobRequest) else merge(request),
+            plan,
+            tuple(work_files(payload, extra_files)),
+            extras,
+            extra_env,
+            self._environment_path,
+        )
+        finished = self._to_the_end(step, order, name)
+        outcome = SlurmOutcome(finished.handle.job_id, finished.ended, order.request, self._connection)
+        if not finished.ended.state.is_success:
+            raise self._failed(step, finished, outcome_metadata(outcome))
+        if not self._debug_mode:
+            TIDY.after_success(step, lambda: finished.launch.remove(self._cluster.transport))
+        return PipesClientCompletedInvocation(finished.session.pipes, metadata=dict(metadata(outcome)))
+
+    def _to_the_end(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
+        run = dagster_run(step)
+        if run is not None:
+            take_lease(step.instance, run)
+        TIDY.look()
+        work = piece_of_work(step, name, self._reattach)
+        with Interruptions(step) as interruptions:
+            launch = Launch(
+                step,
+                self._connection,
+                work,
+                order,
+                interruptions,
+                adopt_abandoned=self._reattach == "asset",
             )
-            submission = persist(lambda: submit_once(self._cluster, directory, job_name=key.job_name))
-            handle = JobHandle(key, directory, submission.job_id, submission.generation)
-            step.log.info(
-                f"Submitted Slurm job {handle.job_id} ({key.job_name}) on {self._cluster.host} "
-                f"in {activation.description}; its directory is {directory.path}"
-            )
-            follower = JobFollower(step, self._connection, handle, session)
-            ended = follower.follow(max_queue_seconds=request.max_queue_seconds)
-        outcome = SlurmOutcome(handle.job_id, ended, request, self._connection)
-        self._conclude(step, handle, ended, session, outcome_metadata(outcome))
-        return PipesClientCompletedInvocation(session.pipes, metadata=dict(metadata(outcome)))
+            try:
+                return launch.to_the_end()
+            except TerminatedError as terminated:
+                # Dagster's own exception would let a RetryPolicy run the body again (1.13).
+                raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
 
-    def _was_reached(self) -> bool:
-        return self._cluster.was_reached
-
-    def _check(self, request: JobRequest) -> Activation:
-        """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
-        self._cluster.check(request)
-        if self._environment_path is None:
-            return CLUSTER_PYTHON
-        return activate_deployed(self._environment_path, self._cluster.environment_layout(self._environment_path))
-
-    def _conclude(
-        self,
-        step: OpExecutionContext,
-        handle: JobHandle,
-        ended: Ended,
-        session: PayloadSession,
-        known: Mapping[str, Any],
-    ) -> None:
-        """Clean up as configured and raise the failure, if it is one."""
-        directory = handle.directory
-        if ended.state.is_success:
-            if not self._debug_mode:
-                self._tidy(step, directory.remove)
-            return
+    def _failed(self, step: OpExecutionContext, finished: Finished, known: Mapping[str, Any]) -> Failure:
+        """Leave the attempt for the next one, clean up as configured, and say what happened."""
+        handle, directory = finished.handle, finished.handle.directory
+        self._tidy(step, lambda: Claims(self._cluster).close(directory, generation=handle.generation))
         if self._cleanup_on_failure and not self._debug_mode:
-            self._tidy(step, directory.trim)
+            self._tidy(step, lambda: directory.trim(self._cluster.transport))
         error = job_failure(
-            ended,
+            finished.ended,
             job_id=handle.job_id,
             host=self._cluster.host,
-            stderr_tail=session.logs.stderr_tail(),
+            stderr_tail=finished.session.logs.stderr_tail(),
             slurm_log_tail=self._slurm_said(directory),
             kept_path=directory.path,
         )
-        raise failure(error, known)
+        return failure(error, known)
 
     def _slurm_said(self, directory: RunDirectory) -> str:
         """What Slurm and the batch script wrote beside the payload: the out-of-memory killer's line, and such."""
@@ -208,9 +153,9 @@ class SlurmPipesClient(PipesClient):
             return f"(not readable now: {error.message})"
         return said.decode("utf-8", "replace")
 
-    def _tidy(self, step: OpExecutionContext, remove: Callable[[Transport], None]) -> None:
+    def _tidy(self, step: OpExecutionContext, action: Callable[[], object]) -> None:
         try:
-            remove(self._cluster.transport)
-        except TransportError as error:
-            # The result is in hand; what is left over is not worth failing for.
-            step.log.warning(f"The run directory was not cleaned up: {error}")
+            action()
+        except DagsterSlurmError as error:
+            # What happened to the job is known; what is left over there is not worth another failure.
+            step.log.warning(f"The run directory was not tidied up: {error}")

@@ -6,7 +6,13 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from dagster import Config, ConfigurableResource, OpExecutionContext, PipesClientCompletedInvocation
+from dagster import (
+    Config,
+    ConfigurableResource,
+    InitResourceContext,
+    OpExecutionContext,
+    PipesClientCompletedInvocation,
+)
 from pydantic import Field
 
 from dagster_slurm.errors import ConfigurationError
@@ -14,8 +20,10 @@ from dagster_slurm.launchers import payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.slurm import SlurmPipesClient
+from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.slurm import SlurmResource
@@ -55,6 +63,21 @@ class ComputeResource(ConfigurableResource[Any]):
         default=True, description="Of a failed run keep only script, status and the end of stderr."
     )
     pre_deployed_env_path: str | None = Field(default=None, description="An environment on the cluster.")
+    reattach: Literal["retry", "asset", "never"] = Field(
+        default="retry",
+        description="Which jobs of earlier processes are taken up again: `retry`, those of the attempts before in the "
+        "same run and its retries; `asset`, also a live job of an abandoned materialisation of the same asset and "
+        "partition; `never`, none.",
+    )
+
+    def setup_for_execution(self, context: InitResourceContext) -> None:
+        """Say in the run's log which process works on it: `dagster-slurm reconcile` can tell when it is gone."""
+        if self.mode != "local" and context.instance is not None and context.run is not None:
+            take_lease(context.instance, context.run)
+
+    def teardown_after_execution(self, context: InitResourceContext) -> None:
+        """Remove the run directories of the steps that have succeeded."""
+        TIDY.look()
 
     def run(
         self,
@@ -144,6 +167,7 @@ class ComputeResource(ConfigurableResource[Any]):
             pre_deployed_env_path=_first(of_asset, self.pre_deployed_env_path),
             debug_mode=self.debug_mode,
             cleanup_on_failure=self.cleanup_on_failure,
+            reattach=self.reattach,
         )
 
 

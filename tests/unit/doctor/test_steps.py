@@ -38,7 +38,7 @@ def played(**changes: str | Raised) -> World:
     facts = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
 
     def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
-        said = by_text.get(script, "home /home/me\nversion slurm 22.05.8\n" if script == facts else "")
+        said = by_text.get(script, "home /home/me\nuser me\nversion slurm 22.05.8\n" if script == facts else "")
         if callable(said):
             raise said()
         return CompletedCommand(said.encode(), b"", 0)

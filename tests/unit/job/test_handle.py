@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 
@@ -10,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.handle import JobHandle, LaunchKey
-from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
+from dagster_slurm.job.handle import LaunchKey
+from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.commands import sbatch
 
 KEY = LaunchKey("3b9e4f6e-8f0a-4b1e-9c53-0d8b7f3f2a10", "my_asset", ("2024-01-01",), "train")
@@ -26,9 +25,10 @@ def test_golden_digest() -> None:
 
 
 def test_golden_names() -> None:
-    assert KEY.directory_name == KEY.job_name == "my_asset-da2c9d5d850f"
-    directory = KEY.run_directory("/scratch/me")
-    assert directory.path == f"/scratch/me/runs/{KEY.origin_run_id}/my_asset-da2c9d5d850f"
+    assert KEY.directory_name == "my_asset-da2c9d5d850f"
+    directory = KEY.first_attempt("/scratch/me")
+    assert directory.path == f"/scratch/me/runs/{KEY.origin_run_id}/my_asset-da2c9d5d850f/0"
+    assert directory.launch == f"/scratch/me/runs/{KEY.origin_run_id}/my_asset-da2c9d5d850f"
 
 
 @pytest.mark.parametrize(
@@ -57,44 +57,26 @@ def test_parts_do_not_run_together() -> None:
 @given(keys, keys)
 def test_equal_keys_and_only_they_have_one_digest(one: LaunchKey, other: LaunchKey) -> None:
     assert (one.digest == other.digest) == (one == other)
-    assert (one.job_name == other.job_name) == (one == other)
+    assert (one.directory_name == other.directory_name) == (one == other)
 
 
 @given(keys)
 def test_names_are_safe_for_files_and_for_slurm(key: LaunchKey) -> None:
-    directory = key.run_directory("/base")
-    for name in (key.directory_name, key.job_name, directory.run):
+    directory = key.first_attempt("/base")
+    for name in (key.directory_name, directory.job_name(), directory.of_attempt(3).job_name(2), directory.run):
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name)
-    assert f"--job-name={key.job_name}" in sbatch("/x", key.job_name)
-    assert directory.path.count("/") == len(["", "base", "runs", "run", "key"]) - 1
+    assert f"--job-name={directory.job_name()}" in sbatch("/x", directory.job_name())
+    assert directory.path.count("/") == len(["", "base", "runs", "run", "key", "0"]) - 1
 
 
-@given(keys, st.integers(1, 2**32), st.integers(0, 9))
-def test_json_round_trip(key: LaunchKey, job_id: int, generation: int) -> None:
-    handle = JobHandle(key, key.run_directory("/base"), str(job_id), generation)
-    assert JobHandle.from_json(handle.to_json()) == handle
-    assert json.loads(handle.to_json())["protocol"] == PROTOCOL_VERSION
+@given(keys, st.integers(0, 99))
+def test_a_directory_is_found_again_by_its_relative_path(key: LaunchKey, attempt: int) -> None:
+    directory = key.first_attempt("/base").of_attempt(attempt)
+    assert RunDirectory.from_relative("/base", directory.relative) == directory
 
 
-def test_golden_json() -> None:
-    handle = JobHandle(LaunchKey("r", "s", ("p",)), RunDirectory("/b", "r", "k"), "12")
-    assert json.loads(handle.to_json()) == {
-        "key": {"origin_run_id": "r", "step_key": "s", "partition_keys": ["p"], "call": "0"},
-        "directory": {"base": "/b", "run": "r", "key": "k"},
-        "job_id": "12",
-        "generation": 0,
-        "protocol": 1,
-    }
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["key", "directory", "x"]), inner),
-    max_leaves=6,
-)
-
-
-@given(st.text(max_size=20) | json_values.map(json.dumps))
-def test_what_is_no_handle_is_a_value_error(broken: str) -> None:
-    with pytest.raises(ValueError, match=r".*"):
-        JobHandle.from_json(broken)
+def test_each_try_to_submit_has_a_job_name_of_its_own() -> None:
+    directory = KEY.first_attempt("/base")
+    names = [directory.of_attempt(attempt).job_name(generation) for attempt in range(12) for generation in range(12)]
+    assert len(set(names)) == len(names)
+    assert names[0] == KEY.directory_name

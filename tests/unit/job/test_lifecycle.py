@@ -71,7 +71,9 @@ TABLE: list[tuple[str, Observation, Decision]] = [
     ("off, still running", Observation(mark(), S.RUNNING, accounting_off=True), ASK_QUEUE),
     # No witness at all.
     ("gone, nothing else", Observation(queue=GONE, over_seconds=3599), ASK_ACCOUNTING),
-    ("gone, nothing else, off", Observation(queue=GONE, over_seconds=3599, accounting_off=True), ASK_ACCOUNTING),
+    ("gone, nothing else, off", Observation(queue=GONE, over_seconds=119, accounting_off=True), ASK_ACCOUNTING),
+    # Its batch script would have written an end line, had it not been killed.
+    ("gone, nothing else, off, long", Observation(queue=GONE, over_seconds=120, accounting_off=True), finish(S.FAILED)),
     ("gone, accounting says running", Observation(None, GONE, S.RUNNING, over_seconds=3599), ASK_ACCOUNTING),
     ("gone for good", Observation(queue=GONE, over_seconds=3600), GIVE_UP),
     ("gone for good, accounting empty", Observation(None, GONE, GONE, over_seconds=3600), GIVE_UP),

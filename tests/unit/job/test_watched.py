@@ -15,7 +15,7 @@ from dagster_slurm.job.watched import WatchedJob
 from dagster_slurm.slurm.states import JobState
 
 KEY = LaunchKey("run", "step")
-HANDLE = JobHandle(KEY, KEY.run_directory("/base"), "12")
+HANDLE = JobHandle(KEY.first_attempt("/base"), "12")
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ class World:
         if script == POLL:
             return self._poll(int(args[1]), args[2:])
         if script == FACTS:
-            return CompletedCommand(b"home /home/me\nversion slurm 22.05.8\n", b"", 0)
+            return CompletedCommand(b"home /home/me\nuser me\nversion slurm 22.05.8\n", b"", 0)
         program = next(word for word in args if word in ("squeue", "sacct"))
         ids = next(word for word in args if word.startswith("--jobs=")).removeprefix("--jobs=").split(",")
         self.asked[program] += 1
@@ -146,7 +146,7 @@ class World:
 
 def handle(number: int) -> JobHandle:
     key = LaunchKey("run", f"step{number}")
-    return JobHandle(key, key.run_directory("/base"), str(number))
+    return JobHandle(key.first_attempt("/base"), str(number))
 
 
 JOB = handle(1)

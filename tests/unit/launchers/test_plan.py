@@ -28,10 +28,10 @@ GOLDEN_HEAD = """\
 #!/bin/bash
 #SBATCH --nodes=1
 #SBATCH --open-mode=append
-#SBATCH --output="/b a/runs/r/k/log/slurm.log"
+#SBATCH --output="/b a/runs/r/k/0/log/slurm.log"
 #SBATCH --signal=B:TERM@60
 
-run_directory='/b a/runs/r/k'
+run_directory='/b a/runs/r/k/0'
 forwarded_signals='USR1 USR2 TERM'
 launch() { :; }
 # shellcheck shell=bash

@@ -1,0 +1,6 @@
+# shellcheck shell=sh
+# close.sh ATTEMPT GENERATION: let nobody submit in this attempt any more, by taking the place of the next try to submit.
+# Status 1: somebody has claimed that try already. An attempt that is not there needs no closing.
+cd -- "$1" 2>/dev/null || exit 0
+mkdir -p claim || exit 74
+ln -sT closed "claim/$2" 2>/dev/null || [ -L "claim/$2" ]

@@ -1,0 +1,108 @@
+"""What is already known of a piece of work: a job to follow, or the attempt that is to be begun.
+
+Asked before anything is uploaded. Every answer is one of the cluster's own files or of Slurm itself, so that it does
+not matter which process asks, nor which one died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dagster_slurm.claims import Attempt, Claims
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.lifecycle import Patience
+from dagster_slurm.job.standing import Standing, standing_of
+from dagster_slurm.job.submission import submitted_job
+from dagster_slurm.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a piece of work.
+
+    Args:
+        directory: The attempt that goes on, or the one to begin.
+        handle: Its job; None if the attempt is to be begun.
+        standing: How the job stands.
+        description: What its `launch.json` holds.
+    """
+
+    directory: RunDirectory
+    handle: JobHandle | None = None
+    standing: Standing = Standing.ENDED
+    description: str = "{}"
+
+
+class Reattachment:
+    """Looks for the jobs of pieces of work on one cluster. Each call may be repeated at any time.
+
+    Args:
+        cluster: The cluster.
+        patience: How long to wait for Slurm's witnesses of an end.
+    """
+
+    def __init__(self, cluster: SlurmCluster, *, patience: Patience | None = None) -> None:
+        self._cluster = cluster
+        self._claims = Claims(cluster)
+        self._patience = patience or Patience()
+
+    def find(self, launch: RunDirectory) -> Found:
+        """The job that does this piece of work, or has done it; without one, the attempt that is to be begun.
+
+        A job is provably not there when its attempt is closed: then nothing can be submitted in it any more.
+
+        Raises:
+            ProtocolVersionError: Another release has made the attempt, and this one cannot go on with it.
+            SlurmUnavailableError: Slurm does not answer; nothing follows from that.
+        """
+        while True:
+            attempt = self._claims.newest_attempt(launch)
+            if attempt is None:
+                return Found(launch.of_attempt(0))
+            found = self._of(attempt)
+            if found is not None:
+                return found
+            if attempt.is_closed or self._claims.close(attempt.directory, generation=attempt.generation):
+                return Found(launch.of_attempt(attempt.number + 1))
+
+    def find_live(self, others: Sequence[RunDirectory], launch: RunDirectory) -> Found | None:
+        """Of other launches, one whose job goes on; it becomes an attempt of this launch.
+
+        Args:
+            others: Launches of the same work under another key, the most recent first.
+            launch: The attempt that would be begun otherwise.
+        """
+        for other in others:
+            attempt = self._claims.newest_attempt(other)
+            found = self._of(attempt) if attempt is not None else None
+            if found is not None and found.standing is Standing.LIVE:
+                self._claims.adopt(launch, found.directory)
+                return found
+        return None
+
+    def attempt_of_asset(self, digest: str, *, is_abandoned: Callable[[str], bool]) -> RunDirectory | None:
+        """The newest attempt for an asset and partition, if nobody works on it any more.
+
+        Args:
+            digest: Stands for the asset and the partition.
+            is_abandoned: Tells it from what `launch.json` holds.
+        """
+        directory = self._claims.attempt_of_asset(digest)
+        if directory is None:
+            return None
+        attempt = self._claims.newest_attempt(directory)
+        return directory if attempt is not None and is_abandoned(attempt.description) else None
+
+    def _of(self, attempt: Attempt) -> Found | None:
+        """The job of an attempt, if it goes on or has completed."""
+        if attempt.is_closed or attempt.generation is None:
+            return None
+        handle = submitted_job(self._claims, attempt.directory, generation=attempt.generation)
+        if handle is None:
+            return None
+        standing = standing_of(self._cluster, handle, patience=self._patience)
+        if standing is Standing.ENDED:
+            return None
+        return Found(attempt.directory, handle, standing, attempt.description)

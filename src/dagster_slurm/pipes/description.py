@@ -1,0 +1,88 @@
+"""`launch.json`: which piece of work a run directory is, and of what.
+
+For people, for `dagster-slurm jobs`, and to tell whether anybody works on it. No secrets: digests stand for content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from dagster import DagsterInstance, OpExecutionContext
+
+from dagster_slurm.job.handle import short_digest
+from dagster_slurm.launchers import Payload
+from dagster_slurm.pipes.dagster_private import dagster_run
+from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.process_identity import Life, ProcessIdentity
+from dagster_slurm.run_directory import PROTOCOL_VERSION
+from dagster_slurm.slurm.request import JobRequest
+
+_DIGESTS = {
+    "payload": "the payload",
+    "options": "what is asked of Slurm",
+    "environment": "the environment",
+}
+
+
+def digests(payload: Payload, request: JobRequest, environment: str | None) -> dict[str, str]:
+    """What tells one deploy from another."""
+    content = payload.source.read_bytes() if payload.source else payload.program.encode()
+    options = {field.name: getattr(request, field.name) for field in fields(request)}
+    return {
+        "payload": hashlib.sha256(content).hexdigest()[:16],
+        "options": short_digest({**options, "options": dict(request.options)}),
+        "environment": environment or "",
+    }
+
+
+def describe(step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[str, str]) -> str:
+    """The text of `launch.json`, one line."""
+    run = dagster_run(step)
+    return json.dumps(
+        {
+            "protocol": PROTOCOL_VERSION,
+            "origin_run_id": work.key.origin_run_id,
+            "run_id": run.run_id if run else None,
+            "job": run.job_name if run else None,
+            "step_key": work.key.step_key,
+            "partition_keys": list(work.key.partition_keys),
+            "call": work.key.call,
+            "assets": list(work.assets),
+            "process": json.loads(ProcessIdentity.of_this_process().to_json()),
+            **digests_of,
+        }
+    )
+
+
+def differences(description: str, digests_of: Mapping[str, str]) -> list[str]:
+    """What differs between an adopted job and what would be submitted now, in words."""
+    recorded = _read(description)
+    return [words for name, words in _DIGESTS.items() if name in recorded and recorded[name] != digests_of.get(name)]
+
+
+def is_abandoned(description: str, instance: DagsterInstance) -> bool:
+    """Whether nobody works on an attempt any more, as far as can be told from here.
+
+    Dagster's word counts where it knows the run; otherwise the process that submitted has to be known to be gone.
+    """
+    recorded = _read(description)
+    run = instance.get_run_by_id(recorded["run_id"]) if recorded.get("run_id") else None
+    if run is not None:
+        group = instance.get_run_group(run.run_id)
+        return all(each.is_finished for each in (group[1] if group else [run]))
+    try:
+        return ProcessIdentity.from_mapping(recorded.get("process")).life() is Life.GONE
+    except ValueError:
+        return False
+
+
+def _read(description: str) -> dict[str, Any]:
+    try:
+        recorded = json.loads(description)
+    except ValueError:
+        return {}
+    return recorded if isinstance(recorded, dict) else {}

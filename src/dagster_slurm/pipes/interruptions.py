@@ -1,0 +1,153 @@
+"""Signals and terminations while a call runs: noticed at once, acted upon where it is safe.
+
+Dagster turns SIGINT and SIGTERM into an exception at any bytecode of a step (1.13, `raise_execution_interrupts`), and
+leaves SIGHUP to end the process. Between "submitted" and "written down" neither may happen.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
+
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
+
+from dagster_slurm.pipes.dagster_private import dagster_run
+from dagster_slurm.pipes.intent import Intent, decide_intent
+from dagster_slurm.pipes.leases import is_executor_child
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_SECONDS = 0.2
+_STATUS_SECONDS = 3.0
+
+
+class TerminationRequestedError(Exception):
+    """A user has terminated the run: the job is to be cancelled."""
+
+
+class Interruptions:
+    """Stands between a call and what would interrupt it. On another thread than the main one no signal arrives.
+
+    Args:
+        step: The step's context.
+    """
+
+    def __init__(self, step: OpExecutionContext) -> None:
+        self._step = step
+        self._run = dagster_run(step)
+        self._signal_times: list[float] = []
+        self._told = 0
+        self._status: DagsterRunStatus | None = None
+        self._status_due = 0.0
+        self._acted = False
+        self._terminated = False
+        self._replaced: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruptions:
+        if threading.current_thread() is threading.main_thread():
+            self._replaced = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._replaced.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._signal_times.append(time.monotonic())
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether a user has terminated the run, as far as `check` has seen."""
+        return self._terminated
+
+    def check(self, *, afresh: bool = False) -> None:
+        """Act on what has happened, once.
+
+        Args:
+            afresh: Ask for the run's status now, however lately it was asked.
+
+        Raises:
+            TerminationRequestedError: The job is to be cancelled.
+            DagsterExecutionInterruptedError: The monitoring is to end; the job goes on.
+        """
+        if self._acted:
+            return
+        news = len(self._signal_times) > self._told
+        intent = decide_intent(self._run_status(afresh=afresh or news), self._signal_times, self._is_executor_child)
+        if intent is Intent.GO_ON:
+            if news:
+                self._tell_that_it_goes_on()
+            return
+        self._acted = True
+        if intent is Intent.CANCEL:
+            self._terminated = True
+            raise TerminationRequestedError
+        raise DagsterExecutionInterruptedError
+
+    def beside(self, call: Callable[[], T], *, timeout_seconds: float | None = None) -> T:
+        """Make a call that may take long beside this thread, which looks for interruptions meanwhile.
+
+        A call that is left behind goes on by itself; what it does must be harmless then.
+
+        Raises:
+            TimeoutError: It has not answered in time.
+        """
+        done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                done.put((True, call()))
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                done.put((False, error))
+
+        threading.Thread(target=work, name="dagster-slurm-call", daemon=True).start()
+        give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            try:
+                succeeded, outcome = done.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                self.check()
+                if give_up_at is not None and time.monotonic() >= give_up_at:
+                    raise TimeoutError(f"no answer in {timeout_seconds:.0f} s") from None
+                continue
+            if succeeded:
+                return outcome  # type: ignore[no-any-return]
+            raise outcome
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and look for interruptions meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _LOOK_SECONDS))
+
+    def _tell_that_it_goes_on(self) -> None:
+        self._told = len(self._signal_times)
+        self._step.log.warning(
+            "This process was asked to stop; it goes on monitoring its Slurm job. A second signal ends the monitoring "
+            "and leaves the job alone; terminating the run in Dagster cancels the job."
+        )
+
+    def _is_executor_child(self) -> bool:
+        return self._run is not None and is_executor_child(self._step.instance, self._run.run_id)
+
+    def _run_status(self, *, afresh: bool) -> DagsterRunStatus | None:
+        now = time.monotonic()
+        if self._run is not None and (afresh or now >= self._status_due):
+            self._status_due = now + _STATUS_SECONDS
+            try:
+                run = self._step.instance.get_run_by_id(self._run.run_id)
+            except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job
+                self._step.log.debug(f"The run's status is not known now: {error!r}")
+            else:
+                self._status = run.status if run else None
+        return self._status

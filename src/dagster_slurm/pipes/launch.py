@@ -1,0 +1,273 @@
+"""One call's way to the end of its job: find it or begin it, follow it, cancel it if the run is terminated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dagster import OpExecutionContext
+
+from dagster_slurm.claims import Claims
+from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, ResultLostError
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.connection import ClusterConnection
+from dagster_slurm.job.events import Ended
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.persistence import Persistence
+from dagster_slurm.job.reattach import Found, Reattachment
+from dagster_slurm.job.standing import Standing
+from dagster_slurm.job.submission import submit_once
+from dagster_slurm.launchers import launch_function
+from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
+from dagster_slurm.pipes.follow import JobFollower
+from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
+from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.pipes.order import Order
+from dagster_slurm.pipes.run_tags import tell_in_tags
+from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.run_directory import RunDirectory
+
+T = TypeVar("T")
+
+_MAX_ROUNDS = 10
+_CANCEL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a call's job, with everything it reported taken in.
+
+    Args:
+        launch: The directory of the call's own launch; it may have adopted the job's.
+        handle: The job.
+        ended: How it ended.
+        session: What it reported.
+    """
+
+    launch: RunDirectory
+    handle: JobHandle
+    ended: Ended
+    session: PayloadSession
+
+
+class TerminatedError(Exception):
+    """A user has terminated the run. What was done about the job is the message."""
+
+
+class Launch:
+    """One `compute.run` call on a cluster.
+
+    Args:
+        step: The step's context.
+        connection: The cluster.
+        work: Which piece of work it is.
+        order: What is to be run.
+        interruptions: What may end the call before the job does.
+        adopt_abandoned: Whether a live job of an abandoned materialisation of the same asset is adopted.
+    """
+
+    def __init__(
+        self,
+        step: OpExecutionContext,
+        connection: ClusterConnection,
+        work: PieceOfWork,
+        order: Order,
+        interruptions: Interruptions,
+        *,
+        adopt_abandoned: bool,
+    ) -> None:
+        self._step = step
+        self._connection = connection
+        self._cluster = connection.cluster
+        self._claims = Claims(connection.cluster)
+        self._work = work
+        self._order = order
+        self._interruptions = interruptions
+        self._adopt_abandoned = adopt_abandoned
+        self._digests = digests(order.payload, order.request, order.environment_path)
+        self._persistence = Persistence(
+            tell=lambda text, level: step.log.log(level, text),
+            reached=lambda: self._cluster.was_reached,
+            sleep=interruptions.pause,
+        )
+        self._directory: RunDirectory | None = None
+
+    def to_the_end(self) -> Finished:
+        """Find the job or begin it, and follow it.
+
+        Raises:
+            TerminatedError: A user has terminated the run.
+            DagsterExecutionInterruptedError: The monitoring is to end; the job, if there is one, goes on.
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            TransportError: The cluster could not be reached, or its directory not be written.
+            SlurmError: Slurm's answer is not usable.
+        """
+        try:
+            for _ in range(_MAX_ROUNDS):
+                found = self._persist(self._find)
+                self._directory = found.directory
+                try:
+                    finished = self._take_up(found, found.handle) if found.handle else self._begin(found.directory)
+                except AttemptClosedError:
+                    continue
+                if finished is not None:
+                    return finished
+        except TerminationRequestedError:
+            raise TerminatedError(self._cancel()) from None
+        raise AttemptClosedError(
+            f"Other processes have closed every attempt at {self._work.key.directory_name}", host=self._cluster.host
+        )
+
+    def _find(self) -> Found:
+        reattachment = Reattachment(self._cluster)
+        base = self._cluster.base()
+        found = reattachment.find(self._work.key.first_attempt(base))
+        if found.handle is not None or found.directory.attempt > 0:
+            return found
+        others = [key.first_attempt(base) for key in self._work.others]
+        if self._adopt_abandoned and self._work.asset_digest:
+            abandoned = reattachment.attempt_of_asset(
+                self._work.asset_digest, is_abandoned=lambda text: is_abandoned(text, self._step.instance)
+            )
+            others += [abandoned] if abandoned else []
+        live = reattachment.find_live(others, found.directory)
+        if live is None:
+            return found
+        self._step.log.warning("An earlier run of the same work has a job that goes on; this run adopts it")
+        return live
+
+    def _take_up(self, found: Found, handle: JobHandle) -> Finished | None:
+        with self._session(found.directory) as session:
+            self._tell_of_adoption(found, handle)
+            return self._follow(handle, session)
+
+    def _begin(self, directory: RunDirectory) -> Finished | None:
+        activation = self._persist(self._check)
+        with self._session(directory) as session:
+            handle = self._submit(directory, activation, session)
+            return self._follow(handle, session)
+
+    def _session(self, directory: RunDirectory) -> AbstractContextManager[PayloadSession]:
+        return payload_session(
+            self._step, self._order.extras, context_path=directory.context, messages_path=directory.messages
+        )
+
+    def _check(self) -> Activation:
+        """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
+        path = self._order.environment_path
+        self._cluster.check(self._order.request)
+        if path is None:
+            return CLUSTER_PYTHON
+        return activate_deployed(path, self._cluster.environment_layout(path))
+
+    def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
+        order = self._order
+        plan = order.plan(order.payload, activation)
+        launch = launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
+        script = batch_script(order.request, directory=directory, launch=launch)
+        variables = env_file(session.variables(order.extra_env))
+        description = describe(self._step, self._work, self._digests)
+        self._persist(
+            lambda: directory.create(
+                self._cluster.transport,
+                script=script,
+                env=variables,
+                context=session.context_data,
+                work=order.files,
+                description=description,
+                asset_digest=self._work.asset_digest,
+                progress=lambda report: self._step.log.info(str(report)),
+            )
+        )
+        # A run that was terminated, or taken over, while the files were sent gets no job.
+        self._interruptions.check(afresh=True)
+        handle = self._persist(lambda: submit_once(self._claims, directory))
+        name = directory.job_name(handle.generation)
+        self._step.log.info(
+            f"Submitted Slurm job {handle.job_id} ({name}) on {self._cluster.host} "
+            f"in {activation.description}; its directory is {directory.path}"
+        )
+        return handle
+
+    def _tell_of_adoption(self, found: Found, handle: JobHandle) -> None:
+        does = "Collecting" if found.standing is Standing.COMPLETED else "Reattaching to"
+        self._step.log.info(
+            f"{does} Slurm job {handle.job_id} on {self._cluster.host}, which this piece of work has already; "
+            f"nothing is submitted. Its directory is {handle.directory.path}"
+        )
+        for what in differences(found.description, self._digests):
+            self._step.log.warning(f"Slurm job {handle.job_id} was submitted when {what} was another")
+
+    def _follow(self, handle: JobHandle, session: PayloadSession) -> Finished | None:
+        """To the end of the job; None if it was not this one that ran the payload, so that it has to be looked for."""
+        tell_in_tags(self._step, handle)
+        follower = JobFollower(self._step, self._connection, handle, session, self._interruptions)
+        ended = follower.follow(
+            max_queue_seconds=self._order.request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
+        )
+        if ended is None or self._interruptions.is_terminated:
+            how = f"ended as {ended.state}" if ended else "has not ended yet, as far as Slurm says"
+            raise TerminatedError(f"Slurm job {handle.job_id} was cancelled, and {how}")
+        if ended.state.is_success and ended.node is None and not self._ran_the_payload(handle):
+            return None
+        launch = self._work.key.first_attempt(handle.directory.base)
+        return Finished(launch, handle, ended, session)
+
+    def _ran_the_payload(self, handle: JobHandle) -> bool:
+        """Whether a job that completed without a word is the one that took the gate.
+
+        Raises:
+            ResultLostError: The directory is not there any more.
+        """
+        owner = self._persist(lambda: self._claims.gate_owner(handle.directory, generation=handle.generation))
+        if not owner:
+            raise ResultLostError(
+                f"The run directory {handle.directory.path} was removed before it was read",
+                hint="Another process may have collected the result; nothing is submitted again.",
+                host=self._cluster.host,
+                job_id=handle.job_id,
+            )
+        return owner == handle.job_id
+
+    def _cancel(self) -> str:
+        """Cancel whatever this piece of work has, wait for Slurm a while, and say what came of it."""
+        until = time.monotonic() + _CANCEL_SECONDS
+        job_ids = self._withdraw(self._directory)
+        if not job_ids:
+            return "no job was submitted"
+        names = ", ".join(job_ids)
+        while time.monotonic() < until:
+            entries = self._bounded(lambda: self._cluster.queue(job_ids), "squeue") or {}
+            if all(entry.state.is_terminal for entry in entries.values()):
+                return f"Slurm job {names} was cancelled"
+            time.sleep(0.5)
+        return f"Slurm job {names} was cancelled, and has not ended yet, as far as Slurm says"
+
+    def _withdraw(self, directory: RunDirectory | None) -> tuple[str, ...]:
+        """Take back every try to submit, and cancel the jobs there may be."""
+        self._step.log.info("The run was terminated: cancelling its Slurm job")
+        if directory is None:
+            return ()
+        withdrawn = self._bounded(lambda: self._claims.withdraw(directory), "looking for the job")
+        if withdrawn is None:
+            return ()
+        if withdrawn.job_ids:
+            self._bounded(lambda: self._cluster.cancel(withdrawn.job_ids), f"scancel {' '.join(withdrawn.job_ids)}")
+        if withdrawn.job_names:
+            self._bounded(lambda: self._cluster.cancel_by_name(withdrawn.job_names), "scancel --name")
+        return withdrawn.job_ids
+
+    def _bounded(self, call: Callable[[], T], what: str) -> T | None:
+        """Make a call of a cancellation: a while, and no longer. None without an answer."""
+        try:
+            return self._interruptions.beside(call, timeout_seconds=_CANCEL_SECONDS / 2)
+        except (DagsterSlurmError, TimeoutError) as error:
+            self._step.log.error(f"Cancelling: {what} on {self._cluster.host} has not succeeded: {error}")
+            return None
+
+    def _persist(self, call: Callable[[], T]) -> T:
+        return self._persistence(lambda: self._interruptions.beside(call))

@@ -1,0 +1,99 @@
+"""In which run a piece of work was first asked for, and which runs before it may have a job for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRun
+
+from dagster_slurm.pipes.dagster_private import continues_from_parent
+
+_LONGEST_LINEAGE = 64
+_RETRY_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", "dagster/retry_number")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One run of a lineage, as far as one step is concerned.
+
+    Args:
+        run_id: The run.
+        is_retry: Whether it goes on with what its parent left undone: from failure, or launched by the daemon.
+        step_succeeded: Whether the step has succeeded in it.
+        is_finished: Whether nothing works on it any more.
+    """
+
+    run_id: str
+    is_retry: bool
+    step_succeeded: bool
+    is_finished: bool
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where to look for the job of a step.
+
+    Args:
+        own: The run in which this piece of work began.
+        others: Origins of the same step in finished runs before it, the most recent first. A live job there is
+            adopted; a completed one is not.
+    """
+
+    own: str
+    others: tuple[str, ...] = ()
+
+
+def origins(lineage: Sequence[Generation]) -> Origins:
+    """The origins for a step. Pure.
+
+    A retry continues the work of its parent, unless the step has succeeded there: the tag that marks a retry from
+    failure is inherited by re-executions of all steps (dagster 1.13).
+
+    Args:
+        lineage: The run, its parent, the parent's parent, and so on.
+    """
+    first = _origin_index(lineage, 0)
+    found = [
+        lineage[_origin_index(lineage, index)].run_id
+        for index in range(first + 1, len(lineage))
+        if lineage[index].is_finished and not lineage[index].step_succeeded
+    ]
+    own = lineage[first].run_id
+    return Origins(own, tuple(run_id for run_id in dict.fromkeys(found) if run_id != own))
+
+
+def _origin_index(lineage: Sequence[Generation], index: int) -> int:
+    while index + 1 < len(lineage) and lineage[index].is_retry and not lineage[index + 1].step_succeeded:
+        index += 1
+    return index
+
+
+def lineage_of(instance: DagsterInstance, run: DagsterRun, step_key: str) -> list[Generation]:
+    """The run and its ancestors, from Dagster's storage; one that was deleted there ends it."""
+    found = [Generation(run.run_id, _is_retry(instance, run), step_succeeded=False, is_finished=False)]
+    while run.parent_run_id and len(found) < _LONGEST_LINEAGE:
+        parent = instance.get_run_by_id(run.parent_run_id)
+        if parent is None:
+            break
+        run = parent
+        found.append(
+            Generation(
+                run.run_id,
+                _is_retry(instance, run),
+                step_succeeded=step_has(instance, run.run_id, step_key, DagsterEventType.STEP_SUCCESS),
+                is_finished=run.is_finished,
+            )
+        )
+    return found
+
+
+def step_has(instance: DagsterInstance, run_id: str, step_key: str, *kinds: DagsterEventType) -> bool:
+    """Whether an event of one of these kinds is on record for a step."""
+    return any(entry.step_key == step_key for entry in instance.all_logs(run_id, of_type=set(kinds)))
+
+
+def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
+    if run.parent_run_id is None:
+        return False
+    return any(tag in run.tags for tag in _RETRY_TAGS) or continues_from_parent(instance, run)

@@ -1,0 +1,35 @@
+"""What one `compute.run` call asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster_slurm.launchers import Payload
+from dagster_slurm.pipes.local import Planner
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.transport import TreeEntry
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, checked as far as this machine can tell.
+
+    Args:
+        payload: What to start.
+        request: What to ask Slurm for.
+        plan: How to start it.
+        files: What lies in its working directory.
+        extras: Values for the payload, found in its Pipes context.
+        extra_env: Its environment variables.
+        environment_path: An environment on the cluster; None for the cluster's own `python3`.
+    """
+
+    payload: Payload
+    request: JobRequest
+    plan: Planner
+    files: tuple[TreeEntry, ...]
+    extras: Mapping[str, Any] | None
+    extra_env: Mapping[str, str] | None
+    environment_path: str | None
