@@ -198,11 +198,12 @@ ONLY_CODES = ("PasswordAuthentication no", "PubkeyAuthentication no", "KbdIntera
 def overridden(config: str, options: Sequence[str]) -> str:
     """An sshd_config with lines of one's own in place of those with the same keyword.
 
-    Variables of `SetEnv` are added to those that are there: of several such lines sshd heeds the first.
+    Variables of `SetEnv` are put before those that are there: of several such lines, and of two values for one name,
+    sshd heeds the first.
     """
     lines = [line.split(None, 1) for line in config.splitlines()]
     own = [option.split(None, 1) for option in options]
-    variables = [value for keyword, value in (*lines, *own) if keyword.lower() == "setenv"]
+    variables = [value for keyword, value in (*own, *lines) if keyword.lower() == "setenv"]
     replaced = {keyword.lower() for keyword, _ in own} | {"setenv"}
     kept = [(keyword, value) for keyword, value in lines if keyword.lower() not in replaced]
     added = [(keyword, value) for keyword, value in own if keyword.lower() != "setenv"]

@@ -71,7 +71,7 @@ def test_strict_sshd_takes_a_password_only_and_one_channel() -> None:
 
 def test_options_take_the_place_of_those_with_the_same_keyword_and_variables_are_added() -> None:
     text = files.overridden("Port 1\nSetEnv A=1\nSubsystem sftp x\n", ["subsystem sftp y z", "SetEnv B=2", "Match all"])
-    assert text == "Port 1\nSetEnv A=1 B=2\nsubsystem sftp y z\nMatch all\n"
+    assert text == "Port 1\nSetEnv B=2 A=1\nsubsystem sftp y z\nMatch all\n"
 
 
 def test_one_time_codes_are_those_of_the_standard() -> None:
