@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ import time
 
 import dagster as dg
 
+from dagster_slurm import build_slurm_orphan_reconcile_sensor
 from dagster_slurm.pipes.leases import take_lease
 
 HERE = pathlib.Path(os.environ["WORLD"])
@@ -49,7 +53,7 @@ class Settings(dg.Config):
     factor: int = 1
 
 
-@dg.asset(deps=[first])
+@dg.asset(deps=[first], pool="cluster")
 def slow(context: dg.AssetExecutionContext, config: Settings):
     mark(context, "slow")
     while not (HERE / "go").exists():
@@ -66,16 +70,31 @@ def last(context: dg.AssetExecutionContext):
         time.sleep(0.05)
 
 
+@dg.success_hook
+def after(context: dg.HookContext):
+    (HERE / f"after-{context.op.name}").touch()
+    while (HERE / f"hold-after-{context.op.name}").exists():
+        time.sleep(0.05)
+
+
 def job(name, executor):
     selection = dg.AssetSelection.assets(first, slow, last)
-    return dg.define_asset_job(name, selection, executor_def=executor, tags={"of": "the job"})
+    return dg.define_asset_job(name, selection, executor_def=executor, tags={"of": "the job"}, hooks={after})
 
 
 defs = dg.Definitions(
     assets=[first, part, slow, last],
     jobs=[job("in_process", dg.in_process_executor), job("multiprocess", dg.multiprocess_executor)],
+    sensors=[build_slurm_orphan_reconcile_sensor(minimum_interval_seconds=1)],
 )
 """
+
+_LAUNCH = """mutation {
+  launchRun(executionParams: {
+    selector: {repositoryLocationName: "project.py", repositoryName: "__repository__", jobName: "%s"},
+    runConfigData: "{}", mode: "default"
+  }) { __typename ... on PythonError { message } }
+}"""
 
 
 @dataclass
@@ -117,6 +136,35 @@ class World:
         return subprocess.run(
             argv, cwd=elsewhere, env=variables, capture_output=True, text=True, timeout=120, check=False
         )
+
+    def develop(self) -> str:
+        """Start `dagster dev`, and return the address of its GraphQL server."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.start("dagster", "dev", "-f", str(self.project), "-h", "127.0.0.1", "-p", str(port))
+        return f"http://127.0.0.1:{port}/graphql"
+
+    def launch(self, address: str, job: str) -> dg.DagsterRun:
+        """Launch a run as the UI does, and wait until it is in the middle of `slow`."""
+        query = {"query": _LAUNCH % job}
+        request = urllib.request.Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
+        answers: list[str] = []
+
+        def launched() -> bool:
+            with suppress(OSError):
+                answers.append(urllib.request.urlopen(request, timeout=30).read().decode())
+            return "LaunchRunSuccess" in "".join(answers[-1:])
+
+        wait_until(launched, f"the run was not launched: {answers[-1:]} {self.said()}")
+        self.wait_for("slow")
+        return self.runs()[-1]
+
+    def kill_everything(self) -> None:
+        """`kill -9` of every process that has to do with this project."""
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if f"WORLD={self.directory}\0".encode() in environment.read_bytes():
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """`kill -9` of a command and of all that it started."""
@@ -176,5 +224,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     (tmp_path / "project.py").write_text(PROJECT)
     made = World(tmp_path)
     yield made
+    made.kill_everything()
     for process in made.processes:
-        made.kill(process)
+        process.wait()

@@ -7,7 +7,7 @@ import pytest
 
 from dagster_slurm.pipes.leases import leases_of
 from dagster_slurm.process_identity import ProcessIdentity
-from tests.runs.conftest import World, wait_until
+from tests.runs.conftest import World
 
 Status = dg.DagsterRunStatus
 
@@ -105,7 +105,7 @@ def test_dry_run_changes_nothing(world: World) -> None:
     killed = world.killed_run()
     done = world.reconcile("--dry-run")
     assert done.returncode == 1
-    assert done.stdout.endswith("is gone; would be marked failed, and retried\n")
+    assert done.stdout.endswith("is gone; would be marked failed and retried\n")
     assert world.runs() == [killed]
 
 
@@ -176,25 +176,39 @@ def test_canceling_is_carried_out_without_the_jobs(world: World) -> None:
         assert any("scancel" in (entry.message or "") for entry in instance.all_logs(run.run_id))
 
 
-def test_killed_after_the_last_step(world: World) -> None:
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+def test_killed_after_the_last_step(world: World, executor: str) -> None:
     world.touch("go")
-    process = world.execute("in_process")
-
-    def all_done() -> bool:
-        with world.open() as instance:
-            runs = instance.get_runs()
-            steps = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_SUCCESS) if runs else []
-        return len(steps) == 3
-
-    wait_until(all_done, "the steps did not end")
-    process.kill()
-    process.wait()
-    (run,) = world.runs()
-    if run.status is Status.STARTED:
-        done = world.reconcile()
-        assert done.returncode == 0
-        assert done.stdout.endswith("every step had succeeded: marked succeeded\n")
+    world.touch("hold-after-last")
+    process = world.execute(executor)
+    world.wait_for("after-last")
+    world.kill(process)
+    done = world.reconcile()
+    assert done.returncode == 0
+    assert done.stdout.endswith("every step had succeeded: marked succeeded\n")
     assert [each.status for each in world.runs()] == [Status.SUCCESS]
+
+
+def test_killed_between_two_steps(world: World) -> None:
+    world.touch("go")
+    world.touch("hold-after-slow")
+    process = world.execute("in_process")
+    world.wait_for("after-slow")
+    world.kill(process)
+    done = world.reconcile()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [each.status for each in world.runs()] == [Status.FAILURE, Status.SUCCESS]
+    assert (world.marks("first"), world.marks("slow"), world.marks("last")) == (1, 1, 1)
+
+
+def test_a_place_in_a_pool_is_given_back(world: World) -> None:
+    with world.open() as instance:
+        instance.event_log_storage.set_concurrency_slots("cluster", 1)
+    world.killed_run()
+    world.touch("go")
+    done = world.reconcile()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [each.status for each in world.runs()] == [Status.FAILURE, Status.SUCCESS]
 
 
 def test_without_dagster_home(world: World) -> None:

@@ -18,7 +18,14 @@ _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 @click.option("--no-retry", is_flag=True, help="Only mark the runs; execute nothing.")
 @click.option("--run", "run_ids", metavar="ID", multiple=True, help="Only this run, also one that has failed.")
 @click.option("--gone-host", "gone_hosts", metavar="HOST", multiple=True, help="This machine is gone for good.")
-@click.option("--older-than", "older_than_seconds", metavar="SECONDS", type=float, default=0.0)
+@click.option(
+    "--older-than",
+    "older_than_seconds",
+    metavar="SECONDS",
+    type=float,
+    default=0.0,
+    help="Leave runs alone of which something was recorded in the last so many seconds.",
+)
 @click.option("--parallel", "max_parallel", default=4, show_default=True, help="How many retries run at a time.")
 @click.option("-f", "--python-file", type=_PYTHON_FILE, help="The file the code is in, if not where the run says.")
 @click.option("-m", "--module-name", help="The module the code is in.")

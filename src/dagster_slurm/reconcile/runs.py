@@ -15,9 +15,9 @@ from dagster_slurm.pipes.dagster_private import instance_of_environment
 from dagster_slurm.pipes.leases import leases_of
 from dagster_slurm.reconcile.decision import IN_PROGRESS, Ending, Verdict
 from dagster_slurm.reconcile.evidence import Evidence, judged
-from dagster_slurm.reconcile.marking import ending_ahead, is_pending, mark, pending_runs
+from dagster_slurm.reconcile.marking import ending_ahead, is_pending, mark, note_retry_made, pending_runs
 from dagster_slurm.reconcile.result import ReconciledRun
-from dagster_slurm.reconcile.start import Code, finish
+from dagster_slurm.reconcile.start import Code, finish, retry_of
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,21 @@ def reconciled_runs(
     Args:
         instance: Where the runs are.
         plan: What is to be done.
-        notice: Is told when a retry begins.
+        notice: Is told when a retry begins, and of runs that are not known to be of this package and may have died.
     """
+    if plan.retry and not instance.is_persistent:
+        raise ConfigurationError(
+            "The runs of this instance are not kept, so no other process can retry them", hint="Set DAGSTER_HOME."
+        )
     to_retry = []
     for run in _candidates(instance, plan):
         evidence = _look(instance, run, plan)
         if evidence.verdict is Verdict.NOT_LEASED and plan.run_ids is None:
-            continue
-        if evidence.verdict not in _TO_DO:
-            yield _told(run, evidence.verdict, evidence.words)
+            _mention(instance, run, notice)
+        elif evidence.verdict not in _TO_DO:
+            # Who names a run wants to have it finished.
+            settled = plan.run_ids is None or evidence.verdict in (Verdict.RUNNING, Verdict.OVER)
+            yield _told(run, evidence.verdict, evidence.words, settled=settled)
         elif plan.dry_run:
             yield _foreseen(instance, run, evidence, plan)
         elif evidence.verdict is Verdict.UNFINISHED and plan.retry:
@@ -124,8 +130,16 @@ def _candidates(instance: DagsterInstance, plan: Plan) -> Iterator[DagsterRun]:
             )
     else:
         records = instance.get_run_records(RunsFilter(statuses=list(IN_PROGRESS)))
-        yield from pending_runs(instance)
+        yield from (run for run in pending_runs(instance) if not _is_continued(instance, run, plan))
     yield from (record.dagster_run for record in records if _is_old_enough(record, plan))
+
+
+def _is_continued(instance: DagsterInstance, run: DagsterRun, plan: Plan) -> bool:
+    """Whether the retry of a marked run is there by now: of the daemon, or of the user."""
+    continued = retry_of(instance, run) is not None
+    if continued and not plan.dry_run:
+        note_retry_made(instance, run)
+    return continued
 
 
 def _is_old_enough(record: RunRecord, plan: Plan) -> bool:
@@ -143,15 +157,21 @@ def _look(instance: DagsterInstance, run: DagsterRun, plan: Plan) -> Evidence:
     return Evidence(Verdict.OVER, f"it has ended: {run.status.value}")
 
 
+def _mention(instance: DagsterInstance, run: DagsterRun, notice: Callable[[str], None]) -> None:
+    """Point out a run that nobody leased, and that may have died before its first step of ours began."""
+    if judged(instance, run, gone_hosts=(), named=True).verdict is Verdict.ORPHANED:
+        notice(f"{run.run_id} {run.job_name}: may have died before it began with a job; --run {run.run_id} finishes it")
+
+
 def _foreseen(instance: DagsterInstance, run: DagsterRun, evidence: Evidence, plan: Plan) -> ReconciledRun:
     """What would be done."""
-    failed = evidence.verdict is Verdict.UNFINISHED
-    words = evidence.words
-    if not failed:
-        ending = ending_ahead(instance, run)
-        failed = ending is Ending.FAILED
-        words = f"{words}; would be marked {ending.value}"
-    return _told(run, evidence.verdict, f"{words}, and retried" if failed and plan.retry else words, settled=False)
+    marked = evidence.verdict is Verdict.UNFINISHED
+    ending = Ending.FAILED if marked else ending_ahead(instance, run)
+    steps = [] if marked else [f"marked {ending.value}"]
+    if ending is Ending.FAILED and plan.retry:
+        steps.append("retried")
+    words = f"{evidence.words}; would be {' and '.join(steps) or 'left alone'}"
+    return _told(run, evidence.verdict, words, settled=not steps)
 
 
 def _marked(run: DagsterRun, evidence: Evidence, ending: Ending | None) -> ReconciledRun:

@@ -17,6 +17,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from dagster_slurm.pipes.dagster_private import PARENT_RUN_ID_TAG, WILL_RETRY_TAG, code_origin, written_instance
 from dagster_slurm.reconcile.decision import Verdict
+from dagster_slurm.reconcile.evidence import judged
 from dagster_slurm.reconcile.marking import note_retry_made
 from dagster_slurm.reconcile.result import ReconciledRun
 
@@ -57,7 +58,7 @@ def finish(
     instance: DagsterInstance, run: DagsterRun, *, code: Code | None, notice: Callable[[str], None]
 ) -> ReconciledRun:
     """Have a failed run retried from the point of failure, and wait for the end of the retry if it happens here."""
-    if other := _retry_of(instance, run):
+    if other := retry_of(instance, run):
         note_retry_made(instance, run)
         return _told(run, f"marked failed; run {other.run_id} continues it", retry=other)
     if _daemon_retries(instance, run):
@@ -72,7 +73,8 @@ def finish(
     return _outcome(instance, run, said)
 
 
-def _retry_of(instance: DagsterInstance, run: DagsterRun) -> DagsterRun | None:
+def retry_of(instance: DagsterInstance, run: DagsterRun) -> DagsterRun | None:
+    """A run that continues this one, whoever made it."""
     return next(iter(instance.get_runs(RunsFilter(tags={PARENT_RUN_ID_TAG: run.run_id}), limit=1)), None)
 
 
@@ -117,16 +119,25 @@ def _outcome(instance: DagsterInstance, run: DagsterRun, said: str) -> Reconcile
     if retry is None:
         last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
         return _told(run, f"marked failed; its retry could not be started: {last}", settled=False)
-    if retry.status is DagsterRunStatus.SUCCESS:
-        return _told(run, f"marked failed; its retry, run {retry.run_id}, succeeded", retry=retry)
-    if retry.status is DagsterRunStatus.CANCELED:
-        return _told(run, f"marked failed; its retry, run {retry.run_id}, was canceled", retry=retry)
-    if retry.status is DagsterRunStatus.FAILURE:
-        return _told(run, f"marked failed; its retry, run {retry.run_id}, failed", retry=retry, settled=False)
-    return _told(run, f"marked failed; run {retry.run_id} continues it", retry=retry)
+    return _told(run, *_words_of(instance, retry), retry=retry)
 
 
-def _told(run: DagsterRun, done: str, *, settled: bool = True, retry: DagsterRun | None = None) -> ReconciledRun:
+def _words_of(instance: DagsterInstance, retry: DagsterRun) -> tuple[str, bool]:
+    """How the retry stands, and whether that settles the matter. It may be another process that executes it."""
+    ends = {
+        DagsterRunStatus.SUCCESS: ("succeeded", True),
+        DagsterRunStatus.CANCELED: ("was canceled", True),
+        DagsterRunStatus.FAILURE: ("failed", False),
+    }
+    if retry.status in ends:
+        words, settled = ends[retry.status]
+        return f"marked failed; its retry, run {retry.run_id}, {words}", settled
+    if judged(instance, retry, gone_hosts=(), named=False).verdict is Verdict.ORPHANED:
+        return f"marked failed; its retry, run {retry.run_id}, died as well: reconcile once more", False
+    return f"marked failed; run {retry.run_id} continues it", True
+
+
+def _told(run: DagsterRun, done: str, settled: bool = True, *, retry: DagsterRun | None = None) -> ReconciledRun:
     retry_id = retry.run_id if retry else None
     return ReconciledRun(run.run_id, run.job_name, Verdict.ORPHANED, done, settled=settled, retry_run_id=retry_id)
 
