@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.docs.markdown import PAGES, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 
 CODE = ("python", "sh", "bash")
+SOURCE = ROOT / "src" / "dagster_slurm"
 SANDBOX_PAGE = "docs/sandbox.md"
 
 
@@ -89,6 +91,15 @@ def _is_json_of_the_doctor(block: Block) -> None:
     assert told == {**as_json(findings, host=told["host"], logins=told["logins"]), "summary": told["summary"]}
 
 
+def _is_output_of_reconcile(block: Block) -> None:
+    words = "".join(path.read_text(encoding="utf-8") for path in (SOURCE / "reconcile").glob("*.py"))
+    for line in block.text.splitlines():
+        run_id, job, told = line.split(" ", 2)
+        assert str(uuid.UUID(run_id)) == run_id
+        assert job.endswith(":")
+        assert all(part in words for part in re.split(r"[0-9a-f-]{36}|\d+|, ", told)), told
+
+
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
@@ -96,6 +107,11 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/doctor.md", "{"): _is_json_of_the_doctor,
     ("docs/environments.md", "The environment /shared/envs/nothing does not exist"): _names_both_layouts,
     ("docs/errors.md", "sbatch has no option 'partitoin'"): _says_what_the_error_says,
+    (
+        "docs/reconcile.md",
+        "5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5 nightly: marked failed; its retry, "
+        "run 1b6f8f8e-1f2b-5a43-8c0e-6a3d2f9c7e10, succeeded",
+    ): _is_output_of_reconcile,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/"): _names_files_of_a_run,
     ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
 }

@@ -44,9 +44,8 @@ def test_leases_name_the_process_and_its_executor(world: World) -> None:
     assert all(lease == ProcessIdentity.of(lease.pid) for lease in leases if lease.pid in (child, process.pid))
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
-def test_a_run_that_lives_is_left_alone(world: World, executor: str) -> None:
-    process = world.execute(executor)
+def test_a_run_that_lives_is_left_alone(world: World) -> None:
+    process = world.execute("multiprocess")
     world.wait_for("slow")
     done = world.reconcile()
     assert done.returncode == 0
@@ -101,16 +100,12 @@ def test_a_retry_that_is_killed_is_retried(world: World) -> None:
     assert {run.root_run_id for run in runs[1:]} == {runs[0].run_id}
 
 
-def test_dry_run_changes_nothing(world: World) -> None:
+def test_only_telling_and_only_marking(world: World) -> None:
     killed = world.killed_run()
     done = world.reconcile("--dry-run")
     assert done.returncode == 1
     assert done.stdout.endswith("is gone; would be marked failed and retried\n")
     assert world.runs() == [killed]
-
-
-def test_no_retry_only_marks(world: World) -> None:
-    world.killed_run()
     done = world.reconcile("--no-retry")
     assert done.returncode == 0
     assert done.stdout.endswith("is gone; marked failed\n")
@@ -176,11 +171,10 @@ def test_canceling_is_carried_out_without_the_jobs(world: World) -> None:
         assert any("scancel" in (entry.message or "") for entry in instance.all_logs(run.run_id))
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
-def test_killed_after_the_last_step(world: World, executor: str) -> None:
+def test_killed_after_the_last_step(world: World) -> None:
     world.touch("go")
     world.touch("hold-after-last")
-    process = world.execute(executor)
+    process = world.execute("in_process")
     world.wait_for("after-last")
     world.kill(process)
     done = world.reconcile()

@@ -33,15 +33,6 @@ def test_it_marks_and_says_what_is_missing(world: World) -> None:
     assert [run.status for run in world.runs()] == [Status.FAILURE, Status.SUCCESS]
 
 
-def test_it_leaves_a_living_run_alone(world: World) -> None:
-    process = world.execute("in_process")
-    world.wait_for("slow")
-    with world.open() as instance:
-        assert evaluate(instance) == "No run of Slurm jobs has lost its processes."
-        assert [run.status for run in instance.get_runs()] == [Status.STARTED]
-    assert process.poll() is None
-
-
 def test_with_run_retries_the_run_will_be_retried(world: World) -> None:
     (world.directory / "home" / "dagster.yaml").write_text("run_retries: {enabled: true, max_retries: 2}\n")
     world.killed_run()

@@ -68,7 +68,8 @@ def note_retry_made(instance: DagsterInstance, run: DagsterRun) -> None:
 _CANCELED = (
     "The processes of this run have died ({why}) after its cancellation was asked for and before they could cancel "
     "anything. The run is canceled now; its Slurm jobs were NOT cancelled by this, since a run is also terminated by "
-    "hand because its process is dead. `squeue --me` on the cluster lists the jobs, `scancel JOBID` cancels one."
+    "hand because its process is dead. The tag slurm/job_id names the jobs; on the cluster `squeue --me` lists those "
+    "that are left, and `scancel JOBID` cancels one."
 )
 _SUCCEEDED = (
     "The processes of this run have died ({why}) when every step had succeeded and only this was not recorded yet. "
