@@ -90,6 +90,7 @@ class Interruptions:
         self._acted = True
         if intent is Intent.CANCEL:
             self._terminated = True
+            self._keep_canceled()
             raise TerminationRequestedError
         raise DagsterExecutionInterruptedError
 
@@ -129,6 +130,11 @@ class Interruptions:
         while (left := until - time.monotonic()) > 0:
             self.check()
             time.sleep(min(left, _LOOK_SECONDS))
+
+    def _keep_canceled(self) -> None:
+        """A run that was marked as canceled while its process lives would end as failed, and be retried (1.13)."""
+        if self._run is not None and self._status is DagsterRunStatus.CANCELED:
+            self._step.instance.report_run_canceling(self._run, message="The run was marked as canceled.")
 
     def _tell_that_it_goes_on(self) -> None:
         self._told = len(self._signal_times)

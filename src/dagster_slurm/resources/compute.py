@@ -13,7 +13,7 @@ from dagster import (
     OpExecutionContext,
     PipesClientCompletedInvocation,
 )
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.launchers import payload_from_path
@@ -52,6 +52,9 @@ class ComputeResource(ConfigurableResource[Any]):
     Precedence, for everything: the call, then the launchpad (`SlurmRunConfig`), then the asset's metadata, then
     this resource, then what is built in.
     """
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
 
     mode: Literal["local", "slurm"] = Field(description="`local` runs on this machine, `slurm` one job for each call.")
     slurm: SlurmResource | None = Field(default=None, description="The cluster, for mode `slurm`.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dagster import ConfigurableResource
+from pydantic import ConfigDict
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.launchers import LaunchPlan, Payload, direct_plan
@@ -12,6 +13,9 @@ from dagster_slurm.launchers import LaunchPlan, Payload, direct_plan
 
 class ComputeLauncher(ConfigurableResource[Any]):
     """Base of all launchers. Extend it and override `plan`, which is pure: it only says what is to be done."""
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
 
     def plan(self, payload: Payload, activation: Activation) -> LaunchPlan:
         """What the batch script does to start the payload.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dagster import ConfigurableResource
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
@@ -17,6 +17,9 @@ _DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
 class SlurmQueueConfig(ConfigurableResource[Any]):
     """What is asked of Slurm for a job, unless an asset or a call says otherwise. Names and units are sbatch's."""
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
 
     partition: str = Field(default="", description="Partition; the cluster's default if empty.")
     num_nodes: int = Field(default=1, description="Number of nodes.", ge=1)
@@ -43,6 +46,9 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
 
 class SlurmResource(ConfigurableResource[Any]):
     """A Slurm cluster. Without `ssh`, Slurm's commands are run on this machine: Dagster is on the login node."""
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
 
     ssh: SSHConnectionResource | None = Field(default=None, description="The way to the login node; none if on it.")
     queue: SlurmQueueConfig | None = Field(default=None, description="What is asked of Slurm by default.")

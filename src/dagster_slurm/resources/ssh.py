@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from dagster import ConfigurableResource, EnvVar
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.transport import SSHConnection
@@ -16,6 +16,9 @@ _DEFAULT_PORT = 22
 
 class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     """How to reach the login node of a cluster with OpenSSH's client, which also reads `~/.ssh/config`."""
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
 
     host: str = Field(description="Name, address, or a `Host` of `~/.ssh/config`.")
     port: int = Field(

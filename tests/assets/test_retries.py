@@ -1,0 +1,284 @@
+"""Retries, restarts and terminations of a step on Slurm: each payload once, each end told apart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource
+from dagster_slurm.sandbox import Sandbox
+
+from . import retried as project
+from .conftest import compute_log
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+MARKING = "echo started $SLURM_JOB_ID >>{marks}\nfor n in 1 2 3 4 5 6; do echo line $n; sleep {pause}; done\n"
+LINES = "".join(f"line {n}\n" for n in range(1, 7))
+
+Make = Callable[..., ComputeResource]
+
+
+class World:
+    """The payload, its marks, and the runs."""
+
+    def __init__(self, sandbox: Sandbox, instance: dg.DagsterInstance, make: Make, tmp_path: Path) -> None:
+        self.sandbox = sandbox
+        self.instance = instance
+        self.executing = False
+        self.settings = project.SETTINGS = project.Settings()
+        self.settings.make_compute = make
+        self.marks_path = f"{sandbox.home}/marks-{uuid.uuid4().hex}"
+        self.settings.payload = self.payload(tmp_path / "payload.sh")
+
+    def payload(self, path: Path, *, pause: float = 0.8, then: str = "") -> Path:
+        path.write_text(MARKING.format(marks=self.marks_path, pause=pause) + then)
+        return path
+
+    def marks(self) -> list[str]:
+        """The jobs that ran a payload, in their order."""
+        said = self.sandbox.run(["sh", "-c", f"cat {self.marks_path} 2>/dev/null || :"]).stdout
+        return [line.split()[-1] for line in said.splitlines()]
+
+    def execute(self, name: str = "measured", **options: object) -> dg.JobExecutionResult:
+        job = dg.reconstructable(getattr(project, f"{name}_job"))
+        self.executing = True
+        try:
+            return dg.execute_job(job, self.instance, **options)  # type: ignore[arg-type]
+        finally:
+            self.executing = False
+
+    def interrupt(self) -> None:
+        """Ctrl-C, and again."""
+        for _ in range(2):
+            assert self.executing
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.1)
+
+    def again(self, result: dg.JobExecutionResult, name: str = "measured") -> dg.JobExecutionResult:
+        """Re-execution from failure."""
+        options = dg.ReexecutionOptions.from_failure(result.run_id, self.instance)
+        return self.execute(name, reexecution_options=options)
+
+    def messages(self, result: dg.JobExecutionResult) -> str:
+        return "\n".join(entry.user_message for entry in self.instance.all_logs(result.run_id))
+
+    def log(self, result: dg.JobExecutionResult) -> str:
+        return compute_log(result, self.instance)  # type: ignore[arg-type]
+
+    def status(self, result: dg.JobExecutionResult) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(result.run_id)
+        assert run
+        return run.status
+
+    def state(self, job_id: str) -> str:
+        return self.sandbox.run(
+            ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job_id}"]
+        ).stdout.strip()
+
+    def while_it_runs(self, disturb: Callable[[], None]) -> threading.Thread:
+        """Do something on another thread as soon as the payload has begun."""
+
+        def work() -> None:
+            until(lambda: bool(self.marks()))
+            disturb()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        return thread
+
+
+def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def world(sandbox: Sandbox, instance: dg.DagsterInstance, slurm: Make, tmp_path: Path) -> Iterator[World]:
+    yield World(sandbox, instance, slurm, tmp_path)
+    project.SETTINGS = project.Settings()
+
+
+class TestRetries:
+    """Of the step by its policy, and of the run from failure."""
+
+    def test_a_failed_job_is_followed_by_a_new_one(self, world: World, tmp_path: Path) -> None:
+        world.settings.payload = world.payload(
+            tmp_path / "second.sh", pause=0.01, then=f"[ $(wc -l <{world.marks_path}) = 2 ]\n"
+        )
+        result = world.execute("retried")
+        assert result.success
+        assert len(set(world.marks())) == 2
+        assert world.settings.bodies == ["retried"] * 2
+
+    def test_a_completed_job_is_collected_when_the_body_fails_behind_it(self, world: World) -> None:
+        def fail_once(body: int) -> None:
+            if body == 1:
+                raise RuntimeError("behind the job")
+
+        world.settings.after = fail_once
+        result = world.execute("retried")
+        assert result.success
+        (job_id,) = world.marks()
+        (materialization,) = result.asset_materializations_for_node("retried")
+        assert materialization.metadata["slurm_job_id"].value == job_id
+        assert f"Collecting Slurm job {job_id}" in world.messages(result)
+
+    def test_of_two_calls_only_the_failed_one_is_repeated(self, world: World, tmp_path: Path) -> None:
+        flag = f"{world.marks_path}.flag"
+        world.settings.other = tmp_path / "other.sh"
+        world.settings.other.write_text(f"[ -e {flag} ] || {{ touch {flag}; exit 1; }}\n")
+        result = world.execute("retried")
+        assert result.success
+        assert len(world.marks()) == 1
+
+    def test_a_new_run_is_a_new_piece_of_work(self, world: World, tmp_path: Path) -> None:
+        world.settings.payload = world.payload(tmp_path / "fast.sh", pause=0.01)
+        assert world.execute().success
+        assert world.execute().success
+        assert len(set(world.marks())) == 2
+
+
+class TestSignals:
+    """What a restart sends, and Ctrl-C."""
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_one_does_not_end_the_monitoring(self, world: World, number: signal.Signals) -> None:
+        handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+        thread = world.while_it_runs(lambda: os.kill(os.getpid(), number))
+        result = world.execute()
+        thread.join()
+        assert result.success
+        assert len(world.marks()) == 1
+        assert world.log(result) == LINES
+        assert "it goes on monitoring" in world.messages(result)
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == handlers
+
+    @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["still running", "ended meanwhile"])
+    def test_two_detach_and_a_retry_reattaches(self, world: World, ended_meanwhile: bool) -> None:
+        thread = world.while_it_runs(world.interrupt)
+        result = world.execute()
+        thread.join()
+        assert world.status(result) is dg.DagsterRunStatus.FAILURE
+        (job_id,) = world.marks()
+        if ended_meanwhile:
+            until(lambda: world.state(job_id) == "COMPLETED")
+        again = world.again(result)
+        assert again.success
+        assert world.marks() == [job_id]
+        assert world.log(again) == LINES
+        does = "Collecting" if ended_meanwhile else "Reattaching to"
+        assert f"{does} Slurm job {job_id}" in world.messages(again)
+        run = world.instance.get_run_by_id(again.run_id)
+        assert run
+        assert run.tags["slurm/job_id"] == job_id
+
+    def test_nothing_is_left_on_the_cluster(self, world: World, remote_files: Callable[[], list[str]]) -> None:
+        assert world.execute().success
+        until(lambda: remote_files() == [])
+
+
+class TestTermination:
+    """A user's: the run is CANCELING."""
+
+    def test_of_a_running_job(self, world: World) -> None:
+        def terminate() -> None:
+            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            world.instance.report_run_canceling(run)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = world.while_it_runs(terminate)
+        result = world.execute("retried")
+        thread.join()
+        assert world.status(result) is dg.DagsterRunStatus.CANCELED
+        (job_id,) = world.marks()
+        assert world.state(job_id) == "CANCELLED"
+        assert world.settings.bodies == ["retried"]
+
+    def test_of_a_waiting_job_without_any_signal(self, world: World) -> None:
+        """As "mark as canceled" does it, with the process alive."""
+        world.settings.options = {"hold": True}
+        found: list[str] = []
+
+        def terminate() -> None:
+            until(lambda: bool(self.submitted(world)))
+            found.append(self.submitted(world))
+            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            world.instance.report_run_canceled(run)
+
+        thread = threading.Thread(target=terminate)
+        thread.start()
+        result = world.execute("retried")
+        thread.join()
+        assert world.status(result) is dg.DagsterRunStatus.CANCELED
+        assert world.state(found[0]) == "CANCELLED"
+        assert world.settings.bodies == ["retried"]
+        assert world.marks() == []
+
+    def test_before_the_submission(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        from dagster_slurm.run_directory import RunDirectory
+
+        create = RunDirectory.create
+
+        def create_and_terminate(*args: object, **call: object) -> None:
+            create(*args, **call)  # type: ignore[arg-type]
+            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            world.instance.report_run_canceling(run)
+
+        monkeypatch.setattr(RunDirectory, "create", create_and_terminate)
+        result = world.execute("retried")
+        assert world.status(result) is dg.DagsterRunStatus.CANCELED
+        (event,) = [event for event in result.all_events if event.is_step_failure]
+        assert "no job was submitted" in str(event.step_failure_data.error)
+        assert world.settings.bodies == ["retried"]
+
+    def submitted(self, world: World) -> str:
+        runs = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        return runs[0].tags.get("slurm/job_id", "") if runs else ""
+
+
+class TestElsewhere:
+    """Jobs of other pieces of work."""
+
+    def interrupted(self, world: World) -> dg.JobExecutionResult:
+        thread = world.while_it_runs(world.interrupt)
+        result = world.execute()
+        thread.join()
+        return result
+
+    def test_all_steps_again_adopts_a_live_job_with_a_warning(self, world: World) -> None:
+        result = self.interrupted(world)
+        (job_id,) = world.marks()
+        again = world.execute(reexecution_options=dg.ReexecutionOptions(result.run_id))
+        assert again.success
+        assert world.marks() == [job_id]
+        assert "An earlier run of the same work has a job that goes on" in world.messages(again)
+
+    def test_a_fresh_materialisation_adopts_an_abandoned_job_if_asked_to(self, world: World, slurm: Make) -> None:
+        self.interrupted(world)
+        (job_id,) = world.marks()
+        world.settings.make_compute = lambda: slurm(reattach="asset")
+        again = world.execute()
+        assert again.success
+        assert world.marks() == [job_id]
+
+    def test_a_fresh_materialisation_does_not_by_default(self, world: World) -> None:
+        self.interrupted(world)
+        assert world.execute().success
+        assert len(set(world.marks())) == 2
+
+    def test_never(self, world: World, slurm: Make) -> None:
+        world.settings.make_compute = lambda: slurm(reattach="never")
+        result = self.interrupted(world)
+        assert world.again(result).success
+        assert len(set(world.marks())) == 2
