@@ -1,18 +1,106 @@
-"""A cluster of its own, to break."""
+"""A cluster to break, Dagster deployments to kill, and the table of what came of it."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
 
+from . import table
+from .deployment import Deployment
+from .figures import Figures, summary
+from .project.plan import Plan
+from .rows import LINES
+from .world import World
+
+ALL = os.environ.get("FAULTS") == "all"
+SEED = int(os.environ.get("FAULTS_SEED", "4"))
+FIGURES = Path(os.environ["FAULTS_FIGURES"]) if "FAULTS_FIGURES" in os.environ else None
+_EPILOG = Path(__file__).with_name("epilog.sh")
+
+Record = Callable[..., None]
+Recorded = dict[str, dict[str, object]]
+
 
 @pytest.fixture(scope="session")
 def breakable() -> Iterator[Sandbox]:
-    """A second sandbox beside the one that other tests use."""
+    """A second sandbox beside the one that other tests use; one that is up already is left up."""
     skip_where_it_cannot_run()
-    cluster = Sandbox(SandboxConfig(name="faults", user="breaker", nodes=1))
+    options = {"Epilog": str(_EPILOG)}
+    config = SandboxConfig(name="faults", user="breaker", nodes=1, cpus_per_node=64, slurm_options=options)
+    cluster = Sandbox(config)
+    was_up = cluster.is_up()
     cluster.up()
     yield cluster
-    cluster.down()
+    if not was_up:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def deployment(breakable: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A `dagster dev` that stays up: its runs are killed, it is not."""
+    world = Deployment(breakable, tmp_path_factory.mktemp("deployment"))
+    try:
+        world.up()
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.fixture
+def world(breakable: Sandbox, tmp_path: Path) -> Iterator[World]:
+    """A DAGSTER_HOME without any daemon."""
+    made = World(breakable, tmp_path / "world")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def points(deployment: Deployment) -> list[str]:
+    """Right before and right after each remote step, as an undisturbed run takes them."""
+    plan = Plan("undisturbed", lines=10)
+    deployment.launch("plain_in_process", plan)
+    deployment.wait_for_the_end(plan)
+    assert deployment.figures(plan).as_expected()
+    return (deployment.notes / "undisturbed.steps").read_text().split("\n")[:-1]
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Random moments, the same for the same seed; which it was, a failing test shows."""
+    print(f"FAULTS_SEED={SEED}")
+    return random.Random(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Recorded:
+    """The rows so far, those of an earlier session included where the figures are kept in a file."""
+    return json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES and FIGURES.exists() else {}
+
+
+@pytest.fixture
+def record(recorded: Recorded) -> Record:
+    """Notes the figures of a row, and fails if one of them is not what it should be."""
+
+    def note(row: str, trials: Sequence[Figures], *, executed: int = 1, ends: Sequence[str] = ("SUCCESS",)) -> None:
+        assert row in LINES, f"rows.py does not have the row {row}"
+        recorded[row] = summary(trials).as_dict()
+        if FIGURES:
+            FIGURES.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+        wrong = [each for each in trials if not each.as_expected(executed=executed, ends=ends)]
+        assert not wrong, f"{row}: {len(wrong)} of {len(trials)} trials are wrong: {wrong}"
+
+    return note
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """After a complete run of the suite, write the table."""
+    if ALL and FIGURES and FIGURES.exists() and exitstatus == 0:
+        print(table.write(json.loads(FIGURES.read_text(encoding="utf-8"))))

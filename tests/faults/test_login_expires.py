@@ -17,6 +17,8 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, run_asset
 from ..cluster.test_login_command import COMMAND, on_a_terminal
+from .conftest import Record
+from .marking import figures_of, marking
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -33,11 +35,15 @@ def environment(breakable: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator
     shutil.rmtree(control_dir)
 
 
-def test_the_run_waits_for_a_login(breakable: Sandbox, environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_run_waits_for_a_login(
+    breakable: Sandbox, environment: dict[str, str], tmp_path: Path, record: Record
+) -> None:
     answers = {"password:": breakable.password()}
     assert on_a_terminal(COMMAND, environment, answers)[0] == 0
     path = tmp_path / "counting.py"
-    path.write_text("import time\nfor number in range(40):\n    print(number); time.sleep(0.25)\n")
+    path.write_text(
+        marking(tmp_path.name) + "import time\nfor number in range(40):\n    print(number); time.sleep(0.25)\n"
+    )
     compute = ComputeResource(
         mode="slurm",
         slurm=SlurmResource(
@@ -67,6 +73,8 @@ def test_the_run_waits_for_a_login(breakable: Sandbox, environment: dict[str, st
         thread.join()
         assert told
         assert result.success
-        assert compute_log(result, instance) == "".join(f"{number}\n" for number in range(40))
+        expected = "".join(f"{number}\n" for number in range(40))
+        assert compute_log(result, instance) == expected
+        record("login-expires", [figures_of(breakable, tmp_path.name, result, expected, expected)])
         assert any("answers again" in text for text in log_messages(result, instance))
     assert breakable.logins(strict=True) - logins == 1

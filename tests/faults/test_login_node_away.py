@@ -13,11 +13,13 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
+from .conftest import ALL, Record
+from .marking import figures_of, marking
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
-AWAY_SECONDS = 60.0
-LINES = 150
+AWAY_SECONDS = 60.0 if ALL else 15.0
+LINES = int(2 * AWAY_SECONDS) + 30
 TALKATIVE = f"""
 import time
 for number in range({LINES}):
@@ -80,10 +82,15 @@ def wait_for_running_job(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("hang", [False, True], ids=["killed", "hanging"])
 def test_away_while_the_job_runs(
-    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, hang: bool
+    breakable: Sandbox,
+    compute: ComputeResource,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    record: Record,
+    hang: bool,
 ) -> None:
     path = tmp_path / "talkative.py"
-    path.write_text(TALKATIVE)
+    path.write_text(marking(tmp_path.name) + TALKATIVE)
     before = jobs_of(breakable)
 
     def disturb() -> None:
@@ -99,13 +106,15 @@ def test_away_while_the_job_runs(
     messages = log_messages(result, instance)
     assert len([text for text in messages if "does not answer" in text]) == 1
     assert len([text for text in messages if "answers again" in text]) == 1
+    row = "sshd-hanging" if hang else "sshd-killed"
+    record(row, [figures_of(breakable, tmp_path.name, result, compute_log(result, instance), EXPECTED)])
 
 
 def test_killed_while_200_mb_are_sent(
-    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path
+    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
 ) -> None:
     path = tmp_path / "count.py"
-    path.write_text("import os\nprint(os.path.getsize('large'))\n")
+    path.write_text(marking(tmp_path.name) + "import os\nprint(os.path.getsize('large'))\n")
     large = tmp_path / "large"
     size = 200_000_000
     with large.open("wb") as file:
@@ -126,13 +135,15 @@ def test_killed_while_200_mb_are_sent(
     assert result.success
     assert compute_log(result, instance) == f"{size}\n"
     assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
+    figures = figures_of(breakable, tmp_path.name, result, compute_log(result, instance), f"{size}\n")
+    record("upload-interrupted", [figures])
 
 
 def test_controller_away_at_submission(
-    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path
+    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
 ) -> None:
     path = tmp_path / "once.py"
-    path.write_text("print('once')\n")
+    path.write_text(marking(tmp_path.name) + "print('once')\n")
     before = jobs_of(breakable)
     breakable.break_("slurmctld")
 
@@ -144,3 +155,5 @@ def test_controller_away_at_submission(
     assert result.success
     assert compute_log(result, instance) == "once\n"
     assert len(jobs_of(breakable) - before) == 1
+    figures = figures_of(breakable, tmp_path.name, result, compute_log(result, instance), "once\n")
+    record("controller-at-submission", [figures])

@@ -1,0 +1,194 @@
+"""A real `dagster dev`: webserver, daemon and code server; and what a person does in its UI, as GraphQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterEventType, DagsterRun
+
+from dagster_slurm.sandbox import Sandbox
+
+from .project.plan import Plan
+from .waiting import eventually
+from .world import MODULE, ROOT, World
+
+_LOCATIONS = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+_LAUNCH = """
+mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } }
+  ... on PythonError { message } ... on UnauthorizedError { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+_REEXECUTE = """
+mutation($params: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_BACKFILL = """
+mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+_TERMINATE = """
+mutation($run: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $run, terminatePolicy: $policy) {
+  __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
+
+
+class Deployment(World):
+    """A world with a `dagster dev` that can be ended and started again."""
+
+    def __init__(self, sandbox: Sandbox, directory: Path, **options: Any) -> None:
+        super().__init__(sandbox, directory, **options)
+        self.port = _free_port()
+        self.terminal: int | None = None
+        self._location: dict[str, str] = {}
+
+    # -- its life
+
+    def up(self, *, on_terminal: bool = False) -> None:
+        """Start it, if wanted on a terminal of its own, and return when it serves."""
+        argv = [sys.executable, "-m", "dagster", "dev", "-m", MODULE, "-d", str(ROOT)]
+        argv += ["-h", "127.0.0.1", "-p", str(self.port)]
+        log = self.directory / "dev.log"
+        if on_terminal:
+            self._start_on_terminal(argv, log)
+        else:
+            with log.open("ab") as output:
+                subprocess.Popen(
+                    argv,
+                    cwd=self.directory,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        self._location = eventually(self._find_location, f"`dagster dev` of {self.directory}", pause_seconds=0.3)
+
+    def _start_on_terminal(self, argv: Sequence[str], log: Path) -> None:
+        pid, self.terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.directory)
+            os.execvpe(argv[0], list(argv), self.environment)
+        threading.Thread(target=_drain, args=(self.terminal, log), daemon=True).start()
+
+    def type(self, keys: bytes) -> None:
+        """Type on its terminal."""
+        assert self.terminal is not None
+        os.write(self.terminal, keys)
+
+    def close_terminal(self) -> None:
+        """As closing the window does."""
+        assert self.terminal is not None
+        os.close(self.terminal)
+        self.terminal = None
+
+    def serves(self) -> bool:
+        """Whether something listens on its port."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+            return True
+        return False
+
+    # -- what a person does in the UI
+
+    def ask(self, query: str, **variables: object) -> dict[str, Any]:
+        """One GraphQL request."""
+        data = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", data, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60.0) as answer:
+            said = json.loads(answer.read())
+        assert "errors" not in said, said
+        (result,) = said["data"].values()
+        return dict(result)
+
+    def launch(self, job: str, plan: Plan, *, tags: Mapping[str, str] | None = None) -> DagsterRun:
+        """Launch a run from the launchpad."""
+        params = {
+            "selector": {
+                "repositoryLocationName": self._location["repositoryLocationName"],
+                "repositoryName": self._location["repositoryName"],
+                "jobName": job,
+            },
+            "executionMetadata": {"tags": _tags({**plan.tags(), **(tags or {})})},
+        }
+        return self._launched(self.ask(_LAUNCH, params=params))
+
+    def reexecute_from_failure(self, run: DagsterRun) -> DagsterRun:
+        """Re-execute a run from its failure."""
+        return self._launched(self.ask(_REEXECUTE, params={"parentRunId": run.run_id, "strategy": "FROM_FAILURE"}))
+
+    def backfill(self, job: str, partitions: Sequence[str], plan: Plan) -> None:
+        """Launch a backfill, one run for each partition."""
+        selector = {"partitionSetName": f"{job}_partition_set", "repositorySelector": self._location}
+        params = {"selector": selector, "partitionNames": list(partitions), "tags": _tags(plan.tags())}
+        said = self.ask(_BACKFILL, params=params)
+        assert said["__typename"] == "LaunchBackfillSuccess", said
+
+    def terminate(self, run: DagsterRun) -> None:
+        """Terminate a run."""
+        said = self.ask(_TERMINATE, run=run.run_id, policy="SAFE_TERMINATE")
+        assert said["__typename"] == "TerminateRunSuccess", said
+
+    def mark_as_canceled(self, run: DagsterRun) -> None:
+        """What the UI offers where a run's process does not answer: nothing but the mark is made."""
+        said = self.ask(_TERMINATE, run=run.run_id, policy="MARK_AS_CANCELED_IMMEDIATELY")
+        assert said["__typename"] == "TerminateRunSuccess", said
+
+    # -- processes of a run
+
+    def worker(self, run: DagsterRun) -> int:
+        """The id of the process that executes a run."""
+        entry = self.event(run, DagsterEventType.ENGINE_EVENT, text="Started process for run (pid:")
+        return int(str(entry.get_dagster_event().message).rpartition("pid: ")[2].split(")")[0])
+
+    def child(self, run: DagsterRun) -> int:
+        """The id of the multiprocess executor's child that executes the step."""
+        entry = self.event(run, DagsterEventType.STEP_WORKER_STARTED)
+        return int(str(entry.get_dagster_event().engine_event_data.metadata["pid"].value))
+
+    def _launched(self, said: Mapping[str, Any]) -> DagsterRun:
+        assert said["__typename"] == "LaunchRunSuccess", said
+        run = self.instance.get_run_by_id(said["run"]["runId"])
+        assert run is not None
+        return run
+
+    def _find_location(self) -> dict[str, str] | None:
+        with suppress(urllib.error.URLError, OSError):
+            nodes = self.ask(_LOCATIONS).get("nodes")
+            if nodes:
+                return {"repositoryName": nodes[0]["name"], "repositoryLocationName": nodes[0]["location"]["name"]}
+        return None
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may be gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _drain(terminal: int, log: Path) -> None:
+    """Read what is shown on a terminal: a process that writes to a full one would wait."""
+    with log.open("ab") as output, suppress(OSError):
+        while block := os.read(terminal, 65536):
+            output.write(block)
+            output.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

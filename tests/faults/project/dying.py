@@ -1,0 +1,84 @@
+"""Kills its own process right before or right after a remote step; used by tests alone.
+
+A remote step is a call of a transport's method. It is named by the shell file or the program that it runs.
+"""
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm.transport.shell_transport import ShellTransport
+from tests.faults.project.plan import Plan
+
+NOTES = Path(os.environ.get("FAULTS_NOTES", "/nonexistent"))
+_METHODS = ("run", "put", "put_tree", "read_from")
+_armed: list[Plan] = []
+_seen: set[str] = set()
+_inside = threading.local()
+
+
+def arm(plan: Plan) -> None:
+    """From now on, note each kind of remote step when it is first taken, and die where the plan says."""
+    if not _armed:
+        for method in _METHODS:
+            setattr(ShellTransport, method, _watched(method, getattr(ShellTransport, method)))
+    _armed[:] = [plan]
+
+
+def _watched(method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        if getattr(_inside, "step", False):
+            return original(self, *args, **options)
+        step = _name_of(method, args)
+        _inside.step = True
+        try:
+            _reached(f"before:{step}")
+            result = original(self, *args, **options)
+            _reached(f"after:{step}")
+            return result
+        finally:
+            _inside.step = False
+
+    return call
+
+
+def _name_of(method: str, args: tuple[Any, ...]) -> str:
+    if method != "run":
+        return method
+    script = str(args[0])
+    if script == '"$@"':
+        words = [word for word in args[1] if word != "env" and "=" not in word]
+        return "sbatch --test-only" if "--test-only" in words else str(words[0])
+    known = next((name for name, text in _shell_files().items() if text == script), "")
+    return known or script.split("\n", 1)[0][:40]
+
+
+@functools.cache
+def _shell_files() -> dict[str, str]:
+    top = Path(str(resources.files("dagster_slurm")))
+    return {path.name: path.read_text(encoding="utf-8") for path in top.rglob("*.sh")}
+
+
+def _reached(point: str) -> None:
+    plan = _armed[-1]
+    if point not in _seen:
+        _seen.add(point)
+        with (NOTES / f"{plan.name}.steps").open("a", encoding="utf-8") as notes:
+            notes.write(f"{point}\n")
+    if plan.die == point and _is_first_death(plan):
+        target = os.killpg if plan.die_with_group else os.kill
+        target(0 if plan.die_with_group else os.getpid(), signal.SIGKILL)
+
+
+def _is_first_death(plan: Plan) -> bool:
+    try:
+        os.close(os.open(NOTES / f"{plan.name}.died", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""The rows of the table: what is done, and which test does it. One place, for tests and documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row.
+
+    Args:
+        text: What is done.
+        test: The test that does it: its file below `tests/`, and its name.
+        measured: Whether the test measures figures; a unit test with an injected clock does not.
+    """
+
+    text: str
+    test: str
+    measured: bool = True
+
+
+SECTIONS: Mapping[str, Mapping[str, Line]] = {
+    "kill -9": {
+        "child-random": Line(
+            "the multiprocess executor's child, at random moments of the step; asset with a RetryPolicy",
+            "faults/test_killed_child.py::test_at_random_moments",
+        ),
+        "child-steps": Line(
+            "the same, right before and after each remote step",
+            "faults/test_killed_child.py::test_at_each_remote_step",
+        ),
+        "worker-in-process-random": Line(
+            "the run worker (in-process executor), at random moments; code server alive, daemon retries",
+            "faults/test_killed_worker.py::test_at_random_moments",
+        ),
+        "worker-multiprocess-random": Line(
+            "the run worker (multiprocess executor), at random moments; its child lives on; daemon retries",
+            "faults/test_killed_worker.py::test_at_random_moments",
+        ),
+        "worker-steps": Line(
+            "the run worker (in-process executor), right before and after each remote step; daemon retries",
+            "faults/test_killed_worker.py::test_at_each_remote_step",
+        ),
+        "everything-reconcile": Line(
+            "everything, at random moments; then `dagster-slurm reconcile`",
+            "faults/test_everything_killed.py::test_at_random_moments",
+        ),
+        "everything-reexecution": Line(
+            "everything, at random moments; then marked canceled by hand, and re-executed from failure in the UI",
+            "faults/test_everything_killed.py::test_at_random_moments",
+        ),
+        "everything-steps": Line(
+            "everything, right before and after each remote step; then `dagster-slurm reconcile`",
+            "faults/test_everything_killed.py::test_at_each_remote_step",
+        ),
+    },
+    "Submission": {
+        "sbatch-killed": Line(
+            "sbatch killed with its request in flight, which arrives later: a late duplicate, ended at the gate",
+            "faults/test_submission.py::test_sbatch_killed_with_its_request_in_flight",
+        ),
+        "login-crashed-in-flight": Line(
+            "the login node crashes with the request in flight, which arrives later: a late duplicate",
+            "faults/test_submission.py::test_login_node_crashes_with_the_request_in_flight",
+        ),
+        "shell-killed": Line(
+            "the remote shell killed between sbatch and the record of the job's id",
+            "faults/test_submission.py::test_remote_shell_killed_before_the_record",
+        ),
+        "login-crashed": Line(
+            "the login node crashes between sbatch and the record of the job's id",
+            "faults/test_submission.py::test_login_node_crashes_before_the_record",
+        ),
+    },
+    "The cluster is away": {
+        "sshd-killed": Line(
+            "the login node away while a job runs", "faults/test_login_node_away.py::test_away_while_the_job_runs"
+        ),
+        "sshd-hanging": Line(
+            "the login node hanging while a job runs", "faults/test_login_node_away.py::test_away_while_the_job_runs"
+        ),
+        "upload-interrupted": Line(
+            "the login node away while 200 MB are sent",
+            "faults/test_login_node_away.py::test_killed_while_200_mb_are_sent",
+        ),
+        "controller-at-submission": Line(
+            "the controller away at submission",
+            "faults/test_login_node_away.py::test_controller_away_at_submission",
+        ),
+        "login-expires": Line(
+            "the login expires while a job runs, and somebody logs in again",
+            "faults/test_login_expires.py::test_the_run_waits_for_a_login",
+        ),
+        **{
+            f"{part}-{moment}": Line(f"{what}, {when}", f"faults/test_cluster_away.py::test_{part.replace('-', '_')}")
+            for part, what in (
+                ("sshd-gone", "sshd away"),
+                ("sshd-hangs", "sshd hanging"),
+                ("sshd-flaps", "sshd flapping every 3 s"),
+                ("slurmctld-restarted", "slurmctld restarted"),
+                ("slurmctld-gone", "slurmctld away for 60 s"),
+            )
+            for moment, when in (("submission", "at submission"), ("running", "while the job runs"))
+        },
+        "slurmdbd-gone": Line(
+            "slurmdbd away from before the end of the job until after the run (60 s)",
+            "faults/test_cluster_away.py::test_slurmdbd_gone",
+        ),
+        "slurmdbd-hour": Line(
+            "the accounting away from before the end of the job and for hours after it, with an injected clock",
+            "unit/job/test_watcher.py::TestSilence::test_without_accounting_the_end_line_is_believed",
+            measured=False,
+        ),
+    },
+    "Sites": {
+        "sacct-absent": Line("there is no sacct", "faults/test_sites.py::test_peculiar_sites"),
+        "squeue-times-out": Line(
+            "two of three calls of squeue fail with `Socket timed out`", "faults/test_sites.py::test_peculiar_sites"
+        ),
+        "disk-full-submission": Line(
+            "the disk full at submission: the run fails and says so; re-executed when there is space",
+            "faults/test_sites.py::test_peculiar_sites",
+        ),
+        "disk-full-running": Line(
+            "the disk full at the run directory while the job runs", "faults/test_sites.py::test_peculiar_sites"
+        ),
+        "clock-behind": Line("Dagster's clock 10 minutes behind", "faults/test_sites.py::test_peculiar_sites"),
+        "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_peculiar_sites"),
+    },
+    "Many at once": {
+        "partitions": Line(
+            "20 partitions of a backfill in flight, all run workers killed, all retried by the daemon or in the UI",
+            "faults/test_many.py::test_each_partition_reattaches_to_its_own",
+        ),
+        "two-launch-one-key": Line(
+            "two processes launch the same piece of work at once",
+            "faults/test_many.py::test_two_processes_launch_one_key",
+        ),
+    },
+    "Restarts": {
+        "sigterm-in-process": Line(
+            "SIGTERM to the run worker at random moments, in-process executor; daemon retries",
+            "faults/test_restarts.py::test_sigterm",
+        ),
+        "sigterm-multiprocess": Line(
+            "SIGTERM to the run worker at random moments, multiprocess executor; daemon retries",
+            "faults/test_restarts.py::test_sigterm",
+        ),
+    },
+    "Termination in Dagster": {
+        f"terminated-{phase}-{executor}": Line(
+            f"terminated while {phase}, {executor.replace('_', '-')} executor, asset with a RetryPolicy",
+            "faults/test_termination.py::test_terminated",
+        )
+        for phase in ("uploading", "pending", "running", "completing")
+        for executor in ("in_process", "multiprocess")
+    },
+    "The laptop": {
+        "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_interrupted"),
+        "terminal-closed": Line(
+            "the terminal of `dagster dev` closed, started again", "faults/test_laptop.py::test_interrupted"
+        ),
+        "killed-running": Line(
+            "everything killed, started again while the job still runs; `dagster-slurm reconcile`",
+            "faults/test_laptop.py::test_killed",
+        ),
+        "killed-ended": Line(
+            "everything killed, started again after the job ended; `dagster-slurm reconcile`",
+            "faults/test_laptop.py::test_killed",
+        ),
+        "asleep": Line(
+            "all processes stopped for 120 s and continued, connections dead meanwhile",
+            "faults/test_laptop.py::test_asleep",
+        ),
+    },
+}
+LINES: Mapping[str, Line] = {key: line for rows in SECTIONS.values() for key, line in rows.items()}

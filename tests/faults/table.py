@@ -1,0 +1,59 @@
+"""The page docs/reliability.md, made from figures that the suite has measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .rows import LINES, SECTIONS, Line
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+_HEAD = """\
+# Reliability
+
+What happens to a piece of work when things break, measured by the suite in `tests/faults/` on a real Slurm cluster (the
+[sandbox](sandbox.md)) with real Dagster processes. The payload writes a mark at each start and each end, and prints
+numbered lines. `make faults` runs all trials and writes this page; `make test` runs a sample of them.
+
+- **executed**: how often the payload was started, and **jobs**: how many jobs ran it, in one trial.
+- **end**: the end of the last run of the trial.
+- **missing**, **doubled**: lines in the step's log of the run that ended it, all trials together.
+- **trials**: how many there were. Random moments lie between the start of the step and the end of the run.
+"""
+_COLUMNS = """\
+| what is done | trials | executed | jobs | end | missing | doubled | test |
+|---|--:|--:|--:|---|--:|--:|---|
+"""
+
+
+def page(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The text of the page."""
+    parts = [_HEAD]
+    for title, rows in SECTIONS.items():
+        parts.append(f"\n## {title}\n\n{_COLUMNS}")
+        parts += [_row(line, figures.get(key)) for key, line in rows.items()]
+    return "".join(parts)
+
+
+def _row(line: Line, figures: Mapping[str, Any] | None) -> str:
+    names = ("trials", "executed", "jobs", "end", "missing", "doubled")
+    cells = [str(figures[name]) if figures else "" for name in names]
+    if not line.measured:
+        cells = ["-", "-", "-", "unit test", "-", "-"]
+    return f"| {' | '.join([line.text, *cells, f'`{line.test}`'])} |\n"
+
+
+def write(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the page, if there are figures for every row, and tell what was done."""
+    missing = [key for key, line in LINES.items() if line.measured and key not in figures]
+    if missing:
+        return f"{PAGE.name} is left as it was: there are no figures for {', '.join(missing)}"
+    PAGE.write_text(page(figures), encoding="utf-8")
+    return f"{PAGE.name} was written"
+
+
+def rows_of(text: str) -> list[tuple[str, str]]:
+    """What is done, and by which test, of every row of a page."""
+    return re.findall(r"^\| ([^|]+) \|.*\| `([^`|]+)` \|$", text, re.MULTILINE)

@@ -1,0 +1,94 @@
+"""Parts of the cluster are away while a job is submitted and while one runs: the runs wait, and lose nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import pytest
+
+from dagster_slurm.sandbox import Sandbox
+
+from .conftest import ALL, Record
+from .project.plan import Plan, trial_name
+from .world import World
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+AWAY_SECONDS = 60.0 if ALL else 10.0
+FLAP_SECONDS = 3.0
+JOB = "plain_in_process"
+
+
+class Disturbed(Protocol):
+    """Runs one job that is running when the disturbance begins, and one that is to be submitted meanwhile."""
+
+    def __call__(self, row: str, disturb: Callable[[], None]) -> None: ...
+
+
+@pytest.fixture
+def disturbed(world: World, record: Record) -> Disturbed:
+    def run(row: str, disturb: Callable[[], None]) -> None:
+        running = Plan(trial_name(row, "running"), lines=int(4 * AWAY_SECONDS) + 20, pause_seconds=0.3)
+        submitted = Plan(trial_name(row, "submission"), lines=20)
+        world.execute(JOB, running)
+        world.started(running)
+        world.execute(JOB, submitted)
+        # The process needs some seconds to its first request; the fault is to be there by then.
+        world.run_of(submitted)
+        disturb()
+        for plan in (running, submitted):
+            world.wait_for_the_end(plan)
+        record(f"{row}-running", [world.figures(running)])
+        record(f"{row}-submission", [world.figures(submitted)])
+
+    return run
+
+
+def away(sandbox: Sandbox, part: str, *, hang: bool = False) -> None:
+    with sandbox.broken(part, hang=hang):
+        time.sleep(AWAY_SECONDS)
+
+
+def test_sshd_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
+    disturbed("sshd-gone", lambda: away(breakable, "sshd"))
+
+
+def test_sshd_hangs(breakable: Sandbox, disturbed: Disturbed) -> None:
+    disturbed("sshd-hangs", lambda: away(breakable, "sshd", hang=True))
+
+
+def test_sshd_flaps(breakable: Sandbox, disturbed: Disturbed) -> None:
+    def flap() -> None:
+        until = time.monotonic() + AWAY_SECONDS
+        while time.monotonic() < until:
+            with breakable.broken("sshd"):
+                time.sleep(FLAP_SECONDS)
+            time.sleep(FLAP_SECONDS)
+
+    disturbed("sshd-flaps", flap)
+
+
+def test_slurmctld_restarted(breakable: Sandbox, disturbed: Disturbed) -> None:
+    def restart() -> None:
+        breakable.break_("slurmctld")
+        breakable.mend("slurmctld")
+
+    disturbed("slurmctld-restarted", restart)
+
+
+def test_slurmctld_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
+    disturbed("slurmctld-gone", lambda: away(breakable, "slurmctld"))
+
+
+def test_slurmdbd_gone(breakable: Sandbox, world: World, record: Record) -> None:
+    """From before the end of the job until after the run: the run ends without the accounting."""
+    plan = Plan("slurmdbd-gone", lines=20)
+    world.execute(JOB, plan)
+    world.started(plan)
+    with breakable.broken("slurmdbd"):
+        begun = time.monotonic()
+        world.wait_for_the_end(plan)
+        if ALL:
+            time.sleep(max(0.0, begun + AWAY_SECONDS - time.monotonic()))
+    record("slurmdbd-gone", [world.figures(plan)])

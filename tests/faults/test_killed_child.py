@@ -1,0 +1,48 @@
+"""`kill -9` of the multiprocess executor's child, in an asset with a RetryPolicy: the next child reattaches."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from .conftest import ALL, Record
+from .deployment import Deployment, send
+from .figures import NOTHING_LEFT, SUCCESS, Figures
+from .moments import random_moments, sample, wait_for_moment
+from .project.plan import Plan, trial_name
+from .waiting import at_the_same_time
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+JOB = "retried_multiprocess"
+# A child that dies after its step's success fails the run: Dagster finds the step not to be in flight any more.
+ENDS = (SUCCESS, NOTHING_LEFT)
+
+
+def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record) -> None:
+    def trial(numbered: tuple[int, float]) -> Figures:
+        number, moment = numbered
+        plan = Plan(trial_name("child", number, f"{moment:.2f}s"))
+        run = deployment.launch(JOB, plan)
+        child = deployment.child(run)
+        wait_for_moment(deployment, run, moment)
+        send(child, signal.SIGKILL)
+        deployment.wait_for_the_end(plan)
+        return deployment.figures(plan)
+
+    moments = random_moments(chance, 50 if ALL else 3, payload_seconds=6.0)
+    record("child-random", at_the_same_time(trial, enumerate(moments)), ends=ENDS)
+
+
+def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:
+    def trial(numbered: tuple[int, str]) -> Figures:
+        number, point = numbered
+        plan = Plan(trial_name("child", number, point), lines=20, die=point)
+        deployment.launch(JOB, plan)
+        deployment.wait_for_the_end(plan)
+        assert deployment.died(plan), f"no process died {point}"
+        return deployment.figures(plan)
+
+    chosen = sample(chance, points, None if ALL else 2)
+    record("child-steps", at_the_same_time(trial, enumerate(chosen)), ends=ENDS)

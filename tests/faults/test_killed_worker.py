@@ -1,0 +1,47 @@
+"""`kill -9` of the run worker: the code server notices, the run fails, the daemon's retry reattaches."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from .conftest import ALL, Record
+from .deployment import Deployment, send
+from .figures import NOTHING_LEFT, SUCCESS, Figures
+from .moments import random_moments, sample, wait_for_moment
+from .project.plan import Plan, trial_name
+from .waiting import at_the_same_time
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record, executor: str) -> None:
+    def trial(numbered: tuple[int, float]) -> Figures:
+        number, moment = numbered
+        plan = Plan(trial_name("worker", executor, number, f"{moment:.2f}s"))
+        run = deployment.launch(f"plain_{executor}", plan)
+        worker = deployment.worker(run)
+        wait_for_moment(deployment, run, moment)
+        send(worker, signal.SIGKILL)
+        deployment.wait_for_the_end(plan)
+        return deployment.figures(plan)
+
+    moments = random_moments(chance, 50 if ALL else 2, payload_seconds=6.0)
+    row = f"worker-{executor.replace('_', '-')}-random"
+    record(row, at_the_same_time(trial, enumerate(moments)), ends=(SUCCESS, NOTHING_LEFT))
+
+
+def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:
+    def trial(numbered: tuple[int, str]) -> Figures:
+        number, point = numbered
+        plan = Plan(trial_name("worker", number, point), lines=20, die=point)
+        deployment.launch("plain_in_process", plan)
+        deployment.wait_for_the_end(plan)
+        assert deployment.died(plan), f"no process died {point}"
+        return deployment.figures(plan)
+
+    chosen = sample(chance, points, None if ALL else 2)
+    record("worker-steps", at_the_same_time(trial, enumerate(chosen)), ends=(SUCCESS, NOTHING_LEFT))

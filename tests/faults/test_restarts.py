@@ -1,0 +1,34 @@
+"""SIGTERM, as a restart sends it, with the seed's `run_retries` and a real daemon."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from .conftest import ALL, Record
+from .deployment import Deployment, send
+from .figures import NOTHING_LEFT, SUCCESS, Figures
+from .moments import random_moments, wait_for_moment
+from .project.plan import Plan, trial_name
+from .waiting import at_the_same_time
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+def test_sigterm(deployment: Deployment, chance: random.Random, record: Record, executor: str) -> None:
+    def trial(numbered: tuple[int, float]) -> Figures:
+        number, moment = numbered
+        plan = Plan(trial_name("sigterm", executor, number, f"{moment:.2f}s"))
+        run = deployment.launch(f"plain_{executor}", plan)
+        worker = deployment.worker(run)
+        wait_for_moment(deployment, run, moment)
+        send(worker, signal.SIGTERM)
+        deployment.wait_for_the_end(plan)
+        return deployment.figures(plan)
+
+    moments = random_moments(chance, 10 if ALL else 2, payload_seconds=6.0)
+    row = f"sigterm-{executor.replace('_', '-')}"
+    record(row, at_the_same_time(trial, enumerate(moments)), ends=(SUCCESS, NOTHING_LEFT))

@@ -1,0 +1,121 @@
+"""Sites where something is amiss: no sacct, an overloaded controller, a full disk, a clock that is off."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.sandbox import Sandbox
+
+from .conftest import Record
+from .figures import Figures
+from .login import login_node_with
+from .project.plan import Plan
+from .waiting import at_the_same_time, eventually
+from .world import World
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+JOB = "plain_in_process"
+FULL_SECONDS = 6.0
+# Answers one call of three.
+BUSY_SQUEUE = """#!/bin/sh
+count=$(($(cat "$HOME/squeue-calls" 2>/dev/null || echo 0) + 1))
+echo "$count" >"$HOME/squeue-calls"
+[ $((count % 3)) != 0 ] || exec /usr/bin/squeue "$@"
+echo 'slurm_load_jobs error: Socket timed out on send/recv operation' >&2
+exit 1
+"""
+
+
+def test_peculiar_sites(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+    """All of them at the same time: each has a login node or a directory of its own."""
+    sites: Mapping[str, Callable[[Sandbox, Path, Plan], Figures]] = {
+        "sacct-absent": without_sacct,
+        "squeue-times-out": with_a_busy_controller,
+        "disk-full-submission": full_at_submission,
+        "disk-full-running": full_while_running,
+        "clock-behind": lambda *site: with_clock("-10m", *site),
+        "clock-ahead": lambda *site: with_clock("+10m", *site),
+    }
+
+    def trial(row: str) -> None:
+        record(row, [sites[row](breakable, tmp_path / row, Plan(row, line_bytes=500))])
+
+    at_the_same_time(trial, sites, most=3)
+
+
+def run(world: World, plan: Plan, *, prefix: tuple[str, ...] = ()) -> Figures:
+    try:
+        world.execute(JOB, plan, prefix=prefix)
+        world.wait_for_the_end(plan)
+        return world.figures(plan)
+    finally:
+        world.close()
+
+
+def without_sacct(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    with login_node_with(sandbox, directory / "login", without=("sacct",)) as node:
+        return run(World(sandbox, directory / "world", variables=node.env()), plan)
+
+
+def with_a_busy_controller(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    with login_node_with(sandbox, directory / "login", programs={"squeue": BUSY_SQUEUE}) as node:
+        figures = run(World(sandbox, directory / "world", variables=node.env()), plan)
+        assert int((sandbox.home / "squeue-calls").read_text()) > 2
+        return figures
+
+
+def with_clock(offset: str, sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    if shutil.which("faketime") is None:
+        pytest.skip("faketime is not installed")
+    prefix = ("faketime", "-m", "--exclude-monotonic", "-f", offset)
+    return run(World(sandbox, directory / "world", variables={"FAULTS_CLOCK": offset}), plan, prefix=prefix)
+
+
+def full_at_submission(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    with sandbox.small_filesystem(2) as path:
+        world = World(sandbox, directory / "world", remote_base=str(path))
+        ballast = fill(path)
+        world.execute(JOB, plan)
+        world.wait_for_the_end(plan)
+        (failed,) = world.runs_of(plan)
+        assert "No space left on device" in world.failure(failed)
+        ballast.unlink()
+        return run(world, plan)
+
+
+def full_while_running(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    with sandbox.small_filesystem(2) as path:
+        world = World(sandbox, directory / "world", remote_base=str(path))
+        world.execute(JOB, plan)
+        world.started(plan)
+        ballast = fill(path)
+        time.sleep(FULL_SECONDS)
+        ballast.unlink()
+        try:
+            world.wait_for_the_end(plan)
+            return world.figures(plan)
+        finally:
+            world.close()
+
+
+def fill(path: Path) -> Path:
+    """Write until there is no space."""
+    ballast = path / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65536, 512):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    eventually(lambda: not has_space(path), "a full disk")
+    return ballast
+
+
+def has_space(path: Path) -> bool:
+    return shutil.disk_usage(path).free > 0

@@ -1,0 +1,36 @@
+"""docs/reliability.md and the suite have the same rows, and each belongs to a test that there is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from . import table
+from .rows import LINES, Line
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_the_page_has_the_rows_of_the_suite() -> None:
+    rows = table.rows_of(table.PAGE.read_text(encoding="utf-8"))
+    assert rows == [(line.text, line.test) for line in LINES.values()]
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_every_row_belongs_to_a_test(line: Line) -> None:
+    path, _, name = line.test.partition("::")
+    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert name.rpartition("::")[2] in names
+
+
+def test_every_test_of_the_suite_has_a_row() -> None:
+    named = {line.test for line in LINES.values()}
+    for path in sorted(TESTS.glob("faults/test_*.py")):
+        if path.name == Path(__file__).name:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+        assert {f"faults/{path.name}::{name}" for name in tests} <= named

@@ -1,0 +1,87 @@
+"""A user terminates the run in Dagster: the job is cancelled, and nothing is retried into a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dagster import DagsterRun
+
+from .conftest import ALL, Record
+from .deployment import Deployment
+from .figures import CANCELED
+from .project.plan import Plan, trial_name
+from .waiting import at_the_same_time, eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+PHASES = ("uploading", "pending", "running", "completing")
+# make test takes each phase with one of the executors.
+SAMPLE = [
+    ("uploading", "multiprocess"),
+    ("pending", "in_process"),
+    ("running", "multiprocess"),
+    ("completing", "in_process"),
+]
+ALL_PAIRS = [(phase, executor) for phase in PHASES for executor in ("in_process", "multiprocess")]
+UPLOAD_MB = 500
+EXECUTED = {"uploading": 0, "pending": 0, "running": 1, "completing": 1}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that takes some seconds to send."""
+    path = tmp_path_factory.mktemp("large") / "large"
+    with path.open("wb") as file:
+        for _ in range(UPLOAD_MB):
+            file.write(bytes(1000) * 1000)
+    return path
+
+
+def test_terminated(deployment: Deployment, large: Path, record: Record) -> None:
+    def trial(pair: tuple[str, str]) -> None:
+        phase, executor = pair
+        plan = plan_for(phase, executor, large)
+        run = deployment.launch(f"retried_{executor}", plan)
+        wait_for_phase(deployment, plan, run, phase)
+        deployment.terminate(run)
+        deployment.wait_for_the_end(plan)
+        check_that_nothing_goes_on(deployment, plan)
+        row = f"terminated-{phase}-{executor}"
+        record(row, [deployment.figures(plan)], executed=EXECUTED[phase], ends=(CANCELED,))
+
+    at_the_same_time(trial, ALL_PAIRS if ALL else SAMPLE, most=4)
+
+
+def plan_for(phase: str, executor: str, large: Path) -> Plan:
+    name = trial_name("terminated", phase, executor)
+    if phase == "uploading":
+        return Plan(name, upload=str(large))
+    if phase == "pending":
+        return Plan(name, slurm={"begin": "now+1hour"})
+    # A job that is running is to be cancelled in the middle, one that is completing has done its work.
+    return Plan(name, lines=400) if phase == "running" else Plan(name, lines=10, slow_end=True)
+
+
+def wait_for_phase(deployment: Deployment, plan: Plan, run: DagsterRun, phase: str) -> None:
+    if phase == "uploading":
+        runs = deployment.sandbox.home / "faults" / "runs"
+        eventually(lambda: arrived_bytes(runs) > 20_000_000, "an upload that is under way", pause_seconds=0.02)
+        return
+    if phase == "running":
+        deployment.started(plan)
+        return
+    state = phase.upper()
+    eventually(lambda: state in deployment.jobs_of(plan).values(), f"a job that is {phase}", pause_seconds=0.2)
+
+
+def arrived_bytes(directory: Path) -> int:
+    return sum(file.lstat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def check_that_nothing_goes_on(deployment: Deployment, plan: Plan) -> None:
+    """Cancelled, or never there; and the asset's RetryPolicy has not run its body again."""
+    assert len(deployment.runs_of(plan)) == 1
+    assert deployment.bodies(plan) == 1, f"{plan.name}: the body was executed {deployment.bodies(plan)} times"
+    jobs = deployment.jobs_of(plan)
+    assert len(jobs) <= 1, jobs
+    assert set(jobs.values()) <= {"CANCELLED", "COMPLETED", "COMPLETING"}, jobs
