@@ -18,6 +18,11 @@ test: static ## Run every check and every test, those on the real cluster includ
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@$(bin)/python -m pytest || $(again)
 
+faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
+	@$(bin)/python scripts/cluster_packages.py --trials
+	@rm -f .faults.json
+	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults
+
 check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
 	@$(bin)/python -m pytest -m 'not cluster'
 
@@ -25,7 +30,7 @@ bench: $(bin)/.installed cluster ## Measure against the sandbox cluster.
 	@$(bin)/python benchmarks/run.py
 
 clean: ## Remove the virtual environment, caches and what the demo left here; the sandbox cluster stays.
-	@rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf .venv .demo .faults.json .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 static: $(bin)/.installed
@@ -42,4 +47,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test check bench clean static cluster
+.PHONY: help demo test faults check bench clean static cluster
