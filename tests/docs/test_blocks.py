@@ -112,7 +112,7 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
         "5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5 nightly: marked failed; its retry, "
         "run 1b6f8f8e-1f2b-5a43-8c0e-6a3d2f9c7e10, succeeded",
     ): _is_output_of_reconcile,
-    ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/"): _names_files_of_a_run,
+    ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
     ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
 }
 
