@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import dagster as dg
 import pytest
 
@@ -127,6 +130,19 @@ def test_a_retry_that_fails_is_told(world: World) -> None:
     assert done.stdout.endswith(f"marked failed; its retry, run {retry.run_id}, failed\n")
     # It has failed by itself: that is an end, and the user's.
     assert world.reconcile().stdout == "No run of Slurm jobs is in progress.\n"
+
+
+def test_ctrl_c_is_left_to_the_retries(world: World) -> None:
+    world.killed_run("multiprocess")
+    (world.directory / "slow").unlink()
+    process = world.start("dagster-slurm", "reconcile")
+    world.wait_for("slow")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 1, world.said()
+    assert "Waiting for the retries" in world.said()
+    retry = world.runs()[-1]
+    assert retry.status is Status.FAILURE
+    assert f"marked failed; its retry, run {retry.run_id}, failed\n" in world.said()
 
 
 def test_a_selection_and_a_partition_stay(world: World) -> None:

@@ -70,8 +70,8 @@ def reconcile(
         code=Code(python_file, module_name, attribute, working_directory) if named else None,
         max_parallel=max_parallel,
     )
-    with instance_of_environment() as instance, _waiting_for_retries():
-        results = []
+    results = []
+    with instance_of_environment() as instance, _leaving_interrupts_to_retries():
         for result in reconciled_runs(instance, plan, notice=lambda line: click.echo(line, err=True)):
             results.append(result)
             click.echo(str(result))
@@ -81,14 +81,12 @@ def reconcile(
 
 
 @contextmanager
-def _waiting_for_retries() -> Iterator[None]:
-    """Leave Ctrl-C to the retries, which get it as well: they know what becomes of their jobs."""
+def _leaving_interrupts_to_retries() -> Iterator[None]:
+    """Outlive Ctrl-C, which every retry gets as well: each knows what it means for it, and its end is still told."""
 
     def tell(number: int, frame: FrameType | None) -> None:
         del number, frame
-        click.echo(
-            "Waiting for the retries. Ctrl-C once more ends them; their jobs go on, see docs/reconcile.md.", err=True
-        )
+        click.echo("Waiting for the retries to go on or to end; their jobs are not cancelled.", err=True)
 
     before = signal.signal(signal.SIGINT, tell)
     try:
