@@ -51,7 +51,9 @@ class Interruptions:
 
     def __enter__(self) -> Interruptions:
         if threading.current_thread() is threading.main_thread():
-            self._replaced = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            # What is ignored stays so (`nohup`).
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._replaced = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(
