@@ -29,6 +29,8 @@ SQUEUE_FIELDS = (
 )
 _SQUEUE_FORMAT = "%A|%F|%K|%T|%V|%S|%r|%N|%j"
 
+SQUEUE_OF_USER_FIELDS = ("partition", "elapsed", *SQUEUE_FIELDS)
+
 SACCT_FIELDS = (
     "JobID",
     "JobIDRaw",
@@ -80,6 +82,11 @@ def squeue(job_ids: Iterable[str]) -> Argv:
 def squeue_by_name(name: str) -> Argv:
     """The user's own entries of one name. `--me` is in every release from 20.11 on."""
     return (*_SQUEUE, "--me", f"--name={_list_item('job name', name)}")
+
+
+def squeue_of_user() -> Argv:
+    """All entries of the user, with partition and elapsed time, in every state the controller still knows."""
+    return (*UTC_TIMES, "squeue", "--noheader", "--states=all", f"--format=%P|%M|{_SQUEUE_FORMAT}", "--me")
 
 
 def sacct_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:

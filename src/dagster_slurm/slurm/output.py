@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from dagster_slurm.errors import SlurmOutputError
-from dagster_slurm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS
+from dagster_slurm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS, SQUEUE_OF_USER_FIELDS
 from dagster_slurm.slurm.quantities import (
     parse_elapsed_seconds,
     parse_memory_bytes,
@@ -23,6 +23,7 @@ __all__ = [
     "AccountingRecord",
     "AccountingStep",
     "QueueEntry",
+    "UserQueueEntry",
     "classify_error",
     "is_accounting_disabled",
     "is_unknown_job",
@@ -30,6 +31,7 @@ __all__ = [
     "parse_sacct",
     "parse_slurm_version",
     "parse_squeue",
+    "parse_squeue_of_user",
 ]
 
 _T = TypeVar("_T")
@@ -63,6 +65,21 @@ class QueueEntry:
     node_list: str | None
     submit_time: datetime | None
     start_time: datetime | None
+
+
+@dataclass(frozen=True)
+class UserQueueEntry:
+    """One line of squeue about a job of the user.
+
+    Attributes:
+        entry: What squeue is asked of every job.
+        partition: Its partition, or several with commas between while it waits for any of them.
+        elapsed_seconds: For how long it has run.
+    """
+
+    entry: QueueEntry
+    partition: str
+    elapsed_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,16 @@ def parse_squeue(text: str) -> list[QueueEntry]:
     return [_queue_entry(row) for row in _rows(text, SQUEUE_FIELDS, "squeue")]
 
 
+def parse_squeue_of_user(text: str) -> list[UserQueueEntry]:
+    """Read the answer to `commands.squeue_of_user`.
+
+    Raises:
+        SlurmOutputError: A line is not of that format.
+    """
+    rows = _rows(text, SQUEUE_OF_USER_FIELDS, "squeue")
+    return [UserQueueEntry(_queue_entry(row), row["partition"], _elapsed(row["elapsed"])) for row in rows]
+
+
 def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, AccountingRecord]:
     """Read the answer to `commands.sacct` and `commands.sacct_by_name`.
 
@@ -308,6 +335,11 @@ def _known(row: Mapping[str, str], name: str, parse: Callable[[str], _T]) -> _T 
 
 def _text(value: str) -> str | None:
     return None if value in _NOTHING else value
+
+
+def _elapsed(value: str) -> float | None:
+    # squeue prints INVALID where the clocks of the cluster do not agree (squeue(1), %M).
+    return None if value in {*_NOTHING, "INVALID"} else parse_elapsed_seconds(value)
 
 
 def _number(value: str) -> int:

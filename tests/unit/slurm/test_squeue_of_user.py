@@ -1,0 +1,38 @@
+"""squeue, asked for all jobs of the user at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagster_slurm.errors import SlurmOutputError
+from dagster_slurm.slurm.commands import squeue_of_user
+from dagster_slurm.slurm.output import parse_squeue_of_user
+from dagster_slurm.slurm.states import JobState
+
+_LINE = "compute|1-02:03:04|17|17|N/A|RUNNING|2026-01-02T03:04:05|2026-01-02T03:05:05|None|n1|{name}\n"
+
+
+def test_it_asks_for_the_user_s_own_jobs_in_all_states() -> None:
+    assert {"--me", "--states=all", "--noheader"} <= set(squeue_of_user())
+
+
+@pytest.mark.parametrize("name", ["step-0123456789ab", "a | name | with bars"])
+def test_a_line(name: str) -> None:
+    (job,) = parse_squeue_of_user(_LINE.format(name=name))
+    assert (job.partition, job.elapsed_seconds) == ("compute", 93784.0)
+    assert (job.entry.job_id, job.entry.state, job.entry.name) == ("17", JobState.RUNNING, name)
+
+
+@pytest.mark.parametrize(("elapsed", "seconds"), [("0:00", 0.0), ("12:34", 754.0), ("INVALID", None), ("", None)])
+def test_elapsed(elapsed: str, seconds: float | None) -> None:
+    (job,) = parse_squeue_of_user(_LINE.format(name="n").replace("1-02:03:04", elapsed))
+    assert job.elapsed_seconds == seconds
+
+
+def test_no_job_at_all() -> None:
+    assert parse_squeue_of_user("") == []
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(SlurmOutputError):
+        parse_squeue_of_user("compute|17|RUNNING\n")
