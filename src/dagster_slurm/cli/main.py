@@ -11,10 +11,20 @@ from dagster_slurm.errors import DagsterSlurmError
 
 # Name of a sub-command -> module and attribute, and the line `--help` shows without importing it.
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "clean": (
+        "dagster_slurm.cli.clean",
+        "clean",
+        "List what runs have left over on the cluster, and remove what nobody needs.",
+    ),
     "doctor": (
         "dagster_slurm.cli.doctor",
         "doctor",
         "Check a set-up step by step, and say what is wrong and what to do.",
+    ),
+    "jobs": (
+        "dagster_slurm.cli.jobs",
+        "jobs",
+        "Show the jobs of this user's runs, with run, asset, partition key and state.",
     ),
     "login": (
         "dagster_slurm.cli.login",

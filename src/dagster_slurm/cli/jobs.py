@@ -1,0 +1,43 @@
+"""`dagster-slurm jobs`: the jobs of this user's runs on the cluster."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.housekeeping.rows import job_rows, table
+from dagster_slurm.housekeeping.survey import survey
+
+
+@click.command()
+@with_cluster_options
+@click.option(
+    "--all", "everything", is_flag=True, help="Show older jobs as well, as far as their directories are there."
+)
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool, in_json: bool) -> None:
+    """Show the jobs of this user's runs: those that wait or run, and those that ended some minutes ago.
+
+    Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_REMOTE_BASE for
+    the directory of the runs. If DAGSTER_HOME is set, the run that works on a job is shown with its status there.
+    A job that was adopted by another run is shown with that one.
+    """
+    from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415 - dagster is slow
+
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, records_of_environment() as records:
+        seen = survey(cluster, is_open=lambda job: everything and job.queued is None)
+        rows = job_rows(seen, records.word, everything=everything)
+        host, base = cluster.host, cluster.base()
+    if seen.notice:
+        click.echo(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
+    if in_json:
+        told = {"host": host, "remote_base": base, "jobs": [row.as_json() for row in rows]}
+        click.echo(json.dumps(told, indent=2))
+    elif rows:
+        click.echo("\n".join(table(rows)))
+    elif everything:
+        click.echo(f"There is no job of a run in {base} on {host}.")
+    else:
+        click.echo(f"No job of a run waits or runs on {host}, and none ended just now; --all shows older ones.")

@@ -1,0 +1,131 @@
+"""Which job is which: what lies in the directories, beside what Slurm says. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from dagster_slurm.job.status_file import EndMark, Mark, parse_marks
+from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, Listing
+from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
+
+# `RunDirectory.job_name`: the step, twelve digits of its key, and the numbers of a later try.
+_JOB_NAME = re.compile(r"(?P<step>.+)-[0-9a-f]{12}(?:\.\d+\.\d+)?")
+
+
+class Fate(Enum):
+    """What became of a job, as far as its witnesses tell."""
+
+    NONE = "it never ran"
+    LIVE = "it is in the queue"
+    COMPLETED = "it ended with success"
+    ENDED = "it ended without success"
+    NOT_KNOWN = "it has left the queue, and no witness tells how"
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """What sacct says of the jobs that squeue does not know.
+
+    Args:
+        records: By job id.
+        is_off: Whether the cluster keeps none, so that nothing follows from its silence.
+    """
+
+    records: Mapping[str, AccountingRecord]
+    is_off: bool = False
+
+
+@dataclass(frozen=True)
+class SeenJob:
+    """A job of ours.
+
+    Args:
+        job_id: Its id.
+        name: Its name.
+        attempt: Where it lies; None if its directory is gone.
+        claim: The try to submit that brought it.
+        queued: What squeue knows.
+        marks: What it wrote itself at its starts and ends.
+    """
+
+    job_id: str
+    name: str
+    attempt: AttemptRecord | None = None
+    claim: ClaimRecord | None = None
+    queued: UserQueueEntry | None = None
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def step_of_name(self) -> str:
+        """The step, as far as its name tells."""
+        found = _JOB_NAME.fullmatch(self.name)
+        return found["step"] if found else self.name
+
+    @property
+    def is_live(self) -> bool:
+        """Whether squeue says that it has not ended."""
+        return self.queued is not None and not self.queued.entry.state.is_terminal
+
+
+def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob]:
+    """Every job of the directories, and of the queue by its name, each once; the oldest number first.
+
+    A number alone does not tell a job from one of before the cluster was set up anew: the name has to be ours as well.
+    """
+    by_name: dict[str, list[UserQueueEntry]] = {}
+    for each in queue:
+        by_name.setdefault(each.entry.name, []).append(each)
+    found = [
+        job
+        for launch in listing.launches
+        for attempt in launch.attempts
+        for claim in attempt.claims
+        for job in _jobs_of(attempt, claim, by_name.pop(attempt.directory.job_name(claim.generation), []))
+    ]
+    found += [
+        SeenJob(each.entry.job_id, name, queued=each)
+        for name, entries in by_name.items()
+        if _JOB_NAME.fullmatch(name)
+        for each in entries
+    ]
+    return sorted(found, key=lambda job: int(job.job_id))
+
+
+def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
+    name = attempt.directory.job_name(claim.generation)
+    entries = {each.entry.job_id: each for each in queued}
+    marks, _ = parse_marks(attempt.status)
+    # A submission whose answer was lost has a job that only the queue knows.
+    for job_id in dict.fromkeys([*filter(str.isdecimal, claim.job_ids), *entries]):
+        mine = tuple(mark for mark in marks if mark.job_id == job_id)
+        yield SeenJob(job_id, name, attempt, claim, entries.get(job_id), mine)
+
+
+def end_of(job: SeenJob) -> EndMark | None:
+    """The line that the batch script wrote at its end, if that is the last one."""
+    last = job.marks[-1] if job.marks else None
+    return last if isinstance(last, EndMark) else None
+
+
+def record_of(job: SeenJob, accounting: Accounting) -> AccountingRecord | None:
+    """What sacct says of a job; a record of another name is of another job."""
+    record = accounting.records.get(job.job_id)
+    return record if record is not None and record.name == job.name else None
+
+
+def fate_of(job: SeenJob, accounting: Accounting) -> Fate:
+    """What became of a job. One that completed at a gate that was not its own has done nothing."""
+    if job.is_live:
+        return Fate.LIVE
+    record, end = record_of(job, accounting), end_of(job)
+    states = [job.queued.entry.state] if job.queued else []
+    states += [record.state] if record and record.state.is_terminal else []
+    if (end and end.exit_code == 0) or any(state.is_success for state in states):
+        owner = job.claim.owner if job.claim else ""
+        return Fate.COMPLETED if owner in ("", job.job_id) else Fate.NONE
+    if end or states or (job.claim and job.claim.owner == REVOKED):
+        return Fate.ENDED
+    return Fate.ENDED if accounting.is_off else Fate.NOT_KNOWN
