@@ -158,17 +158,17 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         for executor in ("in_process", "multiprocess")
     },
     "The laptop": {
-        "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_interrupted"),
+        "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_left_and_started_again"),
         "terminal-closed": Line(
-            "the terminal of `dagster dev` closed, started again", "faults/test_laptop.py::test_interrupted"
+            "the terminal of `dagster dev` closed, started again", "faults/test_laptop.py::test_left_and_started_again"
         ),
         "killed-running": Line(
             "everything killed, started again while the job still runs; `dagster-slurm reconcile`",
-            "faults/test_laptop.py::test_killed",
+            "faults/test_laptop.py::test_left_and_started_again",
         ),
         "killed-ended": Line(
             "everything killed, started again after the job ended; `dagster-slurm reconcile`",
-            "faults/test_laptop.py::test_killed",
+            "faults/test_laptop.py::test_left_and_started_again",
         ),
         "asleep": Line(
             "all processes stopped for 120 s and continued, connections dead meanwhile",

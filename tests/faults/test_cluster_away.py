@@ -9,6 +9,8 @@ from typing import Protocol
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.sandbox import processes as process_table
+from dagster_slurm.sandbox import state as states
 
 from .conftest import ALL, Record
 from .project.plan import Plan, trial_name
@@ -69,16 +71,29 @@ def test_sshd_flaps(breakable: Sandbox, disturbed: Disturbed) -> None:
     disturbed("sshd-flaps", flap)
 
 
+def stop_controller(sandbox: Sandbox) -> None:
+    """As systemctl does. One that is killed forgets the jobs of its last seconds, and gives their ids to others."""
+    state = states.load(sandbox.paths)
+    assert state is not None
+    process_table.end([state.processes["slurmctld"]], grace_seconds=20.0)
+    sandbox.break_("slurmctld")
+
+
 def test_slurmctld_restarted(breakable: Sandbox, disturbed: Disturbed) -> None:
     def restart() -> None:
-        breakable.break_("slurmctld")
+        stop_controller(breakable)
         breakable.mend("slurmctld")
 
     disturbed("slurmctld-restarted", restart)
 
 
 def test_slurmctld_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
-    disturbed("slurmctld-gone", lambda: away(breakable, "slurmctld"))
+    def stop() -> None:
+        stop_controller(breakable)
+        time.sleep(AWAY_SECONDS)
+        breakable.mend("slurmctld")
+
+    disturbed("slurmctld-gone", stop)
 
 
 def test_slurmdbd_gone(breakable: Sandbox, world: World, record: Record) -> None:

@@ -15,13 +15,13 @@ from .project.plan import Plan, trial_name
 from .waiting import at_the_same_time
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+EXECUTORS = ("in_process", "multiprocess")
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
-def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record, executor: str) -> None:
-    def trial(numbered: tuple[int, float]) -> Figures:
-        number, moment = numbered
-        plan = Plan(trial_name("worker", executor, number, f"{moment:.2f}s"))
+def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record) -> None:
+    def trial(case: tuple[str, float]) -> Figures:
+        executor, moment = case
+        plan = Plan(trial_name("worker", executor, f"{moment:.2f}s"))
         run = deployment.launch(f"plain_{executor}", plan)
         worker = deployment.worker(run)
         wait_for_moment(deployment, run, moment)
@@ -30,8 +30,10 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
         return deployment.figures(plan)
 
     moments = random_moments(chance, 50 if ALL else 2, payload_seconds=6.0)
-    row = f"worker-{executor.replace('_', '-')}-random"
-    record(row, at_the_same_time(trial, enumerate(moments)), ends=(SUCCESS, NOTHING_LEFT))
+    figures = at_the_same_time(trial, [(executor, moment) for executor in EXECUTORS for moment in moments])
+    ends = (SUCCESS, NOTHING_LEFT)
+    record("worker-in-process-random", figures[: len(moments)], ends=ends)
+    record("worker-multiprocess-random", figures[len(moments) :], ends=ends)
 
 
 def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:

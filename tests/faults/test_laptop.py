@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,62 +25,90 @@ JOB = "plain_in_process"
 STOPPED_SECONDS = 120.0 if ALL else 20.0
 
 
-@pytest.fixture
-def laptop(breakable: Sandbox, tmp_path: Path) -> Iterator[Deployment]:
+@contextmanager
+def a_laptop(sandbox: Sandbox, directory: Path) -> Iterator[Deployment]:
     """A `dagster dev` on a terminal."""
-    made = Deployment(breakable, tmp_path / "laptop")
-    made.up(on_terminal=True)
-    yield made
-    made.close()
+    made = Deployment(sandbox, directory)
+    try:
+        made.up(on_terminal=True)
+        yield made
+    finally:
+        made.close()
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "terminal-closed"])
-def test_interrupted(laptop: Deployment, record: Record, how: str) -> None:
-    plan = Plan(how, lines=80, pause_seconds=0.25)
-    laptop.launch(JOB, plan)
-    laptop.started(plan)
-    if how == "ctrl-c":
-        laptop.type(b"\x03")
-    else:
-        laptop.close_terminal()
+def test_left_and_started_again(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+    """Four laptops, two at a time."""
+    stories: Mapping[str, Callable[[Deployment, Plan], None]] = {
+        "ctrl-c": interrupt,
+        "terminal-closed": close_the_terminal,
+        "killed-running": kill_while_the_job_runs,
+        "killed-ended": kill_and_come_back_late,
+    }
+
+    def tell(row: str) -> None:
+        plan = Plan(row, lines=160 if row == "killed-running" else 60, pause_seconds=0.25)
+        with a_laptop(breakable, tmp_path / row) as laptop:
+            laptop.launch(JOB, plan)
+            laptop.started(plan)
+            stories[row](laptop, plan)
+            laptop.wait_for_the_end(plan)
+            record(row, [laptop.figures(plan)])
+
+    at_the_same_time(tell, stories, most=2)
+
+
+def interrupt(laptop: Deployment, plan: Plan) -> None:
+    laptop.type(b"\x03")
+    come_back(laptop)
+
+
+def close_the_terminal(laptop: Deployment, plan: Plan) -> None:
+    laptop.close_terminal()
+    come_back(laptop)
+
+
+def come_back(laptop: Deployment) -> None:
     eventually(lambda: not laptop.serves(), "the end of the webserver")
     laptop.up()
-    laptop.wait_for_the_end(plan)
-    record(how, [laptop.figures(plan)])
 
 
-@pytest.mark.parametrize("job", ["running", "ended"])
-def test_killed(laptop: Deployment, record: Record, job: str) -> None:
-    plan = Plan(f"killed-{job}", lines=160 if job == "running" else 40, pause_seconds=0.25)
-    laptop.launch(JOB, plan)
-    laptop.started(plan)
+def kill_while_the_job_runs(laptop: Deployment, plan: Plan) -> None:
     laptop.kill_everything()
-    if job == "ended":
-        eventually(lambda: len(laptop.marks(plan)) == 2, "the end of the job")
     laptop.up()
-    assert len(laptop.marks(plan)) == (1 if job == "running" else 2)
+    assert len(laptop.marks(plan)) == 1, "the job has ended before its time"
     reconcile(laptop, laptop.run_of(plan))
-    laptop.wait_for_the_end(plan)
-    record(f"killed-{job}", [laptop.figures(plan)])
 
 
-def test_asleep(laptop: Deployment, breakable: Sandbox, record: Record) -> None:
+def kill_and_come_back_late(laptop: Deployment, plan: Plan) -> None:
+    laptop.kill_everything()
+    eventually(lambda: len(laptop.marks(plan)) == 2, "the end of the job")
+    laptop.up()
+    reconcile(laptop, laptop.run_of(plan))
+
+
+def test_asleep(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
     """One job ends meanwhile, the other goes on after it."""
     plans = [Plan("asleep-ended"), Plan("asleep-running", lines=int(5 * STOPPED_SECONDS))]
-    for plan in plans:
-        laptop.launch(JOB, plan)
-    for plan in plans:
-        laptop.started(plan)
+    with a_laptop(breakable, tmp_path / "asleep") as laptop:
+        for plan in plans:
+            laptop.launch(JOB, plan)
+        for plan in plans:
+            laptop.started(plan)
+        sleep(laptop, breakable)
+        record("asleep", at_the_same_time(lambda plan: figures_at_the_end(laptop, plan), plans))
+
+
+def sleep(laptop: Deployment, sandbox: Sandbox) -> None:
+    """Stop all of its processes; the connections are dead when they go on."""
     stopped = laptop.processes()
     for process in stopped:
         process_table.send(process, signal.SIGSTOP)
-    with breakable.broken("sshd"):
+    with sandbox.broken("sshd"):
         time.sleep(STOPPED_SECONDS)
     for process in stopped:
         process_table.send(process, signal.SIGCONT)
 
-    def end(plan: Plan) -> Figures:
-        laptop.wait_for_the_end(plan, seconds=300.0)
-        return laptop.figures(plan)
 
-    record("asleep", at_the_same_time(end, plans))
+def figures_at_the_end(laptop: Deployment, plan: Plan) -> Figures:
+    laptop.wait_for_the_end(plan, seconds=300.0)
+    return laptop.figures(plan)

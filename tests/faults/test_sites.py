@@ -49,8 +49,10 @@ def test_peculiar_sites(breakable: Sandbox, tmp_path: Path, record: Record) -> N
 
 
 def run(world: World, plan: Plan, *, prefix: tuple[str, ...] = ()) -> Figures:
+    before = len(world.runs_of(plan))
     try:
         world.execute(JOB, plan, prefix=prefix)
+        eventually(lambda: len(world.runs_of(plan)) > before, f"a run of {plan.name}")
         world.wait_for_the_end(plan)
         return world.figures(plan)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def pids_of(sandbox: Sandbox, program: str) -> list[int]:
 @contextmanager
 def submitted_and_not_recorded(sandbox: Sandbox, directory: Path, plan: Plan) -> Iterator[tuple[World, list[int]]]:
     """A run whose job is submitted and whose id is not recorded: what does it, waits (its ids are given)."""
-    once = f"once-{plan.name}"
+    once = f"once-{plan.name}-{secrets.token_hex(4)}"
     programs = {"sbatch": SLOW_SBATCH.replace("{once}", once)}
     with login_node_with(sandbox, directory / "login", programs=programs) as node, ExitStack() as cleanup:
         world = World(sandbox, directory / "world", variables=node.env())

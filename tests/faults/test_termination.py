@@ -25,6 +25,8 @@ SAMPLE = [
 ALL_PAIRS = [(phase, executor) for phase in PHASES for executor in ("in_process", "multiprocess")]
 UPLOAD_MB = 500
 EXECUTED = {"uploading": 0, "pending": 0, "running": 1, "completing": 1}
+# What is left of the job; one whose upload was broken off was never there.
+STATES = {"uploading": [], "pending": ["CANCELLED"], "running": ["CANCELLED"], "completing": ["COMPLETED"]}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_terminated(deployment: Deployment, large: Path, record: Record) -> None
         wait_for_phase(deployment, plan, run, phase)
         deployment.terminate(run)
         deployment.wait_for_the_end(plan)
-        check_that_nothing_goes_on(deployment, plan)
+        check_that_nothing_goes_on(deployment, plan, phase)
         row = f"terminated-{phase}-{executor}"
         record(row, [deployment.figures(plan)], executed=EXECUTED[phase], ends=(CANCELED,))
 
@@ -78,10 +80,10 @@ def arrived_bytes(directory: Path) -> int:
     return sum(file.lstat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def check_that_nothing_goes_on(deployment: Deployment, plan: Plan) -> None:
+def check_that_nothing_goes_on(deployment: Deployment, plan: Plan, phase: str) -> None:
     """Cancelled, or never there; and the asset's RetryPolicy has not run its body again."""
     assert len(deployment.runs_of(plan)) == 1
     assert deployment.bodies(plan) == 1, f"{plan.name}: the body was executed {deployment.bodies(plan)} times"
-    jobs = deployment.jobs_of(plan)
-    assert len(jobs) <= 1, jobs
-    assert set(jobs.values()) <= {"CANCELLED", "COMPLETED", "COMPLETING"}, jobs
+    # A job that was cancelled stays in COMPLETING until its node has cleaned up.
+    eventually(lambda: "COMPLETING" not in deployment.jobs_of(plan).values(), f"the end of the job of {plan.name}")
+    assert list(deployment.jobs_of(plan).values()) == STATES[phase], f"{plan.name}: {deployment.jobs_of(plan)}"

@@ -37,6 +37,7 @@ run_retries:
   retry_on_asset_or_op_failure: false # only retry on crashes/interrupts
 run_queue:
   max_concurrent_runs: 40
+  dequeue_interval_seconds: 1
 telemetry:
   enabled: false
 """
@@ -76,6 +77,7 @@ class World:
             **(variables or {}),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
             "DAGSTER_HOME": str(self.home),
+            "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1",
             "DAGSTER_SLURM_SSH_CONTROL_DIR": self.control_dir,
             "FAULTS_WORLD_ID": self.id,
             "FAULTS_NOTES": str(self.notes),
@@ -166,7 +168,8 @@ class World:
     def failure(self, run: DagsterRun) -> str:
         """Why a run's step failed, with every cause."""
         (entry,) = self.events(run, DagsterEventType.STEP_FAILURE)
-        return str(entry.get_dagster_event().step_failure_data.error)
+        error = entry.get_dagster_event().step_failure_data.error
+        return error.to_string() if error else ""
 
     def is_over(self, plan: Plan, partition: str | None = None) -> bool:
         """Whether the newest run of a trial has ended, and nothing retries it."""
