@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+    from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
@@ -28,6 +29,7 @@ _ROOMS = {
     "SlurmPipesClient": "pipes.slurm",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
+    "SlurmRetryPolicy": "resources.retry_policy",
     "SlurmRunConfig": "resources.compute",
     "build_slurm_orphan_reconcile_sensor": "sensors",
     "reconcile_orphaned_slurm_runs": "reconcile",
@@ -45,6 +47,7 @@ __all__ = [
     "SlurmPipesClient",
     "SlurmQueueConfig",
     "SlurmResource",
+    "SlurmRetryPolicy",
     "SlurmRunConfig",
     "build_slurm_orphan_reconcile_sensor",
     "reconcile_orphaned_slurm_runs",

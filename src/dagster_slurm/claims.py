@@ -110,21 +110,28 @@ class Claims:
             description.strip(),
         )
 
-    def close(self, directory: RunDirectory, *, generation: int | None) -> bool:
+    def close(self, directory: RunDirectory, *, generation: int | None, outcome: str = "") -> bool:
         """Let nobody submit in an attempt any more.
 
         Args:
             directory: The attempt.
             generation: The newest try to submit in it that is known; None without one.
+            outcome: How its job ended, one line; empty if it had none.
 
         Returns:
             False if somebody has made another try meanwhile.
         """
         following = 0 if generation is None else generation + 1
-        answer = self._cluster.script("close.sh", (directory.path, str(following)))
+        answer = self._cluster.script("close.sh", (directory.path, str(following), outcome))
         if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, directory.path)
         return answer.returncode == 0
+
+    def outcomes(self, launch: RunDirectory) -> dict[int, str]:
+        """How the jobs of a launch's attempts ended, by the attempt's number, as `close` was told."""
+        printed = self._cluster.script("outcomes.sh", (launch.launch,)).text
+        lines = (line.split(" ", 1) for line in printed.splitlines() if " " in line)
+        return {int(number): outcome for number, outcome in lines}
 
     def adopt(self, launch: RunDirectory, found: RunDirectory) -> None:
         """Make an attempt of another launch an attempt of this one, so that whoever looks here finds it.

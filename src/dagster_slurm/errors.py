@@ -25,7 +25,17 @@
     │   ├── AttemptClosedError             another process has begun a later attempt at the same piece of work
     │   └── ProtocolVersionError           another release made the run directory, and this one cannot go on with it
     ├── JobError                       the job ended, and not with success
-    │   ├── JobFailedError
+    │   ├── JobFailedError                 base of all these ends, and those that have no class of their own
+    │   │   ├── PayloadFailedError             the payload itself: its exit code, or a signal
+    │   │   ├── JobOutOfMemoryError            it was over its memory
+    │   │   ├── JobTimeLimitError              it was over its walltime
+    │   │   ├── JobDeadlineError               it could not be done before its deadline
+    │   │   ├── JobCancelledError              a user or an administrator has cancelled it
+    │   │   ├── JobNotStartedError             it waited longer than it was allowed to, or can never start
+    │   │   ├── JobPreemptedError              another job took its place, and it was not requeued
+    │   │   ├── JobNodeFailError               a node failed, and it was not requeued
+    │   │   ├── JobBootFailError               its nodes did not boot
+    │   │   └── JobLaunchFailedError           Slurm could not start it on its nodes
     │   └── ResultLostError                it completed, and what it reported cannot be read any more
     └── SandboxError                   the sandbox cluster could not do what was asked
 
@@ -209,7 +219,9 @@ class JobError(DagsterSlurmError):
 
 
 class JobFailedError(JobError):
-    """The job's payload, or the job itself, failed.
+    """The job's payload, or the job itself, failed. What can be told apart has a subclass of its own.
+
+    `is_worth_retrying` tells whether the same work may succeed in another job: as it is, or with more memory or time.
 
     Args:
         message: What happened.
@@ -219,7 +231,11 @@ class JobFailedError(JobError):
         node: The node the batch script ran on.
         kept_path: Where on the cluster script, logs and status were kept, if they were.
         stderr_tail: The last lines of stderr.
+        facts: What is known of this kind of end: `asked_mem_mib`, `time_limit_seconds`, `cancelled_by_uid`,
+            `node_list`, `reason`.
     """
+
+    is_worth_retrying: bool = False
 
     def __init__(
         self,
@@ -231,11 +247,13 @@ class JobFailedError(JobError):
         node: str | None = None,
         kept_path: str | None = None,
         stderr_tail: str = "",
+        facts: Mapping[str, int | str] | None = None,
         hint: str | None = None,
         host: str | None = None,
         job_id: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint, host=host, job_id=job_id)
+        self.facts = dict(facts or {})
         self.state = state
         self.exit_code = exit_code
         self.signal = signal
@@ -247,6 +265,58 @@ class JobFailedError(JobError):
     def where(self) -> Mapping[str, str]:
         """Nothing: the message of a failed job says where, in its own order."""
         return {}
+
+
+class PayloadFailedError(JobFailedError):
+    """The payload ended with an exit code, or by a signal, of its own."""
+
+
+class JobOutOfMemoryError(JobFailedError):
+    """The job was over its memory."""
+
+    is_worth_retrying = True
+
+
+class JobTimeLimitError(JobFailedError):
+    """The job was over its walltime."""
+
+    is_worth_retrying = True
+
+
+class JobDeadlineError(JobFailedError):
+    """The job could not be done before its deadline."""
+
+
+class JobCancelledError(JobFailedError):
+    """Somebody has cancelled the job, and not by terminating the run."""
+
+
+class JobNotStartedError(JobFailedError):
+    """The job never started: it waited longer than it was allowed to, or can never start as it was asked for."""
+
+
+class JobPreemptedError(JobFailedError):
+    """Another job took its place, and Slurm did not requeue it."""
+
+    is_worth_retrying = True
+
+
+class JobNodeFailError(JobFailedError):
+    """A node of the job failed, and Slurm did not requeue it."""
+
+    is_worth_retrying = True
+
+
+class JobBootFailError(JobFailedError):
+    """The nodes of the job did not boot."""
+
+    is_worth_retrying = True
+
+
+class JobLaunchFailedError(JobFailedError):
+    """Slurm could not start the job on its nodes."""
+
+    is_worth_retrying = True
 
 
 class ResultLostError(JobError):

@@ -13,6 +13,7 @@ log/                stdout.N stderr.N messages.N for the N-th restart; status; s
 claim/{generation}/ who submitted, what sbatch answered, and the gate; a link `closed` in the place of the next one
                     means that nothing can be submitted in this attempt any more
 
+{base}/runs/{run}/{key}/checkpoint  what payloads keep for the next attempt
 {base}/assets/{digest}          a link to the newest attempt for an asset and its partition
 """
 
@@ -98,6 +99,11 @@ class RunDirectory:
     def slurm_log(self) -> str:
         """What Slurm itself, and the batch script before its payload, say."""
         return f"{self.path}/log/slurm.log"
+
+    @property
+    def checkpoint(self) -> str:
+        """What a payload keeps for the next attempt; the same directory for all of them."""
+        return f"{self.launch}/checkpoint"
 
     @property
     def context(self) -> str:

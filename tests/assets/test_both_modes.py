@@ -116,7 +116,7 @@ def test_failing_payload(compute: ComputeResource, instance: dg.DagsterInstance,
     result = run_asset(asset_of(path), compute, instance)
     assert not result.success
     kind, text = failure_of(result)
-    assert kind == "JobFailedError"
+    assert kind == "PayloadFailedError"
     assert "before the end" in text
     assert "State FAILED, exit code 7, node " in text
 

@@ -191,7 +191,7 @@ def test_failure_keeps_what_explains_it(
     path = payload("import sys\nprint('reason', file=sys.stderr)\nsys.exit(7)\n")
     result = run_asset(asset_of(path, extra_env={"PLANTED": "a secret"}), slurm(), instance)
     kind, text = failure_of(result)
-    assert kind == "JobFailedError"
+    assert kind == "PayloadFailedError"
     directory = text.strip().rsplit(" ", 1)[-1]
     assert "State FAILED, exit code 7, node n" in text
     assert sandbox.run(["cat", f"{directory}/log/stderr.0"]).stdout == "reason\n"

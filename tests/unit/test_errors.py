@@ -55,7 +55,7 @@ def test_the_text_says_what_where_and_what_to_do(cls: type[DagsterSlurmError]) -
     text = str(cls("What happened", **given))  # type: ignore[arg-type]
     assert text.startswith("What happened")
     # `job_failure` puts host and job id of a failed job into the message itself.
-    told = {"hint"} if cls is JobFailedError else {name for name in PLACE if name in given}
+    told = {"hint"} if issubclass(cls, JobFailedError) else {name for name in PLACE if name in given}
     assert {name for name in PLACE if str(PLACE[name]) in text} == told
     assert {"host", "job_id", "hint"} <= set(given)
 

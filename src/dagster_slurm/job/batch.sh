@@ -22,6 +22,8 @@ if ! ln -sT -- "$SLURM_JOB_ID" "$claim/gate" 2>/dev/null; then
     fi
 fi
 
+mkdir -p -- "${run_directory%/*}/checkpoint"
+
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
 : >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"

@@ -1,18 +1,99 @@
-"""What is said of a job that did not succeed. Pure."""
+"""What is said of a job that did not succeed: which kind of end, the facts, and what to do. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.events import Ended
+from dagster_slurm.slurm.quantities import format_memory, format_time_limit
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.states import JobState
+
+Facts = Mapping[str, int | str]
 
 _SIGNAL_BASE = 128
 _LARGEST_SIGNAL = 64
+# Reasons of ended jobs for which no process was started (squeue(1), JOB REASON CODES).
+_LAUNCH_REASONS = frozenset({"JobLaunchFailure", "FAIL_BAD_CONSTRAINTS", "LaunchFailure"})
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of end: its error, and what to do about it, from the facts."""
+
+    error: type[JobFailedError]
+    hint: Callable[[Facts], str | None] = lambda facts: None
+
+
+def _memory_hint(facts: Facts) -> str:
+    asked = facts.get("asked_mem_mib")
+    had = f"It had {format_memory(int(asked))}: raise" if asked else "Raise"
+    return f"{had} `mem` (or `mem_per_cpu`)."
+
+
+def _time_hint(facts: Facts) -> str:
+    limit = facts.get("time_limit_seconds")
+    had = f"It had {format_time_limit(int(limit))}: raise" if limit else "Raise"
+    return f"{had} `time_limit`, or let it go on from a checkpoint in a further job (`continue_exit_code`)."
+
+
+def _cancelled_hint(facts: Facts) -> str:
+    uid = facts.get("cancelled_by_uid")
+    if uid is None:
+        return "Somebody has cancelled it; Slurm does not say who."
+    return (
+        "An administrator has cancelled it: ask the site why." if uid == 0 else f"The user with id {uid} cancelled it."
+    )
+
+
+def _node_hint(facts: Facts) -> str:
+    nodes = facts.get("node_list")
+    return f"Retry it{f', without {nodes} (`exclude`)' if nodes else ''}; with `requeue=True` Slurm does so by itself."
+
+
+_KINDS: dict[JobState, _Kind] = {
+    JobState.BOOT_FAIL: _Kind(errors.JobBootFailError, lambda facts: "Retry it; tell the site if it stays so."),
+    JobState.CANCELLED: _Kind(errors.JobCancelledError, _cancelled_hint),
+    JobState.DEADLINE: _Kind(errors.JobDeadlineError, lambda facts: "Set a later `deadline`, or ask for less time."),
+    JobState.FAILED: _Kind(errors.PayloadFailedError),
+    JobState.LAUNCH_FAILED: _Kind(errors.JobLaunchFailedError, _node_hint),
+    JobState.NODE_FAIL: _Kind(errors.JobNodeFailError, _node_hint),
+    JobState.OUT_OF_MEMORY: _Kind(errors.JobOutOfMemoryError, _memory_hint),
+    JobState.PREEMPTED: _Kind(
+        errors.JobPreemptedError, lambda facts: "Retry it, or choose a partition or QOS that is not preempted."
+    ),
+    JobState.RECONFIG_FAIL: _Kind(errors.JobBootFailError, lambda facts: "Retry it; tell the site if it stays so."),
+    JobState.REVOKED: _Kind(JobFailedError, lambda facts: "Another cluster of the federation has taken the job."),
+    JobState.TIMEOUT: _Kind(errors.JobTimeLimitError, _time_hint),
+}
 
 
 def job_failure(
-    ended: Ended, *, job_id: str, host: str, stderr_tail: str, slurm_log_tail: str, kept_path: str
+    ended: Ended,
+    *,
+    job_id: str,
+    host: str,
+    stderr_tail: str,
+    slurm_log_tail: str,
+    kept_path: str,
+    request: JobRequest | None = None,
+    gave_up_waiting: bool = False,
 ) -> JobFailedError:
-    """The error for a job's end: last lines of stderr, state, exit code, node, and where the rest is kept."""
+    """The error for a job's end: last lines of stderr, state, exit code, node, and where the rest is kept.
+
+    Args:
+        ended: How it ended.
+        job_id: Slurm's id.
+        host: The login node.
+        stderr_tail: The last lines of the payload's stderr.
+        slurm_log_tail: What Slurm itself said.
+        kept_path: The run directory.
+        request: What was asked of Slurm.
+        gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
+    """
     exit_code, signal = _exit_of(ended)
     outcome = f"exit code {exit_code}" if exit_code is not None else "no exit code"
     if signal:
@@ -20,7 +101,8 @@ def job_failure(
     node = ended.node or (ended.record.node_list if ended.record else None)
     slurm_said = f"\nSlurm says:\n{_indent(slurm_log_tail)}" if slurm_log_tail else ""
     said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
-    return JobFailedError(
+    kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
+    return kind.error(
         f"Slurm job {job_id} did not succeed.{slurm_said}{said}\n"
         f"State {ended.state}, {outcome}, node {node or 'unknown'}; kept on {host}: {kept_path}",
         state=ended.state.value,
@@ -29,9 +111,36 @@ def job_failure(
         node=node,
         kept_path=kept_path,
         stderr_tail=stderr_tail,
+        facts=facts,
+        hint=kind.hint(facts),
         host=host,
         job_id=job_id,
     )
+
+
+def _kind_of(ended: Ended, gave_up_waiting: bool) -> _Kind:
+    """The kind of end.
+
+    Raises:
+        KeyError: The job has not ended, or with success.
+    """
+    if ended.state is JobState.FAILED and ended.record and ended.record.reason in _LAUNCH_REASONS:
+        return _KINDS[JobState.LAUNCH_FAILED]
+    if ended.state is JobState.CANCELLED and gave_up_waiting:
+        return _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
+    return _KINDS[ended.state]
+
+
+def _facts_of(ended: Ended, request: JobRequest | None) -> dict[str, int | str]:
+    record = ended.record
+    known = {
+        "asked_mem_mib": request.mem_mib or request.mem_per_cpu_mib if request else None,
+        "time_limit_seconds": request.time_limit_seconds if request else None,
+        "cancelled_by_uid": record.cancelled_by_uid if record else None,
+        "node_list": (record.node_list if record else None) or ended.node,
+        "reason": record.reason if record else None,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _exit_of(ended: Ended) -> tuple[int | None, int]:

@@ -13,6 +13,7 @@ from dagster_slurm.claims import Attempt, Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Patience
+from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.job.standing import Standing, standing_of
 from dagster_slurm.job.submission import submitted_job
 from dagster_slurm.run_directory import RunDirectory
@@ -27,12 +28,14 @@ class Found:
         handle: Its job; None if the attempt is to be begun.
         standing: How the job stands.
         description: What its `launch.json` holds.
+        outcome: How the job of the attempt ended, if it ended without success.
     """
 
     directory: RunDirectory
     handle: JobHandle | None = None
     standing: Standing = Standing.ENDED
     description: str = "{}"
+    outcome: Outcome | None = None
 
 
 class Reattachment:
@@ -62,9 +65,9 @@ class Reattachment:
             if attempt is None:
                 return Found(launch.of_attempt(0))
             found = self._of(attempt)
-            if found is not None:
+            if found is not None and found.handle is not None:
                 return found
-            if attempt.is_closed or self._claims.close(attempt.directory, generation=attempt.generation):
+            if attempt.is_closed or self._close(attempt, found):
                 return Found(launch.of_attempt(attempt.number + 1))
 
     def find_live(self, others: Sequence[RunDirectory], launch: RunDirectory) -> Found | None:
@@ -96,13 +99,17 @@ class Reattachment:
         return directory if attempt is not None and is_abandoned(attempt.description) else None
 
     def _of(self, attempt: Attempt) -> Found | None:
-        """The job of an attempt, if it goes on or has completed."""
+        """The job of an attempt; without a handle if it has ended without success. None if there is none."""
         if attempt.is_closed or attempt.generation is None:
             return None
         handle = submitted_job(self._claims, attempt.directory, generation=attempt.generation)
         if handle is None:
             return None
-        standing = standing_of(self._cluster, handle, patience=self._patience)
-        if standing is Standing.ENDED:
-            return None
-        return Found(attempt.directory, handle, standing, attempt.description)
+        stand = standing_of(self._cluster, handle, patience=self._patience)
+        if stand.standing is Standing.ENDED:
+            return Found(attempt.directory, outcome=stand.outcome)
+        return Found(attempt.directory, handle, stand.standing, attempt.description)
+
+    def _close(self, attempt: Attempt, found: Found | None) -> bool:
+        outcome = found.outcome.to_json() if found and found.outcome else ""
+        return self._claims.close(attempt.directory, generation=attempt.generation, outcome=outcome)

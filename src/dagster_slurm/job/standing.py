@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from dagster_slurm.cluster import FilePosition, SlurmCluster
@@ -11,7 +12,9 @@ from dagster_slurm.errors import SlurmCommandError, SubmissionUnknownError
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Action, Observation, Patience, decide
 from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.job.status_file import EndMark, parse_marks
+from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.states import JobState
 
 _MAX_STATUS_BYTES = 1 << 20
@@ -25,6 +28,14 @@ class Standing(Enum):
     ENDED = "it ended without success, or was never there"
 
 
+@dataclass(frozen=True)
+class Stand:
+    """How a job stands and, if it has ended without success, how."""
+
+    standing: Standing
+    outcome: Outcome | None = None
+
+
 def standing_of(
     cluster: SlurmCluster,
     handle: JobHandle,
@@ -32,7 +43,7 @@ def standing_of(
     patience: Patience,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Standing:
+) -> Stand:
     """Ask the witnesses until they tell how a job stands. May be repeated at any time.
 
     Args:
@@ -50,14 +61,16 @@ def standing_of(
     while True:
         entry = cluster.queue([handle.job_id]).get(handle.job_id)
         if entry is not None and not entry.state.is_terminal:
-            return Standing.LIVE
-        seen = _observe(cluster, handle, entry.state if entry else Absence.GONE, now() - begun)
+            return Stand(Standing.LIVE)
+        seen, record = _observe(cluster, handle, entry.state if entry else Absence.GONE, now() - begun)
         decision = decide(seen, patience)
         if decision.action is Action.FINISH and decision.state is not None:
-            return Standing.COMPLETED if decision.state.is_success else Standing.ENDED
+            if decision.state.is_success:
+                return Stand(Standing.COMPLETED)
+            return Stand(Standing.ENDED, outcome_of(decision.state, seen.end_mark, record))
         if seen.ended_state is None and seen.end_mark is not None and seen.end_mark.exit_code == 0:
             # Whoever follows it from here waits for the witness of the end.
-            return Standing.COMPLETED
+            return Stand(Standing.COMPLETED)
         if decision.action is Action.GIVE_UP:
             raise unknown_end(handle, cluster.host)
         pace.asked(now())
@@ -74,7 +87,16 @@ def unknown_end(handle: JobHandle, host: str) -> SubmissionUnknownError:
     )
 
 
-def _observe(cluster: SlurmCluster, handle: JobHandle, queue: JobState | Absence, seconds: float) -> Observation:
+def outcome_of(state: JobState, end_mark: EndMark | None, record: AccountingRecord | None) -> Outcome:
+    """How a job ended, as the next attempt has to know it."""
+    # The end line is exact where Slurm is not (see `job_failure`).
+    exit_code = end_mark.exit_code if end_mark else (record.exit_code if record else None)
+    return Outcome(state, exit_code, record.node_list if record else None)
+
+
+def _observe(
+    cluster: SlurmCluster, handle: JobHandle, queue: JobState | Absence, seconds: float
+) -> tuple[Observation, AccountingRecord | None]:
     name = handle.directory.log_name("status")
     text = cluster.read_new([FilePosition(name, 0)], max_bytes=_MAX_STATUS_BYTES).get(name, b"")
     marks, _ = parse_marks(text.decode("utf-8", "replace"))
@@ -87,10 +109,11 @@ def _observe(cluster: SlurmCluster, handle: JobHandle, queue: JobState | Absence
             raise
         records = None
     record = (records or {}).get(handle.job_id)
-    return Observation(
+    seen = Observation(
         end_mark=end_mark,
         queue=queue,
         accounting=record.state if record else Absence.NOT_KNOWN,
         over_seconds=seconds,
         accounting_off=records is None,
     )
+    return seen, record

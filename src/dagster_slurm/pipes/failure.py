@@ -12,6 +12,9 @@ from dagster_slurm.errors import JobFailedError
 
 def failure(error: JobFailedError, metadata: Mapping[str, Any]) -> Failure:
     """Dagster's failure for a job's: the same text, the facts as metadata, the typed error as its cause."""
-    raised = Failure(str(error), metadata=dict(metadata))
+    facts = {f"slurm_{name}": value for name, value in error.facts.items()}
+    kind = {"slurm_end": type(error).__name__, "slurm_is_worth_retrying": error.is_worth_retrying}
+    described: dict[str, Any] = {**facts, **kind, **metadata}
+    raised = Failure(str(error), metadata=described)
     raised.__cause__ = error
     return raised

@@ -47,6 +47,7 @@ class JobFollower:
         self._session = session
         self._interruptions = interruptions
         self._touch_due = time.monotonic() + _TOUCH_SECONDS
+        self.gave_up_waiting = False
 
     def follow(self, *, max_queue_seconds: float | None, cancel: Callable[[], object]) -> Ended | None:
         """Pass on everything until the end.
@@ -95,6 +96,7 @@ class JobFollower:
         """Cancel the job if that moment has come; Slurm leaves it alone if it has just started."""
         if moment is None or time.monotonic() < moment:
             return False
+        self.gave_up_waiting = True
         job_id = self._handle.job_id
         self._step.log.warning(f"Slurm job {job_id} has waited for max_queue_hours; cancelling it if it still waits")
         self._interruptions.beside(lambda: self._connection.cluster.cancel([job_id], only_pending=True))

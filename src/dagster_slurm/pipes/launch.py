@@ -19,6 +19,7 @@ from dagster_slurm.job.events import Ended
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.job.reattach import Found, Reattachment
+from dagster_slurm.job.retrying import Outcome, next_request
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import launch_function
@@ -30,6 +31,7 @@ from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.session import PayloadSession, payload_session
 from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.request import JobRequest
 
 T = TypeVar("T")
 
@@ -44,14 +46,18 @@ class Finished:
     Args:
         launch: The directory of the call's own launch; it may have adopted the job's.
         handle: The job.
+        request: What was asked of Slurm.
         ended: How it ended.
         session: What it reported.
+        gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
     """
 
     launch: RunDirectory
     handle: JobHandle
+    request: JobRequest
     ended: Ended
     session: PayloadSession
+    gave_up_waiting: bool
 
 
 class TerminatedError(Exception):
@@ -95,6 +101,7 @@ class Launch:
             sleep=interruptions.pause,
         )
         self._directory: RunDirectory | None = None
+        self._request = order.request
 
     def to_the_end(self) -> Finished:
         """Find the job or begin it, and follow it.
@@ -146,6 +153,7 @@ class Launch:
             return self._follow(handle, session)
 
     def _begin(self, directory: RunDirectory) -> Finished | None:
+        self._request = self._request_of(directory)
         activation = self._persist(self._check)
         with self._session(directory) as session:
             handle = self._submit(directory, activation, session)
@@ -159,17 +167,30 @@ class Launch:
     def _check(self) -> Activation:
         """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
         path = self._order.environment_path
-        self._cluster.check(self._order.request)
+        self._cluster.check(self._request)
         if path is None:
             return CLUSTER_PYTHON
         return activate_deployed(path, self._cluster.environment_layout(path))
+
+    def _request_of(self, directory: RunDirectory) -> JobRequest:
+        """What an attempt asks for, after those before it."""
+        if directory.attempt == 0 or self._order.rules is None:
+            return self._order.request
+        return next_request(self._order.request, self.outcomes(), self._order.rules)
+
+    def outcomes(self) -> list[Outcome]:
+        """How the attempts at this piece of work have ended so far."""
+        first = self._work.key.first_attempt(self._cluster.base())
+        found = self._persist(lambda: self._claims.outcomes(first))
+        read = (Outcome.from_json(found[number]) for number in sorted(found))
+        return [outcome for outcome in read if outcome is not None]
 
     def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
         order = self._order
         plan = order.plan(order.payload, activation)
         launch = launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
-        script = batch_script(order.request, directory=directory, launch=launch)
-        variables = env_file(session.variables(order.extra_env))
+        script = batch_script(self._request, directory=directory, launch=launch)
+        variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
         description = describe(self._step, self._work, self._digests)
         self._persist(
             lambda: directory.create(
@@ -207,7 +228,7 @@ class Launch:
         tell_in_tags(self._step, handle)
         follower = JobFollower(self._step, self._connection, handle, session, self._interruptions)
         ended = follower.follow(
-            max_queue_seconds=self._order.request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
+            max_queue_seconds=self._request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
         )
         if ended is None or self._interruptions.is_terminated:
             how = f"ended as {ended.state}" if ended else "has not ended yet, as far as Slurm says"
@@ -215,7 +236,7 @@ class Launch:
         if ended.state.is_success and ended.node is None and not self._ran_the_payload(handle):
             return None
         launch = self._work.key.first_attempt(handle.directory.base)
-        return Finished(launch, handle, ended, session)
+        return Finished(launch, handle, self._request, ended, session, follower.gave_up_waiting)
 
     def _ran_the_payload(self, handle: JobHandle) -> bool:
         """Whether a job that completed without a word is the one that took the gate.
@@ -271,3 +292,11 @@ class Launch:
 
     def _persist(self, call: Callable[[], T]) -> T:
         return self._persistence(lambda: self._interruptions.beside(call))
+
+
+def _of_the_attempt(directory: RunDirectory) -> dict[str, str]:
+    """What a payload is told of its attempt: where its checkpoints lie, the same for all, and which one this is."""
+    return {
+        "DAGSTER_SLURM_CHECKPOINT_DIR": directory.checkpoint,
+        "DAGSTER_SLURM_ATTEMPT": str(directory.attempt),
+    }

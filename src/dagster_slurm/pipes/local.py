@@ -16,7 +16,7 @@ from typing import IO, Any
 from dagster import Failure, PipesClient, PipesClientCompletedInvocation
 
 from dagster_slurm.environments import Activation
-from dagster_slurm.errors import JobFailedError
+from dagster_slurm.errors import PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
@@ -66,7 +66,7 @@ class LocalPipesClient(PipesClient):
             extra_files: Files and directories to put beside it.
 
         Raises:
-            Failure: It ended with another exit code than 0; the cause is a `JobFailedError`.
+            Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`.
         """
         step = op_context(context)
         payload = as_payload(payload)
@@ -104,7 +104,7 @@ class LocalPipesClient(PipesClient):
         kept = str(directory) if self._keep else "nothing was kept (debug_mode=True keeps the directory)"
         signal_number = -exit_code if exit_code < 0 else 0
         outcome = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
-        error = JobFailedError(
+        error = PayloadFailedError(
             f"The payload did not succeed.{said}\nState FAILED, {outcome}, node {os.uname().nodename}; {kept}",
             state="FAILED",
             exit_code=None if signal_number else exit_code,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dagster_slurm.job.retrying import Chain, RetryRules
 from dagster_slurm.launchers import Payload
 from dagster_slurm.pipes.local import Planner
 from dagster_slurm.slurm.request import JobRequest
@@ -24,6 +25,8 @@ class Order:
         extras: Values for the payload, found in its Pipes context.
         extra_env: Its environment variables.
         environment_path: An environment on the cluster; None for the cluster's own `python3`.
+        rules: Which ends are tried again within the call; None for none.
+        chain: Whether, and when, the work goes on in a further job.
     """
 
     payload: Payload
@@ -33,3 +36,5 @@ class Order:
     extras: Mapping[str, Any] | None
     extra_env: Mapping[str, str] | None
     environment_path: str | None
+    rules: RetryRules | None
+    chain: Chain

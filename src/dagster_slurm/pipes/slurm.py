@@ -8,9 +8,11 @@ from typing import Any
 from dagster import Failure, OpExecutionContext, PipesClient, PipesClientCompletedInvocation
 
 from dagster_slurm.claims import Claims
-from dagster_slurm.errors import DagsterSlurmError, TransportError
+from dagster_slurm.errors import DagsterSlurmError, JobFailedError, TransportError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.failure import job_failure
+from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
+from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
@@ -68,6 +70,8 @@ class SlurmPipesClient(PipesClient):
         extra_files: ExtraFiles | None = None,
         name: str | None = None,
         metadata: MetadataOf = outcome_metadata,
+        rules: RetryRules | None = None,
+        chain: Chain | None = None,
     ) -> PipesClientCompletedInvocation:
         """Submit the payload, or find its job; follow it to its end, and collect what it reported.
 
@@ -81,6 +85,8 @@ class SlurmPipesClient(PipesClient):
             extra_files: Files and directories to put beside it.
             name: Tells this call from others in the same step.
             metadata: What the job adds to the metadata of the results.
+            rules: Which ends are tried again within the call, and how; None for none.
+            chain: Whether, and when, the work goes on in a further job.
 
         Raises:
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
@@ -99,16 +105,16 @@ class SlurmPipesClient(PipesClient):
             extras,
             extra_env,
             self._environment_path,
+            rules,
+            chain or Chain(),
         )
-        finished = self._to_the_end(step, order, name)
-        outcome = SlurmOutcome(finished.handle.job_id, finished.ended, order.request, self._connection)
-        if not finished.ended.state.is_success:
-            raise self._failed(step, finished, outcome_metadata(outcome))
+        finished = self._to_success(step, order, name)
+        outcome = SlurmOutcome(finished.handle.job_id, finished.ended, finished.request, self._connection)
         if not self._debug_mode:
             TIDY.after_success(step, lambda: finished.launch.remove(self._cluster.transport))
         return PipesClientCompletedInvocation(finished.session.pipes, metadata=dict(metadata(outcome)))
 
-    def _to_the_end(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
+    def _to_success(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
         run = dagster_run(step)
         if run is not None:
             take_lease(step.instance, run)
@@ -124,26 +130,52 @@ class SlurmPipesClient(PipesClient):
                 adopt_abandoned=self._reattach == "asset",
             )
             try:
-                return launch.to_the_end()
+                while not (finished := launch.to_the_end()).ended.state.is_success:
+                    error = self._leave(step, finished)
+                    self._go_on_or_raise(step, launch, order, finished, error)
+                return finished
             except TerminatedError as terminated:
                 # Dagster's own exception would let a RetryPolicy run the body again (1.13).
                 raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
 
-    def _failed(self, step: OpExecutionContext, finished: Finished, known: Mapping[str, Any]) -> Failure:
-        """Leave the attempt for the next one, clean up as configured, and say what happened."""
+    def _go_on_or_raise(
+        self, step: OpExecutionContext, launch: Launch, order: Order, finished: Finished, error: JobFailedError
+    ) -> None:
+        """Decide whether there is another attempt.
+
+        Raises:
+            Failure: There is none.
+        """
+        job_id = finished.handle.job_id
+        outcomes = launch.outcomes() or [_outcome_of(finished)]
+        following = decide_next(order.request, outcomes, order.rules, order.chain)
+        if following.again:
+            step.log.warning(f"Slurm job {job_id} ended as {finished.ended.state}: {following.reason}")
+            return
+        if order.rules is not None or order.chain.continues(outcomes[-1]):
+            step.log.warning(f"Slurm job {job_id} ended as {finished.ended.state}, and {following.reason}")
+        outcome = SlurmOutcome(job_id, finished.ended, finished.request, self._connection)
+        raise failure(error, outcome_metadata(outcome))
+
+    def _leave(self, step: OpExecutionContext, finished: Finished) -> JobFailedError:
+        """Leave an attempt for the next one, clean up as configured, and say what happened."""
         handle, directory = finished.handle, finished.handle.directory
-        self._tidy(step, lambda: Claims(self._cluster).close(directory, generation=handle.generation))
+        outcome = _outcome_of(finished).to_json()
+        claims = Claims(self._cluster)
+        self._tidy(step, lambda: claims.close(directory, generation=handle.generation, outcome=outcome))
+        said = self._slurm_said(directory)
         if self._cleanup_on_failure and not self._debug_mode:
             self._tidy(step, lambda: directory.trim(self._cluster.transport))
-        error = job_failure(
+        return job_failure(
             finished.ended,
             job_id=handle.job_id,
             host=self._cluster.host,
             stderr_tail=finished.session.logs.stderr_tail(),
-            slurm_log_tail=self._slurm_said(directory),
+            slurm_log_tail=said,
             kept_path=directory.path,
+            request=finished.request,
+            gave_up_waiting=finished.gave_up_waiting,
         )
-        return failure(error, known)
 
     def _slurm_said(self, directory: RunDirectory) -> str:
         """What Slurm and the batch script wrote beside the payload: the out-of-memory killer's line, and such."""
@@ -159,3 +191,7 @@ class SlurmPipesClient(PipesClient):
         except DagsterSlurmError as error:
             # What happened to the job is known; what is left over there is not worth another failure.
             step.log.warning(f"The run directory was not tidied up: {error}")
+
+
+def _outcome_of(finished: Finished) -> Outcome:
+    return outcome_of(finished.ended.state, finished.ended.end_mark, finished.ended.record)

@@ -16,6 +16,7 @@ from dagster import (
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
@@ -26,6 +27,7 @@ from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.request import merge
 
@@ -73,6 +75,14 @@ class ComputeResource(ConfigurableResource[Any]):
         "partition; `never`, none.",
     )
 
+    retry_policy: SlurmRetryPolicy | None = Field(
+        default=None, description="Which ends of a job are tried again within a call, and how."
+    )
+    continue_exit_code: int | None = Field(
+        default=None, description="With this exit code a payload asks to go on in a further job.", ge=1, le=255
+    )
+    max_continuations: int = Field(default=100, description="How many further jobs there may be.", ge=0)
+
     def setup_for_execution(self, context: InitResourceContext) -> None:
         """Say in the run's log which process works on it: `dagster-slurm reconcile` can tell when it is gone."""
         if self.mode != "local" and context.instance is not None and context.run is not None:
@@ -97,6 +107,8 @@ class ComputeResource(ConfigurableResource[Any]):
         remote_payload_path: str | None = None,
         slurm_metrics: Sequence[SlurmMetric | str] | None = None,
         metrics_collector: MetricsCollector | None = None,
+        retry_policy: SlurmRetryPolicy | None = None,
+        continue_exit_code: int | None = None,
     ) -> PipesClientCompletedInvocation:
         """Run the payload and wait for its end; its logs and messages arrive in Dagster meanwhile.
 
@@ -115,6 +127,8 @@ class ComputeResource(ConfigurableResource[Any]):
             remote_payload_path: Absolute path of the payload on the cluster.
             slurm_metrics: Which figures to attach to the results; all by default.
             metrics_collector: Adds metadata of its own.
+            retry_policy: Which ends of the job are tried again, in place of the resource's.
+            continue_exit_code: With this exit code the payload asks to go on in a further job.
 
         Returns:
             Dagster's own: `get_results()`, `get_materialize_result()`, `get_asset_check_result()`,
@@ -153,6 +167,8 @@ class ComputeResource(ConfigurableResource[Any]):
             ),
             name=name,
             metadata=metadata,
+            rules=policy.rules() if (policy := retry_policy or self.retry_policy) else None,
+            chain=Chain(_first(continue_exit_code, self.continue_exit_code), self.max_continuations),
             **call,
         )
 

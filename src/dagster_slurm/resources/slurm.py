@@ -34,6 +34,10 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
     signal_before_timeout: str | None = Field(
         default=None, description="Signal to the payload before the walltime ends: `60`, or `USR1@60` (seconds)."
     )
+    requeue: bool | None = Field(
+        default=None,
+        description="Whether Slurm may requeue the job after a preemption or a failed node; the site's way.",
+    )
     max_queue_hours: float | None = Field(default=None, description="Give up when a job waits longer than this.", gt=0)
 
     def options(self) -> dict[str, object]:
@@ -41,6 +45,8 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
         layer: dict[str, object] = {name: getattr(self, name) for name in type(self).model_fields}
         if self.mem_per_cpu is not None:
             del layer["mem"]
+        if self.requeue is False:
+            layer = {**layer, "requeue": None, "no_requeue": True}
         return {name: value for name, value in layer.items() if value not in (None, "")}
 
 

@@ -14,6 +14,7 @@ from dagster_slurm.slurm.settings import SETTINGS, UNLIMITED, parse_signal_befor
 __all__ = ["JobRequest", "merge", "parse_signal_before_timeout"]
 
 _MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
+_ALTERNATIVES = (_MEMORY_OPTIONS, frozenset({"requeue", "no-requeue"}))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def merge(*layers: Mapping[str, object]) -> JobRequest:
 
     - A key that is absent from a layer leaves what earlier layers said; None (or "", or False for a flag)
       unsets it.
-    - `mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other in sbatch: setting one unsets the other two.
+    - `mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other in sbatch: setting one unsets the other two. So do
+      `requeue` and `no_requeue`.
     - Two spellings of one option in one layer (`nodes` and `num_nodes`) must agree.
 
     Args:
@@ -105,8 +107,9 @@ def merge(*layers: Mapping[str, object]) -> JobRequest:
     merged: dict[str, object] = {}
     for layer in layers:
         settings = _canonical_layer(layer)
-        if any(settings.get(name) is not None for name in _MEMORY_OPTIONS):
-            merged = {name: value for name, value in merged.items() if name not in _MEMORY_OPTIONS}
+        for alternatives in _ALTERNATIVES:
+            if any(settings.get(name) is not None for name in alternatives):
+                merged = {name: value for name, value in merged.items() if name not in alternatives}
         merged.update(settings)
     return _build({name: value for name, value in merged.items() if value is not None})
 

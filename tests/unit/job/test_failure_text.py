@@ -21,12 +21,14 @@ Slurm says:
 Last lines of stderr:
     Traceback:
       MemoryError
-State OUT_OF_MEMORY, exit code 137, signal 9, node n2; kept on me@login: /base/runs/r/k"""
+State OUT_OF_MEMORY, exit code 137, signal 9, node n2; kept on me@login: /base/runs/r/k
+Raise `mem` (or `mem_per_cpu`)."""
 
 GOLDEN_SILENT = """\
 Slurm job 4711 did not succeed.
 It wrote nothing to stderr.
-State NODE_FAIL, no exit code, node unknown; kept on me@login: /base/runs/r/k"""
+State NODE_FAIL, no exit code, node unknown; kept on me@login: /base/runs/r/k
+Retry it; with `requeue=True` Slurm does so by itself."""
 
 
 def record(**known: Any) -> AccountingRecord:

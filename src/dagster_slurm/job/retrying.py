@@ -1,0 +1,174 @@
+"""What the next attempt asks for, and whether there is one: a fold over the ends of those before. Pure.
+
+Nothing is counted in a process: whoever reads the outcomes computes the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from dagster_slurm.slurm.quantities import format_memory, format_time_limit
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.states import JobState
+
+_ELSEWHERE = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED, JobState.RECONFIG_FAIL})
+_RETRIED = _ELSEWHERE | {JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.PREEMPTED}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job of an attempt ended, as it lies beside it on the cluster.
+
+    Args:
+        state: Slurm's state.
+        exit_code: The payload's exit code, if known.
+        node_list: Where it ran, in Slurm's compact form.
+    """
+
+    state: JobState
+    exit_code: int | None = None
+    node_list: str | None = None
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps({**asdict(self), "state": self.state.value})
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome | None:
+        """What `to_json` wrote; None for what it did not."""
+        try:
+            values = json.loads(text)
+            return cls(JobState(values["state"]), values.get("exit_code"), values.get("node_list"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class RetryRules:
+    """Which ends are tried again, and how.
+
+    Args:
+        max_retries: How many attempts there may be after the first, those that were continued not counted.
+        memory_factor: What the memory grows by when a job was over it.
+        max_mem_mib: The most memory to ask for, on a node or for a CPU as the request has it; None for no bound.
+        time_factor: What the walltime grows by when a job was over it.
+        max_time_limit_seconds: The longest walltime to ask for; None for no bound.
+        exclude_failed_nodes: Whether nodes that failed are left out.
+    """
+
+    max_retries: int = 3
+    memory_factor: float = 2.0
+    max_mem_mib: int | None = None
+    time_factor: float = 2.0
+    max_time_limit_seconds: int | None = None
+    exclude_failed_nodes: bool = True
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Work that goes on in further jobs.
+
+    Args:
+        exit_code: With this a payload says that it is not done; None if it never does.
+        max_continuations: How many further jobs there may be.
+    """
+
+    exit_code: int | None = None
+    max_continuations: int = 100
+
+    def continues(self, outcome: Outcome) -> bool:
+        """Whether a payload has asked to go on."""
+        return self.exit_code is not None and outcome.state is JobState.FAILED and outcome.exit_code == self.exit_code
+
+
+@dataclass(frozen=True)
+class Next:
+    """Whether there is another attempt, and why: a sentence's end, for people."""
+
+    again: bool
+    reason: str
+
+
+def next_request(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryRules | None) -> JobRequest:
+    """What the attempt after these asks for."""
+    if rules is None:
+        return request
+    for outcome in outcomes:
+        if outcome.state is JobState.OUT_OF_MEMORY:
+            request = _more_memory(request, rules)
+        elif outcome.state is JobState.TIMEOUT:
+            request = _more_time(request, rules)
+        elif outcome.state in _ELSEWHERE and rules.exclude_failed_nodes and outcome.node_list:
+            request = _without(request, outcome.node_list)
+    return request
+
+
+def decide_next(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryRules | None, chain: Chain) -> Next:
+    """Whether to try again.
+
+    Args:
+        request: What was asked for at first.
+        outcomes: How the attempts ended, the last one last.
+        rules: What is tried again; None for nothing.
+        chain: What goes on.
+    """
+    last = outcomes[-1]
+    if chain.continues(last):
+        made = sum(chain.continues(outcome) for outcome in outcomes)
+        if made > chain.max_continuations:
+            return Next(False, f"it has gone on {chain.max_continuations} times already (max_continuations)")
+        return Next(True, "its payload is not done and goes on from its checkpoint")
+    if rules is None or last.state not in _RETRIED:
+        return Next(False, "this kind of end is not retried")
+    used = sum(not chain.continues(outcome) for outcome in outcomes) - 1
+    if used >= rules.max_retries:
+        return Next(False, f"it was retried {used} times already (max_retries)")
+    before, after = (next_request(request, part, rules) for part in (outcomes[:-1], outcomes))
+    if last.state is JobState.OUT_OF_MEMORY:
+        return _raised("memory", _memory_of(before), _memory_of(after), format_memory)
+    if last.state is JobState.TIMEOUT:
+        return _raised("walltime", before.time_limit_seconds, after.time_limit_seconds, format_time_limit)
+    if after.options.get("exclude") != before.options.get("exclude"):
+        return Next(True, f"{last.state}; the next attempt leaves out {last.node_list}")
+    return Next(True, f"{last.state}; the next attempt is the same")
+
+
+def _raised(what: str, before: int | None, after: int | None, shown: Callable[[int], str]) -> Next:
+    if not before or not after or after <= before:
+        return Next(False, f"its {what} cannot be raised any further")
+    return Next(True, f"it was over its {what}; the next attempt has {shown(after)}")
+
+
+def _memory_of(request: JobRequest) -> int | None:
+    return request.mem_mib if request.mem_per_cpu_mib is None else request.mem_per_cpu_mib
+
+
+def _more_memory(request: JobRequest, rules: RetryRules) -> JobRequest:
+    mib = _memory_of(request)
+    if not mib:
+        return request
+    raised = _bounded(mib, rules.memory_factor, rules.max_mem_mib)
+    if request.mem_per_cpu_mib is None:
+        return replace(request, mem_mib=raised)
+    return replace(request, mem_per_cpu_mib=raised)
+
+
+def _more_time(request: JobRequest, rules: RetryRules) -> JobRequest:
+    if not request.time_limit_seconds:
+        return request
+    raised = _bounded(request.time_limit_seconds, rules.time_factor, rules.max_time_limit_seconds)
+    return replace(request, time_limit_seconds=raised)
+
+
+def _bounded(value: int, factor: float, most: int | None) -> int:
+    raised = math.ceil(value * factor)
+    return raised if most is None else max(value, min(raised, most))
+
+
+def _without(request: JobRequest, nodes: str) -> JobRequest:
+    given = request.options.get("exclude")
+    excluded = nodes if given is None else f"{given},{nodes}"
+    return replace(request, options={**request.options, "exclude": excluded})

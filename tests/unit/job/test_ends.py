@@ -1,0 +1,87 @@
+"""Every end has a type: the whole table of states, and what each says is to be done."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from dagster_slurm import errors
+from dagster_slurm.job.events import Ended
+from dagster_slurm.job.failure import job_failure
+from dagster_slurm.slurm.output import AccountingRecord
+from dagster_slurm.slurm.request import merge
+from dagster_slurm.slurm.states import JobState
+
+EMPTY: dict[str, Any] = {field.name: None for field in fields(AccountingRecord)}
+REQUEST = merge({"mem": "4G", "time_limit": "01:30:00"})
+
+TABLE = {
+    JobState.BOOT_FAIL: (errors.JobBootFailError, True, "Retry it"),
+    JobState.CANCELLED: (errors.JobCancelledError, False, "Slurm does not say who"),
+    JobState.DEADLINE: (errors.JobDeadlineError, False, "a later `deadline`"),
+    JobState.FAILED: (errors.PayloadFailedError, False, None),
+    JobState.LAUNCH_FAILED: (errors.JobLaunchFailedError, True, "without n7"),
+    JobState.NODE_FAIL: (errors.JobNodeFailError, True, "without n7"),
+    JobState.OUT_OF_MEMORY: (errors.JobOutOfMemoryError, True, "It had 4096M: raise `mem`"),
+    JobState.PREEMPTED: (errors.JobPreemptedError, True, "that is not preempted"),
+    JobState.RECONFIG_FAIL: (errors.JobBootFailError, True, "Retry it"),
+    JobState.REVOKED: (errors.JobFailedError, False, "Another cluster"),
+    JobState.TIMEOUT: (errors.JobTimeLimitError, True, "It had 01:30:00: raise `time_limit`"),
+}
+
+
+def failure_of(state: JobState, **options: object) -> errors.JobFailedError:
+    known = {"state": state, "node_list": "n7", **{name: options.pop(name) for name in [*options] if name in KNOWN}}
+    ended = Ended(state, AccountingRecord(**{**EMPTY, "steps": (), **known}), None, "n7")
+    return job_failure(
+        ended,
+        job_id="12",
+        host="login",
+        stderr_tail="",
+        slurm_log_tail="",
+        kept_path="/base",
+        request=REQUEST,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+KNOWN = {"reason", "cancelled_by_uid"}
+
+
+def test_every_end_without_success_stands_in_the_table() -> None:
+    assert set(TABLE) == {state for state in JobState if state.is_terminal and not state.is_success}
+
+
+@pytest.mark.parametrize("state", TABLE, ids=str)
+def test_table(state: JobState) -> None:
+    kind, is_worth_retrying, hint = TABLE[state]
+    error = failure_of(state)
+    assert type(error) is kind
+    assert error.is_worth_retrying is is_worth_retrying
+    assert (hint in error.hint) if hint and error.hint else error.hint is hint
+    assert error.facts["node_list"] == "n7"
+    assert (error.facts["asked_mem_mib"], error.facts["time_limit_seconds"]) == (4096, 5400)
+
+
+@pytest.mark.parametrize(
+    ("uid", "said"),
+    [(0, "An administrator has cancelled it"), (1000, "The user with id 1000"), (None, "Slurm does not say who")],
+)
+def test_who_cancelled_it(uid: int | None, said: str) -> None:
+    assert said in str(failure_of(JobState.CANCELLED, cancelled_by_uid=uid))
+
+
+def test_a_job_that_waited_too_long_has_not_started() -> None:
+    error = failure_of(JobState.CANCELLED, gave_up_waiting=True)
+    assert type(error) is errors.JobNotStartedError
+
+
+def test_a_job_that_slurm_could_not_launch() -> None:
+    assert type(failure_of(JobState.FAILED, reason="JobLaunchFailure")) is errors.JobLaunchFailedError
+    assert type(failure_of(JobState.FAILED, reason="NonZeroExitCode")) is errors.PayloadFailedError
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.COMPLETED], ids=str)
+def test_what_has_not_failed_has_no_error(state: JobState) -> None:
+    with pytest.raises(KeyError):
+        failure_of(state)
