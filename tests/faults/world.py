@@ -86,6 +86,8 @@ class World:
             "FAULTS_ENVIRONMENT": sandbox.create_environment("faults", ["dagster-pipes"]),
             MARKER: self.marker,
         }
+        # Two processes that find no storage would both make it, and one of them would fail.
+        self.instance.get_runs_count()
 
     @property
     def marks_dir(self) -> Path:

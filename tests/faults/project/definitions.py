@@ -11,10 +11,14 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from tests.faults.project import dying
 from tests.faults.project.plan import PARTITIONS, Plan
 
-if os.environ.get("FAULTS_CLOCK"):
-    # Under faketime 0.9.10 clock_nanosleep(2), with which Python 3.11 sleeps, fails with EINVAL.
-    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
 
+def sleep(seconds: float) -> None:
+    """As `time.sleep`, without clock_nanosleep(2), which fails with EINVAL under faketime 0.9.10."""
+    select.select([], [], [], seconds)
+
+
+if os.environ.get("FAULTS_CLOCK"):
+    time.sleep = sleep  # type: ignore[assignment]
 PAYLOAD = Path(__file__).with_name("payload.py")
 
 
