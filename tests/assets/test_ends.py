@@ -1,0 +1,163 @@
+"""Every end in its own error type, and what the policy makes of it. On Slurm."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, SlurmRetryPolicy
+from dagster_slurm.errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobNotStartedError,
+    JobOutOfMemoryError,
+    JobTimeLimitError,
+    PayloadFailedError,
+)
+from dagster_slurm.sandbox import Sandbox
+
+from .conftest import compute_log, log_messages, metadata_of, run_asset
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+Make = Callable[..., ComputeResource]
+Write = Callable[..., Path]
+
+EATS_MEMORY = "data = []\nfor _ in range({mib}):\n    data.append(bytearray(b'x' * (1 << 20)))\nprint('ate', {mib})\n"
+
+
+def failed(asset_call: Callable[..., object], compute: ComputeResource, instance: dg.DagsterInstance) -> JobFailedError:
+    """Materialise, and return the cause of the failure."""
+    causes: list[BaseException | None] = []
+
+    @dg.asset
+    def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
+        try:
+            asset_call(compute, context)
+        except dg.Failure as failure:
+            causes.append(failure.__cause__)
+            raise
+
+    result = run_asset(measured, compute, instance)
+    assert not result.success
+    (event,) = result.filter_events(lambda event: event.is_step_failure)
+    (cause,) = causes
+    assert isinstance(cause, JobFailedError)
+    metadata: Mapping[str, Any] = event.step_failure_data.user_failure_data.metadata  # type: ignore[union-attr]
+    assert metadata["slurm_end"].value == type(cause).__name__
+    assert metadata["slurm_is_worth_retrying"].value is cause.is_worth_retrying
+    return cause
+
+
+class TestTypes:
+    """Told apart by their class and fields."""
+
+    @pytest.mark.parametrize(("code", "signal"), [(7, 0), (139, 11)], ids=["exit code 7", "signal 11"])
+    def test_the_payload(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, code: int, signal: int
+    ) -> None:
+        path = payload("exit 7\n" if not signal else f"kill -{signal} $$\n", name="payload.sh")
+        error = failed(lambda compute, context: compute.run(context, path), slurm(), instance)
+        assert type(error) is PayloadFailedError
+        assert (error.exit_code, error.signal, error.is_worth_retrying) == (code, signal, False)
+
+    def test_out_of_memory(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload(EATS_MEMORY.format(mib=400))
+        error = failed(
+            lambda compute, context: compute.run(context, path, extra_slurm_opts={"mem": "60M"}), slurm(), instance
+        )
+        assert type(error) is JobOutOfMemoryError
+        assert error.facts["asked_mem_mib"] == 60
+        assert error.hint == "It had 60M: raise `mem` (or `mem_per_cpu`)."
+
+    def test_cancelled_by_hand(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload("sleep 60\n", name="payload.sh")
+
+        def cancel_and_run(compute: ComputeResource, context: dg.AssetExecutionContext) -> None:
+            threading.Timer(3.0, lambda: sandbox.run(["scancel", "--state=PENDING", "--me"])).start()
+            compute.run(context, path, extra_slurm_opts={"begin": "now+1hour"})
+
+        error = failed(cancel_and_run, slurm(), instance)
+        assert type(error) is JobCancelledError
+        assert not error.is_worth_retrying
+
+    def test_waited_for_too_long(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload("true\n", name="payload.sh")
+        options = {"hold": True, "max_queue_hours": 2 / 3600}
+        error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
+        assert type(error) is JobNotStartedError
+
+    def test_time_limit(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload("sleep 300\n", name="payload.sh")
+        options = {"time_limit": "00:01:00"}
+        error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
+        assert type(error) is JobTimeLimitError
+        assert error.facts["time_limit_seconds"] == 60
+        assert "It had 00:01:00" in str(error)
+
+
+class TestPolicy:
+    """Attempts within one step."""
+
+    def test_out_of_memory_raises_memory(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload(EATS_MEMORY.format(mib=150))
+        policy = SlurmRetryPolicy(memory_factor=4, max_mem="300M")
+
+        @dg.asset
+        def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            run = compute.run(context, path, extra_slurm_opts={"mem": "60M"}, retry_policy=policy)
+            return run.get_materialize_result()
+
+        result = run_asset(measured, slurm(), instance)
+        assert result.success
+        assert "ate 150" in compute_log(result, instance)
+        (reason,) = [text for text in log_messages(result, instance) if "ended as OUT_OF_MEMORY" in text]
+        assert "the next attempt has 240M" in reason
+        assert metadata_of(result)["slurm_state"] == "COMPLETED"
+
+    def test_a_failing_payload_is_not_tried_again(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write
+    ) -> None:
+        path = payload("exit 3\n", name="payload.sh")
+        error = failed(
+            lambda compute, context: compute.run(context, path), slurm(retry_policy=SlurmRetryPolicy()), instance
+        )
+        assert type(error) is PayloadFailedError
+
+
+class TestChain:
+    """Work that goes on in further jobs."""
+
+    def test_from_its_checkpoint(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload(
+            "done=$DAGSTER_SLURM_CHECKPOINT_DIR/done\n"
+            "echo part $DAGSTER_SLURM_ATTEMPT in job $SLURM_JOB_ID >>$done\n"
+            "[ $(wc -l <$done) -ge 3 ] || exit 85\n"
+            "cat $done\n",
+            name="payload.sh",
+        )
+
+        @dg.asset
+        def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            return compute.run(context, path, continue_exit_code=85).get_materialize_result()
+
+        result = run_asset(measured, slurm(), instance)
+        assert result.success
+        lines = compute_log(result, instance).splitlines()
+        assert [line.split()[1] for line in lines] == ["0", "1", "2"]
+        assert len({line.split()[-1] for line in lines}) == 3
+        went_on = [text for text in log_messages(result, instance) if "goes on from its checkpoint" in text]
+        assert len(went_on) == 2
+        assert len(result.get_asset_materialization_events()) == 1
+
+    def test_without_an_end(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload("exit 85\n", name="payload.sh")
+        compute = slurm(continue_exit_code=85, max_continuations=1)
+        error = failed(lambda compute, context: compute.run(context, path), compute, instance)
+        assert type(error) is PayloadFailedError
+        assert error.exit_code == 85
