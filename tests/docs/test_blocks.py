@@ -15,6 +15,11 @@ import yaml
 from dagster_slurm.doctor import STEPS, Finding, Status
 from dagster_slurm.doctor.report import as_json, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
+from dagster_slurm.housekeeping.cleaning import DANGLING
+from dagster_slurm.housekeeping.decision import Facts, Terms, decide
+from dagster_slurm.housekeeping.rows import table
+from dagster_slurm.housekeeping.seen import Fate
+from dagster_slurm.housekeeping.word import RunStanding
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
 from dagster_slurm.slurm.options import canonical_option
@@ -100,6 +105,32 @@ def _is_output_of_reconcile(block: Block) -> None:
         assert all(part in words for part in re.split(r"[0-9a-f-]{36}|\d+|, ", told)), told
 
 
+def _is_a_table_of_jobs(block: Block) -> None:
+    heading, *lines = block.text.splitlines()
+    assert heading.split() == table([])[0].split()
+    assert [line for line in lines if len(line.split()) != len(heading.split())] == []
+
+
+def _is_what_clean_says(block: Block) -> None:
+    *lines, _, last = block.text.splitlines()
+    facts = [Facts(run_id=run.value, fate=fate, run=run, idle_seconds=1e9) for run in RunStanding for fate in Fate]
+    known = {re.escape(decide(each, Terms()).reason).replace(re.escape(each.run_id), "[0-9a-f-]{36}") for each in facts}
+    known |= {"job [0-9]+ is RUNNING", re.escape(DANGLING.reason)}
+    for line in lines:
+        action, _, _, reason = re.split(r" {2,}", line)
+        assert any(re.fullmatch(each, reason) for each in known), reason
+        assert action in ("keep", "remove")
+    removed = sum(line.startswith("remove") for line in lines)
+    assert last.startswith(f"{removed} to remove (")
+    assert last.endswith(f"{len(lines) - removed} to keep. Nothing was removed; --yes does it.")
+
+
+JOBS_HEADING = (
+    "JOBID  RUN       RUN_STATUS  ASSET         PARTITION_KEY  PARTITION  STATE      REASON     NODELIST  ELAPSED"
+)
+WHAT_CLEAN_KEEPS = (
+    "keep    1.2 GiB  runs/5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5/weather__grid-3f0c2d1e9a8b  job 4711 is RUNNING"
+)
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
@@ -112,7 +143,10 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
         "5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5 nightly: marked failed; its retry, "
         "run 1b6f8f8e-1f2b-5a43-8c0e-6a3d2f9c7e10, succeeded",
     ): _is_output_of_reconcile,
+    ("docs/jobs.md", JOBS_HEADING): _is_a_table_of_jobs,
+    ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
+    ("docs/ends.md", "Slurm job 31 did not succeed."): _shows_a_failure,
     ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
 }
 
