@@ -69,6 +69,11 @@ class JobState(str, enum.Enum):
         return _FACTS[self].phase
 
     @property
+    def meaning(self) -> str:
+        """What it means, to follow "the job"."""
+        return _FACTS[self].meaning
+
+    @property
     def is_terminal(self) -> bool:
         """Whether the job has ended; after PREEMPTED and NODE_FAIL Slurm may still requeue it."""
         return self.phase is StatePhase.ENDED
@@ -82,40 +87,45 @@ class JobState(str, enum.Enum):
 class _Facts(NamedTuple):
     code: str
     phase: StatePhase
+    meaning: str
 
 
 _WAITING, _ACTIVE, _ENDED = StatePhase.WAITING, StatePhase.ACTIVE, StatePhase.ENDED
 
 _FACTS: dict[JobState, _Facts] = {
-    JobState.BOOT_FAIL: _Facts("BF", _ENDED),
-    JobState.CANCELLED: _Facts("CA", _ENDED),
-    JobState.COMPLETED: _Facts("CD", _ENDED),
-    JobState.COMPLETING: _Facts("CG", _ACTIVE),
-    JobState.CONFIGURING: _Facts("CF", _ACTIVE),
-    JobState.DEADLINE: _Facts("DL", _ENDED),
-    JobState.EXPEDITING: _Facts("", _WAITING),
-    JobState.FAILED: _Facts("F", _ENDED),
-    JobState.LAUNCH_FAILED: _Facts("", _ENDED),
-    JobState.NODE_FAIL: _Facts("NF", _ENDED),
-    JobState.OUT_OF_MEMORY: _Facts("OOM", _ENDED),
-    JobState.PENDING: _Facts("PD", _WAITING),
-    JobState.POWER_UP_NODE: _Facts("", _ACTIVE),
-    JobState.PREEMPTED: _Facts("PR", _ENDED),
-    JobState.RECONFIG_FAIL: _Facts("", _ENDED),
-    JobState.REQUEUED: _Facts("RQ", _WAITING),
-    JobState.REQUEUE_FED: _Facts("RF", _WAITING),
-    JobState.REQUEUE_HOLD: _Facts("RH", _WAITING),
-    JobState.RESIZING: _Facts("RS", _ACTIVE),
-    JobState.RESV_DEL_HOLD: _Facts("RD", _WAITING),
-    JobState.REVOKED: _Facts("RV", _ENDED),
-    JobState.RUNNING: _Facts("R", _ACTIVE),
-    JobState.SIGNALING: _Facts("SI", _ACTIVE),
-    JobState.SPECIAL_EXIT: _Facts("SE", _WAITING),
-    JobState.STAGE_OUT: _Facts("SO", _ACTIVE),
-    JobState.STOPPED: _Facts("ST", _ACTIVE),
-    JobState.SUSPENDED: _Facts("S", _ACTIVE),
-    JobState.TIMEOUT: _Facts("TO", _ENDED),
-    JobState.UPDATE_DB: _Facts("", _ACTIVE),
+    JobState.BOOT_FAIL: _Facts("BF", _ENDED, "ended: a node of it did not boot"),
+    JobState.CANCELLED: _Facts("CA", _ENDED, "was cancelled"),
+    JobState.COMPLETED: _Facts("CD", _ENDED, "has completed"),
+    JobState.COMPLETING: _Facts("CG", _ACTIVE, "ends: Slurm cleans up after it"),
+    JobState.CONFIGURING: _Facts("CF", _ACTIVE, "has its nodes and waits for them to be ready"),
+    JobState.DEADLINE: _Facts("DL", _ENDED, "ended: it could not be done before its deadline"),
+    JobState.EXPEDITING: _Facts("", _WAITING, "was requeued and starts again before others"),
+    JobState.FAILED: _Facts("F", _ENDED, "failed"),
+    JobState.LAUNCH_FAILED: _Facts("", _ENDED, "could not be launched on its nodes"),
+    JobState.NODE_FAIL: _Facts("NF", _ENDED, "ended: a node of it failed"),
+    JobState.OUT_OF_MEMORY: _Facts("OOM", _ENDED, "ended: it used more memory than it had asked for"),
+    JobState.PENDING: _Facts("PD", _WAITING, "waits in the queue"),
+    JobState.POWER_UP_NODE: _Facts("", _ACTIVE, "has its nodes and waits for them to be powered up"),
+    JobState.PREEMPTED: _Facts("PR", _ENDED, "was preempted by another job"),
+    JobState.RECONFIG_FAIL: _Facts("", _ENDED, "ended: a node of it could not be configured"),
+    JobState.REQUEUED: _Facts("RQ", _WAITING, "was requeued: its work was ended, and it waits to start again"),
+    JobState.REQUEUE_FED: _Facts("RF", _WAITING, "was requeued by its federation of clusters"),
+    JobState.REQUEUE_HOLD: _Facts("RH", _WAITING, "was requeued and is held"),
+    JobState.RESIZING: _Facts("RS", _ACTIVE, "is changing its size"),
+    JobState.RESV_DEL_HOLD: _Facts("RD", _WAITING, "is held since its reservation was deleted"),
+    JobState.REVOKED: _Facts("RV", _ENDED, "was revoked: another cluster of its federation runs it"),
+    JobState.RUNNING: _Facts("R", _ACTIVE, "runs"),
+    JobState.SIGNALING: _Facts("SI", _ACTIVE, "is being sent a signal"),
+    JobState.SPECIAL_EXIT: _Facts("SE", _WAITING, "was requeued in a special state and is held"),
+    JobState.STAGE_OUT: _Facts("SO", _ACTIVE, "has ended, and its files are being staged out"),
+    JobState.STOPPED: _Facts("ST", _ACTIVE, "is stopped (SIGSTOP) and keeps its CPUs; SIGCONT lets it go on"),
+    JobState.SUSPENDED: _Facts(
+        "S",
+        _ACTIVE,
+        "is suspended: its processes stand still until it is resumed",
+    ),
+    JobState.TIMEOUT: _Facts("TO", _ENDED, "ended: it reached its time limit"),
+    JobState.UPDATE_DB: _Facts("", _ACTIVE, "is being noted in the accounting"),
 }
 
 _BY_NAME = {state.value: state for state in JobState} | {

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.slurm.documented import STATES, STATES_OF_SQUEUE
 
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.states import JobState, StatePhase, cancelled_by_uid, parse_job_state
@@ -47,6 +48,20 @@ TABLE = [
 
 def test_table_holds_every_state_once() -> None:
     assert [name for name, _, _ in TABLE] == sorted(state.value for state in JobState)
+
+
+def test_every_documented_state_is_known() -> None:
+    assert [name for name in STATES if parse_job_state(name).value != name] == []
+    documented = [entry.split() for entry in STATES_OF_SQUEUE.split(",")]
+    assert [name for code, name in documented if parse_job_state(code) is not parse_job_state(name)] == []
+    # A flag of 25.11, which the pages do not have yet.
+    assert {state.value for state in JobState} - set(STATES) == {"EXPEDITING"}
+
+
+def test_every_state_has_words_of_its_own() -> None:
+    meanings = [state.meaning for state in JobState]
+    assert len(set(meanings)) == len(meanings)
+    assert all(meaning[0].islower() and not meaning.endswith(".") for meaning in meanings)
 
 
 @pytest.mark.parametrize(("name", "code", "phase"), TABLE)
