@@ -43,6 +43,7 @@ class Attempt:
         number: Its number in the launch that was asked about.
         generation: The newest try to submit in it; None if there is none.
         is_closed: Whether nothing can come of it any more: its job ended without success, or it is not there.
+        age_seconds: Since when it is there, by the login node's clock.
         description: What its `launch.json` holds.
     """
 
@@ -50,6 +51,7 @@ class Attempt:
     number: int
     generation: int | None
     is_closed: bool
+    age_seconds: int
     description: str
 
 
@@ -96,7 +98,7 @@ class Claims:
         if not printed:
             return None
         head, _, description = printed.partition("\n")
-        number, protocol, generation, state, target = head.split(" ")
+        number, protocol, generation, state, age, target = head.split(" ")
         directory = launch.of_attempt(int(number))
         if target != "-":
             directory = RunDirectory.from_relative(launch.base, "/".join(PurePosixPath(target).parts[-3:]))
@@ -107,6 +109,7 @@ class Claims:
             int(number),
             int(generation) if int(generation) >= 0 else None,
             state != "open",
+            int(age),
             description.strip(),
         )
 
@@ -133,16 +136,20 @@ class Claims:
         lines = (line.split(" ", 1) for line in printed.splitlines() if " " in line)
         return {int(number): outcome for number, outcome in lines}
 
-    def adopt(self, launch: RunDirectory, found: RunDirectory) -> None:
+    def adopt(self, launch: RunDirectory, found: RunDirectory) -> bool:
         """Make an attempt of another launch an attempt of this one, so that whoever looks here finds it.
+
+        Returns:
+            False if there is such an attempt already.
 
         Raises:
             TransportError: The link could not be made.
         """
         args = (launch.launch, str(launch.attempt), f"../../{found.relative}")
         answer = self._cluster.script("adopt.sh", args)
-        if answer.returncode:
+        if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, launch.launch)
+        return answer.returncode == 0
 
     def attempt_of_asset(self, digest: str) -> RunDirectory | None:
         """The newest attempt that was submitted for an asset and partition, if there was one."""

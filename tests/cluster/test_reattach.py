@@ -53,6 +53,14 @@ class TestFind:
         assert_next(reattachment.find(first_of(launch)), launch, 1)
         assert launch.runs() == []
 
+    def test_made_just_now_by_somebody_who_does_the_same(
+        self, cluster: SlurmCluster, reattachment: Reattachment
+    ) -> None:
+        """Of two that begin at the same moment one submits, and neither has to begin anew."""
+        launch = Launch(cluster)
+        assert reattachment.find(first_of(launch), is_same=lambda text: text == "{}") == Found(launch.directory)
+        assert_next(reattachment.find(first_of(launch), is_same=lambda text: text != "{}"), launch, 1)
+
     def test_pending(self, cluster: SlurmCluster, reattachment: Reattachment, sandbox: Sandbox) -> None:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()

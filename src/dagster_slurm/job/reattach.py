@@ -18,6 +18,8 @@ from dagster_slurm.job.standing import Standing, standing_of
 from dagster_slurm.job.submission import submitted_job
 from dagster_slurm.run_directory import RunDirectory
 
+_FRESH_SECONDS = 300
+
 
 @dataclass(frozen=True)
 class Found:
@@ -51,10 +53,17 @@ class Reattachment:
         self._claims = Claims(cluster)
         self._patience = patience or Patience()
 
-    def find(self, launch: RunDirectory) -> Found:
+    def find(self, launch: RunDirectory, *, is_same: Callable[[str], bool] = lambda description: False) -> Found:
         """The job that does this piece of work, or has done it; without one, the attempt that is to be begun.
 
+        An attempt that was made just now and not submitted yet is taken up as it is if it is of the same content: of
+        two processes that begin at the same moment, one submits. Any other is closed: its content may be out of date.
+
         A job is provably not there when its attempt is closed: then nothing can be submitted in it any more.
+
+        Args:
+            launch: Any attempt at this piece of work.
+            is_same: Tells from what `launch.json` holds whether an attempt is of the content that this call has.
 
         Raises:
             ProtocolVersionError: Another release has made the attempt, and this one cannot go on with it.
@@ -64,6 +73,8 @@ class Reattachment:
             attempt = self._claims.newest_attempt(launch)
             if attempt is None:
                 return Found(launch.of_attempt(0))
+            if _is_fresh(attempt) and is_same(attempt.description):
+                return Found(attempt.directory)
             found = self._of(attempt)
             if found is not None and found.handle is not None:
                 return found
@@ -80,8 +91,8 @@ class Reattachment:
         for other in others:
             attempt = self._claims.newest_attempt(other)
             found = self._of(attempt) if attempt is not None else None
-            if found is not None and found.standing is Standing.LIVE:
-                self._claims.adopt(launch, found.directory)
+            is_live = found is not None and found.standing is Standing.LIVE
+            if found is not None and is_live and self._claims.adopt(launch, found.directory):
                 return found
         return None
 
@@ -113,3 +124,7 @@ class Reattachment:
     def _close(self, attempt: Attempt, found: Found | None) -> bool:
         outcome = found.outcome.to_json() if found and found.outcome else ""
         return self._claims.close(attempt.directory, generation=attempt.generation, outcome=outcome)
+
+
+def _is_fresh(attempt: Attempt) -> bool:
+    return attempt.generation is None and not attempt.is_closed and attempt.age_seconds < _FRESH_SECONDS

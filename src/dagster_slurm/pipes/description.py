@@ -61,7 +61,7 @@ def describe(step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[st
 def differences(description: str, digests_of: Mapping[str, str]) -> list[str]:
     """What differs between an adopted job and what would be submitted now, in words."""
     recorded = _read(description)
-    return [words for name, words in _DIGESTS.items() if name in recorded and recorded[name] != digests_of.get(name)]
+    return [words for name, words in _DIGESTS.items() if recorded.get(name) != digests_of.get(name)]
 
 
 def is_abandoned(description: str, instance: DagsterInstance) -> bool:

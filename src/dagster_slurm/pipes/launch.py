@@ -132,7 +132,9 @@ class Launch:
     def _find(self) -> Found:
         reattachment = Reattachment(self._cluster)
         base = self._cluster.base()
-        found = reattachment.find(self._work.key.first_attempt(base))
+        found = reattachment.find(
+            self._work.key.first_attempt(base), is_same=lambda text: not differences(text, self._digests)
+        )
         if found.handle is not None or found.directory.attempt > 0:
             return found
         others = [key.first_attempt(base) for key in self._work.others]
