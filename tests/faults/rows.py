@@ -59,19 +59,19 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
     "Submission": {
         "sbatch-killed": Line(
             "sbatch killed with its request in flight, which arrives later: a late duplicate, ended at the gate",
-            "faults/test_submission.py::test_sbatch_killed_with_its_request_in_flight",
+            "faults/test_submission.py::test_cut_off",
         ),
         "login-crashed-in-flight": Line(
             "the login node crashes with the request in flight, which arrives later: a late duplicate",
-            "faults/test_submission.py::test_login_node_crashes_with_the_request_in_flight",
+            "faults/test_submission.py::test_cut_off",
         ),
         "shell-killed": Line(
             "the remote shell killed between sbatch and the record of the job's id",
-            "faults/test_submission.py::test_remote_shell_killed_before_the_record",
+            "faults/test_submission.py::test_cut_off",
         ),
         "login-crashed": Line(
             "the login node crashes between sbatch and the record of the job's id",
-            "faults/test_submission.py::test_login_node_crashes_before_the_record",
+            "faults/test_submission.py::test_cut_off",
         ),
     },
     "The cluster is away": {

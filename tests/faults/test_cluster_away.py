@@ -52,10 +52,12 @@ def away(sandbox: Sandbox, part: str, *, hang: bool = False) -> None:
         time.sleep(AWAY_SECONDS)
 
 
+@pytest.mark.all_faults
 def test_sshd_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
     disturbed("sshd-gone", lambda: away(breakable, "sshd"))
 
 
+@pytest.mark.all_faults
 def test_sshd_hangs(breakable: Sandbox, disturbed: Disturbed) -> None:
     disturbed("sshd-hangs", lambda: away(breakable, "sshd", hang=True))
 
@@ -79,6 +81,7 @@ def stop_controller(sandbox: Sandbox) -> None:
     sandbox.break_("slurmctld")
 
 
+@pytest.mark.all_faults
 def test_slurmctld_restarted(breakable: Sandbox, disturbed: Disturbed) -> None:
     def restart() -> None:
         stop_controller(breakable)

@@ -88,7 +88,7 @@ def kill_and_come_back_late(laptop: Deployment, plan: Plan) -> None:
 
 def test_asleep(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
     """One job ends meanwhile, the other goes on after it."""
-    plans = [Plan("asleep-ended"), Plan("asleep-running", lines=int(5 * STOPPED_SECONDS))]
+    plans = [Plan("asleep-ended"), Plan("asleep-running", lines=int(10 * STOPPED_SECONDS))]
     with a_laptop(breakable, tmp_path / "asleep") as laptop:
         for plan in plans:
             laptop.launch(JOB, plan)

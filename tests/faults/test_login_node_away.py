@@ -18,7 +18,7 @@ from .marking import figures_of, marking
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
-AWAY_SECONDS = 60.0 if ALL else 15.0
+AWAY_SECONDS = 60.0 if ALL else 10.0
 LINES = int(2 * AWAY_SECONDS) + 30
 TALKATIVE = f"""
 import time
@@ -104,8 +104,10 @@ def test_away_while_the_job_runs(
     assert compute_log(result, instance) == EXPECTED
     assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
     messages = log_messages(result, instance)
-    assert len([text for text in messages if "does not answer" in text]) == 1
-    assert len([text for text in messages if "answers again" in text]) == 1
+    # A connection that hangs is found out after half a minute or so.
+    told = 1 if ALL or not hang else 0
+    assert len([text for text in messages if "does not answer" in text]) == told
+    assert len([text for text in messages if "answers again" in text]) == told
     row = "sshd-hanging" if hang else "sshd-killed"
     record(row, [figures_of(breakable, tmp_path.name, result, compute_log(result, instance), EXPECTED)])
 
