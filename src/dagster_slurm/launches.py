@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,9 +23,10 @@ REVOKED = "revoked"
 """In the place of a job's id at a gate: no job can take it any more."""
 
 _REMOVAL_SECONDS = 3600.0
-# As `job.handle` names directories, and put_tree.sh and upload_begin.sh what is not whole yet.
+# As `job.handle` names directories, and put_tree.sh, upload_begin.sh and clean.sh what is not whole.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_HALF_MADE = re.compile(r"\d+\.part\.\d+|\.dagster-slurm\.[0-9a-f.]+\.part")
+_CHECKPOINT = "checkpoint"
+_HALF_MADE = re.compile(r"(?:\d+|checkpoint)\.part\.\d+|\.dagster-slurm\.[0-9a-f.]+\.part")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class LaunchRecord:
         attempts: Those that lie in it.
         adopted: What its links to attempts of other launches point to, as `RUN/KEY/ATTEMPT`.
         half_made: Names of half-made uploads in it, and when they were last written to.
+        checkpoint: Whether a payload has kept something for the next attempt; None without a directory for that.
         unknown: Names of what no release known to this one has put there.
         changed_at: When something in it last changed, by the cluster's clock.
         run_touched_at: When the directory of the run was last touched; a job that runs touches it.
@@ -82,6 +85,7 @@ class LaunchRecord:
     attempts: tuple[AttemptRecord, ...] = ()
     adopted: tuple[str, ...] = ()
     half_made: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: bool | None = None
     unknown: tuple[str, ...] = ()
     changed_at: float = 0.0
     run_touched_at: float = 0.0
@@ -95,7 +99,7 @@ class LaunchRecord:
     @property
     def is_empty(self) -> bool:
         """Whether nothing lies in it."""
-        return not (self.attempts or self.adopted or self.half_made or self.unknown)
+        return not (self.attempts or self.adopted or self.half_made or self.unknown) and self.checkpoint is None
 
 
 @dataclass(frozen=True)
@@ -246,18 +250,23 @@ def _launch(
     entries: Sequence[_Entry], files: Mapping[str, str], base: str, touched: Mapping[str, float]
 ) -> LaunchRecord:
     _, run, key = entries[0].parts[:3]
-    own = [entry for entry in entries if len(entry.parts) == 4]
-    numbered = [entry for entry in own if entry.parts[3].isdecimal()]
-    directories = [entry.parts[3] for entry in numbered if not entry.is_link]
+    own = {entry.parts[3]: entry for entry in entries if len(entry.parts) == 4}
+    numbers = sorted((name for name in own if name.isdecimal()), key=int)
+    half_made = {name: entry.modified_at for name, entry in own.items() if _HALF_MADE.fullmatch(name)}
     return LaunchRecord(
         run,
         key,
         tuple(
-            _attempt(RunDirectory(base, run, key, int(name)), entries, files) for name in sorted(directories, key=int)
+            _attempt(RunDirectory(base, run, key, int(name)), entries, files)
+            for name in numbers
+            if not own[name].is_link
         ),
-        tuple("/".join(entry.target.split("/")[-3:]) for entry in numbered if entry.is_link),
-        {entry.parts[3]: entry.modified_at for entry in own if _HALF_MADE.fullmatch(entry.parts[3])},
-        tuple(e.parts[3] for e in own if not e.parts[3].isdecimal() and not _HALF_MADE.fullmatch(e.parts[3])),
+        tuple("/".join(own[name].target.split("/")[-3:]) for name in numbers if own[name].is_link),
+        half_made,
+        any(entry.parts[3:4] == (_CHECKPOINT,) for entry in entries if len(entry.parts) > 4)
+        if _CHECKPOINT in own
+        else None,
+        tuple(name for name in own if not name.isdecimal() and name not in {*half_made, _CHECKPOINT}),
         max(entry.modified_at for entry in entries),
         touched.get(run, 0.0),
         _state(entries),
@@ -304,6 +313,10 @@ def _state(entries: Iterable[_Entry]) -> str:
     lines = sorted(
         f"{'/'.join(('.', *entry.parts[3:]))} {entry.target}\n".encode("utf-8", "surrogateescape")
         for entry in entries
-        if len(entry.parts) == 4 or (len(entry.parts) > 4 and entry.parts[4].startswith("claim"))
+        if len(entry.parts) == 4 or (len(entry.parts) > 4 and _is_of_a_claim(*entry.parts[3:5]))
     )
     return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _is_of_a_claim(attempt: str, name: str) -> bool:
+    return attempt[0] in string.digits and name.startswith("claim")

@@ -143,6 +143,20 @@ class TestListing:
         assert (empty.path, empty.is_empty) == (f"almost/{KEY}", True)
         assert set(listing.empty_runs) == {"nothing"}
 
+    @pytest.mark.parametrize(("names", "expected"), [((), False), (("work",), True), (("a", "claim", "log"), True)])
+    def test_checkpoints(
+        self, launches: Launches, cluster: SlurmCluster, names: tuple[str, ...], expected: bool
+    ) -> None:
+        directory = created(cluster)
+        assert launches.listing().launches[0].checkpoint is None
+        Path(directory.checkpoint).mkdir()
+        for name in names:
+            Path(directory.checkpoint, name, "0").mkdir(parents=True)
+        (launch,) = launches.listing().launches
+        assert (launch.checkpoint, launch.unknown, len(launch.attempts)) == (expected, (), 1)
+        assert launches.remove(orders_of(launches.listing())) == ()
+        assert paths(cluster) == ["runs"]
+
     def test_dangling_links(self, launches: Launches, cluster: SlurmCluster) -> None:
         shutil.rmtree(created(cluster, "gone", asset="aaa").path)
         created(cluster, asset="bbb")
@@ -300,7 +314,7 @@ def test_the_state_is_the_one_that_the_cluster_computes(launches: Launches, clus
     Path(cluster.base(), "runs", RUN, KEY, "notes").write_text("mine")
     (launch,) = launches.listing().launches
     printed = subprocess.run(
-        "find . -mindepth 1 -maxdepth 4 -path './*/*' ! -path './*/claim*' -prune -o -printf '%p %l\\n'"
+        "find . -mindepth 1 -maxdepth 4 -path './*/*' ! -path './[0-9]*/claim*' -prune -o -printf '%p %l\\n'"
         " | LC_ALL=C sort | sha256sum",
         shell=True,
         cwd=Path(cluster.base(), "runs", RUN, KEY),

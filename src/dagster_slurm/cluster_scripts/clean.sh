@@ -9,7 +9,7 @@ cd -- "$1" || exit 74
 
 # What a process changes that goes on with the launch in this directory: its attempts, and the claims in them.
 state() {
-    find . -mindepth 1 -maxdepth 4 -path './*/*' ! -path './*/claim*' -prune -o -printf '%p %l\n' |
+    find . -mindepth 1 -maxdepth 4 -path './*/*' ! -path './[0-9]*/claim*' -prune -o -printf '%p %l\n' |
         LC_ALL=C sort | sha256sum
 }
 
@@ -47,6 +47,7 @@ remove_launch() (
         fi
         mv -T -- "$attempt" "$attempt.part.$$" || return 1
     done
+    [ ! -e checkpoint ] || mv -T -- checkpoint "checkpoint.part.$$" || return 1
     for part in *.part.* .dagster-slurm.*.part; do
         remove_tree "$part" || return 1
     done

@@ -13,7 +13,7 @@ from dagster_slurm.housekeeping.survey import Survey
 from dagster_slurm.housekeeping.word import Word, WordOf
 from dagster_slurm.launches import LaunchRecord, Listing
 
-_DANGLING = Decision(removed=True, reason="a link to what is not there any more")
+DANGLING = Decision(removed=True, reason="a link to what is not there any more")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def _facts(piece: Piece, jobs: Sequence[SeenJob], seen: Survey, word: Word) -> F
         is_uploading=any(_is_uploading(launch, seen.listing.now) for launch in piece.launches),
         live_jobs=tuple(f"job {job.job_id} is {job.queued.entry.state}" for job in jobs if job.is_live and job.queued),
         fate=fate,
+        has_checkpoint=any(launch.checkpoint for launch in piece.launches),
         run=word.standing,
         run_id=word.run_id,
         idle_seconds=_idle_seconds(piece, seen.listing.now, word, fate),
@@ -130,4 +131,4 @@ def _empty(listing: Listing) -> Iterator[Leftover]:
 
 def _dangling(listing: Listing) -> Iterator[Leftover]:
     for name in listing.dangling_links:
-        yield Leftover((f"assets/{name}",), (f"link {name}",), _DANGLING)
+        yield Leftover((f"assets/{name}",), (f"link {name}",), DANGLING)

@@ -21,6 +21,7 @@ class Facts:
         is_uploading: Whether something is just being sent there.
         live_jobs: Its jobs in the queue, in words.
         fate: What became of its job.
+        has_checkpoint: Whether the job has left something from which the next one would go on.
         run: What Dagster's records say.
         run_id: The run to name.
         idle_seconds: For how long nothing has changed.
@@ -30,6 +31,7 @@ class Facts:
     is_uploading: bool = False
     live_jobs: Sequence[str] = ()
     fate: Fate = Fate.ENDED
+    has_checkpoint: bool = False
     run: RunStanding = RunStanding.OVER
     run_id: str = ""
     idle_seconds: float = 0.0
@@ -107,6 +109,8 @@ def _why(facts: Facts, terms: Terms) -> tuple[str, bool]:
         return "its result was never collected", True
     if facts.fate is Fate.NOT_KNOWN:
         return "it is not known how its job ended, nor whether there is a result", True
+    if facts.has_checkpoint:
+        return "its job has left a checkpoint, from which the next one goes on", True
     job = "it had no job" if facts.fate is Fate.NONE else "its job ended without success"
     if not is_unknown:
         return f"run {facts.run_id} is over, and {job}", False

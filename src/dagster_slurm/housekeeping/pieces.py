@@ -38,9 +38,7 @@ class Piece:
 
 def pieces_of(listing: Listing) -> list[Piece]:
     """All pieces of work that lie there, in the order of their directories. What is empty or only half-made is none."""
-    launches = {
-        launch.path: launch for launch in listing.launches if launch.attempts or launch.adopted or launch.unknown
-    }
+    launches = {launch.path: launch for launch in listing.launches if _is_more_than_half_made(launch)}
     group = {path: {path} for path in launches}
     for launch in launches.values():
         for target in launch.adopted:
@@ -50,6 +48,10 @@ def pieces_of(listing: Listing) -> list[Piece]:
                 group.update(dict.fromkeys(joined, joined))
     distinct = {min(paths): paths for paths in group.values()}
     return [Piece(_owners_first(launches[path] for path in sorted(paths))) for _, paths in sorted(distinct.items())]
+
+
+def _is_more_than_half_made(launch: LaunchRecord) -> bool:
+    return bool(launch.attempts or launch.adopted or launch.unknown) or launch.checkpoint is not None
 
 
 def _owners_first(launches: Iterable[LaunchRecord]) -> tuple[LaunchRecord, ...]:

@@ -75,6 +75,14 @@ def test_decisions(
     assert (decision.removed, decision.reason) == (removed, reason)
 
 
+def test_a_checkpoint_goes_with_all_alone() -> None:
+    facts = Facts(run=OVER, has_checkpoint=True, run_id="R", idle_seconds=OLD)
+    why = "its job has left a checkpoint, from which the next one goes on"
+    assert decide(facts, Terms()).reason == f"{why}{TO_RETRY}"
+    assert decide(facts, Terms(everything=True)).reason == f"{why} (--all)"
+    assert decide(Facts(run=SUCCEEDED, has_checkpoint=True), Terms()).removed
+
+
 def test_without_dagster_home_it_says_so() -> None:
     facts = Facts(run=UNKNOWN, run_id="R", idle_seconds=OLD)
     assert decide(facts, Terms(has_records=False)).reason == (
