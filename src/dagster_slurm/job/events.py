@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import dataclass
+from datetime import datetime
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.status_file import EndMark
 from dagster_slurm.slurm.output import AccountingRecord
+from dagster_slurm.slurm.reasons import Reason
 from dagster_slurm.slurm.states import JobState
 
 _MAX_PENDING_BYTES = 8 << 20
@@ -28,6 +30,45 @@ class Started:
 
     node: str
     restart: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The job waits in the queue. Told again when the reason or the expected start changes.
+
+    Args:
+        reason: Why.
+        expected_start: When Slurm expects to start it, UTC; None if Slurm does not say.
+    """
+
+    reason: Reason
+    expected_start: datetime | None
+
+
+@dataclass(frozen=True)
+class QueueLeft:
+    """When Slurm started the job, told once for each start, soon after `Started`.
+
+    Args:
+        start_time: By Slurm's clock, UTC.
+        waited_seconds: From its submission, or from its requeue, to that time.
+    """
+
+    start_time: datetime
+    waited_seconds: float
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """The job has come into a state that a person wants to know of: suspended, resumed, requeued.
+
+    Args:
+        state: The state.
+        before: The state that was told of before, if this one ends it.
+    """
+
+    state: JobState
+    before: JobState | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +103,8 @@ class Broken:
     error: DagsterSlurmError
 
 
-Event = Output | Started | Notice | Ended | Broken
+QueueNews = Waiting | QueueLeft | StateChanged
+Event = Output | Started | QueueNews | Notice | Ended | Broken
 
 
 class Subscription:

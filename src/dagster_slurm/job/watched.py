@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
-from dagster_slurm.job.events import Output, Started, Subscription
+from dagster_slurm.job.events import Output, QueueLeft, Started, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.job.waiting import QueueTeller
 from dagster_slurm.run_directory import STREAMS
-from dagster_slurm.slurm.output import AccountingRecord
-from dagster_slurm.slurm.states import JobState
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.states import JobState, StatePhase
 
 
 @dataclass
@@ -36,6 +38,11 @@ class WatchedJob:
     _offsets: dict[str, int] = field(default_factory=dict)
     _status_rest: str = ""
     _catching_up: bool = False
+    _teller: QueueTeller = field(default_factory=QueueTeller)
+    _runs: bool = False
+    _asked_since_start: bool = False
+    _times: AccountingRecord | QueueEntry | None = None
+    _start_told: datetime | None = None
 
     def positions(self) -> list[FilePosition]:
         """What to ask for at the next tick; the streams only while the waiting side keeps up."""
@@ -72,9 +79,46 @@ class WatchedJob:
             self.restart = mark.restart
             if isinstance(mark, StartMark):
                 self.node, self.end_mark = mark.node, None
+                self._runs, self._asked_since_start = True, False
                 self.subscription.put(Started(mark.node, mark.restart))
+                self._tell_times()
             else:
                 self.end_mark = mark
+
+    def take_queue(self, entry: QueueEntry | None, *, now: float, utc: datetime) -> None:
+        """Take in squeue's answer: tell what is news in it."""
+        self.queue = entry.state if entry else Absence.GONE
+        self._asked_since_start = True
+        if entry is None:
+            return
+        for news in self._teller.news(entry, has_started=self._runs, now=now, utc=utc):
+            self.subscription.put(news)
+        if entry.state.phase is StatePhase.WAITING:
+            self._runs, self._times = False, None
+        else:
+            self._times = entry
+            self._tell_times()
+
+    def take_record(self, record: AccountingRecord | None) -> None:
+        """Take in sacct's answer, which knows a start that squeue was not asked about in time."""
+        self.record = record or self.record
+        if self.record is not None and self.record.state.is_terminal:
+            self._times = self.record
+            self._tell_times()
+
+    @property
+    def wants_times(self) -> bool:
+        """Whether it has started, and squeue was not asked since when."""
+        return self._runs and not self._asked_since_start
+
+    def _tell_times(self) -> None:
+        """Tell by Slurm's own times how long it waited: once for each start, and after `Started`."""
+        start = self._times.start_time if self._times else None
+        submitted = self._times.submit_time if self._times else None
+        if not self._runs or start is None or submitted is None or start == self._start_told:
+            return
+        self._start_told = start
+        self.subscription.put(QueueLeft(start, max(0.0, (start - submitted).total_seconds())))
 
     def logs_complete(self) -> bool:
         """Whether everything was read that the end line counts; without one, what is there is all."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Protocol
 
 from dagster_slurm.cluster import SlurmCluster
@@ -21,7 +22,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.events import Broken, Ended, Notice, Subscription
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.lifecycle import Absence, Action, Patience, decide
+from dagster_slurm.job.lifecycle import Action, Patience, decide
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.standing import unknown_end
 from dagster_slurm.job.watched import WatchedJob
@@ -36,6 +37,10 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds from some fixed moment; never goes back."""
+        ...
+
+    def utc(self) -> datetime:
+        """The time of day."""
         ...
 
     def sleep(self, wake: threading.Event, seconds: float) -> None:
@@ -60,6 +65,9 @@ class SystemClock:
         self._seen = now
         return now - self._stopped
 
+    def utc(self) -> datetime:
+        return datetime.now(timezone.utc)
+
     def sleep(self, wake: threading.Event, seconds: float) -> None:
         wake.wait(seconds)
 
@@ -71,6 +79,7 @@ class WatchIntervals:
     Args:
         tick_seconds: Pause between two reads of the files while something is new in them.
         tick_max_seconds: The longest pause while nothing is.
+        first_status_seconds: Pause before squeue is asked about a new job, if it was not asked just before.
         status_seconds: Pause before squeue is asked again, at first.
         status_max_seconds: The longest such pause.
         status_backoff: What such a pause grows by.
@@ -80,6 +89,7 @@ class WatchIntervals:
 
     tick_seconds: float = 0.1
     tick_max_seconds: float = 0.5
+    first_status_seconds: float = 1.5
     status_seconds: float = 5.0
     status_max_seconds: float = 30.0
     status_backoff: float = 1.5
@@ -139,6 +149,7 @@ class JobWatcher:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._jobs: list[WatchedJob] = []
+        self._queue_asked = float("-inf")
         self._thread: threading.Thread | None = None
         self._tick_pace = Pace(self._intervals.tick_seconds, self._intervals.tick_max_seconds, 1.2)
         self._files = self._line(f"The login node {cluster.host}")
@@ -167,7 +178,8 @@ class JobWatcher:
                 every.status_max_seconds,
                 every.status_backoff,
                 jitter=0.1,
-                due=self._clock.now() + every.status_seconds,
+                # Soon, to tell why it waits; many jobs that come one after the other are not asked about one by one.
+                due=max(self._clock.now() + every.first_status_seconds, self._queue_asked + every.status_seconds),
             ),
             confirm_pace=Pace(every.confirm_seconds, every.status_max_seconds),
             accounting_pace=Pace(every.confirm_seconds, every.status_max_seconds),
@@ -270,8 +282,11 @@ class JobWatcher:
         asked = [job for job in jobs if not job.observation(now).is_over]
         due = any(job.queue_pace.is_due(now) for job in asked)
         soon = any(job.confirm_pace.is_due(now) for job in ending)
-        if not (due or soon) or not self._queue.pace.is_due(now):
+        # The next question comes early to tell when a job has started; it is the next, not a further one.
+        begun = any(job.wants_times for job in asked) and now >= self._queue_asked + self._intervals.status_seconds
+        if not (due or soon or begun) or not self._queue.pace.is_due(now):
             return
+        self._queue_asked = now
         try:
             entries = self._cluster.queue([job.handle.job_id for job in asked])
         except TransportError as error:
@@ -282,8 +297,7 @@ class JobWatcher:
             return
         self._queue.back(now)
         for job in asked:
-            entry = entries.get(job.handle.job_id)
-            job.queue = entry.state if entry else Absence.GONE
+            job.take_queue(entries.get(job.handle.job_id), now=now, utc=self._clock.utc())
             job.queue_pace.asked(now)
             if job.end_mark:
                 job.confirm_pace.asked(now)
@@ -307,5 +321,5 @@ class JobWatcher:
         self._accounting.back(now)
         for job in asked:
             job.accounting_off = records is None
-            job.record = (records or {}).get(job.handle.job_id, job.record)
+            job.take_record((records or {}).get(job.handle.job_id))
             job.accounting_pace.asked(now)

@@ -11,8 +11,9 @@ from dagster import OpExecutionContext
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.connection import ClusterConnection
-from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, Started
+from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, QueueLeft, Started, StateChanged, Waiting
 from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.waiting import line_of
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.session import PayloadSession
 
@@ -119,6 +120,8 @@ class JobFollower:
             self._session.take(event.stream, event.data)
         elif isinstance(event, Started):
             self._started(event)
+        elif isinstance(event, (Waiting, StateChanged, QueueLeft)):
+            self._step.log.log(*line_of(self._handle.job_id, event))
         elif isinstance(event, Notice):
             self._step.log.log(event.level, event.text)
         elif isinstance(event, Broken):

@@ -5,17 +5,30 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, SubmissionUnknownError
 from dagster_slurm.job import events
-from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, Started, Subscription
+from dagster_slurm.job.events import (
+    Broken,
+    Ended,
+    Event,
+    Notice,
+    Output,
+    QueueLeft,
+    Started,
+    StateChanged,
+    Subscription,
+    Waiting,
+)
 from dagster_slurm.job.handle import JobHandle, LaunchKey
 from dagster_slurm.job.lifecycle import Patience
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import CompletedCommand, ScriptedTransport
 from dagster_slurm.transport.shell import shell_file
@@ -27,6 +40,7 @@ SACCT_DOWN = b"sacct: error: slurm_persist_conn_open_without_init: failed to ope
 SACCT_OFF = b"Slurm accounting storage is disabled\n"
 SACCT_MISSING = b"env: 'sacct': No such file or directory\n"
 REAL_SECONDS = 30.0
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class World:
@@ -36,6 +50,9 @@ class World:
         self.files: dict[str, bytes] = {}
         self.queue: dict[str, str] = {}
         self.records: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self.submitted: dict[str, float] = {}
+        self.starts: dict[str, float] = {}
         self.squeue_says = self.sacct_says = b""
         self.unreachable = False
         self.fault: Exception | None = None
@@ -51,6 +68,9 @@ class World:
 
     def now(self) -> float:
         return self._now
+
+    def utc(self) -> datetime:
+        return MIDNIGHT + timedelta(seconds=self._now)
 
     def sleep(self, wake: threading.Event, seconds: float) -> None:
         assert self._begun.wait(REAL_SECONDS)
@@ -106,8 +126,12 @@ class World:
         known = [job_id for job_id in ids if job_id in self.queue]
         if len(ids) == 1 and not known:
             return CompletedCommand(b"", b"slurm_load_jobs error: Invalid job id specified\n", 1)
-        lines = [f"{job_id}|{job_id}|N/A|{self.queue[job_id]}|N/A|N/A|None|n1|name\n" for job_id in known]
+        lines = [f"{job_id}|{job_id}|N/A|{self.queue[job_id]}|{self._told_of(job_id)}|n1|name\n" for job_id in known]
         return CompletedCommand("".join(lines).encode(), b"", 0)
+
+    def _told_of(self, job_id: str) -> str:
+        times = [_time(times[job_id]) if job_id in times else "N/A" for times in (self.submitted, self.starts)]
+        return "|".join([*times, self.reasons.get(job_id, "None")])
 
     def _sacct(self, ids: Sequence[str]) -> CompletedCommand:
         if self.sacct_says:
@@ -116,6 +140,8 @@ class World:
         for job_id in ids:
             if job_id in self.records:
                 values = {"JobID": job_id, "State": self.records[job_id], "ExitCode": "0:0"}
+                times = {"Submit": self.submitted, "Start": self.starts}
+                values |= {name: _time(known[job_id]) for name, known in times.items() if job_id in known}
                 lines.append("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")
         return CompletedCommand("".join(lines).encode(), b"", 0)
 
@@ -125,8 +151,19 @@ class World:
         path = handle.directory.log_name(name)
         self.files[path] = self.files.get(path, b"") + data
 
+    def wait(self, handle: JobHandle, reason: str, expected: float | None = None) -> None:
+        """It waits from now on, for that reason, and is expected to start at that time."""
+        self.queue[handle.job_id], self.reasons[handle.job_id] = "PENDING", reason
+        self.submitted.setdefault(handle.job_id, self._now)
+        self.starts.pop(handle.job_id, None)
+        if expected is not None:
+            self.starts[handle.job_id] = expected
+
     def start(self, handle: JobHandle, restart: int = 0) -> None:
         self.queue[handle.job_id] = "RUNNING"
+        self.reasons.pop(handle.job_id, None)
+        if handle.job_id in self.submitted:
+            self.starts[handle.job_id] = self._now
         self.write(handle, "status", f"start {handle.job_id} {restart} 1.0 n1\n".encode())
 
     def write_end(self, handle: JobHandle, code: int = 0, restart: int = 0) -> None:
@@ -144,12 +181,17 @@ class World:
         self.records[handle.job_id] = state
 
 
+def _time(seconds: float) -> str:
+    return f"{MIDNIGHT + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
+
+
 def handle(number: int) -> JobHandle:
     key = LaunchKey("run", f"step{number}")
     return JobHandle(key.first_attempt("/base"), str(number))
 
 
 JOB = handle(1)
+NAMELESS = Waiting(parse_reason(None), None)
 
 
 @pytest.fixture
@@ -252,10 +294,130 @@ class TestALife:
         assert seen[:-1] == [
             Output("stdout", b"first"),
             Started("n1", 0),
+            StateChanged(JobState.REQUEUED),
+            NAMELESS,
             Started("n1", 1),
             Output("stdout", b"second"),
         ]
         assert state_of(seen) is JobState.COMPLETED
+
+
+def queue_news(seen: Sequence[Event]) -> list[tuple[object, ...]]:
+    """What was told of waiting, starts and other changes, in short."""
+    short: list[tuple[object, ...]] = []
+    for event in seen:
+        if isinstance(event, Waiting):
+            at = event.expected_start
+            short.append((event.reason.code, None if at is None else (at - MIDNIGHT).total_seconds()))
+        elif isinstance(event, QueueLeft):
+            short.append(("left", event.waited_seconds))
+        elif isinstance(event, StateChanged):
+            short.append((event.state, event.before))
+        elif isinstance(event, Started):
+            short.append(("started", event.restart))
+    return short
+
+
+class TestWaiting:
+    """Why a job waits is told soon, and again when it changes; then when Slurm started it."""
+
+    def test_a_job_that_waits_and_starts(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "Priority", expected=600)
+        world.at(100, lambda: world.wait(JOB, "Resources", expected=600))
+        world.at(300, lambda: world.start(JOB))
+        world.at(400, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        told = [("Priority", 600), ("Resources", 600), ("started", 0), ("left", 300)]
+        assert queue_news(seen) == told
+        assert state_of(seen) is JobState.COMPLETED
+
+    def test_the_first_reason_comes_within_two_seconds(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "PartitionDown")
+        asked: list[int] = []
+        world.at(2, lambda: asked.append(world.asked["squeue"]))
+        world.at(3, lambda: world.finish(JOB, "CANCELLED"))
+        seen = watch_to_end(world, watcher)
+        assert asked == [1]
+        assert queue_news(seen) == [("PartitionDown", None)]
+
+    def test_a_start_is_told_within_seconds_by_a_question_that_was_due_later(
+        self, world: World, watcher: JobWatcher
+    ) -> None:
+        world.wait(JOB, "Resources")
+        asked: list[int] = []
+        world.at(3600, lambda: asked.append(world.asked["squeue"]))
+        world.at(3600, lambda: world.start(JOB))
+        world.at(3607, lambda: asked.append(world.asked["squeue"]))
+        world.at(7200, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert queue_news(seen) == [("Resources", None), ("started", 0), ("left", 3600)]
+        assert 0 <= asked[1] - asked[0] <= 1
+        # Two hours at pauses of 30 s less a tenth.
+        assert world.asked["squeue"] < 7200 / 27 + 12
+
+    def test_a_short_job_costs_a_question_and_tells_its_wait(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "None")
+        world.at(1, lambda: world.start(JOB))
+        world.at(8, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert [each for each in queue_news(seen) if each[0] == "left"] == [("left", 1)]
+        assert world.asked["squeue"] <= 4
+
+    def test_a_start_that_was_not_asked_about_is_told_at_the_end(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "Resources")
+        world.at(4, lambda: world.start(JOB))
+        world.at(5, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert queue_news(seen) == [("Resources", None), ("started", 0), ("left", 4)]
+
+    def test_jobs_that_come_one_after_the_other_are_not_asked_about_one_by_one(
+        self, world: World, watcher: JobWatcher
+    ) -> None:
+        jobs = [handle(number) for number in range(1, 61)]
+        subscriptions: list[Subscription] = []
+        for second, job in enumerate(jobs):
+            world.wait(job, "Priority")
+            world.at(second, lambda job=job: subscriptions.append(watcher.watch(job)))  # type: ignore[misc]
+        world.at(61, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
+        subscriptions.append(watcher.watch(handle(99)))
+        world.wait(handle(99), "Priority")
+        counts: list[int] = []
+        world.at(60, lambda: counts.append(world.asked["squeue"]))
+        world.at(61, lambda: world.finish(handle(99)))
+        world.begin()
+        assert {state_of(until_end(subscriptions[0]))} == {JobState.COMPLETED}
+        for each in subscriptions[1:]:
+            assert queue_news(until_end(each)) in ([("Priority", None)], [])
+        assert counts[0] <= 60 / WatchIntervals().status_seconds + 2
+
+    def test_what_happens_to_a_job_is_told_once_for_each_change(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "JobHeldUser")
+        world.at(60, lambda: world.wait(JOB, "Resources"))
+        world.at(120, lambda: world.wait(JOB, "JobHeldUser"))
+        world.at(180, lambda: world.wait(JOB, "Resources"))
+        world.at(240, lambda: world.start(JOB))
+        world.at(300, lambda: world.queue.update({"1": "SUSPENDED"}))
+        world.at(400, lambda: world.queue.update({"1": "RUNNING"}))
+        world.at(500, lambda: world.queue.update({"1": "COMPLETING"}))
+        world.at(560, lambda: world.wait(JOB, "BeginTime", expected=700))
+        world.at(700, lambda: world.start(JOB, restart=1))
+        world.at(800, lambda: world.write_end(JOB, restart=1))
+        world.at(800, lambda: world.leave_queue(JOB))
+        world.at(800, lambda: world.records.update({"1": "COMPLETED"}))
+        assert queue_news(watch_to_end(world, watcher)) == [
+            ("JobHeldUser", None),
+            ("Resources", None),
+            ("JobHeldUser", None),
+            ("Resources", None),
+            ("started", 0),
+            ("left", 240),
+            (JobState.SUSPENDED, None),
+            (JobState.RUNNING, JobState.SUSPENDED),
+            (JobState.REQUEUED, None),
+            ("BeginTime", 700),
+            ("started", 1),
+            ("left", 700),
+        ]
 
 
 class TestWhatItCosts:
@@ -301,7 +463,7 @@ class TestWhatItCosts:
         world.at(3600, lambda: world.start(JOB))
         world.at(3610, lambda: world.finish(JOB))
         seen = watch_to_end(world, watcher)
-        assert seen[0] == Started("n1", 0)
+        assert seen[:2] == [NAMELESS, Started("n1", 0)]
         assert world.asked["squeue"] < 150
 
     def test_a_subscriber_that_does_not_read_stops_further_reads(
