@@ -43,7 +43,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: str) -> flo
     "--all",
     "everything",
     is_flag=True,
-    help="Of what is older, remove also results that were never collected, and the "
+    help="Of what is older, remove also results that were never collected, checkpoints, and the "
     "directories of runs that Dagster does not know.",
 )
 @click.option("--yes", is_flag=True, help="Remove it; without, it is only listed.")
