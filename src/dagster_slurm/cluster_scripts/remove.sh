@@ -3,6 +3,8 @@
 # then, without keeping anybody waiting.
 # shellcheck disable=SC2016
 nohup sh -c '
+    # A payload may have made directories that even their owner may not write to.
+    remove() { rm -rf -- "$1" || { chmod -R u+rwX -- "$1"; rm -rf -- "$1"; }; }
     cd -- "$1" || exit
     for attempt in *; do
         if [ -e "$attempt/asset" ] && read -r asset <"$attempt/asset"; then
@@ -12,8 +14,8 @@ nohup sh -c '
         target=$(readlink -- "$attempt") || continue
         case $target in ../../?*/?*/?*) ;; *) continue ;; esac
         adopted=${target%/*}
-        rm -rf -- "$adopted" && rmdir -- "${adopted%/*}"
+        remove "$adopted" && rmdir -- "${adopted%/*}"
     done
     cd ..
-    rm -rf -- "$1" && rmdir -- "${1%/*}"
+    remove "$1" && rmdir -- "${1%/*}"
 ' sh "$1" >/dev/null 2>&1 </dev/null &
