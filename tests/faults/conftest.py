@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def breakable() -> Iterator[Sandbox]:
     cluster = Sandbox(config)
     was_up = cluster.is_up()
     cluster.up()
+    # Marks of an earlier session would be taken for executions of this one.
+    shutil.rmtree(cluster.home / "faults", ignore_errors=True)
     yield cluster
     if not was_up:
         cluster.down()
