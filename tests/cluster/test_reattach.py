@@ -224,3 +224,15 @@ def test_a_live_job_keeps_its_run_s_directory_fresh(cluster: SlurmCluster) -> No
     cluster.touch(launch.directory)
     old = cluster.transport.command(["find", top, "-maxdepth", "0", "-mtime", "+3"])
     assert old.text == ""
+
+
+def test_a_run_directory_is_removed_with_what_its_payload_has_locked(cluster: SlurmCluster) -> None:
+    """As the user; root, as whom other tests run on this machine, is refused nothing."""
+    launch = Launch(cluster)
+    work = launch.directory.work
+    made = cluster.transport.run(
+        'mkdir -p "$1/locked/inner" && chmod 500 "$1/locked" && ! rmdir "$1/locked/inner"', (work,)
+    )
+    assert made.returncode == 0
+    launch.directory.remove(cluster.transport)
+    until(lambda: cluster.transport.command(["test", "-e", launch.directory.launch]).returncode == 1)

@@ -158,14 +158,6 @@ class TestRunDirectory:
         second.remove(cluster.transport)
         assert Path(cluster.base(), "runs").exists()
 
-    def test_removed_with_what_a_payload_has_locked(self, cluster: SlurmCluster) -> None:
-        directory = created(cluster)
-        locked = Path(directory.work, "locked")
-        (locked / "inner").mkdir(parents=True)
-        locked.chmod(0o500)
-        directory.remove(cluster.transport)
-        assert wait_until(lambda: not Path(directory.launch).exists())
-
     def test_trimmed_to_script_status_and_the_end_of_stderr(self, cluster: SlurmCluster) -> None:
         directory = created(cluster)
         logs = Path(directory.path, "log")
