@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterEventType, DagsterRun
+from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
 from dagster_slurm.sandbox import Sandbox
 
@@ -25,6 +26,8 @@ from .project.plan import Plan
 from .waiting import eventually
 from .world import MODULE, ROOT, World
 
+# The daemon looks every second here.
+OVERLOOKED_SECONDS = 15.0
 _LOCATIONS = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 _LAUNCH = """
 mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -138,6 +141,30 @@ class Deployment(World):
         """Terminate a run."""
         said = self.ask(_TERMINATE, run=run.run_id, policy="SAFE_TERMINATE")
         assert said["__typename"] == "TerminateRunSuccess", said
+
+    def wait_for_the_end(self, plan: Plan, partition: str | None = None, *, seconds: float = 180.0) -> None:
+        """Wait until a trial is over, and re-execute by hand a run that the daemon has overlooked.
+
+        Dagster 1.13 sets the status of a failed run after it stored the event. A daemon that reads the event in between
+        takes the run for one that did not fail, and never looks at it again (seen in 2 of 100 trials).
+        """
+        deadline = time.monotonic() + seconds
+        while not self.is_over(plan, partition):
+            assert time.monotonic() < deadline, f"the end of {plan.name}: not after {seconds:.0f} s"
+            overlooked = self._overlooked(plan, partition)
+            if overlooked is not None:
+                self.reexecute_from_failure(overlooked)
+            time.sleep(0.3)
+
+    def _overlooked(self, plan: Plan, partition: str | None) -> DagsterRun | None:
+        """The newest run, if it is to be retried and was not for a long time."""
+        runs = self.runs_of(plan, partition)
+        if not runs or runs[-1].status != DagsterRunStatus.FAILURE:
+            return None
+        record = self.instance.get_run_record_by_id(runs[-1].run_id)
+        ended = record.end_time if record is not None else None
+        waited = ended is not None and time.time() - ended > OVERLOOKED_SECONDS
+        return runs[-1] if waited and self._is_to_be_retried(runs[-1]) else None
 
     def mark_as_canceled(self, run: DagsterRun) -> None:
         """What the UI offers where a run's process does not answer: nothing but the mark is made."""

@@ -66,8 +66,8 @@ def plan_for(phase: str, executor: str, large: Path) -> Plan:
 
 def wait_for_phase(deployment: Deployment, plan: Plan, run: DagsterRun, phase: str) -> None:
     if phase == "uploading":
-        runs = deployment.sandbox.home / "faults" / "runs"
-        eventually(lambda: arrived_bytes(runs) > 20_000_000, "an upload that is under way", pause_seconds=0.02)
+        directory = deployment.sandbox.home / "faults" / "runs" / "runs" / run.run_id
+        eventually(lambda: arrived_bytes(directory) > 20_000_000, "an upload that is under way", pause_seconds=0.02)
         return
     if phase == "running":
         deployment.started(plan)
