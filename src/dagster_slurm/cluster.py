@@ -119,10 +119,16 @@ class SlurmCluster:
         if script in self._accepted:
             return
         answer = self.transport.command(commands.sbatch_test_only(), stdin=script.encode())
+        if answer.returncode and rejections.may_wait_for_nodes(answer.error_text) and self._has_nodes_away(request):
+            # sbatch itself takes such a job, which then waits, or refuses it for good.
+            return
         if answer.returncode:
             error = rejections.classify_error("sbatch --test-only", answer.returncode, answer.error_text, self.host)
             raise self._explained(error, request)
         self._accepted.add(script)
+
+    def _has_nodes_away(self, request: JobRequest) -> bool:
+        return bool(self.script("nodes_away.sh", (request.partition or "",)).text.strip())
 
     def _explained(self, error: SlurmCommandError, request: JobRequest) -> SlurmCommandError:
         """Name what was asked for and, for what has a name on the cluster, what there is."""

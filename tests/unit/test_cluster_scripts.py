@@ -22,6 +22,7 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.run_directory import STREAMS, RunDirectory
+from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import LocalTransport, TreeEntry
 
 SBATCH = """#!/bin/sh
@@ -271,3 +272,53 @@ class TestSubmit:
             Claims(own).submit(directory)
         assert directory.claim(0) in str(caught.value)
         assert self.calls(programs) == 0
+
+
+class TestNodesAway:
+    """nodes_away.sh: whether a refusal of `sbatch --test-only` may be about nodes that come back."""
+
+    TESTED = """#!/bin/sh
+case $* in
+*--test-only*) cat >/dev/null; echo "allocation failure: $(cat "$(dirname "$0")/refusal")" >&2; exit 1 ;;
+*) printf '%s\\n' $(cat "$(dirname "$0")/states"); echo "$*" >"$(dirname "$0")/asked" ;;
+esac
+"""
+
+    @pytest.fixture
+    def says(self, programs: Path) -> Callable[[str, str], None]:
+        (programs / "sinfo").write_text(SBATCH)
+        (programs / "sinfo").chmod(0o755)
+
+        def play(refusal: str, states: str) -> None:
+            for name in ("sbatch", "sinfo"):
+                (programs / name).write_text(self.TESTED)
+            (programs / "refusal").write_text(refusal)
+            (programs / "states").write_text(states)
+
+        return play
+
+    @pytest.mark.parametrize("states", ["drained", "idle down*", "maint mixed", "idle idle*", "reserved", "idle$"])
+    def test_a_job_is_let_through_while_nodes_are_away(
+        self, own: SlurmCluster, says: Callable[[str, str], None], states: str, programs: Path
+    ) -> None:
+        own.facts()
+        says("Requested node configuration is not available", states)
+        own.check(merge({"partition": "a,b"}))
+        assert (programs / "asked").read_text().split()[-1] == "--partition=a,b"
+
+    @pytest.mark.parametrize("states", ["idle", "idle mixed allocated completing planned", "idle~ mixed#", ""])
+    def test_a_job_is_refused_when_all_are_there(
+        self, own: SlurmCluster, says: Callable[[str, str], None], states: str
+    ) -> None:
+        own.facts()
+        says("Requested node configuration is not available", states)
+        with pytest.raises(SubmissionRejectedError):
+            own.check(merge({}))
+
+    def test_a_job_that_is_refused_for_something_else_is_refused(
+        self, own: SlurmCluster, says: Callable[[str, str], None]
+    ) -> None:
+        own.facts()
+        says("Invalid partition name specified", "drained")
+        with pytest.raises(SubmissionRejectedError):
+            own.check(merge({}))

@@ -90,6 +90,9 @@ _REJECTED = (
 
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled", re.IGNORECASE)
 _UNKNOWN_JOB = re.compile(r"invalid job id specified", re.IGNORECASE)
+_NODES_NOT_THERE = re.compile(
+    r"requested node configuration is not available|required node not available|requested nodes are busy", re.IGNORECASE
+)
 _COMMAND_NOT_FOUND = 127
 
 
@@ -125,6 +128,15 @@ def is_unknown_job(stderr: str) -> bool:
     silently.
     """
     return bool(_UNKNOWN_JOB.search(stderr))
+
+
+def may_wait_for_nodes(stderr: str) -> bool:
+    """Whether `sbatch --test-only` may mean no more than that nodes are away at the moment.
+
+    It says the same of a job that no node is large enough for and of one whose node is drained, down or reserved for
+    maintenance; sbatch without that option refuses the first and lets the second wait (22.05.8).
+    """
+    return bool(_NODES_NOT_THERE.search(stderr))
 
 
 def is_accounting_disabled(stderr: str) -> bool:
