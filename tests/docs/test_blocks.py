@@ -7,6 +7,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ from dagster_slurm.housekeeping.decision import Facts, Terms, decide
 from dagster_slurm.housekeeping.rows import table
 from dagster_slurm.housekeeping.seen import Fate
 from dagster_slurm.housekeeping.word import RunStanding
+from dagster_slurm.job.events import Waiting
+from dagster_slurm.job.waiting import line_of
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
 from dagster_slurm.slurm.options import canonical_option
+from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 
@@ -125,11 +129,32 @@ def _is_what_clean_says(block: Block) -> None:
     assert last.endswith(f"{len(lines) - removed} to keep. Nothing was removed; --yes does it.")
 
 
+_WAITS = r"Slurm job (\d+) waits: .* \((\w+)(?:: (.*))?\); .*?"
+_HAPPENS = r"Slurm job \d+ (?:runs on n\d.*|was started by Slurm at .*|is suspended: .*|was requeued: .*|goes on)"
+
+
+def _is_told_of_waiting(block: Block) -> None:
+    for line in filter(None, block.text.splitlines()):
+        _, level, told = line.split(None, 2)
+        waits = re.fullmatch(rf"{_WAITS}(?:\. Expected start: (?:unknown|(.*) UTC))?", told)
+        if waits is None:
+            assert re.fullmatch(_HAPPENS, told), told
+            continue
+        job_id, code, detail, at = waits.groups()
+        text = detail if detail and " " in detail else f"{code}, UnavailableNodes:{detail}" if detail else code
+        expected = datetime.strptime(at, "%Y-%m-%d %H:%M") if at else None
+        assert line_of(job_id, Waiting(parse_reason(text), expected)) == (level.lower(), told)
+
+
 JOBS_HEADING = (
     "JOBID  RUN       RUN_STATUS  ASSET         PARTITION_KEY  PARTITION  STATE      REASON     NODELIST  ELAPSED"
 )
 WHAT_CLEAN_KEEPS = (
     "keep    1.2 GiB  runs/5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5/weather__grid-3f0c2d1e9a8b  job 4711 is RUNNING"
+)
+WAITED = (
+    "03:10:16 INFO    Slurm job 98 waits: the nodes, CPUs, memory or GPUs it asks for are in use (Resources); "
+    "it starts when other jobs end and free them. Expected start: 2026-11-22 03:20 UTC"
 )
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
@@ -148,6 +173,8 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
     ("docs/ends.md", "Slurm job 31 did not succeed."): _shows_a_failure,
     ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
+    ("docs/waiting.md", WAITED): _is_told_of_waiting,
+    ("docs/waiting.md", "03:11:11 INFO    Slurm job 118 runs on n1"): _is_told_of_waiting,
 }
 
 ALL = [block for page in PAGES for block in blocks_of(page)]

@@ -19,6 +19,7 @@ from dagster_slurm import (
     errors,
 )
 from dagster_slurm.resources import asset_metadata
+from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT
 
 RESOURCES = ROOT / "src" / "dagster_slurm" / "resources"
@@ -85,6 +86,16 @@ def test_every_error_is_documented() -> None:
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     ]
     assert [name for name in classes if f"`{name}`" not in page] == []
+
+
+def test_the_reasons_of_the_page_on_waiting_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", _page("waiting"), re.MULTILINE)
+    assert len(rows) > 25
+    for code, words, ends in rows:
+        reason = parse_reason(code)
+        assert (words, ends) == (reason.words, reason.ends.replace("{job}", "ID"))
+    warned = re.findall(r"^\| `(\w+)` \|", _section(_page("waiting"), "Somebody has to do something"), re.MULTILINE)
+    assert {code for code, _, _ in rows if parse_reason(code).needs_action} == set(warned)
 
 
 @pytest.mark.parametrize("mode", ExecutionMode)
