@@ -48,12 +48,12 @@ class QueueTeller:
         self._reasons_told: dict[_ReasonKey, float] = {}
         self._looks = 0
 
-    def news(self, entry: QueueEntry, *, has_started: bool, now: float, utc: datetime) -> list[QueueNews]:
+    def news(self, entry: QueueEntry, *, has_run: bool, now: float, utc: datetime) -> list[QueueNews]:
         """What is to be told after an answer of squeue.
 
         Args:
             entry: The answer.
-            has_started: Whether the payload has started since the job was last seen waiting.
+            has_run: Whether the payload has run, and ended, since the job was last seen waiting.
             now: Seconds from some fixed moment.
             utc: The time of day.
         """
@@ -61,7 +61,7 @@ class QueueTeller:
             # Between a start and the queue, or the end.
             return []
         waits = entry.state.phase is StatePhase.WAITING
-        change = self._change(entry.state, requeued=waits and (has_started or self._was_active))
+        change = self._change(entry.state, requeued=waits and (has_run or self._was_active))
         self._was_active = entry.state.phase is StatePhase.ACTIVE
         if not waits:
             self._forget()

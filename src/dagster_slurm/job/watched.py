@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
-from dagster_slurm.job.events import Output, QueueLeft, Started, Subscription
+from dagster_slurm.job.events import Output, QueueLeft, Started, StateChanged, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
@@ -91,13 +91,15 @@ class WatchedJob:
         self._asked_since_start = True
         if entry is None:
             return
-        for news in self._teller.news(entry, has_started=self._runs, now=now, utc=utc):
+        # Where squeue is behind, as through a site's cache, it shows a job waiting that has started; an end line tells
+        # that from a requeue.
+        has_run = self._runs and self.end_mark is not None
+        for news in self._teller.news(entry, has_run=has_run, now=now, utc=utc):
             self.subscription.put(news)
-        if entry.state.phase is StatePhase.WAITING:
-            self._runs, self._times = False, None
-        else:
-            self._times = entry
-            self._tell_times()
+            if isinstance(news, StateChanged) and entry.state.phase is StatePhase.WAITING:
+                self._runs = False
+        self._times = None if entry.state.phase is StatePhase.WAITING else entry
+        self._tell_times()
 
     def take_record(self, record: AccountingRecord | None) -> None:
         """Take in sacct's answer, which knows a start that squeue was not asked about in time."""

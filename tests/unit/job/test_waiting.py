@@ -29,12 +29,12 @@ def entry(state: S, reason: str | None, start: float | None) -> QueueEntry:
     return QueueEntry("12", "12", None, "name", state, reason, None, MIDNIGHT, None if start is None else at(start))
 
 
-def told(looks: Sequence[Look], *, has_started: bool = False) -> list[QueueNews | None]:
+def told(looks: Sequence[Look], *, has_run: bool = False) -> list[QueueNews | None]:
     """What is told at each look: a moment, the state, the reason and the expected start."""
     teller = QueueTeller()
     news: list[QueueNews | None] = []
     for now, state, reason, start in looks:
-        news += teller.news(entry(state, reason, start), has_started=has_started, now=now, utc=at(now)) or [None]
+        news += teller.news(entry(state, reason, start), has_run=has_run, now=now, utc=at(now)) or [None]
     return news
 
 
@@ -142,7 +142,7 @@ class TestStates:
         assert news[1:] == [StateChanged(state), Waiting(parse_reason("JobHeldUser"), None)]
 
     def test_a_start_that_squeue_was_not_asked_about_makes_it_a_requeue(self) -> None:
-        assert told([(0, S.PENDING, "BeginTime", None)], has_started=True)[0] == StateChanged(S.REQUEUED)
+        assert told([(0, S.PENDING, "BeginTime", None)], has_run=True)[0] == StateChanged(S.REQUEUED)
 
     def test_nodes_that_are_booted_are_told(self) -> None:
         states = [S.PENDING, S.CONFIGURING, S.CONFIGURING, S.RUNNING]

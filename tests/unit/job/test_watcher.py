@@ -390,6 +390,15 @@ class TestWaiting:
             assert queue_news(until_end(each)) in ([("Priority", None)], [])
         assert counts[0] <= 60 / WatchIntervals().status_seconds + 2
 
+    def test_a_squeue_that_is_behind_makes_no_requeue_of_a_start(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "Priority")
+        world.at(100, lambda: world.start(JOB))
+        world.at(100, lambda: world.wait(JOB, "Priority"))
+        world.at(160, lambda: world.starts.update({"1": 100}))
+        world.at(160, lambda: world.queue.update({"1": "RUNNING"}))
+        world.at(300, lambda: world.finish(JOB))
+        assert queue_news(watch_to_end(world, watcher)) == [("Priority", None), ("started", 0), ("left", 100)]
+
     def test_what_happens_to_a_job_is_told_once_for_each_change(self, world: World, watcher: JobWatcher) -> None:
         world.wait(JOB, "JobHeldUser")
         world.at(60, lambda: world.wait(JOB, "Resources"))
