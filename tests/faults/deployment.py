@@ -151,12 +151,12 @@ class Deployment(World):
         deadline = time.monotonic() + seconds
         while not self.is_over(plan, partition):
             assert time.monotonic() < deadline, f"the end of {plan.name}: not after {seconds:.0f} s"
-            overlooked = self._overlooked(plan, partition)
+            overlooked = self.overlooked(plan, partition)
             if overlooked is not None:
                 self.reexecute_from_failure(overlooked)
             time.sleep(0.3)
 
-    def _overlooked(self, plan: Plan, partition: str | None) -> DagsterRun | None:
+    def overlooked(self, plan: Plan, partition: str | None) -> DagsterRun | None:
         """The newest run, if it is to be retried and was not for a long time."""
         runs = self.runs_of(plan, partition)
         if not runs or runs[-1].status != DagsterRunStatus.FAILURE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from dagster import DagsterEventType
 
 from .conftest import ALL, Record
 from .deployment import Deployment, send
@@ -17,13 +18,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 def test_each_partition_reattaches_to_its_own(deployment: Deployment, record: Record) -> None:
     partitions = PARTITIONS[: 20 if ALL else 5]
-    plan = Plan("partitions", lines=400 if ALL else 120)
+    plan = Plan("partitions", hold=True)
     deployment.backfill("parts_in_process", partitions, plan)
     for partition in partitions:
         deployment.started(plan, partition)
     for partition in partitions:
         send(deployment.worker(deployment.run_of(plan, partition)), signal.SIGKILL)
     at_the_same_time(lambda partition: retry(deployment, plan, partition), partitions)
+    deployment.let_go(plan)
+    for partition in partitions:
+        deployment.wait_for_the_end(plan, partition)
     record("partitions", [deployment.figures(plan, partition) for partition in partitions])
 
 
@@ -33,23 +37,28 @@ def retry(deployment: Deployment, plan: Plan, partition: str) -> None:
 
     def decided() -> bool:
         too_late = any("part of a backfill that is in a terminal" in text for text in deployment.messages(killed))
-        return too_late or len(deployment.runs_of(plan, partition)) > 1
+        retried = len(deployment.runs_of(plan, partition)) > 1
+        return too_late or retried or deployment.overlooked(plan, partition) is not None
 
     eventually(decided, f"the daemon's decision on {partition}")
     if len(deployment.runs_of(plan, partition)) == 1:
         deployment.reexecute_from_failure(killed)
-    deployment.wait_for_the_end(plan, partition)
+    retried = deployment.runs_of(plan, partition)[-1]
+    deployment.event(retried, DagsterEventType.STEP_START, seconds=180.0)
 
 
 def test_two_processes_launch_one_key(deployment: Deployment, record: Record) -> None:
     """Two re-executions from failure of one run, launched at the same time, are the same piece of work."""
 
     def trial(number: int) -> list[Figures]:
-        plan = Plan(trial_name("twice", number), lines=20, die="before:submit.sh")
+        plan = Plan(trial_name("twice", number), lines=80, hold=True, die="before:submit.sh")
         run = deployment.launch("plain_in_process", plan, tags={"dagster/max_retries": "0"})
         deployment.wait_for_the_end(plan)
         assert deployment.died(plan)
         at_the_same_time(lambda _: deployment.reexecute_from_failure(run), range(2))
+        for each in deployment.runs_of(plan)[1:]:
+            deployment.event(each, DagsterEventType.STEP_START, seconds=180.0)
+        deployment.let_go(plan)
         eventually(lambda: all(each.is_finished for each in deployment.runs_of(plan)), f"both runs of {plan.name}")
         return [deployment.figures(plan, ending=each) for each in deployment.runs_of(plan)[1:]]
 

@@ -197,6 +197,11 @@ class World:
         """The id of the job that runs the payload, as soon as it does."""
         return eventually(lambda: self.marks(plan, partition), f"a start of {plan.name}")[0][1]
 
+    def let_go(self, plan: Plan) -> None:
+        """Let the payloads of a trial go on that were told to wait."""
+        eventually(self.marks_dir.exists, f"the payload of {plan.name}")
+        (self.marks_dir / f"{plan.name}.go").touch()
+
     def bodies(self, plan: Plan) -> int:
         """How often the body of the asset was executed."""
         path = self.notes / f"{plan.name}.bodies"

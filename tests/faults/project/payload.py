@@ -11,6 +11,7 @@ JOB = os.environ["SLURM_JOB_ID"]
 LINES = int(os.environ["FAULTS_LINES"])
 PAUSE_SECONDS = float(os.environ["FAULTS_PAUSE_SECONDS"])
 LINE_BYTES = int(os.environ["FAULTS_LINE_BYTES"])
+GO = os.environ["FAULTS_GO"]
 
 
 def mark(what: str) -> None:
@@ -40,5 +41,7 @@ with open_dagster_pipes() as pipes:
     for number in range(LINES):
         say(f"line {number}".ljust(LINE_BYTES, "."))
         time.sleep(PAUSE_SECONDS)
+        while number == LINES // 2 and GO and not Path(GO).exists():
+            time.sleep(PAUSE_SECONDS)
     pipes.report_asset_materialization(metadata={"job": JOB, "lines": LINES})
 mark("end")

@@ -29,6 +29,7 @@ class Plan:
         die_with_group: Kill the whole process group there.
         slurm: Further options for sbatch.
         upload: A file of this machine that is sent along.
+        hold: Have the payload wait in the middle until the test lets it go.
         slow_end: Have the job stay in COMPLETING for a while.
     """
 
@@ -41,6 +42,7 @@ class Plan:
     slurm: Mapping[str, Any] = field(default_factory=dict)
     upload: str = ""
     slow_end: bool = False
+    hold: bool = False
 
     def tags(self) -> dict[str, str]:
         return {NAME_TAG: self.name, PLAN_TAG: json.dumps(asdict(self))}
