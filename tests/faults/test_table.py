@@ -26,11 +26,12 @@ def test_every_row_belongs_to_a_test(line: Line) -> None:
     assert name.rpartition("::")[2] in names
 
 
-def test_every_test_of_the_suite_has_a_row() -> None:
+def test_every_test_that_records_figures_has_a_row() -> None:
     named = {line.test for line in LINES.values()}
     for path in sorted(TESTS.glob("faults/test_*.py")):
-        if path.name == Path(__file__).name:
+        text = path.read_text(encoding="utf-8")
+        if "import ALL, Record" not in text and "import Record" not in text:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(text)
         tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
         assert {f"faults/{path.name}::{name}" for name in tests} <= named
