@@ -92,12 +92,20 @@ def recorded() -> Recorded:
 def record(recorded: Recorded) -> Record:
     """Notes the figures of a row, and fails if one of them is not what it should be."""
 
-    def note(row: str, trials: Sequence[Figures], *, executed: int = 1, ends: Sequence[str] = ("SUCCESS",)) -> None:
+    def note(
+        row: str,
+        trials: Sequence[Figures],
+        *,
+        executed: int = 1,
+        jobs: int | None = None,
+        ends: Sequence[str] = ("SUCCESS",),
+        lines: bool = True,
+    ) -> None:
         assert row in LINES, f"rows.py does not have the row {row}"
         recorded[row] = summary(trials).as_dict()
         if FIGURES:
             FIGURES.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
-        wrong = [each for each in trials if not each.as_expected(executed=executed, ends=ends)]
+        wrong = [each for each in trials if not each.as_expected(executed=executed, jobs=jobs, ends=ends, lines=lines)]
         assert not wrong, f"{row}: {len(wrong)} of {len(trials)} trials are wrong: {wrong}"
 
     return note

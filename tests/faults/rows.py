@@ -129,6 +129,26 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         "clock-behind": Line("Dagster's clock 10 minutes behind", "faults/test_sites.py::test_peculiar_sites"),
         "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_peculiar_sites"),
     },
+    "Slurm starts a job again, or holds it": {
+        "requeued": Line(
+            "requeued by hand: executed twice by one job", "faults/test_requeues.py::test_requeued_by_hand"
+        ),
+        "preempted": Line("preempted and requeued", "faults/test_requeues.py::test_preempted"),
+        "power-cut": Line("its node loses power; requeued", "faults/test_requeues.py::test_power_cut"),
+        "held": Line("held and released", "faults/test_requeues.py::test_held_and_released"),
+        "suspended": Line("suspended and resumed", "faults/test_requeues.py::test_suspended_and_resumed"),
+        "node-failed": Line(
+            "its node fails, requeueing is off: the run fails",
+            "faults/test_requeues.py::test_node_failure_without_requeue",
+        ),
+        "node-failed-retried": Line(
+            "the same, with a retry policy: a second job", "faults/test_requeues.py::test_node_failure_without_requeue"
+        ),
+        "chained": Line(
+            "longer than the walltime: goes on from its checkpoint in further jobs",
+            "faults/test_requeues.py::test_longer_than_the_walltime",
+        ),
+    },
     "Many at once": {
         "partitions": Line(
             "20 partitions of a backfill in flight, all run workers killed, all retried by the daemon or in the UI",

@@ -30,7 +30,7 @@ def test_every_test_that_records_figures_has_a_row() -> None:
     named = {line.test for line in LINES.values()}
     for path in sorted(TESTS.glob("faults/test_*.py")):
         text = path.read_text(encoding="utf-8")
-        if "import ALL, Record" not in text and "import Record" not in text:
+        if path.name == Path(__file__).name or "Record\n" not in text:
             continue
         tree = ast.parse(text)
         tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
