@@ -31,6 +31,7 @@ _READ_PATIENCE_SECONDS = 15
 _STORAGE_STATUS = 74
 _NO_OUTCOME_STATUS = 75
 _CLOSED_STATUS = 76
+_LARGEST_OWN_STATUS = 128
 _REVOKED = "revoked"
 
 
@@ -235,6 +236,9 @@ class Claims:
         if answer.returncode == _NO_OUTCOME_STATUS:
             return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
         status = int(first.split()[1])
+        if status > _LARGEST_OWN_STATUS:
+            # sbatch was killed (POSIX, 2.8.2), maybe with its request on the way: Slurm may have taken it.
+            return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
         if status:
             said = rejections.classify_error("sbatch", status, answer.error_text, self._cluster.host)
             return SubmitAnswer("", said, made_now)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dagster_slurm.errors import (
     ConfigurationError,
+    ConnectionFailedError,
     EnvironmentNotFoundError,
     SlurmCommandError,
     SlurmOutputError,
@@ -194,6 +195,8 @@ class SlurmCluster:
     def _ask_facts(self) -> ClusterFacts:
         answer = self.script("facts.sh")
         words = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
+        if answer.returncode or not {"home", "user", "version"} <= set(words):
+            raise ConnectionFailedError("The login node's answer was cut off", host=self.host)
         if "missing" in words:
             raise ConfigurationError(
                 f"The command {words['missing']} is not on the PATH",

@@ -19,6 +19,7 @@ from dagster_slurm.errors import (
     EnvironmentNotFoundError,
     RemoteStorageError,
     SubmissionRejectedError,
+    SubmissionUnknownError,
     TransportError,
 )
 from dagster_slurm.run_directory import STREAMS, RunDirectory
@@ -29,6 +30,7 @@ SBATCH = """#!/bin/sh
 [ "$1" = --version ] && { echo 'slurm 22.05.8'; exit; }
 echo "$*" >>"$(dirname "$0")/calls"
 sleep 0.2
+[ -e "$(dirname "$0")/die" ] && kill -9 $$
 [ -e "$(dirname "$0")/refuse" ] && { echo 'sbatch: error: invalid partition specified: x' >&2; exit 1; }
 umask >"$(dirname "$0")/umask"
 echo 4711
@@ -264,6 +266,11 @@ class TestSubmit:
         assert self.calls(programs) == 1
         (programs / "refuse").unlink()
         assert Claims(own).submit(directory, generation=1) == "4711"
+
+    def test_a_killed_sbatch_may_have_submitted(self, own: SlurmCluster, programs: Path) -> None:
+        (programs / "die").touch()
+        with pytest.raises(SubmissionUnknownError):
+            Claims(own).submit(created(own))
 
     def test_a_claim_that_cannot_be_written(self, own: SlurmCluster, programs: Path) -> None:
         directory = created(own)

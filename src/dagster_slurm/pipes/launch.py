@@ -235,6 +235,8 @@ class Launch:
         if ended is None or self._interruptions.is_terminated:
             how = f"ended as {ended.state}" if ended else "has not ended yet, as far as Slurm says"
             raise TerminatedError(f"Slurm job {handle.job_id} was cancelled, and {how}")
+        # A run that was given up meanwhile has a retry, or may get one, which collects the result.
+        self._interruptions.check(afresh=True)
         if ended.state.is_success and ended.node is None and not self._ran_the_payload(handle):
             return None
         launch = self._work.key.first_attempt(handle.directory.base)

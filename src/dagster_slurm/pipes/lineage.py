@@ -20,7 +20,7 @@ class Generation:
     Args:
         run_id: The run.
         is_retry: Whether it goes on with what its parent left undone: from failure, or launched by the daemon.
-        step_succeeded: Whether the step has succeeded in it.
+        step_succeeded: Whether the step had succeeded in it when the run after it was created.
         is_finished: Whether nothing works on it any more.
     """
 
@@ -74,18 +74,27 @@ def lineage_of(instance: DagsterInstance, run: DagsterRun, step_key: str) -> lis
     found = [Generation(run.run_id, _is_retry(instance, run), step_succeeded=False, is_finished=False)]
     while run.parent_run_id and len(found) < _LONGEST_LINEAGE:
         parent = instance.get_run_by_id(run.parent_run_id)
-        if parent is None:
+        record = instance.get_run_record_by_id(run.run_id)
+        if parent is None or record is None:
             break
+        # A success that came later is one of a process that was taken for dead: this run was asked to do it again.
+        before = record.create_timestamp.timestamp()
         run = parent
         found.append(
             Generation(
                 run.run_id,
                 _is_retry(instance, run),
-                step_succeeded=step_has(instance, run.run_id, step_key, DagsterEventType.STEP_SUCCESS),
+                step_succeeded=succeeded_before(instance, run.run_id, step_key, before),
                 is_finished=run.is_finished,
             )
         )
     return found
+
+
+def succeeded_before(instance: DagsterInstance, run_id: str, step_key: str, moment: float) -> bool:
+    """Whether a step's success was on record at a moment, in seconds since the epoch."""
+    entries = instance.all_logs(run_id, of_type=DagsterEventType.STEP_SUCCESS)
+    return any(entry.step_key == step_key and entry.timestamp < moment for entry in entries)
 
 
 def step_has(instance: DagsterInstance, run_id: str, step_key: str, *kinds: DagsterEventType) -> bool:

@@ -15,7 +15,7 @@ from dagster import DagsterEventType, DagsterInstance, OpExecutionContext
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import dagster_run, step_key
-from dagster_slurm.pipes.lineage import step_has
+from dagster_slurm.pipes.lineage import step_has, succeeded_before
 
 _ENDS = (DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY)
 _FIRST_SECONDS = 0.05
@@ -66,7 +66,8 @@ class Tidy:
     def _is_done_with(self, removal: _Removal) -> bool:
         try:
             if step_has(removal.instance, removal.run_id, removal.step_key, DagsterEventType.STEP_SUCCESS):
-                _remove(removal.remove, removal.tell)
+                if _counts(removal):
+                    _remove(removal.remove, removal.tell)
                 return True
             return step_has(removal.instance, removal.run_id, removal.step_key, *_ENDS)
         except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
@@ -83,6 +84,14 @@ class Tidy:
                 if is_last or not self._owed:
                     self._thread = None
                     return
+
+
+def _counts(removal: _Removal) -> bool:
+    """Whether the step's success came before the end of its run: later, a retry may be reading the directory."""
+    record = removal.instance.get_run_record_by_id(removal.run_id)
+    if record is None or record.end_time is None:
+        return True
+    return succeeded_before(removal.instance, removal.run_id, removal.step_key, record.end_time)
 
 
 def _remove(remove: Callable[[], None], tell: Callable[[str], None]) -> None:
