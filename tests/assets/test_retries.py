@@ -43,6 +43,10 @@ class World:
         path.write_text(MARKING.format(marks=self.marks_path, pause=pause) + then)
         return path
 
+    def take_longer(self) -> None:
+        """The job is to go on when a retry looks for it, on a busy machine as well."""
+        self.payload(self.settings.payload, pause=2.0)
+
     def marks(self) -> list[str]:
         """The jobs that ran a payload, in their order."""
         said = self.sandbox.run(["sh", "-c", f"cat {self.marks_path} 2>/dev/null || :"]).stdout
@@ -166,6 +170,8 @@ class TestSignals:
 
     @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["still running", "ended meanwhile"])
     def test_two_detach_and_a_retry_reattaches(self, world: World, ended_meanwhile: bool) -> None:
+        if not ended_meanwhile:
+            world.take_longer()
         thread = world.while_it_runs(world.interrupt)
         result = world.execute()
         thread.join()
@@ -251,6 +257,7 @@ class TestElsewhere:
     """Jobs of other pieces of work."""
 
     def interrupted(self, world: World) -> dg.JobExecutionResult:
+        world.take_longer()
         thread = world.while_it_runs(world.interrupt)
         result = world.execute()
         thread.join()
