@@ -21,6 +21,7 @@ numbered lines. `make faults` runs all trials and writes this page; `make test` 
 - **end**: the end of the last run of the trial.
 - **missing**, **doubled**: lines in the step's log of the run that ended it, all trials together.
 - **trials**: how many there were. Random moments lie between the start of the step and the end of the run.
+- A row without figures has not been run in full yet.
 """
 _COLUMNS = """\
 | what is done | trials | executed | jobs | end | missing | doubled | test |
