@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,27 @@ def _asking_on_terminal(connection: SSHConnection) -> SSHConnection:
     """The same hops, with nothing to answer for them but the terminal."""
     jump = None if connection.jump is None else _asking_on_terminal(connection.jump)
     return replace(connection, password=None, askpass_command=None, batch_mode=False, jump=jump)
+
+
+def _end_of(process: subprocess.Popen[bytes], timeout_seconds: float) -> int | None:
+    """How a process ends; None if it had to be killed.
+
+    `Popen.wait` with a timeout looks every 50 ms only, and a login takes less than 200 ms.
+    """
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        returncode = process.wait()
+    finally:
+        timer.cancel()
+    return None if late.is_set() else returncode
 
 
 class SharingImpossibleError(TransportError):
@@ -60,7 +82,7 @@ class ControlMaster:
             TransportError: The login failed.
         """
         with self._locked():
-            if self._control("check") != 0:
+            if not self.is_alive():
                 self.path.unlink(missing_ok=True)
                 self._start()
 
@@ -123,14 +145,12 @@ class ControlMaster:
         except FileNotFoundError:
             raise no_ssh_program() from None
         login.watch(process)
-        try:
-            return process.wait(CONNECT_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        returncode = _end_of(process, CONNECT_TIMEOUT_SECONDS)
+        if returncode is None:
             raise ConnectionFailedError(
                 f"No connection within {CONNECT_TIMEOUT_SECONDS:.0f} s", host=self._connection.label
-            ) from None
+            )
+        return returncode
 
     def _control(self, verb: str) -> int:
         argv = ["ssh", "-S", str(self.path), "-O", verb, "--", self._connection.host]
