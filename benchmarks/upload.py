@@ -67,8 +67,9 @@ def put_file(site: Site, transport: OpenSSHTransport) -> None:
 
 def put_tree(site: Site, transport: OpenSSHTransport) -> None:
     root = site.local / "tree"
-    files = (path for path in root.rglob("*") if path.is_file())
-    transport.put_tree((TreeEntry(str(path.relative_to(root)), path) for path in files), f"{site.remote}/it")
+    found = ((Path(where).relative_to(root), names) for where, _, names in os.walk(root))
+    entries = (TreeEntry(f"{where}/{name}", root / where / name) for where, names in found for name in names)
+    transport.put_tree(entries, f"{site.remote}/it")
 
 
 @contextmanager

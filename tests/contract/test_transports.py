@@ -96,8 +96,8 @@ class ChangingFile:
 
     contents: Iterator[bytes]
 
-    def open(self, mode: str) -> IO[bytes]:
-        assert mode == "rb"
+    def open(self, mode: str, buffering: int) -> IO[bytes]:
+        assert (mode, buffering) == ("rb", 0)
         return io.BytesIO(next(self.contents))
 
 
@@ -505,10 +505,14 @@ class TestPutTreeInARealFileSystem:
         age = shell.transport.run('echo $(($(date +%s) - $(stat -c %Y "$1/old")))', [path]).text
         assert abs(int(age)) < 600
 
-    def test_content_that_changes_while_it_is_sent_is_not_published(self, shell: Far) -> None:
+    @pytest.mark.parametrize(("files", "place"), [(1, 0), (2, 0), (2, 1), (3, 2), (4, 3)])
+    def test_content_that_changes_while_it_is_sent_is_not_published(self, shell: Far, files: int, place: int) -> None:
         parent = shell.directory()
+        entries = [TreeEntry(f"{number}", b"%d" % number) for number in range(files)]
+        # Small ones are read only once.
+        entries[place] = TreeEntry("changing", changing_file(SEVERAL_MIB, SEVERAL_MIB[::-1]))
         with pytest.raises(TransferCorruptedError):
-            shell.transport.put_tree([TreeEntry("a", changing_file(b"first", b"other"))], f"{parent}/tree")
+            shell.transport.put_tree(entries, f"{parent}/tree")
         assert shell.names(parent) == []
 
     @pytest.mark.parametrize("second", [b"short", SEVERAL_MIB * 2], ids=["shrunk", "grown"])

@@ -1,4 +1,4 @@
-"""A tree of files as one tar stream with its checksums in front, read from disk while it is sent."""
+"""A tree of files as one tar stream with its checksums in front; large files are read while it is sent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.base import TreeEntry
 
 CHECKSUMS_NAME = ".dagster-slurm.sha256"
+# So much of small files is kept in memory from their checksums to their being sent.
+_KEPT_BYTES = 64 << 20
 _END = b"\0" * (2 * tarfile.BLOCKSIZE)
 _FORBIDDEN = frozenset("\n\r\\\0")
 # Of the ustar format (pax(1p), ustar Interchange Format): what fits into a header of one block, and where it stands.
@@ -74,11 +76,17 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
     files = list(entries)
     _check_names([entry.name for entry in files])
     lines, members = [], []
+    kept_bytes = 0
     for entry in files:
-        digest, size = content.digest(entry.source)
+        digest, size, whole = content.digest(entry.source)
         # `./`, or `sha256sum --check` would take `-` for its stdin and `*` for its mark of binary mode.
         lines.append(f"{digest}  ./{entry.name}\n")
-        members.append(_member(entry, size))
+        source = entry.source
+        if whole is not None and kept_bytes < _KEPT_BYTES:
+            # To open a file again takes longer than to send it.
+            source = whole
+            kept_bytes += size
+        members.append(_member(TreeEntry(entry.name, source, entry.mode), size))
     checksums = "".join(lines).encode()
     first = _member(TreeEntry(CHECKSUMS_NAME, checksums), len(checksums))
     return TreeArchive((first, *members))

@@ -1,4 +1,4 @@
-"""Bytes of an open file that go into a pipe without a copy in this process."""
+"""Bytes of an open file that go into a socket without a copy in this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from typing import IO
 
 _BLOCK_BYTES = 1 << 16
+# Some file systems and some kinds of socket do not do it (sendfile(2), EINVAL and ENOSYS; elsewhere ENOTSUP, ENOTSOCK).
+_NOT_DONE_HERE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOTSOCK)
 
 
 class FileRange:
@@ -21,33 +23,37 @@ class FileRange:
         self._descriptor = file.fileno()
         self._offset = file.tell()
         self._left = size
-        self._spliced = hasattr(os, "splice")
+        self._copied = False
         file.seek(self._offset + size)
 
     def __len__(self) -> int:
         return self._left
 
-    def move_to(self, pipe: IO[bytes]) -> bool:
-        """Move what the pipe takes. False when there is nothing left, or the file is at its end."""
+    def move_to(self, sink: IO[bytes]) -> bool:
+        """Move what the sink takes. False when there is nothing left, or the file is at its end."""
         try:
-            moved = self._splice(pipe) if self._spliced else self._copy(pipe)
+            moved = self._copy(sink) if self._copied else self._send(sink)
         except BlockingIOError:
             return True
         except OSError as error:
-            # Some file systems do not do it (splice(2)).
-            if error.errno != errno.EINVAL or not self._spliced:
+            if self._copied or error.errno not in _NOT_DONE_HERE:
                 raise
-            self._spliced = False
+            self._copied = True
             return True
-        if moved is None:
+        if not moved:
             return False
         self._offset += moved
         self._left -= moved
         return self._left > 0
 
-    def _splice(self, pipe: IO[bytes]) -> int | None:
-        return os.splice(self._descriptor, pipe.fileno(), self._left, offset_src=self._offset) or None
+    def _send(self, sink: IO[bytes]) -> int:
+        return os.sendfile(sink.fileno(), self._descriptor, self._offset, self._left)
 
-    def _copy(self, pipe: IO[bytes]) -> int | None:
+    def _copy(self, sink: IO[bytes]) -> int:
         block = os.pread(self._descriptor, min(self._left, _BLOCK_BYTES), self._offset)
-        return (pipe.write(block) or 0) if block else None
+        if not block:
+            return 0
+        written = sink.write(block)
+        if written is None:
+            raise BlockingIOError
+        return written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SMALLEST_PIECE_BYTES = 1 << 18
-LARGEST_PIECE_BYTES = 1 << 26
+LARGEST_PIECE_BYTES = 1 << 28
 # Where others have no channel of their own. The next one costs 5 ms, which is much only in a piece of 0.05 s.
 LARGEST_PIECE_ON_ONE_CHANNEL_BYTES = 1 << 24
 # So long do others wait at most, on a connection that carries one request at a time.

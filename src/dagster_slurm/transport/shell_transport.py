@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.errors import (
@@ -112,25 +113,28 @@ class ShellTransport(Transport):
     def put_tree(
         self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
     ) -> None:
-        archive = archive_tree(entries)
-        checksums_name = archive.checksums_name
-        if archive.size_bytes > ONE_REQUEST_BYTES:
+        with ThreadPoolExecutor(1) as aside:
+            # A login and the checksums of some thousand files take about as long as each other.
+            connected = aside.submit(self.run, ":")
+            archive = archive_tree(entries)
             parcel = tree_parcel(archive)
+            connected.result()
+        if parcel.size > ONE_REQUEST_BYTES:
             upload_tree(
                 self._ask,
                 parcel,
                 destination,
-                checksums_name=checksums_name,
+                checksums_name=archive.checksums_name,
                 largest_piece=self._largest_piece,
                 progress=progress,
             )
             return
         self._ask(
             _script("put_tree.sh"),
-            (destination, checksums_name),
+            (destination, archive.checksums_name),
             what=destination,
             stdin=archive.blocks(),
-            stdin_bytes=archive.size_bytes,
+            stdin_bytes=parcel.size,
         )
 
     def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:
@@ -153,12 +157,13 @@ class ShellTransport(Transport):
         *,
         what: str,
         stdin: Iterable[bytes | FileRange] = (),
-        stdin_bytes: int | None = 0,
+        stdin_bytes: int = 0,
+        takes: bool = False,
     ) -> CompletedCommand:
         """A request of an upload to `what`."""
-        most = LARGEST_PIECE_BYTES if stdin_bytes is None else stdin_bytes
-        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
-        answer = self._request(script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds)
+        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + stdin_bytes / _SLOWEST_BYTES_PER_SECOND
+        size = None if takes else stdin_bytes
+        answer = self._request(script, args, stdin=stdin, stdin_bytes=size, timeout_seconds=timeout_seconds)
         if answer.returncode == 0:
             return answer
         said = answer.error_text

@@ -34,7 +34,7 @@ LEASE_SECONDS = 40
 class Ask(Protocol):
     """Runs a script at the far end, and raises the error that fits if it fails.
 
-    With None for `stdin_bytes`, the script takes from the channel itself what `stdin` gives.
+    A script that `takes` its stdin takes from the channel itself what `stdin` gives, to the byte.
     """
 
     def __call__(
@@ -44,7 +44,8 @@ class Ask(Protocol):
         *,
         what: str,
         stdin: Iterable[bytes | FileRange] = (),
-        stdin_bytes: int | None = 0,
+        stdin_bytes: int = 0,
+        takes: bool = False,
     ) -> CompletedCommand: ...
 
 
@@ -187,7 +188,8 @@ class _Upload:
             args,
             what=self._partial.destination,
             stdin=piece.blocks(),
-            stdin_bytes=None,
+            stdin_bytes=size,
+            takes=True,
         )
         if piece.fault:
             raise piece.fault

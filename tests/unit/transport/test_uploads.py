@@ -86,7 +86,7 @@ class TestPacer:
 
     def test_a_link_that_becomes_slow_gets_small_pieces(self) -> None:
         pacer = Pacer()
-        pacer.sent(SMALLEST_PIECE_BYTES, 0.001)
+        pacer.sent(SMALLEST_PIECE_BYTES, 0.0001)
         assert pacer.piece_bytes == LARGEST_PIECE_BYTES
         sizes = []
         for _ in range(20):
