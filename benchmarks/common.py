@@ -1,5 +1,6 @@
 """What the benchmarks share: the sandbox, a payload, runs of one asset, and a table."""
 
+import os
 import statistics
 import tempfile
 import time
@@ -30,15 +31,9 @@ def running_sandbox() -> Iterator[Sandbox]:
 
 
 def ssh_of(sandbox: Sandbox) -> SSHConnectionResource:
-    """The connection to the sandbox's login node."""
-    env = sandbox.env()
-    return SSHConnectionResource(
-        host=env["SLURM_EDGE_NODE_HOST"],
-        port=int(env["SLURM_EDGE_NODE_PORT"]),
-        user=env["SLURM_EDGE_NODE_USER"],
-        key_path=env["SLURM_EDGE_NODE_KEY_PATH"],
-        known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-    )
+    """The connection to the sandbox's login node; its variables are in the environment then."""
+    os.environ.update(sandbox.env())
+    return SSHConnectionResource.from_env()
 
 
 def compute_on(sandbox: Sandbox) -> ComputeResource:

@@ -74,20 +74,12 @@ def put_tree(site: Site, transport: OpenSSHTransport) -> None:
 
 @contextmanager
 def site_on(sandbox: common.Sandbox) -> Iterator[Site]:
-    ssh = sandbox.env()
     with (
         tempfile.TemporaryDirectory(prefix="upload-", dir="/tmp") as local,
         sandbox.small_filesystem(SPACE_MIB) as remote,
     ):
         make_sources(Path(local))
-        connection = SSHConnection(
-            host=ssh["SLURM_EDGE_NODE_HOST"],
-            port=int(ssh["SLURM_EDGE_NODE_PORT"]),
-            user=ssh["SLURM_EDGE_NODE_USER"],
-            key_path=ssh["SLURM_EDGE_NODE_KEY_PATH"],
-            known_hosts_file=ssh["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-            control_dir=f"{local}/c",
-        )
+        connection = replace(common.ssh_of(sandbox).connection(), control_dir=f"{local}/c")
         yield Site(connection, Path(local), remote)
 
 

@@ -22,6 +22,8 @@ def connection_of(env: Mapping[str, str], **changes: Any) -> SSHConnection:
         "password": known.get("password"),
         "askpass_command": known.get("askpass_command"),
     }
+    if "dagster_slurm_ssh_control_dir" in known:
+        fields["control_dir"] = known["dagster_slurm_ssh_control_dir"]
     return SSHConnection(**{**fields, **changes})
 
 

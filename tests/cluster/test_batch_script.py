@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +27,7 @@ from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
+from tests.ssh import connection_of, control_directory
 
 pytestmark = pytest.mark.cluster
 
@@ -126,17 +125,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 @pytest.fixture(scope="module")
 def connection(sandbox: Sandbox) -> Iterator[SSHConnection]:
-    site = sandbox.env()
-    control_dir = tempfile.mkdtemp(prefix="batch-", dir="/tmp")
-    yield SSHConnection(
-        host=site["SLURM_EDGE_NODE_HOST"],
-        port=int(site["SLURM_EDGE_NODE_PORT"]),
-        user=site["SLURM_EDGE_NODE_USER"],
-        key_path=site["SLURM_EDGE_NODE_KEY_PATH"],
-        known_hosts_file=site["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-        control_dir=control_dir,
-    )
-    shutil.rmtree(control_dir)
+    with control_directory() as control_dir:
+        yield connection_of(sandbox.env(), control_dir=control_dir)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 
@@ -16,7 +14,8 @@ import pytest
 
 from dagster_slurm.errors import AuthenticationError
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.transport import OpenSSHTransport, SSHConnection
+from dagster_slurm.transport import OpenSSHTransport
+from tests.ssh import connection_of, control_directory
 
 pytestmark = pytest.mark.cluster
 
@@ -26,12 +25,11 @@ COMMAND = [sys.executable, "-m", "dagster_slurm.cli", "login"]
 @pytest.fixture
 def environment(sandbox: Sandbox) -> Iterator[dict[str, str]]:
     """The strict site, without the password, and a directory of its own for the connection."""
-    control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
     site = {name: value for name, value in sandbox.env(strict=True).items() if not name.endswith("PASSWORD")}
-    variables = {**os.environ, **site, "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}
-    yield variables
-    subprocess.run([*COMMAND, "--end"], env=variables, capture_output=True, check=False)
-    shutil.rmtree(control_dir)
+    with control_directory() as control_dir:
+        variables = {**os.environ, **site, "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}
+        yield variables
+        subprocess.run([*COMMAND, "--end"], env=variables, capture_output=True, check=False)
 
 
 def on_a_terminal(argv: list[str], env: dict[str, str], answers: dict[str, str]) -> tuple[int, str]:
@@ -51,17 +49,6 @@ def on_a_terminal(argv: list[str], env: dict[str, str], answers: dict[str, str])
             os.write(terminal, f"{waiting.pop(prompt)}\n".encode())
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
-
-
-def connection_of(env: dict[str, str], **options: str) -> SSHConnection:
-    return SSHConnection(
-        env["SLURM_EDGE_NODE_HOST"],
-        int(env["SLURM_EDGE_NODE_PORT"]),
-        env["SLURM_EDGE_NODE_USER"],
-        known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-        control_dir=env["DAGSTER_SLURM_SSH_CONTROL_DIR"],
-        **options,  # type: ignore[arg-type]
-    )
 
 
 def status(env: dict[str, str], *options: str) -> int:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +26,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, control_master
+from tests.ssh import connection_of, control_directory
 
 pytestmark = pytest.mark.cluster
 
@@ -49,17 +49,8 @@ transport.close()
 @pytest.fixture
 def connection(sandbox: Sandbox) -> Iterator[SSHConnection]:
     """The way to the sandbox, with a directory of its own for the shared connection."""
-    site = sandbox.env()
-    control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
-    yield SSHConnection(
-        host=site["SLURM_EDGE_NODE_HOST"],
-        port=int(site["SLURM_EDGE_NODE_PORT"]),
-        user=site["SLURM_EDGE_NODE_USER"],
-        key_path=site["SLURM_EDGE_NODE_KEY_PATH"],
-        known_hosts_file=site["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-        control_dir=control_dir,
-    )
-    shutil.rmtree(control_dir)
+    with control_directory() as control_dir:
+        yield connection_of(sandbox.env(), control_dir=control_dir)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from dagster_slurm.launchers import Payload, direct_plan, launch_function
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.request import merge
-from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
+from dagster_slurm.transport import OpenSSHTransport, TreeEntry
+from tests.ssh import connection_of
 
 pytestmark = pytest.mark.cluster
 
@@ -29,16 +30,7 @@ MARK = "echo run by $SLURM_JOB_ID >> ../marks\n"
 
 @pytest.fixture
 def cluster(sandbox: Sandbox) -> Iterator[SlurmCluster]:
-    env = sandbox.env()
-    transport = OpenSSHTransport(
-        SSHConnection(
-            env["SLURM_EDGE_NODE_HOST"],
-            int(env["SLURM_EDGE_NODE_PORT"]),
-            env["SLURM_EDGE_NODE_USER"],
-            env["SLURM_EDGE_NODE_KEY_PATH"],
-            known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-        )
-    )
+    transport = OpenSSHTransport(connection_of(sandbox.env()))
     yield SlurmCluster(transport, remote_base="~/test-submission")
     transport.close()
 

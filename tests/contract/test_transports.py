@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -33,10 +32,11 @@ from dagster_slurm.transport import (
     LocalTransport,
     OpenSSHTransport,
     ScriptedTransport,
-    SSHConnection,
     Transport,
     TreeEntry,
 )
+from tests.ssh import connection_of, control_directory
+from tests.ssh import opened as logged_in
 
 HOSTILE_WORDS = [
     *("", " ", "a b", "'", '"', "''\"\"", ";", "; exit 3", "$(exit 3)", "`id`", "$HOME", "${x", "*", "~", "!", "#x"),
@@ -125,20 +125,9 @@ def opened_local() -> Iterator[Far]:
 
 @contextmanager
 def opened_openssh(sandbox: Sandbox) -> Iterator[Far]:
-    site = sandbox.env()
-    control_dir = tempfile.mkdtemp(prefix="contract-", dir="/tmp")
-    connection = SSHConnection(
-        host=site["SLURM_EDGE_NODE_HOST"],
-        port=int(site["SLURM_EDGE_NODE_PORT"]),
-        user=site["SLURM_EDGE_NODE_USER"],
-        key_path=site["SLURM_EDGE_NODE_KEY_PATH"],
-        known_hosts_file=site["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
-        control_dir=control_dir,
-    )
-    transport = OpenSSHTransport(connection)
     with ExitStack() as cleanup:
-        cleanup.callback(shutil.rmtree, control_dir)
-        cleanup.callback(transport.disconnect)
+        control_dir = cleanup.enter_context(control_directory())
+        transport = cleanup.enter_context(logged_in(connection_of(sandbox.env(), control_dir=control_dir)))
         root = transport.run('mktemp -d ~/"contract it\'s XXXXXX"').text.strip()
         cleanup.callback(transport.command, ["rm", "-rf", "--", root])
         yield Far(transport, root, cleanup)
