@@ -13,16 +13,21 @@ _WEIGHT = 0.5
 
 
 class Pacer:
-    """Sizes pieces so that each takes about a second."""
+    """Sizes pieces so that each takes about a second.
 
-    def __init__(self) -> None:
+    Args:
+        largest: The size of the largest piece that there may be; the first one is a 64th of it.
+    """
+
+    def __init__(self, largest: int = LARGEST_PIECE_BYTES) -> None:
+        self._first = max(largest // 64, SMALLEST_PIECE_BYTES)
         self._bytes_per_second: float | None = None
 
     @property
     def piece_bytes(self) -> int:
         """The size of the next piece."""
         if self._bytes_per_second is None:
-            return SMALLEST_PIECE_BYTES
+            return self._first
         return min(max(int(self._bytes_per_second * _PIECE_SECONDS), SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
 
     def sent(self, size_bytes: int, seconds: float) -> None:

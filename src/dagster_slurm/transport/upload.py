@@ -138,7 +138,6 @@ class _Upload:
         self._partial = partial
         self._largest_piece = largest_piece
         self._progress = progress
-        self._pacer = Pacer()
         self.checked = Remainder()
 
     def ask(self, script: str, *args: str) -> CompletedCommand:
@@ -172,12 +171,13 @@ class _Upload:
         return None if printed.strip() == "there" else Remainder.from_cksum(printed)
 
     def _send(self, stream: Stream, offset: int) -> None:
+        pacer = Pacer(self._largest_piece())
         report = ProgressReport(self._progress, total_bytes=self._parcel.size, arrived_bytes=offset)
         while offset < self._parcel.size:
-            size = min(self._pacer.piece_bytes, self._largest_piece(), self._parcel.size - offset)
+            size = min(pacer.piece_bytes, self._largest_piece(), self._parcel.size - offset)
             began = time.monotonic()
             self._send_piece(Piece(stream, size), offset, size)
-            self._pacer.sent(size, time.monotonic() - began)
+            pacer.sent(size, time.monotonic() - began)
             offset += size
             report.sent(offset)
 

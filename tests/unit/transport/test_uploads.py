@@ -15,7 +15,12 @@ from dagster_slurm.transport import TreeEntry, UploadProgress, content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.cksum import Remainder
 from dagster_slurm.transport.file_range import FileRange
-from dagster_slurm.transport.pacing import LARGEST_PIECE_BYTES, SMALLEST_PIECE_BYTES, Pacer
+from dagster_slurm.transport.pacing import (
+    LARGEST_PIECE_BYTES,
+    LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
+    SMALLEST_PIECE_BYTES,
+    Pacer,
+)
 from dagster_slurm.transport.parcel import Piece, file_parcel, remainder_of_next, tree_parcel
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.upload import Partial
@@ -60,8 +65,12 @@ class TestCksum:
 class TestPacer:
     """A piece takes about a second, whatever the link."""
 
-    def test_the_first_piece_is_small(self) -> None:
-        assert Pacer().piece_bytes == SMALLEST_PIECE_BYTES
+    @pytest.mark.parametrize(
+        ("largest", "expected"),
+        [(LARGEST_PIECE_BYTES, 4 * MIB), (LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, SMALLEST_PIECE_BYTES), (1, 256 << 10)],
+    )
+    def test_the_first_piece_is_small(self, largest: int, expected: int) -> None:
+        assert Pacer(largest).piece_bytes == expected
 
     @pytest.mark.parametrize(
         ("bytes_per_second", "expected"),
