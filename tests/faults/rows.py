@@ -149,6 +149,19 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "faults/test_requeues.py::test_longer_than_the_walltime",
         ),
     },
+    "A job is held back, and its run says why and what ends it": {
+        f"waits-{reason}": Line(f"{what} (`{reason}`)", "faults/test_waiting.py::test_a_job_that_is_held_back")
+        for reason, what in (
+            ("Resources", "what it asks for is in use"),
+            ("Priority", "jobs of higher priority are before it"),
+            ("Dependency", "it depends on another job"),
+            ("BeginTime", "its earliest start has not come"),
+            ("QOSMaxJobsPerUserLimit", "as many jobs run as the QOS allows"),
+            ("ReqNodeNotAvail", "the node it needs is drained"),
+            ("PartitionDown", "its partition is down"),
+            ("JobHeldUser", "it is held by its user"),
+        )
+    },
     "Many at once": {
         "partitions": Line(
             "20 partitions of a backfill in flight, all run workers killed, all retried by the daemon or in the UI",

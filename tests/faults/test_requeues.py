@@ -59,8 +59,8 @@ class Trial:
         path = self.site.home / self.marks_name
         return [line.split()[1:] for line in path.read_text().splitlines()] if path.exists() else []
 
-    def wait_for_starts(self, count: int) -> str:
-        self.until(lambda: len(self.starts()) >= count)
+    def wait_for_starts(self, count: int, *, seconds: float = 120.0) -> str:
+        self.until(lambda: len(self.starts()) >= count, seconds)
         return self.starts()[0][0]
 
     def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -136,8 +136,9 @@ def test_power_cut(trial: Trial, compute: ComputeResource, record: Record) -> No
     def cut() -> None:
         trial.wait_for_starts(1)
         node = trial.starts()[0][1]
-        with trial.site.broken(node):
-            trial.wait_for_starts(2)
+        with trial.site.broken(f"node:{node}"):
+            # A requeued job may not start before the credential of its last start has expired, after 2 min.
+            trial.wait_for_starts(2, seconds=240.0)
 
     result = trial.run(compute, cut)
     record("power-cut", [trial.figures(result)], executed=2, jobs=1)
@@ -176,7 +177,7 @@ def test_suspended_and_resumed(trial: Trial, compute: ComputeResource, record: R
 def test_node_failure_without_requeue(trial: Trial, compute: ComputeResource, record: Record, policy: bool) -> None:
     def cut() -> None:
         trial.wait_for_starts(1)
-        trial.site.break_(trial.starts()[0][1])
+        trial.site.break_(f"node:{trial.starts()[0][1]}")
 
     options = {"extra_slurm_opts": {"no_requeue": True}}
     rules = {"retry_policy": SlurmRetryPolicy()} if policy else {}

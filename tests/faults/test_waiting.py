@@ -12,12 +12,17 @@ from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
 from dagster_slurm.slurm.commands import squeue
 
+from ..assets.conftest import compute_log
+from .conftest import Record
+from .figures import Figures, lines_off
 from .held_back import Run, Site
 
 pytestmark = pytest.mark.cluster
 
 QUEUE = {"partition": "compute", "mem": "100M", "time_limit": "00:05:00", "cpus": 1}
 Begin = Callable[..., Run]
+LINES = [f"line {number}" for number in range(5)]
+PAYLOAD = "echo $SLURM_JOB_ID >>$HOME/{marks}; for n in $(seq 0 4); do echo line $n; done"
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +176,16 @@ def test_a_job_that_is_held_back(
     options: dict[str, object],
     told: str,
     release: Callable[[Site], object],
+    record: Record,
+    request: pytest.FixtureRequest,
 ) -> None:
+    marks = site.cluster.home / f"marks-{time.monotonic_ns()}"
     hold(site)
     try:
-        run = begin(**{name: value(site) if callable(value) else value for name, value in options.items()})
+        run = begin(
+            PAYLOAD.format(marks=marks.name),
+            **{name: value(site) if callable(value) else value for name, value in options.items()},
+        )
         site.own = run.until(r"Slurm job (\d+) waits")[1]
         run.until(told)
     finally:
@@ -186,6 +197,10 @@ def test_a_job_that_is_held_back(
     (event,) = result.get_asset_materialization_events()
     assert float(waited) == event.materialization.metadata["queue_wait_seconds"].value
     assert [line for line in run.lines() if " runs on " in line]
+    missing, doubled = lines_off(compute_log(result, run.instance), LINES)
+    starts = marks.read_text().split()
+    figures = Figures(len(starts), len(set(starts)), "SUCCESS", missing, doubled)
+    record(f"waits-{request.node.callspec.id}", [figures])
 
 
 def test_suspended_resumed_requeued_and_held_again(site: Site, begin: Begin) -> None:

@@ -72,18 +72,18 @@ class Run:
     """A real run on a thread of this process, and what its log says."""
 
     def __init__(self, instance: dg.DagsterInstance, asset: dg.AssetsDefinition, **resources: object) -> None:
-        self._instance = instance
+        self.instance = instance
         self._results: list[dg.ExecuteInProcessResult] = []
         self._thread = threading.Thread(target=self._run, args=(asset, resources), daemon=True)
         self._thread.start()
 
     def _run(self, asset: dg.AssetsDefinition, resources: dict[str, object]) -> None:
-        done = dg.materialize([asset], resources=resources, instance=self._instance, raise_on_error=False)
+        done = dg.materialize([asset], resources=resources, instance=self.instance, raise_on_error=False)
         self._results.append(done)
 
     def lines(self) -> list[str]:
         """What was said of the job, each after its level."""
-        logs = [entry for run in self._instance.get_runs() for entry in self._instance.all_logs(run.run_id)]
+        logs = [entry for run in self.instance.get_runs() for entry in self.instance.all_logs(run.run_id)]
         levels = {20: "info", 30: "warning"}
         told = [(levels.get(int(entry.level), ""), entry.user_message) for entry in logs]
         return [f"{level}: {text}" for level, text in told if text.startswith("Slurm job ")]
