@@ -31,7 +31,9 @@
     │   │   ├── JobTimeLimitError              it was over its walltime
     │   │   ├── JobDeadlineError               it could not be done before its deadline
     │   │   ├── JobCancelledError              a user or an administrator has cancelled it
-    │   │   ├── JobNotStartedError             it waited longer than it was allowed to, or can never start
+    │   │   ├── JobNotStartedError             it waited longer than it was allowed to
+    │   │   │   ├── JobHeldError                   and somebody would have had to release it
+    │   │   │   └── JobDependencyError             or it can never start: its dependency is never satisfied
     │   │   ├── JobPreemptedError              another job took its place, and it was not requeued
     │   │   ├── JobNodeFailError               a node failed, and it was not requeued
     │   │   ├── JobBootFailError               its nodes did not boot
@@ -293,6 +295,14 @@ class JobCancelledError(JobFailedError):
 
 class JobNotStartedError(JobFailedError):
     """The job never started: it waited longer than it was allowed to, or can never start as it was asked for."""
+
+
+class JobHeldError(JobNotStartedError):
+    """The job was held until `max_queue_hours` were over, and nobody has released it."""
+
+
+class JobDependencyError(JobNotStartedError):
+    """The job's dependency can never be satisfied: the job that it was to follow has ended in another way."""
 
 
 class JobPreemptedError(JobFailedError):

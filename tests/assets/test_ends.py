@@ -11,7 +11,9 @@ import pytest
 from dagster_slurm import ComputeResource, SlurmRetryPolicy
 from dagster_slurm.errors import (
     JobCancelledError,
+    JobDependencyError,
     JobFailedError,
+    JobHeldError,
     JobNotStartedError,
     JobOutOfMemoryError,
     JobTimeLimitError,
@@ -90,7 +92,18 @@ class TestTypes:
         path = payload("true\n", name="payload.sh")
         options = {"hold": True, "max_queue_hours": 2 / 3600}
         error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
-        assert type(error) is JobNotStartedError
+        assert type(error) is JobHeldError
+        assert isinstance(error, JobNotStartedError)
+
+    @pytest.mark.parametrize("options", [{"max_queue_hours": 8 / 3600}, {"kill_on_invalid_dep": "yes"}], ids=str)
+    def test_the_dependency_is_never_satisfied(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, options: dict[str, object]
+    ) -> None:
+        path = payload("true\n", name="payload.sh")
+        other = sandbox.run(["sbatch", "--parsable", "--wrap=sleep 4; exit 1"]).stdout.strip()
+        options = {**options, "dependency": f"afterok:{other}"}
+        error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
+        assert type(error) is JobDependencyError, (error.facts, str(error))
 
     def test_time_limit(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
         path = payload("sleep 300\n", name="payload.sh")

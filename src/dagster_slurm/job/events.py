@@ -88,12 +88,14 @@ class Ended:
         record: What sacct knows of it, if it answered.
         end_mark: The end line of its newest incarnation, if it wrote one.
         node: The node its batch script ran on last.
+        reason: squeue's last word on why it waited or ended, if it said one.
     """
 
     state: JobState
     record: AccountingRecord | None
     end_mark: EndMark | None
     node: str | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
+from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
 
@@ -70,6 +71,12 @@ _KINDS: dict[JobState, _Kind] = {
     JobState.TIMEOUT: _Kind(errors.JobTimeLimitError, _time_hint),
 }
 
+# Kinds that Slurm's state does not tell apart.
+_NOT_STARTED = _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
+_HELD = _Kind(errors.JobHeldError, lambda facts: "Release it while it waits (`scontrol release`), or do not hold it.")
+_NEVER_SATISFIED = "DependencyNeverSatisfied"
+_NEVER_FOLLOWS = _Kind(errors.JobDependencyError, lambda facts: "See how the job ended that `dependency` names.")
+
 
 def job_failure(
     ended: Ended,
@@ -126,9 +133,21 @@ def _kind_of(ended: Ended, gave_up_waiting: bool) -> _Kind:
     """
     if ended.state is JobState.FAILED and ended.record and ended.record.reason in _LAUNCH_REASONS:
         return _KINDS[JobState.LAUNCH_FAILED]
-    if ended.state is JobState.CANCELLED and gave_up_waiting:
-        return _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
+    if ended.state is not JobState.CANCELLED or ended.end_mark is not None:
+        return _KINDS[ended.state]
+    if _could_never_start(ended, gave_up_waiting):
+        return _NEVER_FOLLOWS
+    if gave_up_waiting:
+        return _HELD if parse_reason(ended.reason).category is ReasonCategory.HELD else _NOT_STARTED
     return _KINDS[ended.state]
+
+
+def _could_never_start(ended: Ended, gave_up_waiting: bool) -> bool:
+    uid, accounted = (ended.record.cancelled_by_uid, ended.record.reason) if ended.record else (None, None)
+    if uid is None and accounted == "Dependency":
+        # With kill_invalid_depend (slurm.conf(5)) Slurm itself cancels it; its accounting keeps the reason before.
+        return True
+    return ended.reason == _NEVER_SATISFIED and (gave_up_waiting or uid is None)
 
 
 def _facts_of(ended: Ended, request: JobRequest | None) -> dict[str, int | str]:

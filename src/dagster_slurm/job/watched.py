@@ -33,6 +33,7 @@ class WatchedJob:
     over_since: float | None = None
     end_mark: EndMark | None = None
     node: str | None = None
+    reason: str | None = None
     restart: int = 0
     told: bool = False
     _offsets: dict[str, int] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class WatchedJob:
         self._asked_since_start = True
         if entry is None:
             return
+        self.reason = entry.reason or self.reason
         # Where squeue is behind, as through a site's cache, it shows a job waiting that has started; an end line tells
         # that from a requeue.
         has_run = self._runs and self.end_mark is not None

@@ -265,7 +265,7 @@ class JobWatcher:
         if job.told:
             return Action.WAIT
         if decision.action is Action.FINISH and decision.state is not None:
-            self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node))
+            self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node, job.reason))
         elif decision.action is Action.GIVE_UP:
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
         elif decision.action is not Action.WAIT:

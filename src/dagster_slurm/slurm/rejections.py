@@ -75,6 +75,11 @@ _REJECTED = (
     _cause(r"invalid feature specification", "`sinfo -o '%P %f'` names the features for constraint."),
     _cause(r"reservation", "`scontrol show reservation` names the reservations and who may use them."),
     _cause(r"invalid node name", "`sinfo -N` names the nodes for nodelist and exclude."),
+    # So says `sbatch --test-only` (22.05.8) of a dependency that can never be satisfied any more.
+    _cause(
+        r"requested operation is presently disabled",
+        "If `dependency` is set: the job that it names has ended in another way than asked for.",
+    ),
     _cause(r"job dependency", "The job named in dependency is not known to Slurm (any more)."),
     _cause(r"invalid license", "`scontrol show licenses` names the licenses."),
     _cause(

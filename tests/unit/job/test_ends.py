@@ -30,9 +30,9 @@ TABLE = {
 }
 
 
-def failure_of(state: JobState, **options: object) -> errors.JobFailedError:
+def failure_of(state: JobState, *, squeue_said: str | None = None, **options: object) -> errors.JobFailedError:
     known = {"state": state, "node_list": "n7", **{name: options.pop(name) for name in [*options] if name in KNOWN}}
-    ended = Ended(state, AccountingRecord(**{**EMPTY, "steps": (), **known}), None, "n7")
+    ended = Ended(state, AccountingRecord(**{**EMPTY, "steps": (), **known}), None, "n7", squeue_said)
     return job_failure(
         ended,
         job_id="12",
@@ -74,6 +74,28 @@ def test_who_cancelled_it(uid: int | None, said: str) -> None:
 def test_a_job_that_waited_too_long_has_not_started() -> None:
     error = failure_of(JobState.CANCELLED, gave_up_waiting=True)
     assert type(error) is errors.JobNotStartedError
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "kind"),
+    [
+        ("Resources", {"gave_up_waiting": True}, errors.JobNotStartedError),
+        ("JobHeldUser", {"gave_up_waiting": True}, errors.JobHeldError),
+        ("JobHeldAdmin", {"gave_up_waiting": True, "cancelled_by_uid": 1000}, errors.JobHeldError),
+        ("JobHeldUser", {}, errors.JobCancelledError),
+        ("DependencyNeverSatisfied", {"gave_up_waiting": True, "cancelled_by_uid": 7}, errors.JobDependencyError),
+        ("DependencyNeverSatisfied", {}, errors.JobDependencyError),
+        ("DependencyNeverSatisfied", {"cancelled_by_uid": 7}, errors.JobCancelledError),
+    ],
+)
+def test_a_job_that_never_started(code: str, options: dict[str, object], kind: type[errors.JobFailedError]) -> None:
+    assert type(failure_of(JobState.CANCELLED, squeue_said=code, **options)) is kind
+
+
+def test_slurm_cancels_what_can_never_start() -> None:
+    assert type(failure_of(JobState.CANCELLED, reason="Dependency")) is errors.JobDependencyError
+    by_a_user = failure_of(JobState.CANCELLED, reason="Dependency", cancelled_by_uid=7)
+    assert type(by_a_user) is errors.JobCancelledError
 
 
 def test_a_job_that_slurm_could_not_launch() -> None:
