@@ -1,6 +1,15 @@
 """How a payload is started: pure plans, and the batch script made of them."""
 
 from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
-from dagster_slurm.launchers.plan import LaunchPlan, direct_plan, launch_function
+from dagster_slurm.launchers.plan import LaunchPlan, direct_plan, launch_function, payload_command
 
-__all__ = ["LaunchPlan", "Payload", "as_payload", "direct_plan", "launch_function", "payload_from_path", "work_files"]
+__all__ = [
+    "LaunchPlan",
+    "Payload",
+    "as_payload",
+    "direct_plan",
+    "launch_function",
+    "payload_command",
+    "payload_from_path",
+    "work_files",
+]

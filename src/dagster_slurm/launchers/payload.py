@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import keyword
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError
 from dagster_slurm.transport import TreeEntry
@@ -13,53 +16,113 @@ from dagster_slurm.transport import TreeEntry
 PathLike = str | os.PathLike[str]
 ExtraFiles = Mapping[str, PathLike] | Sequence[PathLike]
 
+_NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_MODULE = re.compile(rf"-m\s+({_NAME})", re.ASCII)
+_FUNCTION = re.compile(rf"{_NAME}:{_NAME}", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Payload:
     """What is run.
 
     Args:
-        program: Its path as seen by the job: relative to the working directory, or absolute.
+        program: Its path as seen by the job, relative to the working directory or absolute; or, as `form` says,
+            `package.module` or `package.module:function`.
         interpreter: `python` for the environment's Python, `bash`, or None for a file that runs by itself.
-        source: The file on this machine that becomes `program`; None if it lies on the cluster already.
+        source: The file or directory on this machine that becomes `program`; None if there is nothing to upload.
+        form: Whether `program` is a path, or what Python finds by its name: a module or package to run, or a
+            function to call.
     """
 
     program: str
     interpreter: str | None
     source: Path | None
+    form: Literal["path", "module", "function"] = "path"
 
 
 def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payload:
-    """Find out how a file is to be run: `.py` by Python, `.sh` by bash, any other by its first line.
+    """Find out how something is to be run.
+
+    What is there as a file or directory is taken as one:
+
+    - a file: `.py` by Python, `.sh` by bash, any other by its first line;
+    - a directory with `__main__.py`: `python NAME`; a package, which has `__init__.py` too: `python -m NAME`.
+
+    Otherwise a string may name what Python finds in the environment, or among the extra files:
+
+    - `-m package.module`: as Python does it;
+    - `package.module:function`: the function is called without arguments. What it returns is ignored: a payload
+      reports with messages. The exit code is 0 unless it raises, `SystemExit` included. It has to be a plain
+      function; a coroutine would never be awaited.
 
     Args:
-        path: The file on this machine.
-        remote_path: Where it lies on the cluster already; nothing is uploaded then, and `path` only
-            tells its kind.
+        path: The file or directory on this machine, or one of the names above.
+        remote_path: Where it lies on the cluster already; its name tells its kind, `path` is not looked at, and
+            nothing is uploaded.
 
     Raises:
-        PayloadNotFoundError: There is no such file.
+        PayloadNotFoundError: There is no such file, no `__main__.py` in the directory, and it is none of the names.
         InvalidRequestError: It is neither Python nor shell, and cannot be run by itself.
     """
     if remote_path is not None:
         if not remote_path.startswith("/"):
             raise InvalidRequestError(f"remote_payload_path {remote_path!r} is not an absolute path")
         return Payload(remote_path, _interpreter_by_name(PurePosixPath(remote_path).suffix), None)
-    source = _existing_file(path, "payload")
+    source = Path(path).expanduser()
+    if source.is_dir():
+        return _of_directory(source)
+    named = _found_by_python(path) if isinstance(path, str) and not source.exists() else None
+    return named or _of_file(path)
+
+
+def _of_file(path: PathLike) -> Payload:
+    source = _existing_file(
+        path,
+        "payload",
+        or_else=" A payload is also a directory with `__main__.py`, `-m package.module` or `package.module:function`.",
+    )
     interpreter = _interpreter_by_name(source.suffix)
     if interpreter is None and not _runs_by_itself(source):
         raise InvalidRequestError(
             f"The payload {source} cannot be run",
-            hint="A payload is a `.py` or `.sh` file, or a program or script with a `#!` line.",
+            hint="A payload is a `.py` or `.sh` file, a directory with `__main__.py`, or a program or script with a "
+            "`#!` line.",
         )
     return Payload(source.name, interpreter, source)
 
 
+def _of_directory(source: Path) -> Payload:
+    if not (source / "__main__.py").is_file():
+        raise PayloadNotFoundError(
+            f"The payload {source.absolute()} is a directory without `__main__.py`",
+            hint="Python runs the `__main__.py` of a directory; or name one of its files.",
+        )
+    # `.` and `..` have no name of their own.
+    name = source.name if source.name not in {"", ".."} else source.resolve().name
+    if not (source / "__init__.py").is_file():
+        return Payload(name, "python", source)
+    if "." in name:
+        raise InvalidRequestError(
+            f"The package {source.absolute()} cannot be run: for `python -m`, a dot stands before a module",
+            hint="Give the directory a name without a dot.",
+        )
+    return Payload(name, "python", source, "module")
+
+
+def _found_by_python(text: str) -> Payload | None:
+    """What a string names if no file has that name; None if it has neither of the two forms."""
+    if any(map(keyword.iskeyword, re.split(r"\W", text))):
+        return None
+    if module := _MODULE.fullmatch(text):
+        return Payload(module[1], "python", None, "module")
+    return Payload(text, "python", None, "function") if _FUNCTION.fullmatch(text) else None
+
+
 def as_payload(payload: Payload | PathLike) -> Payload:
-    """The payload itself, or the one that lies at a path of this machine.
+    """The payload itself, or the one that `payload_from_path` makes of it.
 
     Raises:
-        PayloadNotFoundError: There is no such file.
+        PayloadNotFoundError: There is no such file, and it is no name of a module or function either.
         InvalidRequestError: It cannot be run.
     """
     return payload if isinstance(payload, Payload) else payload_from_path(payload)
@@ -68,6 +131,8 @@ def as_payload(payload: Payload | PathLike) -> Payload:
 def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEntry]:
     """The content of the working directory: the payload and the extra files, which lie beside it.
 
+    A payload's byte code stays here: it belongs to another interpreter, and tells nothing of what it does.
+
     Args:
         payload: The payload.
         extra_files: Files or directories, put under their own names; or a mapping from the name in the
@@ -75,9 +140,9 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
 
     Raises:
         PayloadNotFoundError: One of them does not exist.
-        InvalidRequestError: Two of them would have the same name.
+        InvalidRequestError: Two of them would have the same name, or one would lie outside the working directory.
     """
-    entries = [] if payload.source is None else [TreeEntry(payload.program, payload.source, 0o700)]
+    entries = list(_payload_entries(payload))
     if isinstance(extra_files, (str, os.PathLike)):
         raise InvalidRequestError(f"extra_files is a list of files or a mapping, not one path, {extra_files!r}")
     named = (
@@ -87,33 +152,64 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
     )
     for name, path in named:
         entries += _entries(name, path)
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.name in seen:
-            raise InvalidRequestError(
-                f"Two files would be {entry.name!r} in the working directory",
-                hint="Give extra_files as a mapping from name to file.",
-            )
-        seen.add(entry.name)
+    _check_names([entry.name for entry in entries])
     return entries
+
+
+def _payload_entries(payload: Payload) -> Iterator[TreeEntry]:
+    if payload.source is None:
+        return
+    if not payload.source.is_dir():
+        yield TreeEntry(payload.program, payload.source, 0o700)
+        return
+    for entry in _entries(payload.program, payload.source):
+        if not entry.name.endswith(".pyc") and "__pycache__" not in entry.name.split("/"):
+            yield entry
 
 
 def _entries(name: str, path: PathLike) -> Iterator[TreeEntry]:
     source = Path(path).expanduser()
     if source.is_dir():
-        for file in sorted(file for file in source.rglob("*") if file.is_file()):
+        for file in _files_below(source):
             yield TreeEntry(f"{name}/{file.relative_to(source).as_posix()}", file, _mode(file))
         return
     source = _existing_file(path, "extra file")
     yield TreeEntry(name, source, _mode(source))
 
 
-def _existing_file(path: PathLike, what: str) -> Path:
+def _files_below(directory: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Its files in order, through links to directories too, but not to one that it lies in."""
+    above |= {directory.resolve()}
+    for path in sorted(directory.iterdir()):
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.resolve() not in above:
+            yield from _files_below(path, above)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    directories = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise InvalidRequestError(
+                f"{name!r} is not a name in the working directory",
+                hint="Give extra_files as a mapping from name to file; names are relative, without `.` and `..`.",
+            )
+        if name in seen or name in directories:
+            raise InvalidRequestError(
+                f"Two files would be {name!r} in the working directory",
+                hint="Give extra_files as a mapping from name to file.",
+            )
+        seen.add(name)
+
+
+def _existing_file(path: PathLike, what: str, or_else: str = "") -> Path:
     source = Path(path).expanduser()
     if not source.is_file():
         raise PayloadNotFoundError(
             f"The {what} {source.absolute()} is not a file of this machine",
-            hint="Paths are relative to the working directory of Dagster; build them from `__file__`.",
+            hint=f"Paths are relative to the working directory of Dagster; build them from `__file__`.{or_else}",
         )
     return source
 

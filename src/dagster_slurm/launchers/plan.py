@@ -23,17 +23,32 @@ class LaunchPlan:
     command: tuple[str, ...]
 
 
-def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
-    """Run the payload itself, once, with the environment active."""
+def payload_command(payload: Payload, activation: Activation) -> tuple[str, ...]:
+    """The program and the arguments that run a payload in its environment, in its working directory.
+
+    The one place that knows how: a launcher puts its own command in front of it.
+    """
+    return _started(payload, activation.python)
+
+
+def _started(payload: Payload, python: str) -> tuple[str, ...]:
+    if payload.form == "module":
+        return (python, "-m", payload.program)
+    if payload.form == "function":
+        # As a statement, and not with importlib, whose own lines would stand in the traceback of a failed import.
+        module, _, function = payload.program.partition(":")
+        name = function.partition(".")[0]
+        return (python, "-c", f"from {module} import {name}; {function}()")
     # A shell looks a name without a slash up on the PATH; Python shows it in tracebacks as it is given.
     by_name = payload.interpreter is not None and not payload.program.startswith("-")
     program = payload.program if by_name or payload.program.startswith("/") else f"./{payload.program}"
-    interpreters: dict[str | None, Sequence[str]] = {
-        "python": (activation.python,),
-        "bash": ("bash",),
-        None: (),
-    }
-    return LaunchPlan(activation.setup, (*interpreters[payload.interpreter], program))
+    interpreters: dict[str | None, Sequence[str]] = {"python": (python,), "bash": ("bash",), None: ()}
+    return (*interpreters[payload.interpreter], program)
+
+
+def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
+    """Run the payload itself, once, with the environment active."""
+    return LaunchPlan(activation.setup, payload_command(payload, activation))
 
 
 def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str) -> str:

@@ -59,7 +59,7 @@ class LocalPipesClient(PipesClient):
 
         Args:
             context: The context of the asset, asset check or op.
-            payload: The payload, or the path of its file.
+            payload: The payload, or what `payload_from_path` makes one of.
             extras: Values for the payload, found in its Pipes context.
             plan: How to start it; a launcher's `plan`.
             extra_env: Environment variables of the payload.

@@ -21,7 +21,7 @@ class ComputeLauncher(ConfigurableResource[Any]):
         """What the batch script does to start the payload.
 
         Args:
-            payload: The payload, by its name in the working directory or by an absolute path.
+            payload: What is run; `dagster_slurm.launchers.payload_command` has the command for each of its forms.
             activation: How its environment is entered, and its Python.
         """
         raise NotImplementedError(f"{type(self).__name__} has to override `plan`")

@@ -50,6 +50,98 @@ def test_a_missing_payload_or_a_directory(tmp_path: Path) -> None:
         assert caught.value.hint
 
 
+def directory(path: Path, *names: str) -> Path:
+    for name in names:
+        file(path / name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "form"),
+    [
+        ("prepare", ["__main__.py"], "path"),
+        ("prepare.v2", ["__main__.py"], "path"),
+        ("-x", ["__main__.py", "other.py"], "path"),
+        ("prepare", ["__init__.py", "__main__.py"], "module"),
+        ("my-package", ["__init__.py", "__main__.py"], "module"),
+    ],
+)
+def test_directories_that_python_runs(tmp_path: Path, name: str, files: list[str], form: Any) -> None:
+    source = directory(tmp_path / name, *files)
+    assert payload_from_path(source) == Payload(name, "python", source, form)
+    assert payload_from_path(f"{source}/") == Payload(name, "python", source, form)
+
+
+def test_a_directory_without_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory(tmp_path / "prepare" / "deep", "x")
+    directory(tmp_path / "prepare", "__main__.py")
+    monkeypatch.chdir(tmp_path / "prepare")
+    assert payload_from_path(".").program == "prepare"
+    monkeypatch.chdir(tmp_path / "prepare" / "deep")
+    assert payload_from_path("..").program == "prepare"
+
+
+def test_a_package_without_a_main_module(tmp_path: Path) -> None:
+    with pytest.raises(PayloadNotFoundError, match="without `__main__") as caught:
+        payload_from_path(directory(tmp_path / "package", "__init__.py"))
+    assert caught.value.hint
+
+
+def test_a_package_that_python_could_not_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="a dot") as caught:
+        payload_from_path(directory(tmp_path / "package.v2", "__init__.py", "__main__.py"))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "program", "form"),
+    [
+        ("-m package", "package", "module"),
+        ("-m package.module", "package.module", "module"),
+        ("-m  _a1.b_2", "_a1.b_2", "module"),
+        ("package.module:function", "package.module:function", "function"),
+        ("jobs:Fit.main", "jobs:Fit.main", "function"),
+        ("C:run", "C:run", "function"),
+    ],
+)
+def test_what_python_finds_by_its_name(text: str, program: str, form: Any) -> None:
+    assert payload_from_path(text) == Payload(program, "python", None, form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "package.module", "-m", "-m ", "-m a b", "-m a-b", "-m a.", "-m .a", "-m a:b", "-ma", "--m a", "-m a\n"),
+        *("a:", ":a", "a:b:c", "a.:b", "a:.b", "a/b:c", "1a:b", "a:1b", "a:b()", "a: b", "a:b\n", "a:b;c", "é:b"),
+        *("a:lambda", "import:a", "a.class.b:c", "-m a.class"),
+    ],
+)
+def test_what_is_neither_a_file_nor_such_a_name(text: str) -> None:
+    with pytest.raises(PayloadNotFoundError) as caught:
+        payload_from_path(text)
+    assert caught.value.hint
+
+
+def test_the_hint_names_the_forms() -> None:
+    with pytest.raises(PayloadNotFoundError) as caught:
+        payload_from_path("a/b:c")
+    for form in ("__file__", "__main__.py", "-m package.module", "package.module:function"):
+        assert form in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["C:train.py", "jobs:main.py", "-m train.py"])
+def test_a_file_that_is_there_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    file(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert payload_from_path(name) == Payload(name, "python", Path(name))
+
+
+@pytest.mark.parametrize("name", ["-m package", "jobs:main"])
+def test_a_path_is_never_a_name(name: str) -> None:
+    with pytest.raises(PayloadNotFoundError):
+        payload_from_path(Path(name))
+
+
 @pytest.mark.parametrize(("remote", "kind"), [("/opt/x.py", "python"), ("/opt/x.sh", "bash"), ("/opt/x", None)])
 def test_one_that_lies_on_the_cluster_is_not_looked_for_here(remote: str, kind: str | None) -> None:
     assert payload_from_path("missing.py", remote_path=remote) == Payload(remote, kind, None)
@@ -82,6 +174,56 @@ def test_a_mapping_names_the_files(tmp_path: Path) -> None:
         payload, {"conf/settings.yaml": file(tmp_path / "any"), "lib": file(tmp_path / "d" / "a").parent}
     )
     assert [entry.name for entry in entries] == ["main.py", "conf/settings.yaml", "lib/a"]
+
+
+def test_a_payload_that_is_a_directory_leaves_its_byte_code_here(tmp_path: Path) -> None:
+    source = directory(tmp_path / "p", "__main__.py", "a.pyc", "__pycache__/a.cpython-311.pyc", "d/__pycache__/note")
+    file(source / "d" / "tool", mode=0o755)
+    file(source / "data.bin", mode=0o600)
+    payload = payload_from_path(source)
+    assert [(entry.name, entry.source, entry.mode) for entry in work_files(payload, None)] == [
+        ("p/__main__.py", source / "__main__.py", 0o600),
+        ("p/d/tool", source / "d" / "tool", 0o700),
+        ("p/data.bin", source / "data.bin", 0o600),
+    ]
+
+
+@pytest.mark.parametrize("text", ["-m package", "jobs:main"])
+def test_what_python_finds_is_not_uploaded(tmp_path: Path, text: str) -> None:
+    assert work_files(payload_from_path(text), None) == []
+    assert [entry.name for entry in work_files(payload_from_path(text), [file(tmp_path / "jobs.py")])] == ["jobs.py"]
+
+
+def test_links_to_directories_are_followed_once(tmp_path: Path) -> None:
+    payload = directory(tmp_path / "p", "__main__.py")
+    directory(tmp_path / "shared", "a.py")
+    (payload / "lib").symlink_to(tmp_path / "shared")
+    (payload / "myself").symlink_to(payload)
+    (tmp_path / "shared" / "back").symlink_to(payload)
+    (payload / "dangling").symlink_to("nothing")
+    for entries in (work_files(payload_from_path(payload), None), work_files(Payload("/x", None, None), [payload])):
+        assert [entry.name for entry in entries] == ["p/__main__.py", "p/lib/a.py"]
+
+
+def test_files_can_be_put_into_a_directory_of_the_payload(tmp_path: Path) -> None:
+    payload = payload_from_path(directory(tmp_path / "p", "__main__.py"))
+    entries = work_files(payload, {"p/settings.yaml": file(tmp_path / "any")})
+    assert [entry.name for entry in entries] == ["p/__main__.py", "p/settings.yaml"]
+
+
+@pytest.mark.parametrize("name", ["p", "p/__main__.py", "p/__main__.py/x", "p/lib"])
+def test_a_name_that_the_directory_of_the_payload_has(tmp_path: Path, name: str) -> None:
+    payload = payload_from_path(directory(tmp_path / "p", "__main__.py", "lib/a.py"))
+    with pytest.raises(InvalidRequestError, match="Two files") as caught:
+        work_files(payload, {name: file(tmp_path / "any")})
+    assert "mapping" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a//x", "./x", "a/"])
+def test_a_name_outside_of_the_working_directory(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="not a name in the working directory") as caught:
+        work_files(Payload("/x.py", "python", None), {name: file(tmp_path / "any")})
+    assert caught.value.hint
 
 
 def test_no_extra_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.job.batch_script import batch_script, env_file
-from dagster_slurm.launchers import LaunchPlan, Payload, direct_plan, launch_function
+from dagster_slurm.launchers import (
+    LaunchPlan,
+    Payload,
+    direct_plan,
+    launch_function,
+    payload_command,
+    payload_from_path,
+)
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
@@ -55,10 +63,65 @@ def run_launch(function: str) -> subprocess.CompletedProcess[bytes]:
         (Payload("-x.py", "python", Path("x")), ("py", "./-x.py")),
         (Payload("/opt/main.py", "python", None), ("py", "/opt/main.py")),
         (Payload("/opt/tool", None, None), ("/opt/tool",)),
+        (Payload("prepare", "python", Path("x")), ("py", "prepare")),
+        (Payload("-x", "python", Path("x")), ("py", "./-x")),
+        (Payload("package", "python", Path("x"), "module"), ("py", "-m", "package")),
+        (Payload("package.module", "python", None, "module"), ("py", "-m", "package.module")),
+        (Payload("a.b:run", "python", None, "function"), ("py", "-c", "from a.b import run; run()")),
+        (Payload("a:Fit.run", "python", None, "function"), ("py", "-c", "from a import Fit; Fit.run()")),
     ],
 )
 def test_direct_plan(payload: Payload, command: tuple[str, ...]) -> None:
     assert direct_plan(payload, Activation(("setup",), "py", "")) == LaunchPlan(("setup",), command)
+    assert payload_command(payload, Activation((), "py", "")) == command
+
+
+FUNCTIONS = """\
+import sys
+
+def good():
+    print(__name__, sys.path[0])
+    return 3
+
+def bad():
+    raise ValueError("it went wrong")
+
+def leave():
+    sys.exit(7)
+
+class Fit:
+    @staticmethod
+    def run():
+        print("fitted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "exit_code", "said", "last_line"),
+    [
+        ("lib.jobs:good", 0, "lib.jobs \n", ""),
+        ("lib.jobs:Fit.run", 0, "fitted\n", ""),
+        ("lib.jobs:leave", 7, "", ""),
+        ("lib.jobs:bad", 1, "", "ValueError: it went wrong"),
+        ("lib.jobs:missing", 1, "", "ImportError: cannot import name 'missing' from 'lib.jobs'"),
+        ("lib.absent:run", 1, "", "ModuleNotFoundError: No module named 'lib.absent'"),
+        ("absent:run", 1, "", "ModuleNotFoundError: No module named 'absent'"),
+        ("lib.jobs:FUNCTIONS", 1, "", "ImportError: cannot import name 'FUNCTIONS' from 'lib.jobs'"),
+        ("lib.jobs:sys.path", 1, "", "TypeError: 'list' object is not callable"),
+    ],
+)
+def test_functions_as_python_calls_them(tmp_path: Path, text: str, exit_code: int, said: str, last_line: str) -> None:
+    (tmp_path / "env.sh").touch()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "jobs.py").write_text(FUNCTIONS)
+    plan = direct_plan(payload_from_path(text), Activation((), sys.executable, ""))
+    done = run_launch(launch_function(plan, work_directory=str(tmp_path), env_file=str(tmp_path / "env.sh")))
+    stderr = done.stderr.decode()
+    assert (done.returncode, done.stdout.decode()) == (exit_code, said), stderr
+    assert (stderr.splitlines() or [""])[-1].startswith(last_line)
+    # No line of a runner, nor of importlib: the call, and the payload's own.
+    assert [line for line in stderr.splitlines() if "importlib" in line] == []
+    assert stderr.count('File "') <= 2
 
 
 def test_activations() -> None:
