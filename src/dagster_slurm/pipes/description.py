@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from dagster import DagsterInstance, OpExecutionContext
 
 from dagster_slurm.job.handle import short_digest
-from dagster_slurm.launchers import Payload
+from dagster_slurm.launchers import Payload, work_files
 from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.transport import content
 
 _DIGESTS = {
     "payload": "the payload",
@@ -30,13 +32,25 @@ _DIGESTS = {
 
 def digests(payload: Payload, request: JobRequest, environment: str | None) -> dict[str, str]:
     """What tells one deploy from another."""
-    content = payload.source.read_bytes() if payload.source else payload.program.encode()
     options = {field.name: getattr(request, field.name) for field in fields(request)}
     return {
-        "payload": hashlib.sha256(content).hexdigest()[:16],
+        "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
         "options": short_digest({**options, "options": dict(request.options)}),
         "environment": environment or "",
     }
+
+
+def _content(payload: Payload) -> bytes:
+    """What has to be the same for a payload to be the same: its content if it is sent, else its name."""
+    if payload.source is None:
+        return f"{'-m ' if payload.form == 'module' else ''}{payload.program}".encode()
+    if not payload.source.is_dir():
+        return payload.source.read_bytes()
+    # A digest of each: a large directory has no place in memory. No file's name holds a NUL.
+    return b"".join(
+        os.fsencode(entry.name) + b"\0" + content.digest(entry.source)[0].encode()
+        for entry in work_files(payload, None)
+    )
 
 
 def describe(step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[str, str]) -> str:
