@@ -87,7 +87,7 @@ def run_asset(
     return dg.materialize([asset], resources={"compute": compute}, instance=instance, raise_on_error=False, **options)
 
 
-def asset_of(path: Path, **call: Any) -> dg.AssetsDefinition:
+def asset_of(path: Path | str, **call: Any) -> dg.AssetsDefinition:
     """An asset named `measured` that runs a payload."""
 
     @dg.asset

@@ -16,7 +16,7 @@ Write = Callable[..., Path]
 
 
 def _messages(
-    compute: ComputeResource, instance: dg.DagsterInstance, path: Path, **call: Any
+    compute: ComputeResource, instance: dg.DagsterInstance, path: Path | str, **call: Any
 ) -> tuple[Any, dg.ExecuteInProcessResult]:
     """Run a payload and return its one custom message."""
     got: list[Any] = []
@@ -109,6 +109,87 @@ def test_executable_with_its_own_interpreter(
     path = payload("#!/usr/bin/awk -f\nBEGIN { print 6 * 7 }\n", name="answer", mode=0o755)
     result = run_asset(asset_of(path), compute, instance)
     assert compute_log(result, instance) == "42\n"
+
+
+def _files(directory: Path, **texts: str) -> Path:
+    directory.mkdir(parents=True)
+    for name, text in texts.items():
+        (directory / f"{name}.py").write_text(text)
+    return directory
+
+
+def test_directory_with_a_main_module(compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    main = echo_back(
+        answer="__import__('helper').ANSWER",
+        name="__name__",
+        here="sorted(os.listdir('.'))",
+        inside="sorted(name for name in os.listdir('prepare') if name != '__pycache__')",
+        tool="os.access('prepare/tool', os.X_OK)",
+        data="os.access('prepare/data', os.X_OK)",
+        beside="pathlib.Path('beside.txt').read_text()",
+    )
+    prepare = _files(tmp_path / "prepare", __main__=main, helper="ANSWER = 42")
+    (prepare / "data").touch()
+    (prepare / "tool").touch(mode=0o755)
+    (prepare / "__pycache__").mkdir()
+    (prepare / "__pycache__" / "helper.cpython-311.pyc").write_text("of another interpreter")
+    (tmp_path / "beside.txt").write_text("beside it")
+    message, _ = _messages(compute, instance, prepare, extra_files=[tmp_path / "beside.txt"])
+    assert message == {
+        "answer": 42,
+        "name": "__main__",
+        "here": ["beside.txt", "prepare"],
+        "inside": ["__main__.py", "data", "helper.py", "tool"],
+        "tool": True,
+        "data": False,
+        "beside": "beside it",
+    }
+
+
+def test_package(compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    main = "from . import ONE\nfrom .deep.two import TWO\n" + echo_back(both="[ONE, TWO]", package="__package__")
+    package = _files(tmp_path / "package", __init__="ONE = 1", __main__=main)
+    _files(package / "deep", two="from .. import ONE\nTWO = ONE + ONE")
+    message, _ = _messages(compute, instance, package)
+    assert message == {"both": [1, 2], "package": "package"}
+
+
+@pytest.mark.parametrize(("name", "seen_as"), [("-m lib.work", "__main__"), ("lib.work:main", "lib.work")])
+def test_module_and_function_among_the_extra_files(
+    compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, name: str, seen_as: str
+) -> None:
+    body = echo_back(name="__name__", sibling="other.NAME", beside="settings.NAME").replace("\n", "\n    ")
+    work = f"import settings\nfrom . import other\ndef main():\n    {body}\nif __name__ == '__main__': main()\n"
+    lib = _files(tmp_path / "lib", work=work, other="NAME = 'sibling'")
+    (tmp_path / "settings.py").write_text("NAME = 'beside'")
+    message, _ = _messages(compute, instance, name, extra_files=[lib, tmp_path / "settings.py"])
+    assert message == {"name": seen_as, "sibling": "sibling", "beside": "beside"}
+
+
+@pytest.mark.parametrize(("name", "said"), [("-m calendar", "December"), ("this:c.bit_length", "Zen")])
+def test_module_and_function_of_the_environment(
+    compute: ComputeResource, instance: dg.DagsterInstance, name: str, said: str
+) -> None:
+    result = run_asset(asset_of(name), compute, instance)
+    assert result.success
+    assert said in compute_log(result, instance)
+
+
+@pytest.mark.parametrize("name", ["prepare", "package", "-m lib.work", "lib.work:main"])
+def test_every_form_fails_with_its_traceback(
+    compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, name: str
+) -> None:
+    fails = "def main():\n    raise ValueError('it went wrong')\nif __name__ == '__main__': main()\n"
+    _files(tmp_path / "prepare", __main__=fails)
+    _files(tmp_path / "package", __init__="", __main__=fails)
+    lib = _files(tmp_path / "lib", work=fails)
+    path = tmp_path / name
+    result = run_asset(asset_of(path if path.exists() else name, extra_files=[lib]), compute, instance)
+    kind, text = failure_of(result)
+    assert kind == "PayloadFailedError"
+    assert "ValueError: it went wrong" in text
+    assert ", line 2, in main" in text
+    assert "exit code 1" in text
 
 
 def test_failing_payload(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:
@@ -298,6 +379,7 @@ def test_launchpad_configuration_reaches_the_call(
         ("data.txt", "no program", {}, "InvalidRequestError", "data.txt"),
         ("p.py", "", {"extra_files": ["/no/such/file"]}, "PayloadNotFoundError", "/no/such/file"),
         ("p.py", "", {"extra_files": {"p.py": "/etc/hostname"}}, "InvalidRequestError", "'p.py'"),
+        ("p.py", "", {"extra_files": {"../x": "/etc/hostname"}}, "InvalidRequestError", "'../x'"),
         ("p.py", "", {"extra_env": {"NOT-A-NAME": "1"}}, "InvalidRequestError", "'NOT-A-NAME'"),
     ],
 )
