@@ -32,6 +32,7 @@ class Reader:
     def write(self, block: Block) -> Path:
         """Put a block with a title where its page says; another one beside it."""
         path = self._directory / (block.title or f"block_{block.line}.{block.language}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.translated(block), encoding="utf-8")
         return path
 
