@@ -6,11 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.local import LocalPipesClient
     from dagster_slurm.pipes.slurm import SlurmPipesClient
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
+    from dagster_slurm.resources.environments import (
+        ContainerEnvironment,
+        Environment,
+        ModuleEnvironment,
+        PixiEnvironment,
+        UvEnvironment,
+    )
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
@@ -21,8 +29,15 @@ _ROOMS = {
     "BashLauncher": "resources.launchers",
     "ComputeLauncher": "resources.launchers",
     "ComputeResource": "resources.compute",
+    "ContainerEnvironment": "resources.environments",
+    "Environment": "resources.environments",
     "ExecutionMode": "resources.compute",
     "LocalPipesClient": "pipes.local",
+    "ModuleEnvironment": "resources.environments",
+    "Needs": "environments",
+    "Pack": "environments",
+    "Part": "environments",
+    "PixiEnvironment": "resources.environments",
     "SSHConnectionResource": "resources.ssh",
     "SlurmMetric": "metrics",
     "SlurmMetricsContext": "metrics",
@@ -31,6 +46,8 @@ _ROOMS = {
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.retry_policy",
     "SlurmRunConfig": "resources.compute",
+    "Target": "environments",
+    "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",
     "reconcile_orphaned_slurm_runs": "reconcile",
 }
@@ -39,8 +56,15 @@ __all__ = [
     "BashLauncher",
     "ComputeLauncher",
     "ComputeResource",
+    "ContainerEnvironment",
+    "Environment",
     "ExecutionMode",
     "LocalPipesClient",
+    "ModuleEnvironment",
+    "Needs",
+    "Pack",
+    "Part",
+    "PixiEnvironment",
     "SSHConnectionResource",
     "SlurmMetric",
     "SlurmMetricsContext",
@@ -49,6 +73,8 @@ __all__ = [
     "SlurmResource",
     "SlurmRetryPolicy",
     "SlurmRunConfig",
+    "Target",
+    "UvEnvironment",
     "build_slurm_orphan_reconcile_sensor",
     "reconcile_orphaned_slurm_runs",
 ]

@@ -205,10 +205,12 @@ class SlurmCluster:
             )
         return ClusterFacts(words["home"], words["user"], _version(words["version"]))
 
-    def script(self, name: str, args: Sequence[str] = (), *, timeout_seconds: float = 120.0) -> CompletedCommand:
+    def script(
+        self, name: str, args: Sequence[str] = (), *, stdin: bytes = b"", timeout_seconds: float = 120.0
+    ) -> CompletedCommand:
         """Run a file of `cluster_scripts` with its arguments."""
         script = shell_file("dagster_slurm.cluster_scripts", name)
-        return self.transport.run(script, args, timeout_seconds=timeout_seconds)
+        return self.transport.run(script, args, stdin=stdin, timeout_seconds=timeout_seconds)
 
     def refuse(self, command: str, answer: CompletedCommand) -> None:
         """Raise the typed error for a Slurm command that has failed."""

@@ -110,6 +110,18 @@ class EnvironmentNotFoundError(InvalidRequestError):
     """The path on the cluster holds none of the layouts of an environment."""
 
 
+class EnvironmentBuildError(DagsterSlurmError):
+    """An environment could not be packed or installed. Nothing was submitted."""
+
+
+class InterpreterNotFoundError(EnvironmentBuildError):
+    """The cluster does not have the interpreter that an environment needs."""
+
+
+class WheelNotFoundError(EnvironmentBuildError):
+    """A package of the lock has no wheel for the cluster's platform and Python."""
+
+
 class ConfigurationError(DagsterSlurmError, ValueError):
     """A resource, an environment variable or a settings file is wrong or incomplete."""
 

@@ -30,13 +30,13 @@ _DIGESTS = {
 }
 
 
-def digests(payload: Payload, request: JobRequest, environment: str | None) -> dict[str, str]:
+def digests(payload: Payload, request: JobRequest, environment: str) -> dict[str, str]:
     """What tells one deploy from another."""
     options = {field.name: getattr(request, field.name) for field in fields(request)}
     return {
         "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
         "options": short_digest({**options, "options": dict(request.options)}),
-        "environment": environment or "",
+        "environment": environment,
     }
 
 
@@ -53,7 +53,9 @@ def _content(payload: Payload) -> bytes:
     )
 
 
-def describe(step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[str, str]) -> str:
+def describe(
+    step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[str, str], *, environment_path: str | None
+) -> str:
     """The text of `launch.json`, one line."""
     run = dagster_run(step)
     return json.dumps(
@@ -67,6 +69,8 @@ def describe(step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[st
             "call": work.key.call,
             "assets": list(work.assets),
             "process": json.loads(ProcessIdentity.of_this_process().to_json()),
+            # `dagster-slurm env prune` leaves what a job may run in.
+            "environment_path": environment_path,
             **digests_of,
         }
     )

@@ -11,7 +11,7 @@ from typing import TypeVar
 from dagster import OpExecutionContext
 
 from dagster_slurm.claims import Claims
-from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, ResultLostError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.connection import ClusterConnection
@@ -94,7 +94,7 @@ class Launch:
         self._order = order
         self._interruptions = interruptions
         self._adopt_abandoned = adopt_abandoned
-        self._digests = digests(order.payload, order.request, order.environment_path)
+        self._digests = digests(order.payload, order.request, order.environment.title)
         self._persistence = Persistence(
             tell=lambda text, level: step.log.log(level, text),
             reached=lambda: self._cluster.was_reached,
@@ -168,11 +168,9 @@ class Launch:
 
     def _check(self) -> Activation:
         """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
-        path = self._order.environment_path
         self._cluster.check(self._request)
-        if path is None:
-            return CLUSTER_PYTHON
-        return activate_deployed(path, self._cluster.environment_layout(path))
+        site = Site(self._cluster, self._step.log.info, self._order.force_env_push)
+        return self._order.environment.provide(site)
 
     def _request_of(self, directory: RunDirectory) -> JobRequest:
         """What an attempt asks for, after those before it."""
@@ -193,7 +191,7 @@ class Launch:
         launch = launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
         script = batch_script(self._request, directory=directory, launch=launch)
         variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
-        description = describe(self._step, self._work, self._digests)
+        description = describe(self._step, self._work, self._digests, environment_path=activation.path)
         self._persist(
             lambda: directory.create(
                 self._cluster.transport,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dagster_slurm.environments import Provider
 from dagster_slurm.job.retrying import Chain, RetryRules
 from dagster_slurm.launchers import Payload
 from dagster_slurm.pipes.local import Planner
@@ -24,7 +25,8 @@ class Order:
         files: What lies in its working directory.
         extras: Values for the payload, found in its Pipes context.
         extra_env: Its environment variables.
-        environment_path: An environment on the cluster; None for the cluster's own `python3`.
+        environment: What it runs in.
+        force_env_push: Whether its environment is installed anew.
         rules: Which ends are tried again within the call; None for none.
         chain: Whether, and when, the work goes on in a further job.
     """
@@ -35,6 +37,7 @@ class Order:
     files: tuple[TreeEntry, ...]
     extras: Mapping[str, Any] | None
     extra_env: Mapping[str, str] | None
-    environment_path: str | None
+    environment: Provider
+    force_env_push: bool
     rules: RetryRules | None
     chain: Chain

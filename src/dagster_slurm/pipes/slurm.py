@@ -8,6 +8,7 @@ from typing import Any
 from dagster import Failure, OpExecutionContext, PipesClient, PipesClientCompletedInvocation
 
 from dagster_slurm.claims import Claims
+from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import DagsterSlurmError, JobFailedError, TransportError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.failure import job_failure
@@ -36,7 +37,8 @@ class SlurmPipesClient(PipesClient):
 
     Args:
         connection: The cluster, from `SlurmResource.connect()`.
-        pre_deployed_env_path: An environment on the cluster; None for the cluster's own `python3`.
+        pre_deployed_env_path: An environment on the cluster, in place of `environment`.
+        environment: What payloads run in; the cluster's own `python3` by default.
         debug_mode: Keep every run directory.
         cleanup_on_failure: After a failure keep only script, status and the end of stderr.
         reattach: Which jobs of earlier processes are taken for this call's: "retry", "asset" or "never".
@@ -47,13 +49,14 @@ class SlurmPipesClient(PipesClient):
         connection: ClusterConnection,
         *,
         pre_deployed_env_path: str | None = None,
+        environment: Provider | None = None,
         debug_mode: bool = False,
         cleanup_on_failure: bool = True,
         reattach: Reattach = "retry",
     ) -> None:
         self._connection = connection
         self._cluster = connection.cluster
-        self._environment_path = pre_deployed_env_path
+        self._environment = Deployed(pre_deployed_env_path) if pre_deployed_env_path else environment or ClusterPython()
         self._debug_mode = debug_mode
         self._cleanup_on_failure = cleanup_on_failure
         self._reattach = reattach
@@ -68,6 +71,7 @@ class SlurmPipesClient(PipesClient):
         plan: Planner = direct_plan,
         extra_env: Mapping[str, str] | None = None,
         extra_files: ExtraFiles | None = None,
+        force_env_push: bool = False,
         name: str | None = None,
         metadata: MetadataOf = outcome_metadata,
         rules: RetryRules | None = None,
@@ -83,6 +87,7 @@ class SlurmPipesClient(PipesClient):
             plan: How to start it; a launcher's `plan`.
             extra_env: Environment variables of the payload.
             extra_files: Files and directories to put beside it.
+            force_env_push: Install the environment anew, whatever is there.
             name: Tells this call from others in the same step.
             metadata: What the job adds to the metadata of the results.
             rules: Which ends are tried again within the call, and how; None for none.
@@ -104,7 +109,8 @@ class SlurmPipesClient(PipesClient):
             tuple(work_files(payload, extra_files)),
             extras,
             extra_env,
-            self._environment_path,
+            self._environment,
+            force_env_push,
             rules,
             chain or Chain(),
         )

@@ -11,6 +11,10 @@ from dagster_slurm.errors import InvalidRequestError
 
 SLURM_OPTIONS = "slurm"
 PRE_DEPLOYED_ENV_PATH = "slurm_pre_deployed_env_path"
+ENVIRONMENT = "slurm_environment"
+ENVIRONMENT_NAME = "slurm_environment_name"
+PACK_CMD = "slurm_pack_cmd"
+FORCE_ENV_PUSH = "force_slurm_env_push"
 EXTRA_FILES = "slurm_extra_files"
 SKIP_PAYLOAD_UPLOAD = "skip_slurm_payload_upload"
 PAYLOAD_PATH = "slurm_payload_path"

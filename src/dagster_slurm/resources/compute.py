@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from dagster import (
@@ -15,6 +16,7 @@ from dagster import (
 )
 from pydantic import ConfigDict, Field
 
+from dagster_slurm.environments import Deployed, Provider
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import payload_from_path
@@ -26,6 +28,8 @@ from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources import asset_metadata
+from dagster_slurm.resources.environment_choice import EnvironmentChoice
+from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
@@ -42,6 +46,8 @@ class ExecutionMode(str, enum.Enum):
 class SlurmRunConfig(Config):
     """What can be chosen in the launchpad for one run. What is not set is left to the asset and the resource."""
 
+    force_env_push: bool | None = Field(default=None, description="Install the environment anew.")
+    environment_name: str | None = Field(default=None, description="Which of the project's environments.")
     skip_payload_upload: bool | None = Field(default=None, description="Use the payload that is on the cluster.")
     remote_payload_path: str | None = Field(default=None, description="Absolute path of the payload on the cluster.")
     extra_files: list[str] | None = Field(default=None, description="Files to put beside the payload.")
@@ -67,7 +73,29 @@ class ComputeResource(ConfigurableResource[Any]):
     cleanup_on_failure: bool = Field(
         default=True, description="Of a failed run keep only script, status and the end of stderr."
     )
-    pre_deployed_env_path: str | None = Field(default=None, description="An environment on the cluster.")
+    environment: Environment | None = Field(
+        default=None,
+        description="What payloads run in on the cluster; by default the project's, where it has a lock file.",
+    )
+    pre_deployed_env_path: str | None = Field(
+        default=None, description="An environment that is on the cluster already, in place of `environment`."
+    )
+    default_skip_payload_upload: bool = Field(
+        default=False, description="Take payloads from `scripts/` in the pre-deployed environment."
+    )
+    default_environment_name: str | None = Field(
+        default=None, description="Which of the project's environments: pixi's, or a dependency group or extra of uv's."
+    )
+    auto_detect_platform: bool = Field(
+        default=True, description="Pack for the login node's platform; if not, and without `pack_platform`, `linux-64`."
+    )
+    pack_platform: str | None = Field(default=None, description="Pack for this platform (`linux-64`, `linux-aarch64`).")
+    pack_on_remote: bool = Field(
+        default=False, description="Pack or build on the login node, where that has a network."
+    )
+    cache_inject_globs: list[str] | None = Field(
+        default=None, description="Files that pixi's pack command packs besides; a change of them is noticed."
+    )
     reattach: Literal["retry", "asset", "never"] = Field(
         default="retry",
         description="Which jobs of earlier processes are taken up again: `retry`, those of the attempts before in the "
@@ -102,6 +130,8 @@ class ComputeResource(ConfigurableResource[Any]):
         extra_slurm_opts: Mapping[str, object] | None = None,
         config: SlurmRunConfig | None = None,
         extra_files: ExtraFiles | None = None,
+        environment_name: str | None = None,
+        force_env_push: bool | None = None,
         name: str | None = None,
         skip_payload_upload: bool | None = None,
         remote_payload_path: str | None = None,
@@ -122,6 +152,8 @@ class ComputeResource(ConfigurableResource[Any]):
             extra_slurm_opts: Fields of `SlurmQueueConfig`, and any other long option of sbatch.
             config: What was chosen in the launchpad.
             extra_files: Files and directories to put beside the payload: a list, or a mapping from the name there.
+            environment_name: Which of the project's environments.
+            force_env_push: Install the environment anew, whatever is there.
             name: Tells this call from others in the same step. Calls that run at the same time need one.
             skip_payload_upload: Use the payload that is on the cluster at `remote_payload_path`.
             remote_payload_path: Absolute path of the payload on the cluster.
@@ -157,8 +189,18 @@ class ComputeResource(ConfigurableResource[Any]):
                 payload=payload_from_path(payload_path), **call
             )
         slurm = self._slurm()
-        return self._client(step, slurm).run(
-            payload=_payload(step, payload_path, chosen, skip=skip_payload_upload, remote_path=remote_payload_path),
+        wanted = EnvironmentChoice(self, step, _first(environment_name, chosen.environment_name)).provider()
+        skip = _first(skip_payload_upload, chosen.skip_payload_upload)
+        return self._client(slurm, wanted).run(
+            payload=self._payload(
+                step, payload_path, wanted, _first(remote_payload_path, chosen.remote_payload_path), skip
+            ),
+            force_env_push=_first(
+                force_env_push,
+                chosen.force_env_push,
+                asset_metadata.selected_metadata(step, asset_metadata.FORCE_ENV_PUSH),
+                False,
+            ),
             request=merge(
                 slurm.default_options(),
                 asset_metadata.slurm_options(step),
@@ -179,40 +221,33 @@ class ComputeResource(ConfigurableResource[Any]):
             )
         return self.slurm
 
-    def _client(self, step: OpExecutionContext, slurm: SlurmResource) -> SlurmPipesClient:
-        of_asset = asset_metadata.selected_metadata(step, asset_metadata.PRE_DEPLOYED_ENV_PATH)
+    def _client(self, slurm: SlurmResource, environment: Provider) -> SlurmPipesClient:
         return SlurmPipesClient(
             slurm.connect(),
-            pre_deployed_env_path=_first(of_asset, self.pre_deployed_env_path),
+            environment=environment,
             debug_mode=self.debug_mode,
             cleanup_on_failure=self.cleanup_on_failure,
             reattach=self.reattach,
         )
 
-
-def _payload(
-    step: OpExecutionContext, path: PathLike, chosen: SlurmRunConfig, *, skip: bool | None, remote_path: str | None
-) -> Payload:
-    """The payload, from this machine or on the cluster already."""
-    remote = _first(
-        remote_path,
-        chosen.remote_payload_path,
-        asset_metadata.selected_metadata(step, asset_metadata.PAYLOAD_PATH),
-    )
-    skipped = _first(
-        skip,
-        chosen.skip_payload_upload,
-        asset_metadata.selected_metadata(step, asset_metadata.SKIP_PAYLOAD_UPLOAD),
-        remote is not None,
-    )
-    if not skipped:
-        return payload_from_path(path)
-    if remote is None:
-        raise ConfigurationError(
-            "The payload is not to be uploaded, and it is not said where it is",
-            hint="Give remote_payload_path, or the asset metadata slurm_payload_path.",
-        )
-    return payload_from_path(path, remote_path=remote)
+    def _payload(
+        self, step: OpExecutionContext, path: PathLike, environment: Provider, remote: str | None, skip: bool | None
+    ) -> Payload:
+        """The payload, from this machine or on the cluster already."""
+        remote = _first(remote, asset_metadata.selected_metadata(step, asset_metadata.PAYLOAD_PATH))
+        of_asset = asset_metadata.selected_metadata(step, asset_metadata.SKIP_PAYLOAD_UPLOAD)
+        skipped = _first(skip, of_asset, remote is not None or self.default_skip_payload_upload)
+        if not skipped:
+            return payload_from_path(path)
+        if remote is None and isinstance(environment, Deployed):
+            remote = f"{environment.path}/scripts/{Path(path).name}"
+        if remote is None:
+            raise ConfigurationError(
+                "The payload is not to be uploaded, and it is not said where it is",
+                hint="Give remote_payload_path, or the asset metadata slurm_payload_path, or pre_deployed_env_path, "
+                "whose directory scripts/ has it.",
+            )
+        return payload_from_path(path, remote_path=remote)
 
 
 def _first(*values: Any) -> Any:

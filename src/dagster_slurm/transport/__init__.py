@@ -5,6 +5,7 @@ from dagster_slurm.transport.local import LocalTransport
 from dagster_slurm.transport.openssh import OpenSSHTransport, SSHConnection
 from dagster_slurm.transport.progress import ProgressCallback, UploadProgress
 from dagster_slurm.transport.scripted import ScriptedTransport
+from dagster_slurm.transport.shell_transport import storage_fault
 
 __all__ = [
     "CompletedCommand",
@@ -16,4 +17,5 @@ __all__ = [
     "Transport",
     "TreeEntry",
     "UploadProgress",
+    "storage_fault",
 ]

@@ -1,0 +1,264 @@
+"""Environments on the cluster: found by their key, or packed, sent and installed there, once.
+
+ADR 8 says why it is done so. Whatever dies, what the link of a key points to is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from uuid import uuid4
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments import local_store
+from dagster_slurm.environments.activation import Activation, activate_deployed
+from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, cache_key
+from dagster_slurm.environments.target import Target, target_of
+from dagster_slurm.errors import (
+    DagsterSlurmError,
+    EnvironmentBuildError,
+    InterpreterNotFoundError,
+    RemoteStorageError,
+)
+from dagster_slurm.process_identity import Life, ProcessIdentity
+from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
+
+DIRECTORY = "env-cache"
+_STALE_SECONDS = 60
+_BEAT_SECONDS = 15.0
+_LOOK_SECONDS = 1.0
+_INSTALL_SECONDS = 3600.0
+# So much is sent at once: what has arrived when a process dies is not sent again.
+_BATCH_BYTES = 64 << 20
+_BATCH_PARTS = 400
+_TRIES = 3
+_SAID_LINES = 15
+_SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is being installed."""
+
+    recipe: Recipe
+    target: Target
+    key: str
+
+
+class EnvironmentCache:
+    """The environments below `remote_base` of one cluster.
+
+    Args:
+        cluster: The cluster.
+        tell: Gets what is done, and how far it is, for the run's log.
+    """
+
+    def __init__(self, cluster: SlurmCluster, tell: Tell) -> None:
+        self._cluster = cluster
+        self._tell = tell
+
+    @property
+    def directory(self) -> str:
+        """Where they lie."""
+        return f"{self._cluster.base()}/{DIRECTORY}"
+
+    def provide(self, recipe: Recipe, *, force: bool = False) -> Activation:
+        """How the environment of a recipe is entered; installed if it is not there.
+
+        Args:
+            recipe: How it is made.
+            force: Install it anew, whatever is there; running jobs keep the one they have.
+
+        Raises:
+            EnvironmentBuildError: It cannot be packed or installed.
+            InvalidRequestError: Something about the recipe is wrong.
+            TransportError: The cluster cannot be reached, or has no space.
+        """
+        target = self.target(recipe.needs())
+        place = _Place(recipe, target, cache_key(recipe, target))
+        entry = None if force else self.look(place.key)
+        if entry is None:
+            name = f"{self._cluster.host} {self.directory} {place.key}"
+            with local_store.one_at_a_time(
+                name, lambda: self._tell(f"Another process installs {recipe.title}; waiting")
+            ):
+                entry = self._install_once(place, force=force)
+        path = f"{self.directory}/{entry}"
+        activation = activate_deployed(path, "packed")
+        setup = (*recipe.needs().setup, *activation.setup)
+        return Activation(setup, activation.python, f"{recipe.title}, {path}", path=path)
+
+    def target(self, needs: Needs) -> Target:
+        """What is found on the cluster.
+
+        Raises:
+            InterpreterNotFoundError: Not the interpreter that is needed.
+            EnvironmentBuildError: The lines before it failed.
+        """
+        setup = "\n".join(needs.setup)
+        answer = self._cluster.script("environment_target.sh", (needs.python or "", setup))
+        said, host = _last_lines(answer), self._cluster.host
+        if answer.returncode == _SETUP_FAILED:
+            raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)
+        if answer.returncode == _NO_PYTHON:
+            there = ", ".join(dict.fromkeys(answer.text.split()[1:])) or "none on the PATH"
+            raise InterpreterNotFoundError(
+                f"There is no {needs.python} on the cluster",
+                hint=f"There are: {there}. Name one with `python`, or load its module with `setup_commands`.",
+                host=host,
+            )
+        if answer.returncode:
+            raise InterpreterNotFoundError(f"{needs.python} on the cluster does not work:\n{said}", host=host)
+        return target_of(answer.text, platform=needs.platform)
+
+    def _install_once(self, place: _Place, *, force: bool) -> str:
+        """The entry's name, once this process or another has installed it."""
+        owner = f"{uuid4().hex[:8]} {ProcessIdentity.of_this_process().to_json()}"
+        how, dead, told = ("build" if force else "reuse"), "", False
+        while True:
+            entry = self._begin(place.key, owner, how=how, dead=dead)
+            if entry is None:
+                with self._lease(place.key, owner):
+                    return self._install(place, owner)
+            if not entry.startswith("busy "):
+                return entry
+            holder = entry.removeprefix("busy ")
+            dead = holder if _is_gone(holder) else ""
+            if not told and not dead:
+                told = True
+                self._tell(f"Another machine installs {place.recipe.title}; waiting")
+            time.sleep(_LOOK_SECONDS)
+
+    def _begin(self, key: str, owner: str, *, how: str, dead: str = "") -> str | None:
+        """The name of the entry there is; `busy` and who builds it; None if there is none, and OWNER may build it."""
+        args = (self.directory, key, owner, str(_STALE_SECONDS), how, dead)
+        word, _, rest = self._asked("environment_begin.sh", args).text.strip().partition(" ")
+        if word == "busy":
+            return f"busy {rest}"
+        return rest if word == "ready" else None
+
+    def look(self, key: str) -> str | None:
+        """The name of the entry there is for a key; None if there is none."""
+        return self._begin(key, "", how="look")
+
+    @contextmanager
+    def _lease(self, key: str, owner: str) -> Iterator[None]:
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(_BEAT_SECONDS):
+                # Without it another machine builds the same once more, which does no harm.
+                with suppress(DagsterSlurmError):
+                    self._cluster.script("environment_lease.sh", (self.directory, key, owner, "touch"))
+
+        thread = threading.Thread(target=keep, name="dagster-slurm-environment", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            with suppress(DagsterSlurmError):
+                self._cluster.script("environment_lease.sh", (self.directory, key, owner, "leave"))
+
+    def _install(self, place: _Place, owner: str) -> str:
+        recipe, began = place.recipe, time.monotonic()
+        self._tell(f"Packing {recipe.title} for {place.target.platform}")
+        pack = recipe.pack(place.target, self._tell)
+        sent = self._send(pack.parts)
+        self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
+        token = owner.split(" ", 1)[0]
+        self._run_install(place, pack, token)
+        self._tell(f"Installed {recipe.title} in {time.monotonic() - began:.1f} s")
+        return f"{place.key}.{token}"
+
+    def _send(self, parts: Sequence[Part]) -> int:
+        """Send what the cluster lacks, and say how many parts that were."""
+        count = 0
+        for _ in range(_TRIES):
+            missing = self._missing(parts)
+            if not missing:
+                return count
+            count = max(count, len(missing))
+            for batch in _batches(missing):
+                self._send_batch(batch)
+        raise EnvironmentBuildError(
+            f"Parts of an environment disappear from {self.directory}/parts as they arrive", host=self._cluster.host
+        )
+
+    def _missing(self, parts: Iterable[Part]) -> list[Part]:
+        by_digest = {part.sha256: part for part in parts}
+        listed = "".join(f"{digest}\n" for digest in by_digest).encode()
+        answer = self._asked("environment_missing.sh", (self.directory,), stdin=listed)
+        return [by_digest[digest] for digest in answer.text.split()]
+
+    def _send_batch(self, batch: Sequence[Part]) -> None:
+        # The same batch of the next process goes on from what has arrived.
+        name = hashlib.sha256("".join(part.sha256 for part in batch).encode()).hexdigest()[:16]
+        incoming = f"{self.directory}/.incoming/{name}"
+        entries = [TreeEntry(part.sha256, part.fetch()) for part in batch]
+        self._cluster.transport.put_tree(entries, incoming, progress=lambda report: self._tell(str(report)))
+        self._asked("environment_store.sh", (self.directory, incoming))
+
+    def _run_install(self, place: _Place, pack: Pack, token: str) -> None:
+        needs = place.recipe.needs()
+        python = place.target.python.path if place.target.python else ""
+        check = "yes" if needs.platform is None else "no"
+        description = json.dumps({"title": place.recipe.title, "platform": place.target.platform})
+        self._asked(
+            "environment_install.sh",
+            (self.directory, place.key, token, python, "\n".join(needs.setup), pack.install, check, description),
+            stdin="".join(f"{part.sha256} {part.name}\n" for part in pack.parts).encode(),
+            timeout_seconds=_INSTALL_SECONDS,
+        )
+
+    def _asked(
+        self, name: str, args: Sequence[str], *, stdin: bytes = b"", timeout_seconds: float = 120.0
+    ) -> CompletedCommand:
+        """An answer of one of the cluster's scripts.
+
+        Raises:
+            RemoteStorageError: No space, or no permission.
+            EnvironmentBuildError: It failed otherwise.
+        """
+        answer = self._cluster.script(name, args, stdin=stdin, timeout_seconds=timeout_seconds)
+        if not answer.returncode:
+            return answer
+        said, host = _last_lines(answer), self._cluster.host
+        fault = storage_fault(said, what=self.directory, host=host)
+        if fault is not None:
+            raise fault
+        if answer.returncode == _INSTALL_FAILED:
+            raise EnvironmentBuildError(f"The environment cannot be installed on the cluster:\n{said}", host=host)
+        if answer.returncode == _DOES_NOT_WORK:
+            raise EnvironmentBuildError(f"The environment was installed, and does not work:\n{said}", host=host)
+        raise RemoteStorageError(f"Cannot use {self.directory}: {said}", host=host)
+
+
+def _batches(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    batch: list[Part] = []
+    size = 0
+    for part in parts:
+        if batch and (size + part.size_bytes > _BATCH_BYTES or len(batch) == _BATCH_PARTS):
+            yield batch
+            batch, size = [], 0
+        batch.append(part)
+        size += part.size_bytes
+    yield batch
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether a builder is known to have ended: this machine's, and this process's own of before a lost connection."""
+    try:
+        builder = ProcessIdentity.from_json(holder.partition(" ")[2])
+    except ValueError:
+        return False
+    return builder.life() is Life.GONE or builder == ProcessIdentity.of_this_process()
+
+
+def _last_lines(answer: CompletedCommand) -> str:
+    return "\n".join(answer.error_text.splitlines()[-_SAID_LINES:])

@@ -1,0 +1,85 @@
+"""What this machine keeps between runs: wheels that were fetched or built, and locks. Safe to delete at any time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from dagster_slurm.errors import EnvironmentBuildError
+
+_LOOK_SECONDS = 0.2
+
+
+def directory() -> Path:
+    """Where it lies: `DAGSTER_SLURM_CACHE_DIR`, or `dagster-slurm` below `XDG_CACHE_HOME` (`~/.cache`)."""
+    given = os.environ.get("DAGSTER_SLURM_CACHE_DIR")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dagster-slurm"
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A file of that name, made if it is not there: whole or not at all, whatever dies and however many make it."""
+    path = directory() / name
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        make(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def checked(blocks: Iterable[bytes], sha256: str, path: Path, *, what: str) -> None:
+    """Write content that has to have a certain SHA-256.
+
+    Raises:
+        EnvironmentBuildError: It has another one.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in blocks:
+            digest.update(block)
+            file.write(block)
+    if digest.hexdigest() != sha256:
+        raise not_as_locked(what, digest.hexdigest(), sha256)
+
+
+def not_as_locked(what: str, found: str, sha256: str) -> EnvironmentBuildError:
+    """The error for content that has another SHA-256."""
+    return EnvironmentBuildError(
+        f"{what} is not what the lock names: its SHA-256 is {found}, and not {sha256}",
+        hint="Look at where it comes from, or lock anew.",
+    )
+
+
+@contextmanager
+def one_at_a_time(name: str, waits: Callable[[], None]) -> Iterator[None]:
+    """Let one process of this machine in after the other; the system lets go of what a dead one held.
+
+    Args:
+        name: Of what is done.
+        waits: Called once if another process is at it.
+    """
+    path = directory() / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    told = False
+    with path.open("wb") as file:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if not told:
+                told = True
+                waits()
+            time.sleep(_LOOK_SECONDS)
+        yield

@@ -1,0 +1,189 @@
+"""The kinds of environment: what each needs on the cluster, and how it is entered there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments.activation import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.environments.cache import EnvironmentCache
+from dagster_slurm.environments.recipe import Needs, Recipe, Tell
+from dagster_slurm.errors import EnvironmentNotFoundError, InvalidRequestError
+
+Runtime = Literal["apptainer", "singularity", "pyxis", "slurm"]
+
+# Shells that are not login shells may lack the function (Lmod and Environment Modules define it in /etc/profile.d).
+_MODULES = "command -v module >/dev/null 2>&1 || . /etc/profile >/dev/null 2>&1 || :"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an environment is wanted.
+
+    Args:
+        cluster: The cluster.
+        tell: Gets what is done, for the run's log.
+        force: Install anew what would be found.
+    """
+
+    cluster: SlurmCluster
+    tell: Tell
+    force: bool = False
+
+
+class Provider(Protocol):
+    """An environment, as those see it who start a payload in it."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+
+    def provide(self, site: Site) -> Activation:
+        """See that it is there, and say how it is entered.
+
+        Raises:
+            DagsterSlurmError: It is not, and cannot be brought there; nothing was submitted.
+        """
+
+
+@dataclass(frozen=True)
+class ClusterPython:
+    """The cluster's own `python3`, as it is."""
+
+    title: str = ""
+
+    def provide(self, site: Site) -> Activation:
+        """Nothing has to be done."""
+        del site
+        return CLUSTER_PYTHON
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An environment that somebody has put on the cluster."""
+
+    path: str
+
+    @property
+    def title(self) -> str:
+        """Its path."""
+        return self.path
+
+    def provide(self, site: Site) -> Activation:
+        """Look which layout it has."""
+        return activate_deployed(self.path, site.cluster.environment_layout(self.path))
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment that is packed here and installed there, once."""
+
+    recipe: Recipe
+
+    @property
+    def title(self) -> str:
+        """The recipe's."""
+        return self.recipe.title
+
+    def provide(self, site: Site) -> Activation:
+        """Install it if it is not there."""
+        return EnvironmentCache(site.cluster, site.tell).provide(self.recipe, force=site.force)
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What the site provides, after some lines of shell.
+
+    Args:
+        setup: Lines of bash, such as `module load python/3.11`.
+        python: The interpreter, as a shell finds it after them.
+        check_on_login: Whether to try them on the login node before anything is submitted.
+    """
+
+    setup: tuple[str, ...]
+    python: str = "python3"
+    check_on_login: bool = True
+
+    @property
+    def title(self) -> str:
+        """The lines."""
+        return "; ".join(self.setup) or self.python
+
+    def provide(self, site: Site) -> Activation:
+        """Try the lines on the login node."""
+        setup = with_modules(self.setup)
+        if self.check_on_login:
+            EnvironmentCache(site.cluster, site.tell).target(Needs(self.python, setup))
+        return Activation(setup, self.python, f"{self.python} after `{self.title}`")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container's image on the cluster.
+
+    Args:
+        image: A path on the cluster (an image file, or an OCI bundle for `slurm`), or an address such as `docker://...`.
+        binds: Directories of the cluster that are seen in it, and where.
+        gpus: Whether the host's NVIDIA driver is seen in it.
+        runtime: What runs it: Apptainer, Singularity, pyxis (a plug-in of srun), or Slurm's own `--container`.
+        python: The interpreter in it.
+    """
+
+    image: str
+    binds: Mapping[str, str] = field(default_factory=dict)
+    gpus: bool = False
+    runtime: Runtime = "apptainer"
+    python: str = "python3"
+
+    @property
+    def title(self) -> str:
+        """The image."""
+        return f"the container {self.image}"
+
+    def provide(self, site: Site) -> Activation:
+        """See whether the image is there, if it is a file."""
+        if self.image.startswith("/") and site.cluster.transport.command(("test", "-e", self.image)).returncode:
+            raise EnvironmentNotFoundError(
+                f"There is no image {self.image}", hint="`image` is a path on the cluster.", host=site.cluster.host
+            )
+        return Activation((), self.python, self.title, wrapper=self.command(site.cluster.base()))
+
+    def command(self, base: str) -> tuple[str, ...]:
+        """What stands before the payload's own command. Pure.
+
+        Args:
+            base: The directory of the runs, which is seen in the container under the same path.
+
+        Raises:
+            InvalidRequestError: The runtime cannot do what is asked for.
+        """
+        binds = [f"{source}:{target}" for source, target in {base: base, **self.binds}.items()]
+        if self.runtime == "slurm":
+            if self.binds or self.gpus:
+                raise InvalidRequestError(
+                    "Slurm's --container takes neither binds nor gpus",
+                    hint="Write them into the bundle's config.json, or choose another runtime.",
+                )
+            return ("srun", "--ntasks=1", "--nodes=1", f"--container={self.image}")
+        if self.runtime == "pyxis":
+            mounts = f"--container-mounts={','.join(binds)}"
+            return ("srun", "--ntasks=1", "--nodes=1", f"--container-image={self.image}", mounts)
+        options = [option for bind in binds for option in ("--bind", bind)]
+        return (self.runtime, "exec", *options, *(("--nv",) if self.gpus else ()), self.image)
+
+
+def with_modules(setup: tuple[str, ...]) -> tuple[str, ...]:
+    """Lines of bash, with the function `module` defined before them if they call it."""
+    calls = any(word in ("module", "ml") for line in setup for word in _first_words(line))
+    return (_MODULES, *setup) if calls else setup
+
+
+def _first_words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)[:1]
+    except ValueError:
+        # Bash says what is wrong with it.
+        return line.split()[:1]

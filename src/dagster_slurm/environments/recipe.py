@@ -1,0 +1,100 @@
+"""What an environment is, to those who install it: what it needs, what makes it another one, and how it is packed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dagster_slurm.environments.target import Target
+
+# The layout of what is installed; a change makes all keys others.
+_LAYOUT = "1"
+_KEY_DIGITS = 20
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What has to be found on the cluster before an environment can be chosen and installed.
+
+    Args:
+        python: The interpreter, by name or path, as a shell there finds it; None for none.
+        setup: Lines of bash to run before, such as `module load python/3.11`.
+        platform: What it is for, by conda's name (`linux-64`); the login node's own if None.
+    """
+
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+    platform: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is sent, known by its content.
+
+    Args:
+        name: How the installing script finds it, within its `parts` directory.
+        sha256: Of its content, in hexadecimal.
+        size_bytes: Of its content, for the log; 0 if that is not known before.
+        fetch: Gets the content: a file of this machine. Called only if the cluster lacks it.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    fetch: Callable[[], Path | bytes]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What is sent, and how it becomes an environment.
+
+    Args:
+        parts: What is sent.
+        install: Lines of bash that make `activate.sh` and `env/bin/python` in the working directory. `$parts` is the
+            directory of the parts, `$python` the interpreter that was found. It runs with `set -e`.
+    """
+
+    parts: tuple[Part, ...]
+    install: str
+
+
+class Recipe(Protocol):
+    """How an environment is made. Users may write their own."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is, in a few words, for the log."""
+
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What has to be found on the cluster."""
+
+    @abstractmethod
+    def key_inputs(self, target: Target) -> Mapping[str, str]:
+        """What makes it another environment: digests, commands, options. Fast, and the same in every checkout.
+
+        Raises:
+            InvalidRequestError: Something about it is wrong, or does not go with the target.
+        """
+
+    @abstractmethod
+    def pack(self, target: Target, tell: Tell) -> Pack:
+        """Say what is to be sent; may take its time, and tells the run's log what it does.
+
+        Raises:
+            EnvironmentBuildError: It cannot be packed.
+        """
+
+
+def cache_key(recipe: Recipe, target: Target) -> str:
+    """The name of an environment on the cluster: the same inputs, the same name."""
+    inputs = {"layout": _LAYOUT, "kind": type(recipe).__name__, **target.key_inputs(), **recipe.key_inputs(target)}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]

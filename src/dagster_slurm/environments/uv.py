@@ -1,0 +1,188 @@
+"""An environment of wheels, as `uv.lock` has them, installed without network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm.environments import sources, wheels
+from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.target import Target
+from dagster_slurm.environments.uv_lock import Choice, Selection, select
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.transport.shell import quote, shell_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_PACKAGE = "dagster_slurm.environments"
+LOCK_NAME = "uv.lock"
+
+
+@dataclass(frozen=True)
+class UvRecipe(Recipe):
+    """The packages that a project's `uv.lock` names, and the project itself.
+
+    Args:
+        project: The directory of `pyproject.toml` and `uv.lock`.
+        extras: Extras of the project.
+        groups: Dependency groups of the project.
+        python: The interpreter on the cluster, by name or path.
+        setup: Lines of bash to run before, such as `module load python/3.11`.
+        platform: What it is for; the login node's platform if None.
+        build_on_remote: Have uv on the login node, which needs a network, fetch and build everything.
+    """
+
+    project: Path
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    python: str = "python3"
+    setup: tuple[str, ...] = ()
+    platform: str | None = None
+    build_on_remote: bool = False
+
+    @property
+    def title(self) -> str:
+        chosen = ", ".join([*self.extras, *self.groups])
+        return f"the uv project {self._name()}{f' ({chosen})' if chosen else ''}"
+
+    def needs(self) -> Needs:
+        return Needs(self.python, self.setup, self.platform)
+
+    def key_inputs(self, target: Target) -> Mapping[str, str]:
+        setup = json.dumps(self.setup)
+        if self.build_on_remote:
+            lock = hashlib.sha256(self._lock_path().read_bytes()).hexdigest()
+            choice = json.dumps([self.extras, self.groups])
+            return {"setup": setup, "lock": lock, "choice": choice, "project": sources.digest(self.project)}
+        chosen = self._selection(target)
+        projects = {each.name: sources.digest(self.project / each.directory) for each in chosen.projects}
+        digests = sorted(wheel.sha256 for wheel in chosen.wheels)
+        return {"setup": setup, "wheels": json.dumps(digests), "projects": json.dumps(projects, sort_keys=True)}
+
+    def pack(self, target: Target, tell: Tell) -> Pack:
+        if self.build_on_remote:
+            return self._remote_pack()
+        chosen = self._selection(target)
+        found = [wheels.locked(wheel, self.project) for wheel in chosen.wheels]
+        found += [wheels.of_project(self.project / each.directory, tell) for each in chosen.projects]
+        tools = (_part("install_wheels.py", _text("install_wheels.py")), _part("installer.zip", _installer()))
+        names = " ".join(quote(part.name) for part in found)
+        install = f'"$python" -I "$parts/install_wheels.py" "$parts" {names}\n{_ACTIVATE}'
+        return Pack((*found, *tools), install)
+
+    def _remote_pack(self) -> Pack:
+        """The sources, for uv on the login node."""
+        parts = [_part("project.zip", _zipped(self.project))]
+        chosen = [f"--extra={quote(name)}" for name in self.extras] + [f"--group={quote(name)}" for name in self.groups]
+        install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), f"build_with_uv {' '.join(chosen)}", _ACTIVATE))
+        return Pack(tuple(parts), install)
+
+    def _selection(self, target: Target) -> Selection:
+        return select(self._lock(), Choice(self._name(), self.extras, self.groups), target)
+
+    def _lock(self) -> Mapping[str, Any]:
+        path = self._lock_path()
+        found = path.stat()
+        return _read_toml(path, found.st_mtime_ns, found.st_size)
+
+    def _lock_path(self) -> Path:
+        path = self.project / LOCK_NAME
+        if not path.is_file():
+            raise InvalidRequestError(f"There is no {path}", hint="`uv lock` makes it.")
+        return path
+
+    def kind_of(self, name: str) -> str:
+        """Whether a name is one of the project's `groups` or `extras`.
+
+        Raises:
+            InvalidRequestError: It is neither.
+        """
+        manifest = self._manifest()
+        known = {
+            "groups": manifest.get("dependency-groups", {}),
+            "extras": manifest.get("project", {}).get("optional-dependencies", {}),
+        }
+        for kind, names in known.items():
+            if name in names:
+                return kind
+        there = ", ".join(sorted({*known["groups"], *known["extras"]})) or "none"
+        raise InvalidRequestError(
+            f"The uv project {self._name()} has neither a dependency group nor an extra {name!r}",
+            hint=f"It has: {there}.",
+        )
+
+    def _name(self) -> str:
+        project = self._manifest().get("project", {})
+        if "name" not in project:
+            raise InvalidRequestError(f"{self.project}/pyproject.toml has no [project] with a name")
+        return str(project["name"])
+
+    def _manifest(self) -> Mapping[str, Any]:
+        path = self.project / "pyproject.toml"
+        if not path.is_file():
+            raise InvalidRequestError(f"There is no {path}", hint="`project_dir` is the directory of a project.")
+        found = path.stat()
+        return _read_toml(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read_toml(path: Path, written_ns: int, size: int) -> Mapping[str, Any]:
+    """A file of TOML, read again when it has changed."""
+    del written_ns, size
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error}") from error
+
+
+def _text(name: str) -> bytes:
+    return resources.files(_PACKAGE).joinpath(name).read_bytes()
+
+
+_ACTIVATE = f"cat >activate.sh <<'END_OF_ACTIVATE'\n{shell_file(_PACKAGE, 'activate.sh')}END_OF_ACTIVATE\n"
+
+
+def _part(name: str, content: bytes) -> Part:
+    return Part(name, hashlib.sha256(content).hexdigest(), len(content), lambda: content)
+
+
+@lru_cache(maxsize=1)
+def _installer() -> bytes:
+    """PyPA's installer, as one file that Python can import from."""
+    root = resources.files("installer")
+    return _zip((f"installer/{name}", content) for name, content in _files_of(root, ""))
+
+
+def _files_of(directory: Any, prefix: str) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for entry in sorted(directory.iterdir(), key=lambda each: each.name):
+        if entry.is_dir() and entry.name != "__pycache__":
+            found += _files_of(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith((".py", ".exe")) and not entry.name.endswith(".exe"):
+            found.append((f"{prefix}{entry.name}", entry.read_bytes()))
+    return found
+
+
+def _zipped(project: Path) -> bytes:
+    return _zip((path.as_posix(), (project / path).read_bytes()) for path in sources.files(project))
+
+
+def _zip(files: Any) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files:
+            # Without a date of today: the same files make the same archive.
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return written.getvalue()

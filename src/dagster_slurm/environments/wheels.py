@@ -1,0 +1,104 @@
+"""Wheels on this machine: fetched as the lock names them, or built from a project's sources."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import requests
+
+from dagster_slurm.environments import local_store, sources
+from dagster_slurm.environments.recipe import Part, Tell
+from dagster_slurm.environments.uv_lock import LockedWheel
+from dagster_slurm.errors import EnvironmentBuildError
+
+_TIMEOUT_SECONDS = 60.0
+_BLOCK_BYTES = 1 << 18
+_SAID_LINES = 15
+# ZIP has no dates before (reproducible builds): the same sources make the same wheel.
+_EPOCH = "315532800"
+
+
+def locked(wheel: LockedWheel, lock_directory: Path) -> Part:
+    """A wheel that a lock names; fetched only when it is needed."""
+
+    def fetch() -> Path:
+        if wheel.path is not None:
+            return _as_locked(wheel, lock_directory / wheel.path)
+        return local_store.kept(f"wheels/{wheel.sha256}", lambda part: _download(wheel, part))
+
+    return Part(wheel.filename, wheel.sha256, wheel.size_bytes, fetch)
+
+
+def _as_locked(wheel: LockedWheel, path: Path) -> Path:
+    if not path.is_file():
+        raise EnvironmentBuildError(f"There is no {path}, which the lock names")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != wheel.sha256:
+        raise local_store.not_as_locked(str(path), found, wheel.sha256)
+    return path
+
+
+def _download(wheel: LockedWheel, part: Path) -> None:
+    try:
+        # Proxies, certificates and ~/.netrc are the user's, as requests finds them.
+        with requests.get(wheel.url or "", stream=True, timeout=_TIMEOUT_SECONDS) as answer:
+            answer.raise_for_status()
+            local_store.checked(answer.iter_content(_BLOCK_BYTES), wheel.sha256, part, what=wheel.filename)
+    except requests.RequestException as error:
+        raise EnvironmentBuildError(
+            f"Cannot fetch {wheel.filename}: {error}",
+            hint="The lock names where it is; a private index needs its login in ~/.netrc.",
+        ) from error
+
+
+def of_project(project: Path, tell: Tell) -> Part:
+    """The wheel of a project of this machine; built when its sources have changed.
+
+    Raises:
+        EnvironmentBuildError: It cannot be built.
+    """
+    name = sources.digest(project)
+    kept = local_store.kept(f"built/{name}", lambda part: _build(project, part, tell))
+    filename, _, content = kept.read_bytes().partition(b"\n")
+    return Part(filename.decode(), hashlib.sha256(content).hexdigest(), len(content), lambda: content)
+
+
+def _build(project: Path, part: Path, tell: Tell) -> None:
+    tell(f"Building the wheel of {project}")
+    with tempfile.TemporaryDirectory(prefix="dagster-slurm-") as out:
+        argv = [*_builder(out), os.fspath(project)]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH)}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        built = list(Path(out).glob("*.whl"))
+        if done.returncode or not built:
+            said = "\n".join(f"{done.stdout}{done.stderr}".strip().splitlines()[-_SAID_LINES:])
+            raise EnvironmentBuildError(
+                f"The wheel of {project} cannot be built:\n{said}",
+                hint="Try the same command there; a project that is no package has `package = false` in [tool.uv].",
+                command=" ".join(argv),
+            )
+        part.write_bytes(built[0].name.encode() + b"\n" + built[0].read_bytes())
+
+
+def _builder(out: str) -> list[str]:
+    """A front end that is there: uv on the PATH or beside this Python, or pip.
+
+    Raises:
+        EnvironmentBuildError: There is none.
+    """
+    beside = Path(sys.executable).with_name("uv")
+    uv = shutil.which("uv") or (os.fspath(beside) if beside.exists() else None)
+    if uv:
+        return [uv, "build", "--quiet", "--wheel", "--out-dir", out]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
+    raise EnvironmentBuildError(
+        "There is neither uv nor pip to build the project's wheel with", hint="pip install 'dagster-slurm[uv]'"
+    )

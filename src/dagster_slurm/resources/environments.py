@@ -1,0 +1,183 @@
+"""What payloads run in, as resources that users choose, or write themselves."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import ConfigurableResource
+from pydantic import ConfigDict, Field
+
+from dagster_slurm.environments import (
+    Container,
+    Installed,
+    Modules,
+    Needs,
+    Pack,
+    Provider,
+    Target,
+    Tell,
+    with_modules,
+)
+from dagster_slurm.environments.pixi import PixiRecipe
+from dagster_slurm.environments.providers import Runtime
+from dagster_slurm.environments.uv import UvRecipe
+from dagster_slurm.errors import InvalidRequestError
+
+_DEFAULT_NAME = "default"
+
+
+class Environment(ConfigurableResource[Any]):
+    """Base of all environments.
+
+    To write one that is packed here and installed on the cluster, override `title`, `needs`, `key_inputs` and `pack`:
+    it is then installed once for each key. To write one that is there already, override `provider`.
+    """
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words, for the run's log."""
+        return type(self).__name__
+
+    def needs(self) -> Needs:
+        """What has to be found on the cluster: an interpreter, lines of shell before it, a platform."""
+        return Needs()
+
+    def key_inputs(self, target: Target) -> Mapping[str, str]:
+        """What makes it another environment: digests of lock files and sources, commands; no paths, no times."""
+        raise NotImplementedError(f"{type(self).__name__} has to override `key_inputs`, or `provider`")
+
+    def pack(self, target: Target, tell: Tell) -> Pack:
+        """What is sent, and the lines of bash that make `activate.sh` and `env/bin/python` of it on the cluster."""
+        raise NotImplementedError(f"{type(self).__name__} has to override `pack`, or `provider`")
+
+    def provider(self) -> Provider:
+        """How it is provided: installed, by default."""
+        return Installed(self)
+
+    def named(self, name: str) -> Environment:
+        """Another environment of the same project.
+
+        Raises:
+            InvalidRequestError: It has none of that name.
+        """
+        if name == _DEFAULT_NAME:
+            return self
+        raise InvalidRequestError(
+            f"{type(self).__name__} has no environment named {name!r}",
+            hint="`environment_name` chooses one of a pixi project, or a dependency group or extra of a uv project.",
+        )
+
+
+class UvEnvironment(Environment):
+    """The packages that a project's `uv.lock` names, and the project itself: wheels, installed without network."""
+
+    project_dir: str = Field(default=".", description="Directory of `pyproject.toml` and `uv.lock`.")
+    extras: list[str] = Field(default_factory=list, description="Extras of the project.")
+    groups: list[str] = Field(default_factory=list, description="Dependency groups of the project.")
+    python: str = Field(default="python3", description="The interpreter on the cluster: a name on the PATH, or a path.")
+    setup_commands: list[str] = Field(
+        default_factory=list, description="Lines of bash to run before, such as `module load python/3.11`."
+    )
+    platform: str | None = Field(
+        default=None, description="What it is for (`linux-64`, `linux-aarch64`); the login node's platform by default."
+    )
+    build_on_remote: bool = Field(
+        default=False, description="Have uv on the login node, which needs a network, fetch and build everything."
+    )
+
+    def provider(self) -> Provider:
+        return Installed(self.recipe())
+
+    def recipe(self) -> UvRecipe:
+        """As plain values."""
+        return UvRecipe(
+            project=Path(self.project_dir).expanduser().absolute(),
+            extras=tuple(self.extras),
+            groups=tuple(self.groups),
+            python=self.python,
+            setup=with_modules(tuple(self.setup_commands)),
+            platform=self.platform,
+            build_on_remote=self.build_on_remote,
+        )
+
+    def named(self, name: str) -> Environment:
+        """With the dependency group or extra of that name besides."""
+        if name == _DEFAULT_NAME:
+            return self
+        kind = self.recipe().kind_of(name)
+        return self.model_copy(update={kind: [*getattr(self, kind), name]})
+
+
+class PixiEnvironment(Environment):
+    """An environment of a pixi project, packed by `pixi-pack`."""
+
+    project_dir: str = Field(default=".", description="Directory of the manifest and `pixi.lock`.")
+    environment: str = Field(default="default", description="Which of the project's environments.")
+    platform: str | None = Field(default=None, description="What it is for; the login node's platform by default.")
+    pack_cmd: list[str] | str | None = Field(
+        default=None,
+        description="The command that packs it, in place of `pixi-pack`; `{output}`, `{platform}`, `{environment}` and "
+        "`{manifest}` are filled in.",
+    )
+    cache_inject_globs: list[str] | None = Field(
+        default=None, description="Files that the command packs besides, so that a change of them is noticed."
+    )
+    pack_on_remote: bool = Field(default=False, description="Pack it on the login node, where pixi has to be.")
+
+    def provider(self) -> Provider:
+        return Installed(self.recipe())
+
+    def recipe(self) -> PixiRecipe:
+        """As plain values."""
+        command = shlex.split(self.pack_cmd) if isinstance(self.pack_cmd, str) else self.pack_cmd
+        return PixiRecipe(
+            project=Path(self.project_dir).expanduser().absolute(),
+            environment=self.environment,
+            platform=self.platform,
+            pack_cmd=None if command is None else tuple(command),
+            cache_inject_globs=tuple(self.cache_inject_globs or ()),
+            pack_on_remote=self.pack_on_remote,
+        )
+
+    def named(self, name: str) -> Environment:
+        return self.model_copy(update={"environment": name})
+
+
+class ModuleEnvironment(Environment):
+    """What the site provides, after some lines of shell."""
+
+    setup_commands: list[str] = Field(description="Lines of bash, such as `module load python/3.11`.")
+    python: str = Field(default="python3", description="The interpreter, as a shell finds it after them.")
+    check_on_login: bool = Field(default=True, description="Try them on the login node before anything is submitted.")
+
+    def provider(self) -> Provider:
+        return Modules(tuple(self.setup_commands), self.python, self.check_on_login)
+
+
+class ContainerEnvironment(Environment):
+    """A container's image on the cluster, around any launcher."""
+
+    image: str = Field(description="A path on the cluster, or an address such as `docker://...`.")
+    binds: dict[str, str] = Field(default_factory=dict, description="Directories that are seen in it, and where.")
+    gpus: bool = Field(default=False, description="Whether the host's NVIDIA driver is seen in it.")
+    runtime: Runtime = Field(default="apptainer", description="`apptainer`, `singularity`, `pyxis`, or Slurm's own.")
+    python: str = Field(default="python3", description="The interpreter in it.")
+
+    def provider(self) -> Provider:
+        return Container(self.image, dict(self.binds), self.gpus, self.runtime, self.python)
+
+
+def found_environment(directory: Path) -> Environment | None:
+    """The environment of the project that a directory belongs to, if it has a lock file: pixi's, or uv's."""
+    for each in (directory, *directory.parents):
+        if (each / "pixi.lock").is_file():
+            return PixiEnvironment(project_dir=str(each))
+        if (each / "uv.lock").is_file():
+            return UvEnvironment(project_dir=str(each))
+    return None
