@@ -28,7 +28,7 @@ def payload_command(payload: Payload, activation: Activation) -> tuple[str, ...]
 
     The one place that knows how: a launcher puts its own command in front of it.
     """
-    return _started(payload, activation.python)
+    return (*activation.wrapper, *_started(payload, activation.python))
 
 
 def _started(payload: Payload, python: str) -> tuple[str, ...]:

@@ -74,6 +74,17 @@ def run_launch(function: str) -> subprocess.CompletedProcess[bytes]:
 def test_direct_plan(payload: Payload, command: tuple[str, ...]) -> None:
     assert direct_plan(payload, Activation(("setup",), "py", "")) == LaunchPlan(("setup",), command)
     assert payload_command(payload, Activation((), "py", "")) == command
+    wrapped = Activation(("setup",), "py", "", wrapper=("apptainer", "exec", "/image.sif"))
+    assert direct_plan(payload, wrapped) == LaunchPlan(("setup",), ("apptainer", "exec", "/image.sif", *command))
+
+
+def test_a_wrapper_gets_the_command_word_by_word(tmp_path: Path) -> None:
+    (tmp_path / "env.sh").touch()
+    (tmp_path / "a b.sh").write_text('echo "$FROM_WRAPPER"')
+    activation = Activation((), "python3", "", wrapper=("env", "FROM_WRAPPER=it's $(x)"))
+    plan = direct_plan(Payload("a b.sh", "bash", tmp_path), activation)
+    done = run_launch(launch_function(plan, work_directory=str(tmp_path), env_file=str(tmp_path / "env.sh")))
+    assert (done.returncode, done.stdout) == (0, b"it's $(x)\n")
 
 
 FUNCTIONS = """\
