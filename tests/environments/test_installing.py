@@ -295,6 +295,7 @@ class Builder:
         way = "LocalTransport()" if connection is None else f"OpenSSHTransport({connection!r})"
         program = f"""
 import json
+from pathlib import Path
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.cache import EnvironmentCache
 from dagster_slurm.environments.recipe import cache_key

@@ -1,0 +1,172 @@
+"""Payloads in environments of their own: which one a call gets, and that it runs in it. On Slurm."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, ContainerEnvironment, ModuleEnvironment, UvEnvironment
+from dagster_slurm.sandbox import Sandbox
+
+from ..environments.projects import Package, Project
+from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+Make = Callable[..., ComputeResource]
+Write = Callable[..., Path]
+PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture(autouse=True)
+def local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return Project(directory, [Package("waves"), Package("radar")], {"gpu": ["radar"]})
+
+
+@pytest.fixture
+def uv(slurm: Make, project: Project) -> Callable[..., ComputeResource]:
+    """Makes compute resources with the project's environment."""
+
+    def make(**options: Any) -> ComputeResource:
+        environment = UvEnvironment(project_dir=str(project.write()), python=PYTHON)
+        return slurm(**{"pre_deployed_env_path": None, "environment": environment, **options})
+
+    return make
+
+
+SAYS = """
+import importlib.util, sys
+print("radar" if importlib.util.find_spec("radar") else "no radar", sys.prefix)
+"""
+
+
+def test_it_runs_in_the_projects_environment(uv: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    path = payload("import sys, waves\nprint(waves.VERSION, sys.prefix)\n")
+    first = run_asset(asset_of(path), uv(), instance)
+    assert first.success
+    version, prefix = compute_log(first, instance).split()
+    assert version == "1.0"
+    assert "/env-cache/" in prefix
+    assert any(message.startswith("Installed the uv project tides") for message in log_messages(first, instance))
+    with dg.DagsterInstance.local_temp() as another:
+        second = run_asset(asset_of(path), uv(), another)
+        assert compute_log(second, another) == compute_log(first, instance)
+        assert not [message for message in log_messages(second, another) if message.startswith("Install")]
+
+
+def test_two_environments_in_one_run(uv: Make, instance: dg.DagsterInstance, payload: Write, project: Project) -> None:
+    path = payload(SAYS)
+    gpu = UvEnvironment(project_dir=str(project.directory), python=PYTHON, groups=["gpu"])
+
+    def asset(name: str, metadata: dict[str, Any]) -> dg.AssetsDefinition:
+        @dg.asset(name=name, metadata=metadata)
+        def made(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            run = compute.run(context, path)
+            return run.get_materialize_result()
+
+        return made
+
+    assets = [
+        asset("on_cpu", {}),
+        asset("on_gpu", {"slurm_environment": gpu}),
+        asset("by_name", {"slurm_environment_name": "gpu"}),
+    ]
+    result = dg.materialize(assets, resources={"compute": uv()}, instance=instance, raise_on_error=False)
+    assert result.success
+    said = {name: _log_of(result, instance, name).split(" /")[0] for name in ("on_cpu", "on_gpu", "by_name")}
+    assert said == {"on_cpu": "no radar", "on_gpu": "radar", "by_name": "radar"}
+
+
+def _log_of(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, step: str) -> str:
+    """The compute log of one of several steps."""
+    (captured,) = result.filter_events(
+        lambda event: event.event_type_value == "LOGS_CAPTURED" and step in event.event_specific_data.step_keys
+    )
+    key = [result.run_id, "compute_logs", captured.event_specific_data.file_key]
+    return (instance.compute_log_manager.get_log_data(key).stdout or b"").decode()
+
+
+def test_an_unknown_name_is_refused(uv: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    result = run_asset(asset_of(payload(SAYS), environment_name="tpu"), uv(), instance)
+    kind, message = failure_of(result)
+    assert kind == "InvalidRequestError"
+    assert "neither a dependency group nor an extra 'tpu'" in message
+    assert "It has: gpu." in message
+
+
+def test_two_at_once_are_refused(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    both = slurm(environment=ModuleEnvironment(setup_commands=["true"]))
+    kind, _ = failure_of(run_asset(asset_of(payload(SAYS)), both, instance))
+    assert kind == "ConfigurationError"
+
+
+def test_what_the_site_provides(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    environment = ModuleEnvironment(setup_commands=["export TIDES_FROM=the-site"], python=PYTHON)
+    path = payload("import os, sys\nprint(os.environ['TIDES_FROM'], sys.executable)\n")
+    result = run_asset(asset_of(path), slurm(pre_deployed_env_path=None, environment=environment), instance)
+    assert compute_log(result, instance).split()[0] == "the-site"
+
+
+def test_a_module_that_is_not_there(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    environment = ModuleEnvironment(setup_commands=["module load python/3.99"])
+    result = run_asset(asset_of(payload(SAYS)), slurm(pre_deployed_env_path=None, environment=environment), instance)
+    kind, message = failure_of(result)
+    assert kind == "EnvironmentBuildError"
+    assert "module" in message
+
+
+def test_an_image_that_is_not_there(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+    environment = ContainerEnvironment(image="/nowhere/tides.sif")
+    result = run_asset(asset_of(payload(SAYS)), slurm(pre_deployed_env_path=None, environment=environment), instance)
+    kind, message = failure_of(result)
+    assert kind == "EnvironmentNotFoundError"
+    assert "/nowhere/tides.sif" in message
+
+
+def test_payloads_that_are_deployed_with_their_environment(
+    slurm: Make, instance: dg.DagsterInstance, sandbox: Sandbox, environment_path: str, tmp_path: Path
+) -> None:
+    deployed = f"{sandbox.home}/{tmp_path.name}"
+    shutil.copytree(environment_path, deployed, symlinks=True)
+    scripts = Path(deployed, "scripts")
+    scripts.mkdir()
+    (scripts / "measure.py").write_text("print('deployed')\n")
+    compute = slurm(pre_deployed_env_path=deployed, default_skip_payload_upload=True)
+    result = run_asset(asset_of("measure.py"), compute, instance)
+    assert compute_log(result, instance) == "deployed\n"
+
+
+@pytest.mark.skipif(not Path(sys.executable).with_name("uv").exists(), reason="uv is not installed")
+def test_a_project_that_uv_has_locked(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default: a project with a `uv.lock` around the working directory; packages from the index."""
+    directory = tmp_path / "locked"
+    directory.mkdir()
+    (directory / "pyproject.toml").write_text(
+        '[project]\nname = "locked"\nversion = "1"\nrequires-python = ">=3.10"\n'
+        'dependencies = ["numpy", "python-dateutil", "dagster-pipes"]\n'
+    )
+    subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=directory, check=True)
+    monkeypatch.chdir(directory)
+    path = payload(
+        "import dateutil, numpy\nfrom dagster_pipes import open_dagster_pipes\n"
+        "with open_dagster_pipes() as pipes:\n"
+        "    pipes.report_asset_materialization(metadata={'sum': int(numpy.arange(5).sum())})\n"
+    )
+    result = run_asset(asset_of(path), slurm(pre_deployed_env_path=None), instance)
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["sum"].value == 10
