@@ -11,6 +11,12 @@ from pathlib import Path
 
 # Content that does not shrink: what is sent is what was asked for.
 _BLOCK = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(256))
+_MODULE = """__version__ = "{version}"
+
+
+def main():
+    print("{name}", __version__)
+"""
 
 
 @dataclass
@@ -93,7 +99,7 @@ def make_wheel(directory: Path, package: Package) -> Path:
     name, version = package.name, package.version
     info = f"{name}-{version}.dist-info"
     files = {
-        f"{name}/__init__.py": f"VERSION = {version!r}\n\n\ndef main():\n    print({name!r}, VERSION)\n".encode(),
+        f"{name}/__init__.py": _MODULE.format(name=name, version=version).encode(),
         f"{name}/data.bin": (_BLOCK * (package.size_bytes // len(_BLOCK) + 1))[: package.size_bytes],
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {package.tag}\n".encode(),

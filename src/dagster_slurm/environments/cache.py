@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from dagster_slurm.cluster import SlurmCluster
@@ -24,6 +24,7 @@ from dagster_slurm.errors import (
     EnvironmentBuildError,
     InterpreterNotFoundError,
     RemoteStorageError,
+    TransferCorruptedError,
 )
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
@@ -38,6 +39,7 @@ _BATCH_BYTES = 64 << 20
 _BATCH_PARTS = 400
 _TRIES = 3
 _SAID_LINES = 15
+_DAMAGED, _NO_WAY_THERE = 65, 70
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
 
 
@@ -48,6 +50,10 @@ class _Place:
     recipe: Recipe
     target: Target
     key: str
+
+
+class _NoWayThereError(Exception):
+    """The installing lines say that the login node lacks what they need."""
 
 
 class EnvironmentCache:
@@ -124,7 +130,8 @@ class EnvironmentCache:
             entry = self._begin(place.key, owner, how=how, dead=dead)
             if entry is None:
                 with self._lease(place.key, owner):
-                    return self._install(place, owner)
+                    afresh = replace(place, recipe=place.recipe.afresh()) if force else place
+                    return self._install(afresh, owner)
             if not entry.startswith("busy "):
                 return entry
             holder = entry.removeprefix("busy ")
@@ -168,13 +175,25 @@ class EnvironmentCache:
     def _install(self, place: _Place, owner: str) -> str:
         recipe, began = place.recipe, time.monotonic()
         self._tell(f"Packing {recipe.title} for {place.target.platform}")
+        token = owner.split(" ", 1)[0]
+        try:
+            self._pack_and_install(place, recipe, token)
+        except _NoWayThereError as error:
+            other = recipe.fallback()
+            if other is None:
+                raise EnvironmentBuildError(
+                    f"The environment cannot be installed on the cluster:\n{error}", host=self._cluster.host
+                ) from None
+            self._tell(f"It cannot be packed on the login node ({error}); packing it here")
+            self._pack_and_install(place, other, token)
+        self._tell(f"Installed {recipe.title} in {time.monotonic() - began:.1f} s")
+        return f"{place.key}.{token}"
+
+    def _pack_and_install(self, place: _Place, recipe: Recipe, token: str) -> None:
         pack = recipe.pack(place.target, self._tell)
         sent = self._send(pack.parts)
         self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
-        token = owner.split(" ", 1)[0]
         self._run_install(place, pack, token)
-        self._tell(f"Installed {recipe.title} in {time.monotonic() - began:.1f} s")
-        return f"{place.key}.{token}"
 
     def _send(self, parts: Sequence[Part]) -> int:
         """Send what the cluster lacks, and say how many parts that were."""
@@ -232,6 +251,10 @@ class EnvironmentCache:
         fault = storage_fault(said, what=self.directory, host=host)
         if fault is not None:
             raise fault
+        if answer.returncode == _DAMAGED:
+            raise TransferCorruptedError(f"{said}; it is sent again", host=host)
+        if answer.returncode == _NO_WAY_THERE:
+            raise _NoWayThereError(said)
         if answer.returncode == _INSTALL_FAILED:
             raise EnvironmentBuildError(f"The environment cannot be installed on the cluster:\n{said}", host=host)
         if answer.returncode == _DOES_NOT_WORK:

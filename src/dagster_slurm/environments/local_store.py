@@ -39,6 +39,11 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
+def forget(name: str) -> None:
+    """Remove a file, if it is there."""
+    (directory() / name).unlink(missing_ok=True)
+
+
 def checked(blocks: Iterable[bytes], sha256: str, path: Path, *, what: str) -> None:
     """Write content that has to have a certain SHA-256.
 

@@ -65,6 +65,7 @@ class PixiRecipe(Recipe):
             environment, so that another content makes it another environment. Those after `--inject` or `-i` are known.
         pack_on_remote: Pack on the login node, which needs pixi-pack or pixi there, and a network. It makes the same
             environment, under the same key.
+        use_kept: Send what an earlier run has packed from the same inputs, and left on this machine.
     """
 
     project: Path
@@ -73,6 +74,7 @@ class PixiRecipe(Recipe):
     pack_cmd: tuple[str, ...] | None = None
     cache_inject_globs: tuple[str, ...] = ()
     pack_on_remote: bool = False
+    use_kept: bool = True
 
     @property
     def title(self) -> str:
@@ -84,6 +86,9 @@ class PixiRecipe(Recipe):
     def fallback(self) -> PixiRecipe | None:
         """The same, packed here: for where the installing script ends with `NOT_ON_REMOTE`. None if it is already."""
         return replace(self, pack_on_remote=False) if self.pack_on_remote else None
+
+    def afresh(self) -> PixiRecipe:
+        return replace(self, use_kept=False)
 
     def key_inputs(self, target: Target) -> Mapping[str, str]:
         if not has_lock(self.project):
@@ -103,6 +108,8 @@ class PixiRecipe(Recipe):
             return self._remote_pack(target)
         inputs = {"form": _FORM, **target.key_inputs(), **self.key_inputs(target)}
         name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        if not self.use_kept:
+            local_store.forget(f"packs/{name}")
         kept = local_store.kept(f"packs/{name}", lambda part: self._pack_here(target, part, tell))
         parts, again = self_extracting.parts(kept)
         return Pack(parts, f"set -o pipefail\n{again} >{_PACKED_NAME}\n{_UNPACK}")

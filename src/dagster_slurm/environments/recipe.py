@@ -93,6 +93,14 @@ class Recipe(Protocol):
             EnvironmentBuildError: It cannot be packed.
         """
 
+    def fallback(self) -> Recipe | None:
+        """What makes the same environment where `install` has ended with status 70; None if there is no other way."""
+        return None
+
+    def afresh(self) -> Recipe:
+        """The same, that makes nothing of what an earlier `pack` has kept on this machine."""
+        return self
+
 
 def cache_key(recipe: Recipe, target: Target) -> str:
     """The name of an environment on the cluster: the same inputs, the same name."""

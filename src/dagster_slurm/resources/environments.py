@@ -17,6 +17,7 @@ from dagster_slurm.environments import (
     Needs,
     Pack,
     Provider,
+    Recipe,
     Target,
     Tell,
     with_modules,
@@ -55,6 +56,14 @@ class Environment(ConfigurableResource[Any]):
     def pack(self, target: Target, tell: Tell) -> Pack:
         """What is sent, and the lines of bash that make `activate.sh` and `env/bin/python` of it on the cluster."""
         raise NotImplementedError(f"{type(self).__name__} has to override `pack`, or `provider`")
+
+    def fallback(self) -> Recipe | None:
+        """What makes the same where `install` has ended with status 70; None if there is no other way."""
+        return None
+
+    def afresh(self) -> Recipe:
+        """The same, that makes nothing of what an earlier `pack` has kept on this machine."""
+        return self
 
     def provider(self) -> Provider:
         """How it is provided: installed, by default."""
