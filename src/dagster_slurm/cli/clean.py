@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
 import click
 
+from dagster_slurm.cli.durations import seconds
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.housekeeping.cleaning import Leftover, is_open, leftovers, measured
@@ -16,24 +16,13 @@ from dagster_slurm.housekeeping.report import as_json, lines_of, summary
 from dagster_slurm.housekeeping.survey import survey
 from dagster_slurm.launches import Launches
 
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def _seconds(context: click.Context, option: click.Parameter, value: str) -> float:
-    """A number and a unit, as in `3d`, in seconds."""
-    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
-    if match is None:
-        problem = f"{value!r} is not a duration. Give a number and one of s, m, h, d and w, as in 3d."
-        raise click.BadParameter(problem, context, option)
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
-
 
 @click.command()
 @with_cluster_options
 @click.option(
     "--older-than",
     "older_than_seconds",
-    callback=_seconds,
+    callback=seconds,
     default="3d",
     show_default=True,
     metavar="DURATION",

@@ -21,6 +21,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "doctor",
         "Check a set-up step by step, and say what is wrong and what to do.",
     ),
+    "env": (
+        "dagster_slurm.cli.env",
+        "env",
+        "Deploy, list, verify and prune the environments on the cluster.",
+    ),
     "jobs": (
         "dagster_slurm.cli.jobs",
         "jobs",

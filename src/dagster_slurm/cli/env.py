@@ -1,0 +1,218 @@
+"""`dagster-slurm env`: the environments on the cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from dagster_slurm.cli.durations import seconds, size_bytes
+from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.environments import Installed, Site
+from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
+from dagster_slurm.housekeeping.report import size
+from dagster_slurm.housekeeping.rows import aligned
+
+_DAY_SECONDS = 86400
+
+
+@click.group()
+def env() -> None:
+    """Deploy, list, verify and prune the environments on the cluster."""
+
+
+@env.command("list")
+@with_cluster_options
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -> None:
+    """List the environments on the cluster: size, when each was used last, what it is."""
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
+        shelf = Shelf(cluster)
+        found = shelf.inventory()
+    if in_json:
+        click.echo(json.dumps(_as_json(found), indent=2))
+    elif found.entries:
+        rows = [(_size(each), _age(found, each), each.standing.value, each.name, each.title) for each in found.entries]
+        click.echo("\n".join([*aligned(rows), "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
+    else:
+        click.echo(f"There are no environments in {shelf.directory}.")
+
+
+@env.command()
+@with_cluster_options
+@click.option(
+    "--older-than",
+    "older_than_seconds",
+    callback=seconds,
+    default="30d",
+    show_default=True,
+    metavar="DURATION",
+    help="Prune what was not used for so long.",
+)
+@click.option(
+    "--max-size",
+    "max_bytes",
+    callback=size_bytes,
+    metavar="SIZE",
+    help="Prune until no more than this is left, as in 50G; the longest unused goes first.",
+)
+@click.option("--deployed", is_flag=True, help="Prune those as well that `env deploy` has put there.")
+@click.option("--yes", is_flag=True, help="Remove it; without, it is only listed.")
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def prune(
+    context: click.Context,
+    *,
+    prefix: str,
+    local: bool,
+    remote_base: str | None,
+    older_than_seconds: float,
+    max_bytes: int | None,
+    deployed: bool,
+    yes: bool,
+    in_json: bool,
+) -> None:
+    """List the environments that nobody needs and, with --yes, remove them.
+
+    Never removed is one of a job that has not ended, or may not have, and one that was used within the hour. If Slurm
+    does not answer, nothing is removed.
+
+    Exit status: 0 done, 1 something could not be removed or looked at, 2 wrong usage.
+    """
+    terms = PruneTerms(older_than_seconds, max_bytes, deployed)
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
+        shelf = Shelf(cluster)
+        # First the listing: what is used in between is not removed.
+        inventory = shelf.inventory()
+        verdicts = judge(inventory, paths_in_use(cluster), terms)
+        going = [each.entry for each in verdicts if each.removed]
+        days = max(1, int(older_than_seconds // _DAY_SECONDS))
+        gone = shelf.remove(going, part_days=days) if yes else None
+    click.echo(_pruned_json(verdicts, gone) if in_json else _pruned_lines(verdicts, gone))
+    context.exit(0 if gone is None or len(gone) == len(going) else 1)
+
+
+def _pruned_lines(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:
+    if not verdicts:
+        return "There are no environments."
+    rows = [(_verb(each, gone), _size(each.entry), each.entry.name, each.reason) for each in verdicts]
+    going = [each for each in verdicts if each.removed]
+    total = size(sum(each.entry.size_bytes for each in going) >> 10)
+    told = f"{len(going)} of {len(verdicts)}, {total}."
+    last = (
+        f"To remove: {told} Nothing was removed; --yes does it." if gone is None else f"Removed: {len(gone)} of {told}"
+    )
+    return "\n".join([*aligned(rows), "", last])
+
+
+def _pruned_json(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:
+    rows = [{**_entry_json(each.entry), "action": _verb(each, gone), "reason": each.reason} for each in verdicts]
+    return json.dumps({"environments": rows}, indent=2)
+
+
+def _verb(verdict: Verdict, gone: set[str] | None) -> str:
+    if not verdict.removed:
+        return "keep"
+    if gone is None:
+        return "remove"
+    return "removed" if verdict.entry.name in gone else "kept"
+
+
+@env.command()
+@with_cluster_options
+@click.argument("names", nargs=-1)
+@click.pass_context
+def verify(
+    context: click.Context, *, prefix: str, local: bool, remote_base: str | None, names: tuple[str, ...]
+) -> None:
+    """Check that environments have every file that they were installed with, and that their interpreters start.
+
+    Without NAMES all of them.
+
+    Exit status: 0 all are whole, 1 one is not.
+    """
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
+        shelf = Shelf(cluster)
+        wanted = names or tuple(each.name for each in shelf.inventory().entries)
+        problems = {name: shelf.problem(name) for name in wanted}
+    for name, problem in problems.items():
+        click.echo(f"{name}: {problem or 'whole'}")
+    context.exit(1 if any(problems.values()) else 0)
+
+
+@env.command()
+@with_cluster_options
+@click.option("--project", default=".", show_default=True, metavar="DIRECTORY", help="The project with the lock file.")
+@click.option("--name", "environment_name", help="Which of its environments: pixi's, or a group or extra of uv's.")
+@click.option("--python", help="The interpreter on the cluster, for a uv project.")
+@click.option("--platform", help="What it is for (linux-64, linux-aarch64); the login node's platform by default.")
+@click.option("--force", is_flag=True, help="Install it anew, whatever is there.")
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+def deploy(
+    *,
+    prefix: str,
+    local: bool,
+    remote_base: str | None,
+    project: str,
+    environment_name: str | None,
+    python: str | None,
+    platform: str | None,
+    force: bool,
+    in_json: bool,
+) -> None:
+    """Install a project's environment on the cluster, verify it, and print its path, for `pre_deployed_env_path`."""
+    from dagster_slurm.resources.environments import UvEnvironment, found_environment  # noqa: PLC0415 - dagster is slow
+
+    environment = found_environment(Path(project).absolute())
+    if environment is None:
+        raise InvalidRequestError(
+            f"There is neither a uv.lock nor a pixi.lock in {project} or above",
+            hint="`uv lock` or `pixi lock` makes it.",
+        )
+    update = {"platform": platform} if platform else {}
+    if python and isinstance(environment, UvEnvironment):
+        update["python"] = python
+    environment = environment.model_copy(update=update)
+    environment = environment.named(environment_name) if environment_name else environment
+    provider = environment.provider()
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
+        shelf = Shelf(cluster)
+        site = Site(cluster, lambda text: click.echo(text, err=True), force=force)
+        path = str(provider.provide(site).path)
+        shelf.mark_deployed(path)
+        problem = shelf.problem(path.rpartition("/")[2])
+    if problem:
+        raise InvalidRequestError(f"The environment {path} is not whole: {problem}", hint="--force installs it anew.")
+    title = provider.recipe.title if isinstance(provider, Installed) else provider.title
+    click.echo(json.dumps({"path": path, "title": title}, indent=2) if in_json else path)
+
+
+def _as_json(found: Inventory) -> dict[str, object]:
+    return {
+        "environments": [
+            {**_entry_json(each), "idle_seconds": found.now_epoch - each.used_epoch} for each in found.entries
+        ],
+        "parts": found.parts,
+        "parts_bytes": found.parts_bytes,
+    }
+
+
+def _entry_json(entry: Entry) -> dict[str, object]:
+    return {**asdict(entry), "standing": entry.standing.value}
+
+
+def _size(entry: Entry) -> str:
+    return size(entry.size_bytes >> 10)
+
+
+def _age(found: Inventory, entry: Entry) -> str:
+    idle = max(0, found.now_epoch - entry.used_epoch)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if idle >= length:
+            return f"used {idle // length} {unit} ago"
+    return "used just now"
