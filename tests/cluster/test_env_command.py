@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def base(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """`remote_base`, as this machine sees it."""
     for name, value in sandbox.env().items():
         monkeypatch.setenv(name, value)
-    path = sandbox.home / "test-runs" / tmp_path.name
+    path = sandbox.home / "test-runs" / f"environments-{time.monotonic_ns()}"
     monkeypatch.setenv("SLURM_REMOTE_BASE", str(path))
     monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
     return path
