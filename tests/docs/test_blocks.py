@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,6 +30,11 @@ from dagster_slurm.slurm.options import canonical_option
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 CODE = ("python", "sh", "bash")
 SOURCE = ROOT / "src" / "dagster_slurm"
@@ -194,6 +200,8 @@ def test_blocks_that_are_checked_instead(block: Block) -> None:
 def test_blocks_that_are_no_code(block: Block) -> None:
     if block.language == "yaml":
         assert yaml.safe_load(block.text)
+    elif block.language == "toml":
+        assert tomllib.loads(block.text)
     else:
         assert block.language == "text", f"{block.place}: a block of the unknown language {block.language!r}"
         TEXT[KEY_OF[block.place]](block)
@@ -206,7 +214,7 @@ def test_every_file_of_a_page_is_used_by_another_block(page: Path) -> None:
         if block.title:
             # A file in a directory goes with it.
             file = Path(Path(block.title).parts[0])
-            module = file.stem if block.language == "python" else block.title
+            module = file.stem if block.language in ("python", "toml") else block.title
             others = [other.text for other in blocks if other is not block]
             defines = re.search(r"^defs = ", block.text, re.MULTILINE)
             assert defines or any(module in text for text in others), f"{block.place}: nothing uses {block.title}"
@@ -259,7 +267,7 @@ def test_a_reader_who_follows_the_page_of_the_sandbox(own_sandbox: dict[str, str
 
 
 def _follow(reader: Reader, sandbox: Sandbox, blocks: list[Block]) -> None:
-    code = [block for block in blocks if block.language in (*CODE, "yaml") and KEY_OF[block.place] not in INSTEAD]
+    code = [block for block in blocks if block.language in (*CODE, "yaml", "toml") and KEY_OF[block.place] not in INSTEAD]
     for block in code:
         if block.title:
             reader.write(block)
