@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         PixiEnvironment,
         UvEnvironment,
     )
+    from dagster_slurm.resources.io_manager import SlurmPathIOManager
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
+    from dagster_slurm.staging import RemotePath
 
 _ROOMS = {
     "BashLauncher": "resources.launchers",
@@ -38,9 +40,11 @@ _ROOMS = {
     "Pack": "environments",
     "Part": "environments",
     "PixiEnvironment": "resources.environments",
+    "RemotePath": "staging",
     "SSHConnectionResource": "resources.ssh",
     "SlurmMetric": "metrics",
     "SlurmMetricsContext": "metrics",
+    "SlurmPathIOManager": "resources.io_manager",
     "SlurmPipesClient": "pipes.slurm",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
@@ -65,9 +69,11 @@ __all__ = [
     "Pack",
     "Part",
     "PixiEnvironment",
+    "RemotePath",
     "SSHConnectionResource",
     "SlurmMetric",
     "SlurmMetricsContext",
+    "SlurmPathIOManager",
     "SlurmPipesClient",
     "SlurmQueueConfig",
     "SlurmResource",

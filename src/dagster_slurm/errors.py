@@ -6,6 +6,9 @@
     │   ├── InvalidQuantityError           a duration, an amount of memory or a count that cannot be read
     │   ├── PayloadNotFoundError           no such payload (or extra file) on this machine
     │   └── EnvironmentNotFoundError       no usable environment at that path on the cluster
+    ├── EnvironmentBuildError          an environment could not be packed or installed; nothing was submitted
+    │   ├── InterpreterNotFoundError       the cluster does not have the Python that it needs
+    │   └── WheelNotFoundError             a package has no wheel for the cluster's platform and Python
     ├── ConfigurationError             a resource, an environment variable or a file of settings is wrong
     ├── TransportError                 bytes could not be moved; says nothing about any job
     │   ├── ConnectionFailedError          no connection, or it broke (transient)
@@ -38,7 +41,9 @@
     │   │   ├── JobNodeFailError               a node failed, and it was not requeued
     │   │   ├── JobBootFailError               its nodes did not boot
     │   │   └── JobLaunchFailedError           Slurm could not start it on its nodes
+    │   ├── OutputNotFoundError            it completed, and did not leave what it was to leave
     │   └── ResultLostError                it completed, and what it reported cannot be read any more
+    ├── LocalStorageError              a file cannot be written on this machine
     └── SandboxError                   the sandbox cluster could not do what was asked
 
 `transient` means: the same call may work later, and nothing about any job follows from this error.
@@ -341,8 +346,16 @@ class JobLaunchFailedError(JobFailedError):
     is_worth_retrying = True
 
 
+class OutputNotFoundError(JobError):
+    """The job completed, and one of its outputs is not there. Nothing was removed."""
+
+
 class ResultLostError(JobError):
     """The job completed, and its run directory was removed before this process has read it."""
+
+
+class LocalStorageError(DagsterSlurmError):
+    """A file cannot be written on this machine: no space, no permission."""
 
 
 class SandboxError(DagsterSlurmError):

@@ -59,7 +59,10 @@ INSTEAD: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/getting-started.md", "pip install -e ."): _is_how_set_up_installs,
 }
 # Shell blocks for the cluster: run there, as its user.
-ON_CLUSTER = {("docs/runs.md", "find ~/dagster_runs/runs -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +")}
+ON_CLUSTER = {
+    ("docs/data.md", "find ~/dagster_runs/data -type f -mtime +90 -delete"),
+    ("docs/runs.md", "find ~/dagster_runs/runs -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {} +"),
+}
 WITH_PYTEST = {(SANDBOX_PAGE, 'pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]')}
 
 
@@ -267,7 +270,9 @@ def test_a_reader_who_follows_the_page_of_the_sandbox(own_sandbox: dict[str, str
 
 
 def _follow(reader: Reader, sandbox: Sandbox, blocks: list[Block]) -> None:
-    code = [block for block in blocks if block.language in (*CODE, "yaml", "toml") and KEY_OF[block.place] not in INSTEAD]
+    code = [
+        block for block in blocks if block.language in (*CODE, "yaml", "toml") and KEY_OF[block.place] not in INSTEAD
+    ]
     for block in code:
         if block.title:
             reader.write(block)

@@ -29,6 +29,7 @@ LEVELS = {
     "job": 3,
     "launchers": 3,
     "environments": 3,
+    "staging": 3,
     "pipes": 4,
     "housekeeping": 5,
     "metrics": 5,

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154,SC2317  # assigned in front of this file; reached through the trap
 # The batch script of every job, behind its #SBATCH lines. In front of this file stand, generated and quoted:
 #   run_directory=...  forwarded_signals='USR1 ...'
-#   launch() { ...; exec the payload; }
+#   launch() { ...; exec the payload; }, and make_scratch and leave_scratch if it has a scratch directory
 # Its argument says which try to submit it is.
 claim=$run_directory/claim/${1:-0}
 log=$run_directory/log
@@ -63,9 +63,12 @@ stay_fresh() {
 
 finish() {
     local code=$?
-    trap '' TERM INT HUP
+    # shellcheck disable=SC2086  # several words
+    trap '' TERM INT HUP $forwarded_signals
     if [ -n "$fresh" ]; then kill -KILL "$fresh"; fi
     sweep
+    # What is copied back is to be final, and a signal that hits every process is not to end it.
+    if declare -F leave_scratch >/dev/null; then leave_scratch || [ "$code" != 0 ] || code=74; fi
     touch -c -- "${run_directory%/*/*}"
     printf 'end %s %s %s %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$code" "$(date +%s.%N)" \
         "$(bytes_of stdout)" "$(bytes_of stderr)" "$(bytes_of messages)" >>"$log/status"
@@ -91,6 +94,8 @@ if exec {never}<> <(:); then
     # Or bash would report its end in the payload's stderr.
     disown "$fresh"
 fi
+
+if declare -F make_scratch >/dev/null; then make_scratch || exit 74; fi
 
 # Job control gives the payload a process group of its own. In the background, because bash runs no trap while
 # it waits for a child in the foreground.

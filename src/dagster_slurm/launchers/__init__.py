@@ -2,10 +2,12 @@
 
 from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
 from dagster_slurm.launchers.plan import LaunchPlan, direct_plan, launch_function, payload_command
+from dagster_slurm.launchers.scratch import Scratch
 
 __all__ = [
     "LaunchPlan",
     "Payload",
+    "Scratch",
     "as_payload",
     "direct_plan",
     "launch_function",

@@ -76,7 +76,7 @@ def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payl
 
 
 def _of_file(path: PathLike) -> Payload:
-    source = _existing_file(
+    source = existing_file(
         path,
         "payload",
         or_else=" A payload is also a directory with `__main__.py`, `-m package.module` or `package.module:function`.",
@@ -152,7 +152,7 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
     )
     for name, path in named:
         entries += _entries(name, path)
-    _check_names([entry.name for entry in entries])
+    check_names([entry.name for entry in entries])
     return entries
 
 
@@ -170,41 +170,51 @@ def _payload_entries(payload: Payload) -> Iterator[TreeEntry]:
 def _entries(name: str, path: PathLike) -> Iterator[TreeEntry]:
     source = Path(path).expanduser()
     if source.is_dir():
-        for file in _files_below(source):
+        for file in files_below(source):
             yield TreeEntry(f"{name}/{file.relative_to(source).as_posix()}", file, _mode(file))
         return
-    source = _existing_file(path, "extra file")
+    source = existing_file(path, "extra file")
     yield TreeEntry(name, source, _mode(source))
 
 
-def _files_below(directory: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def files_below(directory: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Its files in order, through links to directories too, but not to one that it lies in."""
     above |= {directory.resolve()}
     for path in sorted(directory.iterdir()):
         if path.is_file():
             yield path
         elif path.is_dir() and path.resolve() not in above:
-            yield from _files_below(path, above)
+            yield from files_below(path, above)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names in the working directory that clash, or are none.
+
+    Raises:
+        InvalidRequestError: Two files would have the same name, or one would lie outside the working directory.
+    """
     seen: set[str] = set()
     directories = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
     for name in names:
         if not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise InvalidRequestError(
                 f"{name!r} is not a name in the working directory",
-                hint="Give extra_files as a mapping from name to file; names are relative, without `.` and `..`.",
+                hint="Give them as a mapping from name to file; names are relative, without `.` and `..`.",
             )
         if name in seen or name in directories:
             raise InvalidRequestError(
                 f"Two files would be {name!r} in the working directory",
-                hint="Give extra_files as a mapping from name to file.",
+                hint="Give extra_files, or inputs, as a mapping from name to file.",
             )
         seen.add(name)
 
 
-def _existing_file(path: PathLike, what: str, or_else: str = "") -> Path:
+def existing_file(path: PathLike, what: str, or_else: str = "") -> Path:
+    """A path as that of a file of this machine.
+
+    Raises:
+        PayloadNotFoundError: It is none; `what` names it.
+    """
     source = Path(path).expanduser()
     if not source.is_file():
         raise PayloadNotFoundError(

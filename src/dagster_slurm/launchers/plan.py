@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.launchers.payload import Payload
+from dagster_slurm.launchers.scratch import Scratch
 from dagster_slurm.transport.shell import quote
 
 
@@ -51,16 +52,19 @@ def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
     return LaunchPlan(activation.setup, payload_command(payload, activation))
 
 
-def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str) -> str:
-    """The bash function `launch` that the batch script runs in the background.
+def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str, scratch: Scratch | None = None) -> str:
+    """The bash function `launch` that the batch script runs in the background; with those for scratch, if there is one.
 
     The payload's own variables come last, so that they win over what an activation sets.
     """
     lines = (
         # Without a payload to upload, nothing has made it yet.
         f"mkdir -p -- {quote(work_directory)} && cd -- {quote(work_directory)} || exit 74",
+        *(("enter_scratch || exit 74",) if scratch else ()),
         *plan.setup,
         f". {quote(env_file)} || exit 74",
+        *(('export DAGSTER_SLURM_SCRATCH="$scratch"',) if scratch else ()),
         f"exec {' '.join(map(quote, plan.command))}",
     )
-    return "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))
+    function = "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))
+    return f"{scratch.functions(work_directory)}\n{function}" if scratch else function

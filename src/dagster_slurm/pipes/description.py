@@ -27,16 +27,18 @@ _DIGESTS = {
     "payload": "the payload",
     "options": "what is asked of Slurm",
     "environment": "the environment",
+    "inputs": "what it reads as inputs",
 }
 
 
-def digests(payload: Payload, request: JobRequest, environment: str) -> dict[str, str]:
+def digests(payload: Payload, request: JobRequest, environment: str, inputs: str = "") -> dict[str, str]:
     """What tells one deploy from another."""
     options = {field.name: getattr(request, field.name) for field in fields(request)}
     return {
         "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
         "options": short_digest({**options, "options": dict(request.options)}),
         "environment": environment,
+        **({"inputs": inputs} if inputs else {}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dagster import Failure
 
-from dagster_slurm.errors import JobFailedError
+from dagster_slurm.errors import JobFailedError, OutputNotFoundError
 
 
 def failure(error: JobFailedError, metadata: Mapping[str, Any]) -> Failure:
@@ -16,5 +16,12 @@ def failure(error: JobFailedError, metadata: Mapping[str, Any]) -> Failure:
     kind = {"slurm_end": type(error).__name__, "slurm_is_worth_retrying": error.is_worth_retrying}
     described: dict[str, Any] = {**facts, **kind, **metadata}
     raised = Failure(str(error), metadata=described)
+    raised.__cause__ = error
+    return raised
+
+
+def failure_without_output(error: OutputNotFoundError) -> Failure:
+    """Dagster's failure for an output that is not there; it will not be there for a retry of the step either."""
+    raised = Failure(str(error), metadata={"slurm_end": type(error).__name__}, allow_retries=False)
     raised.__cause__ = error
     return raised

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from dagster import OpExecutionContext
@@ -23,6 +24,7 @@ from dagster_slurm.job.retrying import Outcome, next_request
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import launch_function
+from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
 from dagster_slurm.pipes.follow import JobFollower
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
@@ -32,6 +34,8 @@ from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.session import PayloadSession, payload_session
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging.collect import Collected, Collector
+from dagster_slurm.staging.store import InputStore
 
 T = TypeVar("T")
 
@@ -50,6 +54,7 @@ class Finished:
         ended: How it ended.
         session: What it reported.
         gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
+        collected: What was taken out of its working directory.
     """
 
     launch: RunDirectory
@@ -58,6 +63,7 @@ class Finished:
     ended: Ended
     session: PayloadSession
     gave_up_waiting: bool
+    collected: Collected = field(default_factory=Collected)
 
 
 class TerminatedError(Exception):
@@ -94,7 +100,7 @@ class Launch:
         self._order = order
         self._interruptions = interruptions
         self._adopt_abandoned = adopt_abandoned
-        self._digests = digests(order.payload, order.request, order.environment.title)
+        self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
         self._persistence = Persistence(
             tell=lambda text, level: step.log.log(level, text),
             reached=lambda: self._cluster.was_reached,
@@ -104,7 +110,7 @@ class Launch:
         self._request = order.request
 
     def to_the_end(self) -> Finished:
-        """Find the job or begin it, and follow it.
+        """Find the job or begin it, follow it, and collect its outputs.
 
         Raises:
             TerminatedError: A user has terminated the run.
@@ -112,6 +118,7 @@ class Launch:
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
             TransportError: The cluster could not be reached, or its directory not be written.
             SlurmError: Slurm's answer is not usable.
+            OutputNotFoundError: It has succeeded without one of its outputs.
         """
         try:
             for _ in range(_MAX_ROUNDS):
@@ -122,7 +129,7 @@ class Launch:
                 except AttemptClosedError:
                     continue
                 if finished is not None:
-                    return finished
+                    return self._collect(finished)
         except TerminationRequestedError:
             raise TerminatedError(self._cancel()) from None
         raise AttemptClosedError(
@@ -187,8 +194,12 @@ class Launch:
 
     def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
         order = self._order
+        inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
+        self._persist(inputs.upload)
         plan = order.plan(order.payload, activation)
-        launch = launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
+        launch = launch_function(
+            plan, work_directory=directory.work, env_file=directory.env_file, scratch=order.staging.scratch
+        )
         script = batch_script(self._request, directory=directory, launch=launch)
         variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
         description = describe(self._step, self._work, self._digests, environment_path=activation.path)
@@ -204,6 +215,7 @@ class Launch:
                 progress=lambda report: self._step.log.info(str(report)),
             )
         )
+        self._persist(lambda: inputs.place(directory.work))
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
         handle = self._persist(lambda: submit_once(self._claims, directory))
@@ -239,6 +251,19 @@ class Launch:
             return None
         launch = self._work.key.first_attempt(handle.directory.base)
         return Finished(launch, handle, self._request, ended, session, follower.gave_up_waiting)
+
+    def _collect(self, finished: Finished) -> Finished:
+        """Take the outputs of a job that succeeded; nothing of it is removed before."""
+        staging, key, directory = self._order.staging, self._work.key, finished.handle.directory
+        if not finished.ended.state.is_success or not staging.outputs.patterns:
+            return finished
+        collector = Collector(
+            self._cluster, staging, work=directory.work, job_id=finished.handle.job_id, tell=self._step.log.info
+        )
+        outputs_dir = outputs_directory(self._step) if staging.outputs.needs_default else Path()
+        result = f"{data_place(self._step)}/{result_name(key.origin_run_id, key.call)}"
+        collected = self._persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
+        return replace(finished, collected=collected)
 
     def _ran_the_payload(self, handle: JobHandle) -> bool:
         """Whether a job that completed without a word is the one that took the gate.

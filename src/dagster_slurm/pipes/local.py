@@ -13,16 +13,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dagster import Failure, PipesClient, PipesClientCompletedInvocation
+from dagster import Failure, OpExecutionContext, PipesClient
 
 from dagster_slurm.environments import Activation
-from dagster_slurm.errors import PayloadFailedError
+from dagster_slurm.errors import OutputNotFoundError, PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.dagster_private import StepContext, op_context
-from dagster_slurm.pipes.failure import failure
+from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
+from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
+from dagster_slurm.pipes.failure import failure, failure_without_output
 from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.staging import DataOptions, Staging, on_this_machine, plan_staging
+from dagster_slurm.staging.collect import Collected
 
 Planner = Callable[[Payload, Activation], LaunchPlan]
 
@@ -54,7 +57,8 @@ class LocalPipesClient(PipesClient):
         plan: Planner = direct_plan,
         extra_env: Mapping[str, str] | None = None,
         extra_files: ExtraFiles | None = None,
-    ) -> PipesClientCompletedInvocation:
+        data: DataOptions | None = None,
+    ) -> SlurmCompletedInvocation:
         """Run the payload and wait for its end.
 
         Args:
@@ -64,16 +68,20 @@ class LocalPipesClient(PipesClient):
             plan: How to start it; a launcher's `plan`.
             extra_env: Environment variables of the payload.
             extra_files: Files and directories to put beside it.
+            data: What the payload reads and leaves, besides its messages.
 
         Raises:
-            Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`.
+            Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`. Or it has not left one
+                of its outputs; the cause is an `OutputNotFoundError`.
         """
         step = op_context(context)
         payload = as_payload(payload)
         files = work_files(payload, extra_files)
+        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
         with self._directory() as directory:
             for entry in files:
                 _copy(entry.source, directory / "work" / entry.name, entry.mode)
+            on_this_machine.place(staging.inputs, directory / "work")
             paths = {"context_path": str(directory / "context.json"), "messages_path": str(directory / "messages")}
             with payload_session(step, extras, **paths) as session:
                 (directory / "context.json").write_bytes(session.context_data)
@@ -83,13 +91,27 @@ class LocalPipesClient(PipesClient):
                     plan(payload, Activation((), self._python, "this machine")),
                     work_directory=str(directory / "work"),
                     env_file=str(directory / "env.sh"),
+                    scratch=staging.scratch,
                 )
                 step.log.info(f"Running {payload.program} on this machine in {directory}")
-                exit_code = _follow(launch, directory / "messages", session)
+                start = "launch_in_scratch" if staging.scratch else "launch"
+                exit_code = _follow(f"{launch}\n{start}", directory / "messages", session)
                 session.reader.finish()
+            collected = Collected() if exit_code else self._collect(step, staging, directory / "work")
         if exit_code:
             raise self._failure(exit_code, session.logs.stderr_tail(), directory)
-        return PipesClientCompletedInvocation(session.pipes)
+        return SlurmCompletedInvocation(session.pipes, collected)
+
+    def _collect(self, step: OpExecutionContext, staging: Staging, work: Path) -> Collected:
+        if not staging.outputs.patterns:
+            return Collected()
+        run = dagster_run(step)
+        result = results_directory(step) / result_name(run.run_id if run else "direct", "0")
+        outputs_dir = outputs_directory(step) if staging.outputs.needs_default else Path()
+        try:
+            return on_this_machine.collect(staging, work, outputs_dir=outputs_dir, result=result, is_kept=self._keep)
+        except OutputNotFoundError as error:
+            raise failure_without_output(error) from error
 
     @contextmanager
     def _directory(self) -> Iterator[Path]:
@@ -129,7 +151,7 @@ def _write_private(path: Path, text: str) -> None:
 def _follow(launch: str, messages: Path, session: PayloadSession) -> int:
     """Run the launch in a process group of its own, pass on what it writes, and return its exit code."""
     process = subprocess.Popen(
-        ["bash", "-c", f"{launch}\nlaunch"],
+        ["bash", "-c", launch],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

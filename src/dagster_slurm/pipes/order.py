@@ -11,6 +11,7 @@ from dagster_slurm.job.retrying import Chain, RetryRules
 from dagster_slurm.launchers import Payload
 from dagster_slurm.pipes.local import Planner
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging import Staging
 from dagster_slurm.transport import TreeEntry
 
 
@@ -29,6 +30,7 @@ class Order:
         force_env_push: Whether its environment is installed anew.
         rules: Which ends are tried again within the call; None for none.
         chain: Whether, and when, the work goes on in a further job.
+        staging: What it reads and leaves.
     """
 
     payload: Payload
@@ -41,3 +43,4 @@ class Order:
     force_env_push: bool
     rules: RetryRules | None
     chain: Chain
+    staging: Staging

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dagster import Failure, OpExecutionContext, PipesClient, PipesClientCompletedInvocation
+from dagster import Failure, OpExecutionContext, PipesClient
 
 from dagster_slurm.claims import Claims
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
-from dagster_slurm.errors import DagsterSlurmError, JobFailedError, TransportError
+from dagster_slurm.errors import DagsterSlurmError, JobFailedError, OutputNotFoundError, TransportError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
@@ -17,7 +17,8 @@ from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
-from dagster_slurm.pipes.failure import failure
+from dagster_slurm.pipes.data import SlurmCompletedInvocation
+from dagster_slurm.pipes.failure import failure, failure_without_output
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch import Finished, Launch, TerminatedError
 from dagster_slurm.pipes.launch_key import Reattach, piece_of_work
@@ -28,6 +29,7 @@ from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metada
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest, merge
+from dagster_slurm.staging import DataOptions, plan_staging
 
 _SLURM_LOG_BYTES = 1 << 16
 
@@ -76,7 +78,8 @@ class SlurmPipesClient(PipesClient):
         metadata: MetadataOf = outcome_metadata,
         rules: RetryRules | None = None,
         chain: Chain | None = None,
-    ) -> PipesClientCompletedInvocation:
+        data: DataOptions | None = None,
+    ) -> SlurmCompletedInvocation:
         """Submit the payload, or find its job; follow it to its end, and collect what it reported.
 
         Args:
@@ -92,33 +95,40 @@ class SlurmPipesClient(PipesClient):
             metadata: What the job adds to the metadata of the results.
             rules: Which ends are tried again within the call, and how; None for none.
             chain: Whether, and when, the work goes on in a further job.
+            data: What the payload reads and leaves, besides its messages.
 
         Raises:
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
             TransportError: The cluster could not be reached, or its directory not be written.
             SlurmError: Slurm's answer is not usable.
-            Failure: The job did not succeed; the cause is a `JobFailedError`. Or the run was terminated.
+            Failure: The job did not succeed; the cause is a `JobFailedError`, or, where an output is not there, an
+                `OutputNotFoundError`. Or the run was terminated.
             DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
         step = op_context(context)
         payload = as_payload(payload)
+        files = tuple(work_files(payload, extra_files))
+        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
+        for path in staging.inputs.remote.values():
+            path.on(self._cluster.host)
         order = Order(
             payload,
             request if isinstance(request, JobRequest) else merge(request),
             plan,
-            tuple(work_files(payload, extra_files)),
+            files,
             extras,
             extra_env,
             self._environment,
             force_env_push,
             rules,
             chain or Chain(),
+            staging,
         )
         finished = self._to_success(step, order, name)
         outcome = SlurmOutcome(finished.handle.job_id, finished.ended, finished.request, self._connection)
         if not self._debug_mode:
             TIDY.after_success(step, lambda: finished.launch.remove(self._cluster.transport))
-        return PipesClientCompletedInvocation(finished.session.pipes, metadata=dict(metadata(outcome)))
+        return SlurmCompletedInvocation(finished.session.pipes, finished.collected, metadata(outcome))
 
     def _to_success(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
         run = dagster_run(step)
@@ -140,6 +150,8 @@ class SlurmPipesClient(PipesClient):
                     error = self._leave(step, finished)
                     self._go_on_or_raise(step, launch, order, finished, error)
                 return finished
+            except OutputNotFoundError as error:
+                raise failure_without_output(error) from error
             except TerminatedError as terminated:
                 # Dagster's own exception would let a RetryPolicy run the body again (1.13).
                 raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None

@@ -18,6 +18,11 @@ FORCE_ENV_PUSH = "force_slurm_env_push"
 EXTRA_FILES = "slurm_extra_files"
 SKIP_PAYLOAD_UPLOAD = "skip_slurm_payload_upload"
 PAYLOAD_PATH = "slurm_payload_path"
+INPUTS = "slurm_inputs"
+OUTPUTS = "slurm_outputs"
+OUTPUTS_DIR = "slurm_outputs_dir"
+KEEP_ON_CLUSTER = "slurm_keep_on_cluster"
+SCRATCH = "slurm_scratch"
 
 
 def selected_metadata(context: OpExecutionContext, name: str) -> Any:

@@ -12,7 +12,6 @@ from dagster import (
     ConfigurableResource,
     InitResourceContext,
     OpExecutionContext,
-    PipesClientCompletedInvocation,
 )
 from pydantic import ConfigDict, Field
 
@@ -23,6 +22,7 @@ from dagster_slurm.launchers import payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.slurm import SlurmPipesClient
@@ -34,6 +34,7 @@ from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.request import merge
+from dagster_slurm.staging.plan import DataOptions, InputsOption, OutputsOption
 
 
 class ExecutionMode(str, enum.Enum):
@@ -52,6 +53,11 @@ class SlurmRunConfig(Config):
     remote_payload_path: str | None = Field(default=None, description="Absolute path of the payload on the cluster.")
     extra_files: list[str] | None = Field(default=None, description="Files to put beside the payload.")
     extra_slurm_opts: dict[str, Any] | None = Field(default=None, description="Options for sbatch.")
+    inputs: list[str] | None = Field(default=None, description="Files to read, by path or glob.")
+    outputs: list[str] | None = Field(default=None, description="Globs of what is fetched afterwards.")
+    outputs_dir: str | None = Field(default=None, description="Where on this machine it goes.")
+    keep_on_cluster: list[str] | None = Field(default=None, description="Globs of what stays on the cluster.")
+    scratch: bool | None = Field(default=None, description="Work in a directory of the node.")
 
 
 class ComputeResource(ConfigurableResource[Any]):
@@ -139,7 +145,12 @@ class ComputeResource(ConfigurableResource[Any]):
         metrics_collector: MetricsCollector | None = None,
         retry_policy: SlurmRetryPolicy | None = None,
         continue_exit_code: int | None = None,
-    ) -> PipesClientCompletedInvocation:
+        inputs: InputsOption | None = None,
+        outputs: OutputsOption | None = None,
+        outputs_dir: PathLike | None = None,
+        keep_on_cluster: Sequence[str] | None = None,
+        scratch: bool | str | None = None,
+    ) -> SlurmCompletedInvocation:
         """Run the payload and wait for its end; its logs and messages arrive in Dagster meanwhile.
 
         Args:
@@ -161,15 +172,22 @@ class ComputeResource(ConfigurableResource[Any]):
             metrics_collector: Adds metadata of its own.
             retry_policy: Which ends of the job are tried again, in place of the resource's.
             continue_exit_code: With this exit code the payload asks to go on in a further job.
+            inputs: Paths, globs and directories of this machine; or a mapping from the name in the working directory
+                to one of those, or to a `RemotePath`. The payload can read them, and not write to them.
+            outputs: Globs in the working directory, fetched after success; or a mapping from a glob to a directory
+                of this machine.
+            outputs_dir: Where the outputs of a list go; by default below Dagster's storage, by asset and partition.
+            keep_on_cluster: Globs of what stays on the cluster, for other jobs: `kept` of what is returned.
+            scratch: Work in a directory of the node: True, or the directory below which it is made.
 
         Returns:
             Dagster's own: `get_results()`, `get_materialize_result()`, `get_asset_check_result()`,
-            `get_custom_messages()`.
+            `get_custom_messages()`; and `outputs`, `kept` and `get_kept_result()`.
 
         Raises:
             InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
             ConfigurationError: The resource is incomplete.
-            dagster.Failure: The payload did not succeed; the cause is a `JobFailedError`.
+            dagster.Failure: The payload did not succeed; the cause is a `JobFailedError`, or an `OutputNotFoundError`.
         """
         step = op_context(context)
         chosen = config or SlurmRunConfig()
@@ -183,6 +201,7 @@ class ComputeResource(ConfigurableResource[Any]):
             "extra_files": _first(
                 extra_files, chosen.extra_files, asset_metadata.selected_metadata(step, asset_metadata.EXTRA_FILES)
             ),
+            "data": _data(step, chosen, DataOptions(inputs, outputs, outputs_dir, keep_on_cluster, scratch)),
         }
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run(
@@ -248,6 +267,22 @@ class ComputeResource(ConfigurableResource[Any]):
                 "whose directory scripts/ has it.",
             )
         return payload_from_path(path, remote_path=remote)
+
+
+def _data(step: OpExecutionContext, chosen: SlurmRunConfig, said: DataOptions) -> DataOptions:
+    """What holds for data: what the call said, else the launchpad, else the asset."""
+    keys = {
+        "inputs": asset_metadata.INPUTS,
+        "outputs": asset_metadata.OUTPUTS,
+        "outputs_dir": asset_metadata.OUTPUTS_DIR,
+        "keep_on_cluster": asset_metadata.KEEP_ON_CLUSTER,
+        "scratch": asset_metadata.SCRATCH,
+    }
+    values = {
+        name: _first(getattr(said, name), getattr(chosen, name), asset_metadata.selected_metadata(step, key))
+        for name, key in keys.items()
+    }
+    return DataOptions(**values)
 
 
 def _first(*values: Any) -> Any:

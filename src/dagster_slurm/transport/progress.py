@@ -21,12 +21,14 @@ class UploadProgress:
         total_bytes: What there is to send.
         bytes_per_second: The speed of this try so far.
         seconds_left: How long the rest takes at this speed; None if nothing was sent yet.
+        verb: What is done: "uploaded", "fetched".
     """
 
     sent_bytes: int
     total_bytes: int
     bytes_per_second: float
     seconds_left: float | None
+    verb: str = "uploaded"
 
     def __str__(self) -> str:
         unit, scale = _unit(self.total_bytes)
@@ -35,7 +37,7 @@ class UploadProgress:
         sent, total = (f"{size / scale:.0f}" for size in (self.sent_bytes, self.total_bytes))
         speed_unit, speed_scale = _unit(self.bytes_per_second)
         speed = f"{self.bytes_per_second / speed_scale:.0f} {speed_unit}/s"
-        return f"uploaded {sent} of {total} {unit} ({share} %), {speed}{left}"
+        return f"{self.verb} {sent} of {total} {unit} ({share} %), {speed}{left}"
 
 
 ProgressCallback = Callable[[UploadProgress], None]
@@ -49,6 +51,7 @@ class ProgressReport:
         total_bytes: What there is to send.
         arrived_bytes: What earlier tries have brought there.
         clock: Seconds that pass.
+        verb: What is done.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class ProgressReport:
         total_bytes: int,
         arrived_bytes: int,
         clock: Callable[[], float] = time.monotonic,
+        verb: str = "uploaded",
     ) -> None:
         self._callback = callback
         self._total = total_bytes
         self._arrived = arrived_bytes
         self._clock = clock
+        self._verb = verb
         self._began = clock()
         self._pause = _FIRST_SECONDS
         self._due = self._began + self._pause
@@ -76,7 +81,7 @@ class ProgressReport:
         self._due = now + self._pause
         speed = (sent_bytes - self._arrived) / max(now - self._began, 1e-9)
         left = (self._total - sent_bytes) / speed if speed > 0 else None
-        self._callback(UploadProgress(sent_bytes, self._total, speed, left))
+        self._callback(UploadProgress(sent_bytes, self._total, speed, left, self._verb))
 
 
 def _unit(size: float) -> tuple[str, float]:
