@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 Make = Callable[..., ComputeResource]
 Write = Callable[..., Path]
 PYTHON = "/usr/bin/python3"
+UV = Path(sys.executable).with_name("uv")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ print(os.environ.get("NAME"), "with radar" if importlib.util.find_spec("radar") 
 
 
 def test_it_runs_in_the_projects_environment(uv: Make, instance: dg.DagsterInstance, payload: Write) -> None:
-    path = payload("import sys, waves\nprint(waves.VERSION, sys.prefix)\n")
+    path = payload("import sys, waves\nprint(waves.__version__, sys.prefix)\n")
     first = run_asset(asset_of(path), uv(), instance)
     assert first.success
     version, prefix = compute_log(first, instance).split()
@@ -140,7 +141,6 @@ def test_payloads_that_are_deployed_with_their_environment(
     assert compute_log(result, instance) == "deployed\n"
 
 
-@pytest.mark.skipif(not Path(sys.executable).with_name("uv").exists(), reason="uv is not installed")
 def test_a_project_that_uv_has_locked(
     slurm: Make, instance: dg.DagsterInstance, payload: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,10 +151,12 @@ def test_a_project_that_uv_has_locked(
         '[project]\nname = "locked"\nversion = "1"\nrequires-python = ">=3.10"\n'
         'dependencies = ["numpy", "python-dateutil", "dagster-pipes"]\n'
     )
-    subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=directory, check=True)
+    subprocess.run([UV, "lock", "--quiet"], cwd=directory, check=True)
     monkeypatch.chdir(directory)
     path = payload(
-        "import dateutil, numpy\nfrom dagster_pipes import open_dagster_pipes\n"
+        "import dateutil, numpy, socket\nfrom dagster_pipes import open_dagster_pipes\n"
+        "try:\n    socket.create_connection(('example.org', 443), 2)\n"
+        "except OSError:\n    pass\nelse:\n    raise SystemExit('the node has a network')\n"
         "with open_dagster_pipes() as pipes:\n"
         "    pipes.report_asset_materialization(metadata={'sum': int(numpy.arange(5).sum())})\n"
     )
@@ -162,3 +164,25 @@ def test_a_project_that_uv_has_locked(
     assert result.success
     (event,) = result.get_asset_materialization_events()
     assert event.materialization.metadata["sum"].value == 10
+
+
+def test_built_on_the_login_node(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write, project: Project, sandbox: Sandbox
+) -> None:
+    """With the uv that is found there."""
+    project.packages, project.groups = [Package("waves")], {}
+    directory = project.write()
+    (directory / "pyproject.toml").write_text(
+        '[project]\nname = "tides"\nversion = "0.1.0"\nrequires-python = ">=3.8"\ndependencies = ["waves"]\n'
+        '[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
+    )
+    subprocess.run([UV, "lock", "--quiet", "--offline"], cwd=directory, check=True)
+    tools = sandbox.home / "tools"
+    tools.mkdir(exist_ok=True)
+    shutil.copy(UV, tools / "uv")
+    environment = UvEnvironment(
+        project_dir=str(directory), python=PYTHON, build_on_remote=True, setup_commands=[f"PATH=$PATH:{tools}"]
+    )
+    path = payload("import sys, waves\nprint(waves.__version__)\n")
+    result = run_asset(asset_of(path), slurm(pre_deployed_env_path=None, environment=environment), instance)
+    assert compute_log(result, instance) == "1.0\n"

@@ -1,8 +1,10 @@
-"""Two blocks of the documents this project was asked for: the first as it stands, the second with an environment."""
+"""Two blocks of the documents this project was asked for: as they stand, and with a given environment."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,14 @@ compute = ComputeResource(
     ),
     default_launcher=BashLauncher(),
 )
+"""
+
+MANIFEST = """
+[project]
+name = "analysis"
+version = "0.1.0"
+requires-python = ">=3.10"
+dependencies = ["dagster-pipes"]
 """
 
 PAYLOAD = """
@@ -91,6 +101,18 @@ def test_the_block_for_slurm_mode(sandbox: Sandbox, tmp_path: Path) -> None:
     assert metadata["answer"] == 42
     assert metadata["slurm_state"] == "COMPLETED"
     assert _accounting(sandbox, metadata["slurm_job_id"]) == "COMPLETED|normal|compute"
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("address")
+def test_the_block_for_slurm_mode_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a project with a `uv.lock`."""
+    (tmp_path / "pyproject.toml").write_text(MANIFEST, encoding="utf-8")
+    subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    metadata = _materialize(_resource(SLURM_MODE), tmp_path)
+    assert metadata["answer"] == 42
+    assert metadata["slurm_state"] == "COMPLETED"
 
 
 def _accounting(sandbox: Sandbox, job: str) -> str:

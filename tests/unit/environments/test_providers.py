@@ -1,0 +1,67 @@
+"""Commands for containers, and lines for modules: golden, since no container can be run where the tests are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dagster_slurm.environments import Activation, Container, with_modules
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.launchers import direct_plan
+from dagster_slurm.launchers.payload import Payload
+
+BASE = "/home/me/dagster_runs"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "apptainer exec --bind /home/me/dagster_runs:/home/me/dagster_runs /images/tides.sif"),
+        (
+            {"binds": {"/data": "/mnt/data"}, "gpus": True},
+            "apptainer exec --bind /home/me/dagster_runs:/home/me/dagster_runs --bind /data:/mnt/data --nv "
+            "/images/tides.sif",
+        ),
+        (
+            {"runtime": "singularity"},
+            "singularity exec --bind /home/me/dagster_runs:/home/me/dagster_runs /images/tides.sif",
+        ),
+        (
+            {"runtime": "pyxis", "binds": {"/data": "/data"}},
+            "srun --ntasks=1 --nodes=1 --container-image=/images/tides.sif "
+            "--container-mounts=/home/me/dagster_runs:/home/me/dagster_runs,/data:/data",
+        ),
+        ({"runtime": "slurm"}, "srun --ntasks=1 --nodes=1 --container=/images/tides.sif"),
+    ],
+    ids=str,
+)
+def test_commands(options: dict[str, Any], expected: str) -> None:
+    assert " ".join(Container("/images/tides.sif", **options).command(BASE)) == expected
+
+
+@pytest.mark.parametrize("options", [{"binds": {"/data": "/data"}}, {"gpus": True}], ids=str)
+def test_slurm_itself_takes_neither_binds_nor_gpus(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="neither binds nor gpus"):
+        Container("/bundles/tides", runtime="slurm", **options).command(BASE)
+
+
+def test_it_stands_around_the_payload() -> None:
+    wrapper = Container("/images/tides.sif").command(BASE)
+    plan = direct_plan(Payload("payload.py", "python", None), Activation((), "python3", "", wrapper=wrapper))
+    assert plan.command == (*wrapper, "python3", "payload.py")
+
+
+@pytest.mark.parametrize(
+    ("lines", "calls"),
+    [
+        (("module load python/3.11",), True),
+        (("ml gcc",), True),
+        (("source /opt/env.sh",), False),
+        (("echo 'module",), False),
+    ],
+)
+def test_the_function_module_is_there_where_it_is_called(lines: tuple[str, ...], calls: bool) -> None:
+    made = with_modules(lines)
+    assert made[-len(lines) :] == lines
+    assert (len(made) > len(lines)) is calls
