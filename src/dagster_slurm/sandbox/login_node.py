@@ -106,7 +106,7 @@ def login_node(
 
 
 def _free_port(paths: SandboxPaths) -> int:
-    ports = raising.free_ports(64)
+    ports = raising.free_ports(64, but=raising.reserved_ports(paths))
     return next(port for port in ports if not _directory(paths, port).exists())
 
 

@@ -6,14 +6,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
 from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State
+from dagster_slurm.sandbox.state import State, ports_of
 
 # Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
 _SSH_PORTS = range(22022, 22900)
@@ -33,7 +33,7 @@ class Progress:
 
 def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
     """Decide on addresses and ports, and whether memory can be enforced."""
-    first, second = free_ports(2)
+    first, second = free_ports(2, but=reserved_ports(paths))
     reason = cgroups.why_not(paths.tag) if config.enforce_memory else "it was asked not to be"
     return State(
         config=config,
@@ -45,10 +45,18 @@ def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
+def reserved_ports(paths: SandboxPaths) -> frozenset[int]:
+    """Ports of the other sandboxes of this machine; the daemon behind one may be broken on purpose just now."""
+    others = (SandboxPaths(path) for path in paths.state_dir.parent.glob("*") if path != paths.state_dir)
+    return frozenset(port for other in others for port in ports_of(other))
+
+
+def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now, and that are not among those named."""
     found: list[int] = []
     for port in _SSH_PORTS:
+        if port in but:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -102,6 +102,15 @@ def remains(paths: SandboxPaths) -> Remains:
     return Remains(found, data["config"]["user"] if data.get("user_created") else None)
 
 
+def ports_of(paths: SandboxPaths) -> tuple[int, ...]:
+    """The ports of a sandbox, whoever has written its state; none if there is no sandbox."""
+    try:
+        data: dict[str, Any] = json.loads(paths.state_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(int(data[name]) for name in ("ssh_port", "strict_ssh_port") if name in data)
+
+
 def load(paths: SandboxPaths) -> State | None:
     """The state on disk, or None if there is no sandbox."""
     try:
