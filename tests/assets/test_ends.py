@@ -21,7 +21,8 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.sandbox import Sandbox
 
-from .conftest import compute_log, log_messages, metadata_of, run_asset
+from ..faults.waiting import at_the_same_time
+from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -105,14 +106,6 @@ class TestTypes:
         error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
         assert type(error) is JobDependencyError, (error.facts, str(error))
 
-    def test_time_limit(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
-        path = payload("sleep 300\n", name="payload.sh")
-        options = {"time_limit": "00:01:00"}
-        error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
-        assert type(error) is JobTimeLimitError
-        assert error.facts["time_limit_seconds"] == 60
-        assert "It had 00:01:00" in str(error)
-
 
 class TestPolicy:
     """Attempts within one step."""
@@ -132,6 +125,32 @@ class TestPolicy:
         (reason,) = [text for text in log_messages(result, instance) if "ended as OUT_OF_MEMORY" in text]
         assert "the next attempt has 240M" in reason
         assert metadata_of(result)["slurm_state"] == "COMPLETED"
+
+    def test_over_its_walltime(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        """Without a policy, and with one; at the same time, since Slurm takes its time to notice."""
+        path = payload("[ $DAGSTER_SLURM_ATTEMPT = 1 ] || sleep 300; echo second\n", name="payload.sh")
+        options = {"time_limit": "00:01:00"}
+
+        def without() -> None:
+            error = failed(
+                lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance
+            )
+            assert type(error) is JobTimeLimitError
+            assert error.facts["time_limit_seconds"] == 60
+            assert "It had 00:01:00" in str(error)
+
+        def with_policy() -> None:
+            with dg.DagsterInstance.local_temp() as another:
+                asset = asset_of(
+                    path, extra_slurm_opts=options, retry_policy=SlurmRetryPolicy(max_time_limit="00:03:00")
+                )
+                result = run_asset(asset, slurm(), another)
+                assert result.success
+                (reason,) = [text for text in log_messages(result, another) if "ended as TIMEOUT" in text]
+                assert "the next attempt has 00:02:00" in reason
+                assert metadata_of(result)["slurm_state"] == "COMPLETED"
+
+        at_the_same_time(lambda do: do(), [without, with_policy])
 
     def test_a_failing_payload_is_not_tried_again(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from .world import MODULE, ROOT, World
 
 # The daemon looks every second here.
 OVERLOOKED_SECONDS = 15.0
+_FORKING = threading.Lock()
 _LOCATIONS = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 _LAUNCH = """
 mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -52,6 +54,8 @@ class Deployment(World):
         super().__init__(sandbox, directory, **options)
         self.port = _free_port()
         self.terminal: int | None = None
+        self._terminal_closes = threading.Event()
+        self._drain: threading.Thread | None = None
         self._location: dict[str, str] = {}
 
     # -- its life
@@ -77,11 +81,17 @@ class Deployment(World):
         self._location = eventually(self._find_location, f"`dagster dev` of {self.directory}", pause_seconds=0.3)
 
     def _start_on_terminal(self, argv: Sequence[str], log: Path) -> None:
-        pid, self.terminal = pty.fork()
-        if pid == 0:
-            os.chdir(self.directory)
-            os.execvpe(argv[0], list(argv), self.environment)
-        threading.Thread(target=_drain, args=(self.terminal, log), daemon=True).start()
+        # Another child that held this one's terminal would keep it open.
+        with _FORKING:
+            pid, self.terminal = pty.fork()
+            if pid == 0:
+                os.chdir(self.directory)
+                os.execvpe(argv[0], list(argv), self.environment)
+            os.set_inheritable(self.terminal, False)
+        self._terminal_closes.clear()
+        arguments = (self.terminal, log, self._terminal_closes)
+        self._drain = threading.Thread(target=_drain, args=arguments, daemon=True)
+        self._drain.start()
 
     def type(self, keys: bytes) -> None:
         """Type on its terminal."""
@@ -90,8 +100,9 @@ class Deployment(World):
 
     def close_terminal(self) -> None:
         """As closing the window does."""
-        assert self.terminal is not None
-        os.close(self.terminal)
+        assert self._drain is not None
+        self._terminal_closes.set()
+        self._drain.join()
         self.terminal = None
 
     def serves(self) -> bool:
@@ -207,12 +218,17 @@ def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in tags.items()]
 
 
-def _drain(terminal: int, log: Path) -> None:
-    """Read what is shown on a terminal: a process that writes to a full one would wait."""
+def _drain(terminal: int, log: Path, closes: threading.Event) -> None:
+    """Read what is shown on a terminal: a process that writes to a full one would wait.
+
+    It is closed here: as long as somebody waits in a read of it, it stays open, whoever closes it.
+    """
     with log.open("ab") as output, suppress(OSError):
-        while block := os.read(terminal, 65536):
-            output.write(block)
-            output.flush()
+        while not closes.is_set():
+            if select.select([terminal], [], [], 0.2)[0] and (block := os.read(terminal, 65536)):
+                output.write(block)
+                output.flush()
+    os.close(terminal)
 
 
 def _free_port() -> int:
