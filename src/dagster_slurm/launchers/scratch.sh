@@ -46,14 +46,10 @@ leave_scratch() {
 launch_in_scratch() {
     local code
     make_scratch || return
+    # The signal is for the whole process group; this shell goes on when the payload has ended.
     trap : TERM INT HUP
-    launch &
-    wait "$!"
+    (launch)
     code=$?
-    while kill -0 "$!" 2>/dev/null; do
-        wait "$!"
-        code=$?
-    done
     leave_scratch || [ "$code" != 0 ] || code=74
     return "$code"
 }

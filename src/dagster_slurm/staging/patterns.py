@@ -62,7 +62,8 @@ def checked_output(pattern: str) -> str:
 
 def _matches(wanted: tuple[str, ...], parts: tuple[str, ...]) -> bool:
     if not wanted or not parts:
-        return wanted == parts
+        # `out/**` finds `out` itself.
+        return not parts and wanted in ((), (_ANY_DIRECTORIES,))
     first, rest = wanted[0], wanted[1:]
     if first == _ANY_DIRECTORIES:
         # At the end it stands for a name, elsewhere for no directory as well.
