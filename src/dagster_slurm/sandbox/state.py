@@ -103,12 +103,14 @@ def remains(paths: SandboxPaths) -> Remains:
 
 
 def ports_of(paths: SandboxPaths) -> tuple[int, ...]:
-    """The ports of a sandbox, whoever has written its state; none if there is no sandbox."""
+    """The ports of a sandbox and its login nodes, whoever has written its state; none if there is no sandbox."""
+    # Each login node has a directory that is named by its port.
+    nodes = [int(path.name.rpartition("-")[2]) for path in paths.ssh.glob("login-[0-9]*")]
     try:
         data: dict[str, Any] = json.loads(paths.state_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ()
-    return tuple(int(data[name]) for name in ("ssh_port", "strict_ssh_port") if name in data)
+        return tuple(nodes)
+    return (*nodes, *(int(data[name]) for name in ("ssh_port", "strict_ssh_port") if name in data))
 
 
 def load(paths: SandboxPaths) -> State | None:

@@ -8,7 +8,7 @@ from dagster_slurm.sandbox.raising import free_ports, reserved_ports
 
 def test_the_ports_of_other_sandboxes_are_left_to_them(tmp_path: Path) -> None:
     own, other, broken = (SandboxPaths(tmp_path / name) for name in ("own", "other", "broken"))
-    first, second, third = free_ports(3)
+    first, second, node, third = free_ports(4)
     for paths, text in (
         (own, f'{{"ssh_port": {third}}}'),
         (other, f'{{"ssh_port": {first}, "strict_ssh_port": {second}}}'),
@@ -16,5 +16,6 @@ def test_the_ports_of_other_sandboxes_are_left_to_them(tmp_path: Path) -> None:
     ):
         paths.state_dir.mkdir()
         paths.state_file.write_text(text)
-    assert reserved_ports(own) == {first, second}
+    (broken.ssh / f"login-{node}").mkdir(parents=True)
+    assert reserved_ports(own) == {first, second, node}
     assert free_ports(1, but=reserved_ports(own)) == [third]
