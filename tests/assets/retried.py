@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -21,6 +22,7 @@ class Settings:
     make_compute: Callable[[], ComputeResource] = lambda: ComputeResource(mode="local")
     after: Callable[[int], None] = lambda body: None
     options: dict[str, object] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
     bodies: list[str] = field(default_factory=list)
 
 
@@ -30,7 +32,8 @@ SETTINGS = Settings()
 def _body(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     compute: ComputeResource = context.resources.compute
     SETTINGS.bodies.append(context.asset_key.to_user_string())
-    result = compute.run(context, SETTINGS.payload, extra_slurm_opts=SETTINGS.options).get_materialize_result()
+    run = compute.run(context, SETTINGS.payload, extra_slurm_opts=SETTINGS.options, **SETTINGS.call)
+    result = run.get_materialize_result()
     if SETTINGS.other is not None:
         compute.run(context, SETTINGS.other)
     SETTINGS.after(len(SETTINGS.bodies))

@@ -27,7 +27,8 @@ _DIRECTORY = "slurm_paths"
 class SlurmPathIOManager(ConfigurableIOManager):
     """Stores a `RemotePath`, or a mapping of them, by asset and partition, and gives it back; the data stays there.
 
-    An asset's value is what `compute.run(...).kept` holds; a downstream asset passes it to `compute.run(inputs={...})`.
+    An asset returns `compute.run(..., keep_on_cluster=[...]).get_kept_result()`; one downstream passes the value on as an
+    input: `compute.run(inputs={...})`.
     """
 
     base_dir: str | None = Field(
@@ -97,7 +98,7 @@ def _as_json(value: object) -> dict[str, Any]:
         return {"paths": {str(name): _as_json(each) for name, each in value.items()}}
     raise InvalidRequestError(
         f"SlurmPathIOManager stores a RemotePath or a mapping of them, and the asset's value is {type(value).__name__}",
-        hint='Return what compute.run(..., keep_on_cluster=["name"]).kept["name"] is.',
+        hint='Return compute.run(..., keep_on_cluster=["name"]).get_kept_result().',
     )
 
 
