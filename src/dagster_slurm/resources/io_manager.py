@@ -27,8 +27,8 @@ _DIRECTORY = "slurm_paths"
 class SlurmPathIOManager(ConfigurableIOManager):
     """Stores a `RemotePath`, or a mapping of them, by asset and partition, and gives it back; the data stays there.
 
-    An asset returns `compute.run(..., keep_on_cluster=[...]).get_kept_result()`; one downstream passes the value on as an
-    input: `compute.run(inputs={...})`.
+    An asset returns `compute.run(..., keep_on_cluster=[...]).get_kept_result()`; one downstream gives its value to
+    `compute.run(..., inputs={...})`.
     """
 
     base_dir: str | None = Field(
