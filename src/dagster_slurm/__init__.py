@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_slurm.environments import Needs, Pack, Part, Target
+    from dagster_slurm.executor import threaded_executor
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.local import LocalPipesClient
     from dagster_slurm.pipes.slurm import SlurmPipesClient
@@ -54,6 +55,7 @@ _ROOMS = {
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",
     "reconcile_orphaned_slurm_runs": "reconcile",
+    "threaded_executor": "executor",
 }
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "UvEnvironment",
     "build_slurm_orphan_reconcile_sensor",
     "reconcile_orphaned_slurm_runs",
+    "threaded_executor",
 ]
 
 

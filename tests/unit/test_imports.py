@@ -30,6 +30,7 @@ LEVELS = {
     "launchers": 3,
     "environments": 3,
     "staging": 3,
+    "executor": 4,
     "pipes": 4,
     "housekeeping": 5,
     "metrics": 5,

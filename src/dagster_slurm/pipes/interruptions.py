@@ -19,12 +19,11 @@ from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecut
 from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.intent import Intent, decide_intent
 from dagster_slurm.pipes.leases import is_executor_child
+from dagster_slurm.pipes.signals import SHARED, SIGNALS, STATUS_SECONDS
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_SECONDS = 0.2
-_STATUS_SECONDS = 3.0
 
 
 class TerminationRequestedError(Exception):
@@ -32,7 +31,9 @@ class TerminationRequestedError(Exception):
 
 
 class Interruptions:
-    """Stands between a call and what would interrupt it. On another thread than the main one no signal arrives.
+    """Stands between a call and what would interrupt it.
+
+    On another thread than the main one no signal arrives; those of `threaded_executor` share what its main one hears.
 
     Args:
         step: The step's context.
@@ -41,7 +42,8 @@ class Interruptions:
     def __init__(self, step: OpExecutionContext) -> None:
         self._step = step
         self._run = dagster_run(step)
-        self._signal_times: list[float] = []
+        self._shared = SHARED.find(self._run.run_id if self._run else None)
+        self._signal_times: list[float] = self._shared.times if self._shared else []
         self._told = 0
         self._status: DagsterRunStatus | None = None
         self._status_due = 0.0
@@ -50,9 +52,9 @@ class Interruptions:
         self._replaced: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruptions:
-        if threading.current_thread() is threading.main_thread():
+        if self._shared is None and threading.current_thread() is threading.main_thread():
             # What is ignored stays so (`nohup`).
-            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._replaced = {number: signal.signal(number, self._note) for number in heard}
         return self
 
@@ -151,8 +153,11 @@ class Interruptions:
     def _run_status(self, *, afresh: bool) -> DagsterRunStatus | None:
         now = time.monotonic()
         if self._run is not None and (afresh or now >= self._status_due):
-            self._status_due = now + _STATUS_SECONDS
+            self._status_due = now + STATUS_SECONDS
             try:
+                if self._shared is not None:
+                    self._status = self._shared.run_status(afresh=afresh)
+                    return self._status
                 run = self._step.instance.get_run_by_id(self._run.run_id)
             except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job
                 self._step.log.debug(f"The run's status is not known now: {error!r}")

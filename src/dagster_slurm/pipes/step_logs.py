@@ -7,15 +7,20 @@ import sys
 from collections import deque
 from typing import TextIO
 
+from dagster_slurm.pipes.thread_streams import stream_of_this_thread
+
 _TAIL_LINES = 30
 _TAIL_LINE_BYTES = 2000
 
 
 class StepLogs:
-    """Writes to this process's stdout and stderr, which Dagster captures for the step, and remembers the end."""
+    """Writes to what is captured for the step, this thread's streams or this process's, and remembers the end."""
 
     def __init__(self) -> None:
-        self._descriptors = {"stdout": _descriptor(sys.stdout, 1), "stderr": _descriptor(sys.stderr, 2)}
+        self._descriptors = {
+            "stdout": _descriptor(stream_of_this_thread("stdout") or sys.stdout, 1),
+            "stderr": _descriptor(stream_of_this_thread("stderr") or sys.stderr, 2),
+        }
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._rest = b""
 

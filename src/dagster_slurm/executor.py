@@ -1,0 +1,140 @@
+"""`threaded_executor`: the steps of a run on threads of the run's own process.
+
+A step that waits for its Slurm job costs a thread instead of a process of a hundred megabytes, and all of a run share
+one login and one watcher. What touches Dagster's inside is in `pipes/dagster_private.py`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, ExecutorDefinition, InitExecutorContext
+from dagster import executor as executor_decorator
+
+from dagster_slurm.pipes import dagster_private as inside
+from dagster_slurm.pipes.signals import SHARED
+from dagster_slurm.pipes.thread_streams import ThreadStreams
+
+DEFAULT_MAX_CONCURRENT = 1000
+_LOOK_SECONDS = 0.2
+
+
+class ThreadedExecutor(Executor):
+    """Runs steps on threads.
+
+    Args:
+        config: What the executor's configuration says, in Dagster's own words.
+    """
+
+    def __init__(self, config: inside.ThreadedConfig) -> None:
+        self._config = config
+
+    @property
+    def retries(self) -> Any:
+        """Whether steps are retried."""
+        return self._config.retries
+
+    @property
+    def step_dependency_config(self) -> Any:
+        """Whether a step waits for the success of those before it, or for their outputs."""
+        return self._config.step_dependency_config
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
+        """Run a plan; resources are set up once, for all of its steps."""
+        most = self._config.max_concurrent
+        told = f"Executing steps on threads of this process, at most {most} at once"
+        yield inside.engine_event_of_plan(plan_context, told, execution_plan.step_keys_to_execute)
+        yield from inside.run_plan(self, plan_context, self._steps)
+
+    def _steps(self, job_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
+        with (
+            SHARED.of_run(job_context.instance, job_context.dagster_run),
+            inside.active_execution(job_context, execution_plan, self._config) as active,
+            inside.captured_for_the_run(job_context) as captured,
+            ThreadStreams() as streams,
+        ):
+            yield from captured
+            yield from _Loop(job_context, active, streams, self._config.max_concurrent).events()
+
+
+@dataclass
+class _Loop:
+    """Starts steps as they become ready, and passes their events on, on the run's own thread."""
+
+    job_context: Any
+    active: Any
+    streams: ThreadStreams
+    limit: int
+    in_flight: dict[str, threading.Thread] = field(default_factory=dict)
+    news: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
+    error: BaseException | None = None
+    stopping: bool = False
+
+    def events(self) -> Iterator[DagsterEvent]:
+        """Until every step has ended, or the run is interrupted and those that were begun have."""
+        while self.in_flight or not (self.stopping or self.error or self.active.is_complete):
+            self._look_for_interruptions()
+            if not self.stopping and self.error is None:
+                yield from self._begin()
+            yield from self._news()
+            yield from self.active.plan_events_iterator(self.job_context)
+        if self.error is not None:
+            raise self.error
+        if self.stopping:
+            self.active.mark_interrupted()
+            raise DagsterExecutionInterruptedError("The run was terminated")
+
+    def _look_for_interruptions(self) -> None:
+        if not self.stopping and SHARED.is_to_stop(self.job_context.run_id):
+            self.stopping = True
+
+    def _begin(self) -> Iterator[DagsterEvent]:
+        steps = self.active.get_steps_to_execute(limit=self.limit - len(self.in_flight))
+        yield from self.active.concurrency_event_iterator(self.job_context)
+        for step in steps:
+            context = self.job_context.for_step(step, self.active.get_known_state())
+            thread = threading.Thread(target=self._run, args=(step.key, context), name=f"step {step.key}", daemon=True)
+            self.in_flight[step.key] = thread
+            thread.start()
+
+    def _run(self, key: str, context: Any) -> None:
+        """On the step's thread."""
+        try:
+            with inside.captured_for_a_step(context) as (event, files), self.streams.of_this_thread(files):
+                self.news.put((key, event))
+                for each in inside.events_of_step(context):
+                    self.news.put((key, each))
+        except BaseException as error:  # noqa: BLE001 - raised again by the run's own thread
+            self.news.put((key, error))
+        self.news.put((key, None))
+
+    def _news(self) -> Iterator[DagsterEvent]:
+        """What has happened: all of it, after the first wait."""
+        timeout: float | None = _LOOK_SECONDS
+        while True:
+            try:
+                key, what = self.news.get(timeout=timeout) if timeout else self.news.get_nowait()
+            except queue.Empty:
+                return
+            timeout = None
+            if what is None:
+                self.in_flight.pop(key).join()
+                self.active.verify_complete(self.job_context, key)
+            elif isinstance(what, BaseException):
+                self.error = self.error or what
+            else:
+                yield what
+                if what.step_key == key:
+                    self.active.handle_event(what)
+
+
+def _made(context: InitExecutorContext) -> Executor:
+    return ThreadedExecutor(inside.threaded_config(context.executor_config, DEFAULT_MAX_CONCURRENT))
+
+
+threaded_executor: ExecutorDefinition = executor_decorator(name="threaded", config_schema=inside.THREADED_SCHEMA)(_made)
+"""Runs the steps of a run on threads of the run's own process."""

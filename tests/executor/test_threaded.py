@@ -1,0 +1,207 @@
+"""`threaded_executor` with real runs: what Dagster's own executors do, at once and in one process."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+
+from dagster_slurm import threaded_executor
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp() as temporary:
+        yield temporary
+
+
+def run(job: dg.JobDefinition, instance: dg.DagsterInstance, **config: Any) -> Any:
+    """Execute a job with the executor that it has, as a run worker does; its code need not be importable."""
+    run_config = {"execution": {"config": config}} if config else {}
+    created = instance.create_run_for_job(job_def=job, run_config=run_config)
+    return execute_run(InMemoryJob(job), created, instance)
+
+
+def log_of(result: Any, instance: dg.DagsterInstance, step: str) -> str:
+    """What the compute log of one step holds."""
+    captured = [
+        event
+        for event in result.all_events
+        if event.event_type_value == "LOGS_CAPTURED" and step in event.event_specific_data.step_keys
+    ]
+    key = [result.run_id, "compute_logs", captured[-1].event_specific_data.file_key]
+    return (instance.compute_log_manager.get_log_data(key).stdout or b"").decode()
+
+
+def keys(result: Any, kind: str) -> list[str]:
+    return sorted(event.step_key for event in result.all_events if event.event_type_value == kind)
+
+
+def test_steps_run_at_once_in_one_process(instance: dg.DagsterInstance) -> None:
+    together = threading.Barrier(20, timeout=30)
+    seen: set[int] = set()
+
+    @dg.op
+    def meet() -> None:
+        together.wait()
+        seen.add(os.getpid())
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(20):
+            meet.alias(f"meet_{number}")()
+
+    assert run(many, instance).success
+    assert seen == {os.getpid()}
+
+
+def test_no_more_than_asked_for(instance: dg.DagsterInstance) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    @dg.op
+    def counted() -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(12):
+            counted.alias(f"counted_{number}")()
+
+    assert run(many, instance, max_concurrent=3).success
+    assert most[0] == 3
+
+
+def test_limits_by_tag(instance: dg.DagsterInstance) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    @dg.op(tags={"database": "small"})
+    def counted() -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(6):
+            counted.alias(f"counted_{number}")()
+
+    assert run(many, instance, tag_concurrency_limits=[{"key": "database", "value": "small", "limit": 2}]).success
+    assert most[0] == 2
+
+
+def test_each_step_has_its_own_log(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def speak(context: dg.OpExecutionContext) -> None:
+        for number in range(20):
+            print(f"{context.op_handle.name} says {number}")
+            print("to stderr", file=sys.stderr)
+            time.sleep(0.002)
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(5):
+            speak.alias(f"speak_{number}")()
+
+    result = run(many, instance)
+    for number in range(5):
+        assert log_of(result, instance, f"speak_{number}").splitlines() == [
+            f"speak_{number} says {n}" for n in range(20)
+        ]
+
+
+def test_order_failure_skip_and_values(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def one() -> int:
+        return 1
+
+    @dg.op
+    def fails(value: int) -> int:
+        raise ValueError("on purpose")
+
+    @dg.op(out=dg.Out(is_required=False))
+    def nothing() -> Iterator[dg.Output[int]]:
+        yield from ()
+
+    @dg.op
+    def add(value: int) -> int:
+        assert value == 1
+        return value + 1
+
+    @dg.job(executor_def=threaded_executor)
+    def mixed() -> None:
+        value = one()
+        add(value)
+        add.alias("after_failure")(fails(value))
+        add.alias("after_nothing")(nothing())
+
+    result = run(mixed, instance)
+    assert not result.success
+    assert keys(result, "STEP_SUCCESS") == ["add", "nothing", "one"]
+    assert keys(result, "STEP_FAILURE") == ["fails"]
+    assert keys(result, "STEP_SKIPPED") == ["after_nothing"]
+
+
+def test_retries_hooks_and_dynamic_mapping(instance: dg.DagsterInstance) -> None:
+    tries: list[str] = []
+    hooked: list[str] = []
+
+    @dg.success_hook
+    def on_success(context: dg.HookContext) -> None:
+        hooked.append(context.step_key)
+
+    @dg.op(retry_policy=dg.RetryPolicy(max_retries=2, delay=0.1))
+    def flaky(context: dg.OpExecutionContext, value: int) -> int:
+        tries.append(context.get_mapping_key() or "")
+        if tries.count(context.get_mapping_key() or "") < 2:
+            raise ValueError("not yet")
+        return value
+
+    @dg.op(out=dg.DynamicOut())
+    def spread() -> Iterator[dg.DynamicOutput[int]]:
+        for number in range(4):
+            yield dg.DynamicOutput(number, mapping_key=f"n{number}")
+
+    @dg.op
+    def gather(values: list[int]) -> int:
+        return sum(values)
+
+    @dg.job(executor_def=threaded_executor, hooks={on_success})
+    def mapped() -> None:
+        gather(spread().map(flaky).collect())
+
+    result = run(mapped, instance)
+    assert result.success
+    assert sorted(tries) == sorted([f"n{number}" for number in range(4)] * 2)
+    assert len(keys(result, "STEP_UP_FOR_RETRY")) == 4
+    assert sorted(hooked) == sorted(["gather", "spread", *(f"flaky[n{number}]" for number in range(4))])
+
+
+def test_two_hundred(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def waits() -> None:
+        time.sleep(1.0)
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(200):
+            waits.alias(f"waits_{number}")()
+
+    began = time.monotonic()
+    result = run(many, instance)
+    print(f"{time.monotonic() - began:.1f} s")
+    assert result.success
+    assert len(keys(result, "STEP_SUCCESS")) == 200
