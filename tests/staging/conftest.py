@@ -69,13 +69,14 @@ class Far:
         return self.collector(**options).collect(outputs_dir=to, result="asset/run.0")
 
 
-@pytest.fixture(params=["here", pytest.param("sandbox", marks=pytest.mark.cluster)])
+@pytest.fixture(params=["here", *(pytest.param(way, marks=pytest.mark.cluster) for way in ("key", "password"))])
 def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
     if request.param == "here":
         made: Transport = LocalTransport()
     else:
         sandbox: Sandbox = request.getfixturevalue("sandbox")
-        made = OpenSSHTransport(connection_of(sandbox.env()))
+        # With a password there is one session: everything goes through one channel.
+        made = OpenSSHTransport(connection_of(sandbox.env(strict=request.param == "password")))
     yield made
     made.close()
 

@@ -16,6 +16,8 @@ from dagster_slurm.staging.remote_path import RemotePath
 OUTPUTS = "slurm_outputs"
 KEPT = "slurm_kept"
 _RESULTS = "slurm_results"
+# It stands in the event log, and in pages of the UI.
+_SHOWN_OUTPUTS = 500
 
 
 class SlurmCompletedInvocation(PipesClientCompletedInvocation):
@@ -54,7 +56,9 @@ def data_metadata(collected: Collected) -> dict[str, Any]:
     """What a materialisation says of its data."""
     told: dict[str, Any] = {}
     if collected.outputs:
-        told[OUTPUTS] = [str(path) for path in collected.outputs]
+        paths = [str(path) for path in collected.outputs]
+        more = [f"... and {len(paths) - _SHOWN_OUTPUTS} more"] if len(paths) > _SHOWN_OUTPUTS else []
+        told[OUTPUTS] = paths[:_SHOWN_OUTPUTS] + more
     if collected.kept:
         told[KEPT] = {name: {"host": path.host, "path": path.path} for name, path in collected.kept.items()}
     return told

@@ -16,6 +16,7 @@ from dagster_slurm.staging.plan import Staging
 from dagster_slurm.staging.remote_path import RemotePath
 from dagster_slurm.staging.select import kept_names, missing, output_not_found, select
 from dagster_slurm.transport import CompletedCommand, storage_fault
+from dagster_slurm.transport.progress import ProgressReport
 
 RESULTS = "results"
 
@@ -25,6 +26,7 @@ _PAUSE_SECONDS = 1.0
 _SUMMED_BYTES = 1 << 28
 _SUMMED_FILES = 5000
 _SLOWEST_SUM_BYTES_PER_SECOND = 5_000_000
+_LIST_SECONDS = 600.0
 _COPY_SECONDS = 3600.0
 
 
@@ -113,8 +115,8 @@ class Collector:
         )
 
     def _list(self) -> list[_Left]:
-        answer = self._cluster.script("data_list.sh", (self._work,))
-        self._refuse(answer)
+        answer = self._cluster.script("data_list.sh", (self._work,), timeout_seconds=_LIST_SECONDS)
+        self._refuse_reading(answer)
         rows = (os.fsdecode(row).split(" ", 2) for row in answer.stdout.split(b"\0") if row)
         return [_Left(name.removeprefix("./"), int(size), int(changed)) for size, changed, name in rows]
 
@@ -135,6 +137,10 @@ class Collector:
         return tuple(files)
 
     def _sum(self, files: Sequence[_Left]) -> None:
+        total, done = sum(each.size_bytes for each in files), 0
+        report = ProgressReport(
+            lambda told: self._tell(f"Outputs: {told}"), total_bytes=total, arrived_bytes=0, verb="summed"
+        )
         for batch in batches(files, lambda each: each.size_bytes, max_bytes=_SUMMED_BYTES, max_count=_SUMMED_FILES):
             size = sum(each.size_bytes for each in batch)
             answer = self._cluster.script(
@@ -143,7 +149,9 @@ class Collector:
                 stdin=null_separated(each.name for each in batch),
                 timeout_seconds=120.0 + size / _SLOWEST_SUM_BYTES_PER_SECOND,
             )
-            self._refuse(answer)
+            self._refuse_reading(answer)
+            done += size
+            report.sent(done)
             # A line begins with a backslash if the name in it holds something odd (sha256sum(1)).
             self._sums.update(zip(batch, (line.lstrip("\\")[:64] for line in answer.text.splitlines()), strict=True))
 
@@ -153,12 +161,17 @@ class Collector:
         answer = self._cluster.script(
             "data_keep.sh", (self._work, result), stdin=os.fsencode(listed), timeout_seconds=_COPY_SECONDS
         )
-        self._refuse(answer)
+        if answer.returncode:
+            said, host = answer.error_text, self._cluster.host
+            fault = storage_fault(said, what=result, host=host)
+            raise fault or RemoteStorageError(f"Cannot keep {', '.join(names)} in {result}: {said}", host=host)
         self._tell(f"Kept on {self._cluster.host} in {result}: {', '.join(names)}")
         return kept
 
-    def _refuse(self, answer: CompletedCommand) -> None:
+    def _refuse_reading(self, answer: CompletedCommand) -> None:
         if answer.returncode:
-            said, host = answer.error_text, self._cluster.host
-            fault = storage_fault(said, what=self._work, host=host)
-            raise fault or RemoteStorageError(f"Cannot collect from {self._work}: {said}", host=host)
+            raise RemoteStorageError(
+                f"Cannot read outputs in {self._work}: {answer.error_text}",
+                hint="Nothing was removed. See who may read them; then re-execute from failure.",
+                host=self._cluster.host,
+            )

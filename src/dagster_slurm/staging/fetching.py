@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ from dagster_slurm.errors import LocalStorageError, RemoteStorageError, Transfer
 from dagster_slurm.staging.batches import batches
 from dagster_slurm.staging.local_digests import is_unchanged
 from dagster_slurm.transport import Transport, UploadProgress
+from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS
 from dagster_slurm.transport.pacing import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.shell import shell_file
@@ -24,6 +25,8 @@ _SMALL_BYTES = 1 << 20
 _BATCH_BYTES = 8 << 20
 _BATCH_FILES = 500
 _BLOCK_BYTES = 1 << 20
+_SLOWEST_BYTES_PER_SECOND = 20_000
+_ABANDONED_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,15 @@ class RemoteFile:
     @property
     def partial(self) -> Path:
         """What has arrived of it: the same for every process that fetches this content to this place."""
-        place = hashlib.sha256(os.fsencode(self.destination.name)).hexdigest()[:16]
-        return self.destination.with_name(f".dagster-slurm.{place}.{self.sha256[:32]}.part")
+        return self.destination.with_name(f"{self._stem}.{self.sha256[:32]}.part")
+
+    @property
+    def _stem(self) -> str:
+        return f".dagster-slurm.{hashlib.sha256(os.fsencode(self.destination.name)).hexdigest()[:16]}"
+
+    def partials(self) -> list[Path]:
+        """What has arrived for this place, of any content."""
+        return list(self.destination.parent.glob(f"{self._stem}.*.part"))
 
 
 class Fetch:
@@ -91,11 +101,16 @@ class Fetch:
         return ProgressReport(say, total_bytes=total, arrived_bytes=0, verb="fetched")
 
     def _fetch_small(self, batch: Sequence[RemoteFile]) -> None:
-        script = shell_file("dagster_slurm.cluster_scripts", "data_read.sh")
-        answer = self._transport.run(script, (self._root,), stdin=null_separated(file.name for file in batch))
+        size = sum(file.size_bytes for file in batch)
+        answer = self._transport.run(
+            shell_file("dagster_slurm.cluster_scripts", "data_read.sh"),
+            (self._root,),
+            stdin=null_separated(file.name for file in batch),
+            timeout_seconds=DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
+        )
         if answer.returncode:
             raise RemoteStorageError(f"Cannot read outputs: {answer.error_text}", host=self._transport.host)
-        if len(answer.stdout) != sum(file.size_bytes for file in batch):
+        if len(answer.stdout) != size:
             raise self._corrupted(batch[0])
         at = 0
         for file in batch:
@@ -121,6 +136,11 @@ class Fetch:
                 file.partial.unlink()
                 raise self._corrupted(file)
             file.partial.replace(file.destination)
+        for other in file.partials():
+            # Of content that is no longer there to be gone on with.
+            with suppress(FileNotFoundError):
+                if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+                    other.unlink()
 
     def _go_on(self, file: RemoteFile, part: IO[bytes]) -> str:
         """Have a file arrive behind what has arrived of it; the SHA-256 of both."""

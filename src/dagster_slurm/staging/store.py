@@ -18,6 +18,7 @@ from dagster_slurm.staging.batches import batches
 from dagster_slurm.staging.local_digests import sha256_of
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.transport import CompletedCommand, TreeEntry, UploadProgress, storage_fault
+from dagster_slurm.transport.progress import ProgressReport
 
 DIRECTORY = "data"
 _LARGE_BYTES = 4 << 20
@@ -25,6 +26,7 @@ _BATCH_BYTES = 64 << 20
 _BATCH_FILES = 2000
 _TRIES = 3
 _SLOWEST_SUM_BYTES_PER_SECOND = 20_000_000
+_SECONDS_FOR_A_NAME = 0.02
 _CHANGED_STATUS = 65
 
 Tell = Callable[[str], None]
@@ -64,7 +66,14 @@ class InputStore:
 
     @cached_property
     def _contents(self) -> Mapping[str, Content]:
-        return {name: _content(path) for name, path in self._inputs.files.items()}
+        total, done = sum(path.stat().st_size for path in self._inputs.files.values()), 0
+        report = ProgressReport(self._progress, total_bytes=total, arrived_bytes=0, verb="summed")
+        contents = {}
+        for name, path in self._inputs.files.items():
+            contents[name] = _content(path)
+            done += contents[name].size_bytes
+            report.sent(done)
+        return contents
 
     def upload(self) -> None:
         """Send what is not there.
@@ -95,7 +104,7 @@ class InputStore:
             return
         listed = [line for name, content in self._contents.items() for line in ("content", content.sha256, name)]
         listed += [line for name, path in self._paths.items() for line in ("path", path, name)]
-        answer = self._cluster.script("data_place.sh", (work, self.directory), stdin=_lines(listed))
+        answer = self._asked("data_place.sh", (work, self.directory), listed)
         if answer.returncode == _CHANGED_STATUS:
             self.upload()
             raise TransferCorruptedError(f"A file in {self.directory} was removed meanwhile", host=self._cluster.host)
@@ -105,7 +114,7 @@ class InputStore:
         by_digest = {content.sha256: content for content in self._contents.values()}
         listed = [f"content {content.sha256} {content.size_bytes}" for content in by_digest.values()]
         listed += [f"path {path}" for path in dict.fromkeys(self._paths.values())]
-        answer = self._cluster.script("data_missing.sh", (self.directory,), stdin=_lines(listed))
+        answer = self._asked("data_missing.sh", (self.directory,), listed)
         self._refuse(answer)
         lines = answer.text.splitlines()
         gone = [line.removeprefix("path ") for line in lines if line.startswith("path ")]
@@ -116,6 +125,10 @@ class InputStore:
                 host=self._cluster.host,
             )
         return [by_digest[line.split()[1]] for line in lines]
+
+    def _asked(self, name: str, args: Sequence[str], lines: Sequence[str]) -> CompletedCommand:
+        timeout_seconds = 120.0 + len(lines) * _SECONDS_FOR_A_NAME
+        return self._cluster.script(name, args, stdin=_lines(lines), timeout_seconds=timeout_seconds)
 
     def _send(self, missing: Sequence[Content]) -> None:
         small = [content for content in missing if content.size_bytes <= _LARGE_BYTES]
