@@ -1,0 +1,192 @@
+"""`threaded_executor` and Slurm: many jobs at once out of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
+from dagster_slurm.sandbox import Sandbox, SandboxConfig
+from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+
+from ..faults.waiting import eventually
+from .test_threaded import keys, log_of, run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+AT_ONCE = 40
+
+
+@pytest.fixture(scope="module")
+def wide() -> Iterator[Sandbox]:
+    """A sandbox with room for all jobs at once."""
+    skip_where_it_cannot_run()
+    made = Sandbox(SandboxConfig(name="wide", user="widener", nodes=1, cpus_per_node=256))
+    was_up = made.is_up()
+    made.up()
+    yield made
+    if not was_up:
+        made.down()
+
+
+@pytest.fixture
+def variables(wide: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    control = Path(f"/tmp/ssh-{os.getpid()}-{time.monotonic_ns()}")
+    made = {**wide.env(), "DAGSTER_SLURM_SSH_CONTROL_DIR": str(control), "SLURM_REMOTE_BASE": f"~/runs/{tmp_path.name}"}
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def compute(variables: dict[str, str]) -> ComputeResource:
+    queue = SlurmQueueConfig(partition="compute", mem="20M", cpus=1, time_limit="00:05:00")
+    base = SlurmResource.from_env()
+    return ComputeResource(mode="slurm", slurm=SlurmResource(ssh=base.ssh, queue=queue, remote_base=base.remote_base))
+
+
+def assets_of(payload: Path, count: int) -> list[dg.AssetsDefinition]:
+    def made(number: int) -> dg.AssetsDefinition:
+        @dg.asset(name=f"asset_{number}")
+        def one(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            return compute.run(context, payload, extra_env={"NUMBER": str(number)}).get_materialize_result()
+
+        return one
+
+    return [made(number) for number in range(count)]
+
+
+def test_many_at_once(wide: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]) -> None:
+    payload = tmp_path / "payload.sh"
+    payload.write_text("for n in 0 1 2 3 4; do echo $NUMBER says $n; sleep 1; done\n")
+    job = dg.Definitions(
+        assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
+    ).resolve_implicit_global_asset_job_def()
+    logins = wide.logins()
+    with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
+        began = time.monotonic()
+        result = run(job, instance)
+        print(f"{AT_ONCE} jobs: {time.monotonic() - began:.1f} s, {wide.logins() - logins} logins")
+        assert result.success
+        assert len(keys(result, "ASSET_MATERIALIZATION")) == AT_ONCE
+        for number in range(AT_ONCE):
+            expected = [f"{number} says {n}" for n in range(5)]
+            assert log_of(result, instance, f"asset_{number}").splitlines() == expected
+    assert wide.logins() - logins <= 1
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import dagster as dg
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
+
+HERE = Path(__file__).parent
+
+def made(number):
+    @dg.asset(name=f"asset_{number}")
+    def one(context: dg.AssetExecutionContext, compute: ComputeResource):
+        return compute.run(context, HERE / "payload.sh").get_materialize_result()
+    return one
+
+queue = SlurmQueueConfig(partition="compute", mem="20M", cpus=1, time_limit="00:05:00")
+base = SlurmResource.from_env()
+compute = ComputeResource(mode="slurm", slurm=SlurmResource(ssh=base.ssh, queue=queue, remote_base=base.remote_base))
+defs = dg.Definitions(
+    assets=[made(number) for number in range(10)],
+    jobs=[dg.define_asset_job("all", "*")],
+    resources={"compute": compute},
+    executor=threaded_executor,
+)
+"""
+
+
+class Worker:
+    """A process that executes a run of ten assets."""
+
+    def __init__(self, directory: Path, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.directory = directory
+        (directory / "program.py").write_text(PROGRAM)
+        self.marks = sandbox.home / f"marks-{time.monotonic_ns()}"
+        (directory / "payload.sh").write_text(
+            f"echo start >>{self.marks}; while ! [ -e {self.marks}.go ]; do sleep 0.2; done; echo end >>{self.marks}\n"
+        )
+        (directory / "home").mkdir()
+        self.environment = {**os.environ, "DAGSTER_HOME": str(directory / "home")}
+        argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(directory / "program.py"), "-j", "all"]
+        self.process = subprocess.Popen(
+            argv, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def count(self, what: str) -> int:
+        return self.marks.read_text().split().count(what) if self.marks.exists() else 0
+
+    def started(self) -> None:
+        eventually(lambda: self.count("start") == 10, "ten starts", seconds=90.0)
+
+    def go(self) -> None:
+        assert self.sandbox.run(["touch", f"{self.marks}.go"]).returncode == 0
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.directory / "home"))
+
+
+@pytest.fixture
+def worker(wide: Sandbox, variables: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path, wide)
+    yield made
+    made.process.kill()
+    made.process.wait()
+    wide.run(["scancel", "--me"])
+
+
+def test_a_signal_of_a_restart_ends_nothing(worker: Worker) -> None:
+    worker.started()
+    worker.process.send_signal(signal.SIGTERM)
+    time.sleep(2.0)
+    assert worker.process.poll() is None
+    worker.go()
+    assert worker.process.wait(timeout=60) == 0
+    (only,) = worker.instance().get_runs()
+    assert only.status == dg.DagsterRunStatus.SUCCESS
+    assert worker.count("start") == worker.count("end") == 10
+
+
+def test_a_users_termination_cancels_every_job(worker: Worker) -> None:
+    worker.started()
+    instance = worker.instance()
+    (only,) = instance.get_runs()
+    instance.report_run_canceling(only)
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(timeout=90)
+    assert instance.get_run_by_id(only.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+    assert worker.count("end") == 0
+    assert not worker.sandbox.run(["squeue", "--me", "--noheader", "--states=RUNNING,PENDING"]).stdout
+
+
+def test_killed_and_retried_each_executed_once(worker: Worker, variables: dict[str, str]) -> None:
+    worker.started()
+    worker.process.kill()
+    worker.process.wait()
+    instance = worker.instance()
+    (only,) = instance.get_runs()
+    worker.go()
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster_slurm.cli", "reconcile", "--run", only.run_id],
+        env=worker.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    runs = instance.get_runs()
+    assert {each.status for each in runs} == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
+    assert worker.count("start") == worker.count("end") == 10
