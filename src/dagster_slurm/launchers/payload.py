@@ -71,8 +71,7 @@ def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payl
     source = Path(path).expanduser()
     if source.is_dir():
         return _of_directory(source)
-    named = _found_by_python(path) if isinstance(path, str) and not source.exists() else None
-    return named or _of_file(path)
+    return found_by_python(path) or _of_file(path)
 
 
 def _of_file(path: PathLike) -> Payload:
@@ -109,8 +108,11 @@ def _of_directory(source: Path) -> Payload:
     return Payload(name, "python", source, "module")
 
 
-def _found_by_python(text: str) -> Payload | None:
-    """What a string names if no file has that name; None if it has neither of the two forms."""
+def found_by_python(path: PathLike) -> Payload | None:
+    """What a string names that Python itself looks for, if no file has that name; None if it has neither form."""
+    if not isinstance(path, str) or Path(path).expanduser().exists():
+        return None
+    text = path
     if any(map(keyword.iskeyword, re.split(r"\W", text))):
         return None
     if module := _MODULE.fullmatch(text):

@@ -19,7 +19,7 @@ from dagster_slurm.environments import Deployed, Provider
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import payload_from_path
-from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload
+from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found_by_python
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
@@ -155,7 +155,8 @@ class ComputeResource(ConfigurableResource[Any]):
 
         Args:
             context: The context of the asset, asset check or op.
-            payload_path: A `.py` or `.sh` file, or a program or script with a `#!` line.
+            payload_path: A `.py` or `.sh` file, a program or script with a `#!` line, a directory with `__main__.py`,
+                `-m package.module` or `package.module:function`.
             launcher: How to start it; by default `default_launcher`.
             extras: Values for the payload, found in its Pipes context. JSON-serialisable.
             extra_env: Environment variables of the payload. They reach the cluster in a file that only the user
@@ -256,7 +257,8 @@ class ComputeResource(ConfigurableResource[Any]):
         remote = _first(remote, asset_metadata.selected_metadata(step, asset_metadata.PAYLOAD_PATH))
         of_asset = asset_metadata.selected_metadata(step, asset_metadata.SKIP_PAYLOAD_UPLOAD)
         skipped = _first(skip, of_asset, remote is not None or self.default_skip_payload_upload)
-        if not skipped:
+        if not skipped or (remote is None and found_by_python(path)):
+            # A module is not uploaded anyway: Python looks for it in the environment.
             return payload_from_path(path)
         if remote is None and isinstance(environment, Deployed):
             remote = f"{environment.path}/scripts/{Path(path).name}"
