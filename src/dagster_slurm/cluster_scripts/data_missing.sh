@@ -3,16 +3,15 @@
 # there was used just now: whoever clears up by age leaves it.
 umask 077
 mkdir -p -- "$1/.incoming" && cd -- "$1" || exit 74
-while IFS= read -r line; do
-    case $line in
-    content\ *)
-        size=${line##* } digest=${line#content } digest=${digest%% *}
-        # One of another size was cut off by whoever cleared up, or by a crash of the file system.
-        if [ "$(stat -c %s -- "$digest" 2>/dev/null)" = "$size" ]; then echo "$digest" >&3; else printf '%s\n' "$line"; fi
-        ;;
-    path\ *) [ -e "${line#path }" ] || printf '%s\n' "$line" ;;
-    esac
-done 3>".there.$$"
-xargs -r touch -c -- <".there.$$"
-xargs -r chmod 0400 -- <".there.$$"
-rm -f -- ".there.$$"
+asked=.asked.$$
+trap 'rm -f -- "$asked" "$asked.there"' EXIT
+cat >"$asked" || exit 74
+# One of another size was cut off by whoever cleared up, or by a crash of the file system. One process for all.
+sed -n 's/^content \([0-9a-f]*\) .*/\1/p' "$asked" | xargs -r stat -c 'content %n %s' -- 2>/dev/null >"$asked.there"
+grep '^content ' "$asked" | grep -vxF -f "$asked.there"
+sed -n 's/^path //p' "$asked" | while IFS= read -r path; do
+    [ -e "$path" ] || printf 'path %s\n' "$path"
+done
+sed 's/^content \([0-9a-f]*\) .*/\1/' "$asked.there" | {
+    xargs -r sh -c 'touch -c -- "$@" && chmod 0400 -- "$@"' sh
+}

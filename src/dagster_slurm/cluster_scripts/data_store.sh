@@ -1,25 +1,22 @@
 # shellcheck shell=sh
 # data_store.sh DATA NAME: what has arrived as DATA/.incoming/NAME, a file named by its SHA-256 or a directory of such files,
-# becomes content. Another process may be at the same. Prints the names of those that are something else, and removes
-# them.
+# becomes content. Another process may be at the same. Prints the names of those that are something else, and removes them.
 cd -- "$1/.incoming" || exit 74
-store() {
-    [ -f "$1" ] || return 0
-    actual=$(sha256sum <"$1") || return
-    if [ "${actual%% *}" != "${1##*/}" ]; then
-        printf '%s\n' "${1##*/}"
-        rm -f -- "$1"
-        return 0
-    fi
-    chmod 0400 -- "$1" && mv -f -T -- "$1" "../${1##*/}" && return
-    # The other process was faster.
-    [ -f "../${1##*/}" ]
-}
-if [ -d "$2" ]; then
-    for file in "$2"/*; do
-        store "$file" || exit 74
-    done
-    rm -rf -- "$2"
-else
-    store "$2" || exit 74
+directory=$2
+if [ -f "$2" ]; then
+    directory=$2.$$
+    mkdir -- "$directory" && mv -- "$2" "$directory" || exit 74
 fi
+cd -- "$directory" 2>/dev/null || exit 0
+odd=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sha256sum -- | awk '$1 != $2 { print $2 }')
+for name in $odd; do
+    printf '%s\n' "$name"
+    rm -f -- "$name" || exit 74
+done
+said=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sh -c 'chmod 0400 -- "$@" && mv -f -t ../.. -- "$@"' sh 2>&1)
+# What is gone, the other process has moved.
+if [ -n "$(find . -type f ! -name '.*' | head -n 1)" ]; then
+    printf '%s\n' "$said" >&2
+    exit 74
+fi
+cd .. && rm -rf -- "$directory"

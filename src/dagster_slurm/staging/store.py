@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import posixpath
+import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +105,8 @@ class InputStore:
         """
         if not self._inputs.names:
             return
+        if self._place_at_once(work):
+            return
         listed = [line for name, content in self._contents.items() for line in ("content", content.sha256, name)]
         listed += [line for name, path in self._paths.items() for line in ("path", path, name)]
         answer = self._asked("data_place.sh", (work, self.directory), listed)
@@ -109,6 +114,18 @@ class InputStore:
             self.upload()
             raise TransferCorruptedError(f"A file in {self.directory} was removed meanwhile", host=self._cluster.host)
         self._refuse(answer)
+
+    def _place_at_once(self, work: str) -> bool:
+        """Whether the inputs could be linked as one stream; otherwise it has to be done, and told, one by one."""
+        names = {name: f"{posixpath.relpath(work, self._cluster.base())}/{name}" for name in self._inputs.names}
+        links = {names[name]: f"{DIRECTORY}/{content.sha256}" for name, content in self._contents.items()}
+        symbolic = {names[name]: path for name, path in self._paths.items()}
+        stream = link_stream(links, symbolic)
+        timeout_seconds = 120.0 + len(names) * _SECONDS_FOR_A_NAME
+        answer = self._cluster.script(
+            "data_links.sh", (self._cluster.base(),), stdin=stream, timeout_seconds=timeout_seconds
+        )
+        return answer.returncode == 0
 
     def _missing(self) -> list[Content]:
         by_digest = {content.sha256: content for content in self._contents.values()}
@@ -170,6 +187,18 @@ class InputStore:
             said, host = answer.error_text, self._cluster.host
             fault = storage_fault(said, what=self.directory, host=host)
             raise fault or RemoteStorageError(f"Cannot use {self.directory}: {said}", host=host)
+
+
+def link_stream(links: Mapping[str, str], symbolic: Mapping[str, str]) -> bytes:
+    """A tar stream of hard and symbolic links, by their names; hard links name their target from the same directory."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for kind, targets in ((tarfile.LNKTYPE, links), (tarfile.SYMTYPE, symbolic)):
+            for name, target in targets.items():
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, target
+                archive.addfile(member)
+    return stream.getvalue()
 
 
 def _content(path: Path) -> Content:
