@@ -1,5 +1,7 @@
 """Data of assets, in both modes: in, out, on the node, and from one to the next."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, RemotePath, SlurmPathIOManager, SlurmRunConfig
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.staging.collect import Collector
 
 from . import retried as project
 from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
@@ -213,6 +216,11 @@ class TestInBothModes:
 class TestOnTheCluster:
     """What lies there, and what a retry does."""
 
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        """Of a test of that name that ran before: data and results stay."""
+        sandbox.run(["sh", "-c", f"rm -rf ~/test-runs/{tmp_path.name}"])
+
     def test_one_copy_of_what_is_kept_and_nothing_of_the_runs(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, remote_files: Files
     ) -> None:
@@ -279,6 +287,57 @@ class TestOnTheCluster:
         assert any(
             f"/{result.run_id}.0" in line for line in log_messages(again, instance) if line.startswith("Kept on")
         )  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("terminated", [False, True], ids=["interrupted", "terminated"])
+    def test_while_outputs_are_fetched(
+        self,
+        sandbox: Sandbox,
+        instance: dg.DagsterInstance,
+        slurm: Make,
+        tmp_path: Path,
+        remote_files: Files,
+        monkeypatch: pytest.MonkeyPatch,
+        terminated: bool,
+    ) -> None:
+        world = World(sandbox, instance, slurm, tmp_path)
+        world.payload(world.settings.payload, pause=0.01, then="echo 1 >result.csv\n")
+        world.settings.call = {"outputs": ["result.csv"], "outputs_dir": tmp_path / "to"}
+        collect, begun = Collector.collect, threading.Event()
+
+        def slow(self: Collector, **call: Any) -> Any:
+            begun.set()
+            time.sleep(6)
+            return collect(self, **call)
+
+        def disturb() -> None:
+            begun.wait(60)
+            if terminated:
+                (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+                instance.report_run_canceling(run)
+            for _ in range(1 if terminated else 2):
+                os.kill(os.getpid(), signal.SIGINT)
+                # The main thread looks every 0.2 s, and two signals within a second are one.
+                time.sleep(1.6)
+
+        thread = threading.Thread(target=disturb)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Collector, "collect", slow)
+                thread.start()
+                result = world.execute()
+                thread.join()
+            status = dg.DagsterRunStatus.CANCELED if terminated else dg.DagsterRunStatus.FAILURE
+            assert world.status(result) is status
+            # It has ended, and what it left is still to be read.
+            assert [name for name in remote_files() if name.endswith("/work/result.csv")]
+            if terminated:
+                assert not below(tmp_path / "to")
+                return
+            assert world.again(result).success
+        finally:
+            project.SETTINGS = project.Settings()
+        assert len(world.marks()) == 1
+        assert below(tmp_path / "to") == {"result.csv": "1\n"}
 
     def test_a_signal_before_the_timeout_brings_the_outputs_back(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, remote_files: Files, sandbox: Sandbox
