@@ -240,3 +240,14 @@ class TestResults:
         far.shell("mkdir -p results/asset/.part.run.0.1; echo half >results/asset/.part.run.0.1/a")
         far.collect(to, keep_on_cluster=["a"])
         assert far.shell("cat results/asset/run.0/a") == "1"
+
+
+def test_what_nobody_has_gone_on_with_is_removed(far: Far, to: Path) -> None:
+    far.left(a="1")
+    to.mkdir()
+    old, young = to / ".dagster-slurm.x.y.part", to / ".dagster-slurm.x.z.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (1e9, 1e9))
+    far.collect(to, outputs=["a"])
+    assert names(to) == [young.name, "a"]

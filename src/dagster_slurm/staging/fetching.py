@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from dagster_slurm.environments import local_store
 from dagster_slurm.errors import LocalStorageError, RemoteStorageError, TransferCorruptedError
@@ -48,15 +49,8 @@ class RemoteFile:
     @property
     def partial(self) -> Path:
         """What has arrived of it: the same for every process that fetches this content to this place."""
-        return self.destination.with_name(f"{self._stem}.{self.sha256[:32]}.part")
-
-    @property
-    def _stem(self) -> str:
-        return f".dagster-slurm.{hashlib.sha256(os.fsencode(self.destination.name)).hexdigest()[:16]}"
-
-    def partials(self) -> list[Path]:
-        """What has arrived for this place, of any content."""
-        return list(self.destination.parent.glob(f"{self._stem}.*.part"))
+        place = hashlib.sha256(os.fsencode(self.destination.name)).hexdigest()[:16]
+        return self.destination.with_name(f".dagster-slurm.{place}.{self.sha256[:32]}.part")
 
 
 class Fetch:
@@ -91,6 +85,7 @@ class Fetch:
             for file in wanted:
                 if file.size_bytes > _SMALL_BYTES:
                     self._fetch_large(file)
+            _remove_abandoned({file.destination.parent for file in wanted})
             return len(wanted)
 
     def _progress_of(self, wanted: Sequence[RemoteFile]) -> ProgressReport:
@@ -119,10 +114,12 @@ class Fetch:
             if hashlib.sha256(data).hexdigest() != file.sha256:
                 raise self._corrupted(file)
             file.destination.parent.mkdir(parents=True, exist_ok=True)
-            with file.partial.open("wb") as part:
+            # Its own: a call that was left behind may fetch the same.
+            own = file.partial.with_suffix(f".{uuid4().hex[:8]}.part")
+            with own.open("wb") as part:
                 part.write(data)
                 _to_disk(part)
-            file.partial.replace(file.destination)
+            own.replace(file.destination)
             self._arrived(file.size_bytes)
 
     def _fetch_large(self, file: RemoteFile) -> None:
@@ -136,11 +133,6 @@ class Fetch:
                 file.partial.unlink()
                 raise self._corrupted(file)
             file.partial.replace(file.destination)
-        for other in file.partials():
-            # Of content that is no longer there to be gone on with.
-            with suppress(FileNotFoundError):
-                if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
-                    other.unlink()
 
     def _go_on(self, file: RemoteFile, part: IO[bytes]) -> str:
         """Have a file arrive behind what has arrived of it; the SHA-256 of both."""
@@ -179,6 +171,15 @@ class Fetch:
 def null_separated(names: Iterator[str]) -> bytes:
     """Names as `xargs -0` reads them."""
     return b"".join(os.fsencode(name) + b"\0" for name in names)
+
+
+def _remove_abandoned(directories: Iterable[Path]) -> None:
+    """Remove partial files of content that nobody has gone on with."""
+    for directory in directories:
+        for part in directory.glob(".dagster-slurm.*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                    part.unlink()
 
 
 def _to_disk(file: IO[Any]) -> None:
