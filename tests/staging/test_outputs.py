@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_a_missing_output_names_what_there_is(far: Far, to: Path, monkeypatch: p
 
 
 def test_an_output_that_shows_late_is_waited_for(far: Far, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect.time, "sleep", lambda _: far.left(late="1"))
+    monkeypatch.setattr(collect, "time", SimpleNamespace(sleep=lambda _: far.left(late="1")))
     assert far.collect(to, outputs=["late"]).outputs == (to / "late",)
 
 
