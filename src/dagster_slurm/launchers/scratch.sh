@@ -35,8 +35,13 @@ leave_scratch() {
             done
         done
     ) || status=74
-    [ "$status" = 0 ] || printf 'dagster-slurm: cannot copy the outputs from %s on %s to %s\n' \
-        "$scratch" "$(hostname)" "$scratch_work" >&2
+    if [ "$status" != 0 ]; then
+        # What nobody has read is not removed.
+        printf 'dagster-slurm: cannot copy the outputs from %s on %s to %s; they are left there\n' \
+            "$scratch" "$(hostname)" "$scratch_work" >&2
+        scratch=
+        return "$status"
+    fi
     rm -rf -- "$scratch" 2>/dev/null || { chmod -R u+rwX -- "$scratch" && rm -rf -- "$scratch"; }
     scratch=
     return "$status"
