@@ -19,6 +19,6 @@ def highest_tide(context: dg.AssetExecutionContext, compute: ComputeResource) ->
 compute = ComputeResource(
     mode="slurm",
     slurm=SlurmResource.from_env(),
-    environment=UvEnvironment(project_dir=str(HERE), python="/usr/bin/python3"),
+    environment=UvEnvironment(project_dir=str(HERE)),
 )
 defs = dg.Definitions(assets=[highest_tide], resources={"compute": compute})
