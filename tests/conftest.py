@@ -10,3 +10,6 @@ pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 # a test starts would inherit that and not end when it is told to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# With nohup, SIGHUP is ignored, here and in what tests start: no terminal could be closed.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
