@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, ExecutorDefinition, InitExecutorContext
-from dagster import executor as executor_decorator
+from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, InitExecutorContext, executor
 
 from dagster_slurm.pipes import dagster_private as inside
 from dagster_slurm.pipes.signals import SHARED
@@ -132,9 +131,7 @@ class _Loop:
                     self.active.handle_event(what)
 
 
-def _made(context: InitExecutorContext) -> Executor:
+@executor(name="threaded", config_schema=inside.THREADED_SCHEMA)
+def threaded_executor(context: InitExecutorContext) -> Executor:
+    """Runs the steps of a run on threads of the run's own process."""
     return ThreadedExecutor(inside.threaded_config(context.executor_config, DEFAULT_MAX_CONCURRENT))
-
-
-threaded_executor: ExecutorDefinition = executor_decorator(name="threaded", config_schema=inside.THREADED_SCHEMA)(_made)
-"""Runs the steps of a run on threads of the run's own process."""

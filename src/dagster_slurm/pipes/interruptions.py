@@ -7,11 +7,11 @@ leaves SIGHUP to end the process. Between "submitted" and "written down" neither
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from contextlib import nullcontext
+from types import TracebackType
 from typing import Any, TypeVar
 
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
@@ -19,7 +19,7 @@ from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecut
 from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.intent import Intent, decide_intent
 from dagster_slurm.pipes.leases import is_executor_child
-from dagster_slurm.pipes.signals import SHARED, SIGNALS, STATUS_SECONDS
+from dagster_slurm.pipes.signals import SHARED, RunSignals
 
 T = TypeVar("T")
 
@@ -42,31 +42,22 @@ class Interruptions:
     def __init__(self, step: OpExecutionContext) -> None:
         self._step = step
         self._run = dagster_run(step)
-        self._shared = SHARED.find(self._run.run_id if self._run else None)
-        self._signal_times: list[float] = self._shared.times if self._shared else []
+        shared = SHARED.find(self._run)
+        self._signals = shared or RunSignals(step.instance if self._run else None, self._run)
+        self._listening = nullcontext() if shared else self._signals.listen()
         self._told = 0
-        self._status: DagsterRunStatus | None = None
-        self._status_due = 0.0
+        self._status_error: Exception | None = None
         self._acted = False
         self._terminated = False
-        self._replaced: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruptions:
-        if self._shared is None and threading.current_thread() is threading.main_thread():
-            # What is ignored stays so (`nohup`).
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._replaced = {number: signal.signal(number, self._note) for number in heard}
+        self._listening.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._replaced.items():
-            # None stands for a handler that was not installed from Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._signal_times.append(time.monotonic())
+        self._listening.__exit__(kind, error, trace)
 
     @property
     def is_terminated(self) -> bool:
@@ -85,8 +76,8 @@ class Interruptions:
         """
         if self._acted:
             return
-        news = len(self._signal_times) > self._told
-        intent = decide_intent(self._run_status(afresh=afresh or news), self._signal_times, self._is_executor_child)
+        news = len(self._signals.times) > self._told
+        intent = decide_intent(self._run_status(afresh=afresh or news), self._signals.times, self._is_executor_child)
         if intent is Intent.GO_ON:
             if news:
                 self._tell_that_it_goes_on()
@@ -137,11 +128,11 @@ class Interruptions:
 
     def _keep_canceled(self) -> None:
         """A run that was marked as canceled while its process lives would end as failed, and be retried (1.13)."""
-        if self._run is not None and self._status is DagsterRunStatus.CANCELED:
+        if self._run is not None and self._signals.status is DagsterRunStatus.CANCELED:
             self._step.instance.report_run_canceling(self._run, message="The run was marked as canceled.")
 
     def _tell_that_it_goes_on(self) -> None:
-        self._told = len(self._signal_times)
+        self._told = len(self._signals.times)
         self._step.log.warning(
             "This process was asked to stop; it goes on monitoring its Slurm job. A second signal ends the monitoring "
             "and leaves the job alone; terminating the run in Dagster cancels the job."
@@ -151,16 +142,9 @@ class Interruptions:
         return self._run is not None and is_executor_child(self._step.instance, self._run.run_id)
 
     def _run_status(self, *, afresh: bool) -> DagsterRunStatus | None:
-        now = time.monotonic()
-        if self._run is not None and (afresh or now >= self._status_due):
-            self._status_due = now + STATUS_SECONDS
-            try:
-                if self._shared is not None:
-                    self._status = self._shared.run_status(afresh=afresh)
-                    return self._status
-                run = self._step.instance.get_run_by_id(self._run.run_id)
-            except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job
-                self._step.log.debug(f"The run's status is not known now: {error!r}")
-            else:
-                self._status = run.status if run else None
-        return self._status
+        status = self._signals.run_status(afresh=afresh)
+        error = self._signals.error
+        if error is not None and error is not self._status_error:
+            self._step.log.debug(f"The run's status is not known now: {error!r}")
+        self._status_error = error
+        return status

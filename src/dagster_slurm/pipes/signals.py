@@ -1,6 +1,7 @@
-"""Signals and the run's status, for all steps that run on threads of one process.
+"""What has happened to a run, as far as this process knows: signals, and its status.
 
-Only the main thread gets signals, and a hundred steps that each ask for the run's status would ask a hundred times.
+The steps of a run that are on threads share one account of it: only the main thread gets signals, and a hundred steps
+that each ask for the run's status would ask a hundred times.
 """
 
 from __future__ import annotations
@@ -18,29 +19,60 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from dagster_slurm.pipes.intent import Intent, decide_intent
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STATUS_SECONDS = 3.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STATUS_SECONDS = 3.0
 
 
 @dataclass
 class RunSignals:
-    """What has happened to one run, as far as this process knows."""
+    """The account of one run.
 
-    instance: DagsterInstance
-    run: DagsterRun
+    Args:
+        instance: Where the run is recorded; None without a run.
+        run: The run; None for a function that is called directly.
+    """
+
+    instance: DagsterInstance | None
+    run: DagsterRun | None
     times: list[float] = field(default_factory=list)
     status: DagsterRunStatus | None = None
+    error: Exception | None = None
     _due: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Note the signals of this process while the block lasts; on another thread than the main one none arrive."""
+        replaced: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            # What is ignored stays so (`nohup`).
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            replaced = {number: signal.signal(number, self._note) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in replaced.items():
+                # None stands for a handler that was not installed from Python.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.times.append(time.monotonic())
+
     def run_status(self, *, afresh: bool) -> DagsterRunStatus | None:
-        """The run's status; asked for at most every few seconds, unless wanted afresh."""
+        """The run's status; asked for at most every few seconds, unless wanted afresh.
+
+        Without an answer it is what it was before, and `error` says why.
+        """
         with self._lock:
             now = time.monotonic()
-            if afresh or now >= self._due:
-                self._due = now + STATUS_SECONDS
-                run = self.instance.get_run_by_id(self.run.run_id)
-                self.status = run.status if run else None
+            if self.instance is not None and self.run is not None and (afresh or now >= self._due):
+                self._due = now + _STATUS_SECONDS
+                try:
+                    run = self.instance.get_run_by_id(self.run.run_id)
+                except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job
+                    self.error = error
+                else:
+                    self.error, self.status = None, run.status if run else None
             return self.status
 
 
@@ -51,30 +83,18 @@ class Shared:
         self._runs: dict[str, RunSignals] = {}
 
     @contextmanager
-    def of_run(self, instance: DagsterInstance, run: DagsterRun) -> Iterator[RunSignals]:
-        """Listen for signals, on behalf of all steps of a run."""
-        mine = RunSignals(instance, run)
-
-        def note(_number: int, _frame: FrameType | None) -> None:
-            mine.times.append(time.monotonic())
-
-        replaced: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            # What is ignored stays so (`nohup`).
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            replaced = {number: signal.signal(number, note) for number in heard}
-        self._runs[run.run_id] = mine
+    def of_run(self, instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
+        """Keep one account for all steps of a run."""
+        mine = self._runs[run.run_id] = RunSignals(instance, run)
         try:
-            yield mine
+            with mine.listen():
+                yield
         finally:
             del self._runs[run.run_id]
-            for number, handler in replaced.items():
-                # None stands for a handler that was not installed from Python.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def find(self, run_id: str | None) -> RunSignals | None:
-        """What is known of a run whose steps are on threads of this process; None if they are not."""
-        return self._runs.get(run_id or "")
+    def find(self, run: DagsterRun | None) -> RunSignals | None:
+        """The account of a run whose steps are on threads of this process; None if they are not."""
+        return None if run is None else self._runs.get(run.run_id)
 
     def is_to_stop(self, run_id: str) -> bool:
         """Whether no further step is to begin: the run was terminated or taken over, or this process is to end."""

@@ -1,0 +1,67 @@
+"""One account of signals and status, whichever thread asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+
+from dagster_slurm.pipes.signals import SHARED, RunSignals
+
+RUN = DagsterRun(job_name="tides", run_id="5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5", status=DagsterRunStatus.STARTED)
+
+
+class Storage:
+    """Stands for an instance: its database answers, or is away. A real one cannot be made to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.away = False
+
+    def get_run_by_id(self, run_id: str) -> DagsterRun:
+        self.asked += 1
+        if self.away:
+            raise ConnectionError("database away")
+        assert run_id == RUN.run_id
+        return RUN
+
+
+@pytest.fixture
+def storage() -> Any:
+    return Storage()
+
+
+def test_the_status_is_asked_for_once_in_a_while(storage: Any) -> None:
+    mine = RunSignals(storage, RUN)
+    assert [mine.run_status(afresh=False) for _ in range(100)] == [DagsterRunStatus.STARTED] * 100
+    assert storage.asked == 1
+    mine.run_status(afresh=True)
+    assert storage.asked == 2
+
+
+def test_a_database_that_is_away_ends_nothing(storage: Any) -> None:
+    with SHARED.of_run(storage, RUN):
+        assert not SHARED.is_to_stop(RUN.run_id)
+        storage.away = True
+        mine = SHARED.find(RUN)
+        assert mine is not None
+        assert mine.run_status(afresh=True) is DagsterRunStatus.STARTED
+        assert isinstance(mine.error, ConnectionError)
+        assert not SHARED.is_to_stop(RUN.run_id)
+    assert SHARED.find(RUN) is None
+
+
+def test_handlers_are_put_back(storage: Any) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    mine = RunSignals(storage, RUN)
+    with mine.listen():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert len(mine.times) == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_without_a_run_nobody_is_asked() -> None:
+    assert RunSignals(None, None).run_status(afresh=True) is None
