@@ -17,7 +17,7 @@ from uuid import uuid4
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import local_store
 from dagster_slurm.environments.activation import Activation, activate_deployed
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, cache_key
+from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
 from dagster_slurm.environments.target import Target, target_of
 from dagster_slurm.errors import (
     DagsterSlurmError,
@@ -28,6 +28,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
+from dagster_slurm.transport.batches import batches
 
 DIRECTORY = "env-cache"
 _STALE_SECONDS = 60
@@ -38,7 +39,6 @@ _INSTALL_SECONDS = 3600.0
 _BATCH_BYTES = 64 << 20
 _BATCH_PARTS = 400
 _TRIES = 3
-_SAID_LINES = 15
 _DAMAGED, _NO_WAY_THERE = 65, 70
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
 
@@ -108,7 +108,7 @@ class EnvironmentCache:
         """
         setup = "\n".join(needs.setup)
         answer = self._cluster.script("environment_target.sh", (needs.python or "", setup))
-        said, host = _last_lines(answer), self._cluster.host
+        said, host = last_lines(answer.error_text), self._cluster.host
         if answer.returncode == _SETUP_FAILED:
             raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)
         if answer.returncode == _NO_PYTHON:
@@ -203,7 +203,7 @@ class EnvironmentCache:
             if not missing:
                 return count
             count = max(count, len(missing))
-            for batch in _batches(missing):
+            for batch in batches(missing, _size_of, max_bytes=_BATCH_BYTES, max_count=_BATCH_PARTS):
                 self._send_batch(batch)
         raise EnvironmentBuildError(
             f"Parts of an environment disappear from {self.directory}/parts as they arrive", host=self._cluster.host
@@ -247,7 +247,7 @@ class EnvironmentCache:
         answer = self._cluster.script(name, args, stdin=stdin, timeout_seconds=timeout_seconds)
         if not answer.returncode:
             return answer
-        said, host = _last_lines(answer), self._cluster.host
+        said, host = last_lines(answer.error_text), self._cluster.host
         fault = storage_fault(said, what=self.directory, host=host)
         if fault is not None:
             raise fault
@@ -262,16 +262,8 @@ class EnvironmentCache:
         raise RemoteStorageError(f"Cannot use {self.directory}: {said}", host=host)
 
 
-def _batches(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
-    size = 0
-    for part in parts:
-        if batch and (size + part.size_bytes > _BATCH_BYTES or len(batch) == _BATCH_PARTS):
-            yield batch
-            batch, size = [], 0
-        batch.append(part)
-        size += part.size_bytes
-    yield batch
+def _size_of(part: Part) -> int:
+    return part.size_bytes
 
 
 def _is_gone(holder: str) -> bool:
@@ -281,7 +273,3 @@ def _is_gone(holder: str) -> bool:
     except ValueError:
         return False
     return builder.life() is Life.GONE or builder == ProcessIdentity.of_this_process()
-
-
-def _last_lines(answer: CompletedCommand) -> str:
-    return "\n".join(answer.error_text.splitlines()[-_SAID_LINES:])

@@ -5,15 +5,12 @@ Source of the command line and of what the packed file does: https://pixi.prefix
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -21,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_slurm.environments import local_store, self_extracting, sources
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError
+from dagster_slurm.transport import content
 from dagster_slurm.transport.shell import quote, shell_file
 
 LOCK_NAME = "pixi.lock"
@@ -36,8 +34,6 @@ _OPTIONS = "--environment {environment} --platform {platform} --create-executabl
 _DEFAULT_COMMAND = (_PACKER, *_OPTIONS.split())
 _PLACEHOLDER = re.compile(r"(\{(?:output|platform|environment|manifest)\})")
 _PACKAGES = (".conda", ".tar.bz2", ".whl")
-_SAID_LINES = 15
-_BLOCK_BYTES = 1 << 20
 _MIB = 1 << 20
 # What another form of the kept file needs: another name.
 _FORM = "1"
@@ -95,9 +91,9 @@ class PixiRecipe(Recipe):
             raise InvalidRequestError(f"There is no {self.project / LOCK_NAME}", hint="`pixi lock` makes it.")
         here = os.fspath(self.project.resolve())
         command = [argument.replace(here, "{project}") for argument in self._command()]
-        injected = {os.path.relpath(path, self.project): _digest(path) for path in self._injected(target)}
+        injected = {os.path.relpath(path, self.project): content.digest(path)[0] for path in self._injected(target)}
         return {
-            "lock": _digest(self.project / LOCK_NAME),
+            "lock": content.digest(self.project / LOCK_NAME)[0],
             "environment": self.environment,
             "command": json.dumps(command),
             "injected": json.dumps(injected, sort_keys=True),
@@ -160,7 +156,7 @@ class PixiRecipe(Recipe):
             raise EnvironmentBuildError(
                 f"{argv[0]} cannot be run: {error.strerror}", hint="Name another command with `pack_cmd`."
             ) from error
-        said = "\n".join(done.stdout.decode(errors="replace").strip().splitlines()[-_SAID_LINES:])
+        said = last_lines(done.stdout.decode(errors="replace"))
         if done.returncode:
             raise EnvironmentBuildError(
                 f"{self.title[0].upper()}{self.title[1:]} cannot be packed, status {done.returncode}:\n{said}",
@@ -181,8 +177,7 @@ class PixiRecipe(Recipe):
                 )
         files = {*sources.files(self.project), *injected, Path(self._manifest()), Path(LOCK_NAME)}
         # Left by a pack of before: the installing script would take it for its own.
-        archive = _archive(self.project, sorted(files - {Path(_PACKED_NAME)}))
-        part = Part("project.tar.gz", hashlib.sha256(archive).hexdigest(), len(archive), lambda: archive)
+        part = Part.of("project.tar.gz", sources.archive(self.project, sorted(files - {Path(_PACKED_NAME)})))
         values = {name: quote(value) for name, value in self._values(target).items()}
         values["{output}"] = f'"$PWD"/{_PACKED_NAME}'
         command = " ".join(_for_shell(argument, values) for argument in self._command())
@@ -291,24 +286,3 @@ def _look(path: Path) -> tuple[int, int, int] | None:
         return None
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _archive(project: Path, files: Iterable[Path]) -> bytes:
-    """A tar archive without dates and owners: the same files make the same one."""
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w") as archive:
-        for path in files:
-            content = (project / path).read_bytes()
-            info = tarfile.TarInfo(path.as_posix())
-            info.size = len(content)
-            info.mode = 0o755 if os.access(project / path, os.X_OK) else 0o644
-            archive.addfile(info, io.BytesIO(content))
-    return gzip.compress(written.getvalue(), mtime=0)

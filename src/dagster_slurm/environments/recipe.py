@@ -15,6 +15,7 @@ from dagster_slurm.environments.target import Target
 # The layout of what is installed; a change makes all keys others.
 _LAYOUT = "1"
 _KEY_DIGITS = 20
+_SAID_LINES = 15
 
 Tell = Callable[[str], None]
 
@@ -49,6 +50,11 @@ class Part:
     sha256: str
     size_bytes: int
     fetch: Callable[[], Path | bytes]
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> Part:
+        """Content that is at hand."""
+        return cls(name, hashlib.sha256(content).hexdigest(), len(content), lambda: content)
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,8 @@ def cache_key(recipe: Recipe, target: Target) -> str:
     """The name of an environment on the cluster: the same inputs, the same name."""
     inputs = {"layout": _LAYOUT, "kind": type(recipe).__name__, **target.key_inputs(), **recipe.key_inputs(target)}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def last_lines(said: str) -> str:
+    """The end of what a program says, for an error."""
+    return "\n".join(said.strip().splitlines()[-_SAID_LINES:])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dagster_slurm.environments import local_store
@@ -66,3 +69,16 @@ def digest(project: Path) -> str:
 def _seen(path: Path) -> tuple[int, int, int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino, stat.S_IMODE(found.st_mode)
+
+
+def archive(project: Path, paths: Iterable[Path]) -> bytes:
+    """Files of a project as a tar archive, without dates and owners: the same files make the same one."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        for path in paths:
+            content = (project / path).read_bytes()
+            info = tarfile.TarInfo(path.as_posix())
+            info.size = len(content)
+            info.mode = 0o755 if os.access(project / path, os.X_OK) else 0o644
+            tar.addfile(info, io.BytesIO(content))
+    return gzip.compress(written.getvalue(), mtime=0)

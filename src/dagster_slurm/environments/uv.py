@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -77,17 +77,17 @@ class UvRecipe(Recipe):
         chosen = self._selection(target)
         found = [wheels.locked(wheel, self.project) for wheel in chosen.wheels]
         found += [wheels.of_project(self.project / each.directory, tell) for each in chosen.projects]
-        tools = (_part("install_wheels.py", _text("install_wheels.py")), _part("installer.zip", _installer()))
+        tools = (Part.of("install_wheels.py", _text("install_wheels.py")), Part.of("installer.zip", _installer()))
         names = " ".join(quote(part.name) for part in found)
         install = f'"$python" -I "$parts/install_wheels.py" "$parts" {names}\n{_ACTIVATE}'
         return Pack((*found, *tools), install)
 
     def _remote_pack(self) -> Pack:
         """The sources, for uv on the login node."""
-        parts = [_part("project.zip", _zipped(self.project))]
+        part = Part.of("project.tar.gz", sources.archive(self.project, sources.files(self.project)))
         chosen = [f"--extra={quote(name)}" for name in self.extras] + [f"--group={quote(name)}" for name in self.groups]
         install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), f"build_with_uv {' '.join(chosen)}", _ACTIVATE))
-        return Pack(tuple(parts), install)
+        return Pack((part,), install)
 
     def _selection(self, target: Target) -> Selection:
         return select(self._lock(), Choice(self._name(), self.extras, self.groups), target)
@@ -154,35 +154,20 @@ def _text(name: str) -> bytes:
 _ACTIVATE = f"cat >activate.sh <<'END_OF_ACTIVATE'\n{shell_file(_PACKAGE, 'activate.sh')}END_OF_ACTIVATE\n"
 
 
-def _part(name: str, content: bytes) -> Part:
-    return Part(name, hashlib.sha256(content).hexdigest(), len(content), lambda: content)
-
-
 @lru_cache(maxsize=1)
 def _installer() -> bytes:
     """PyPA's installer, as one file that Python can import from."""
-    root = resources.files("installer")
-    return _zip((f"installer/{name}", content) for name, content in _files_of(root, ""))
-
-
-def _files_of(directory: Any, prefix: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for entry in sorted(directory.iterdir(), key=lambda each: each.name):
-        if entry.is_dir() and entry.name != "__pycache__":
-            found += _files_of(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith((".py", ".exe")) and not entry.name.endswith(".exe"):
-            found.append((f"{prefix}{entry.name}", entry.read_bytes()))
-    return found
-
-
-def _zipped(project: Path) -> bytes:
-    return _zip((path.as_posix(), (project / path).read_bytes()) for path in sources.files(project))
-
-
-def _zip(files: Any) -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files:
+        for name, content in _modules_of(resources.files("installer"), "installer/"):
             # Without a date of today: the same files make the same archive.
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return written.getvalue()
+
+
+def _modules_of(directory: Any, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(directory.iterdir(), key=lambda each: each.name):
+        if entry.is_dir() and entry.name != "__pycache__":
+            yield from _modules_of(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield f"{prefix}{entry.name}", entry.read_bytes()

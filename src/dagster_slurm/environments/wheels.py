@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -14,13 +13,13 @@ from pathlib import Path
 import requests
 
 from dagster_slurm.environments import local_store, sources
-from dagster_slurm.environments.recipe import Part, Tell
+from dagster_slurm.environments.recipe import Part, Tell, last_lines
 from dagster_slurm.environments.uv_lock import LockedWheel
 from dagster_slurm.errors import EnvironmentBuildError
+from dagster_slurm.transport import content
 
 _TIMEOUT_SECONDS = 60.0
 _BLOCK_BYTES = 1 << 18
-_SAID_LINES = 15
 # ZIP has no dates before (reproducible builds): the same sources make the same wheel.
 _EPOCH = "315532800"
 
@@ -39,7 +38,7 @@ def locked(wheel: LockedWheel, lock_directory: Path) -> Part:
 def _as_locked(wheel: LockedWheel, path: Path) -> Path:
     if not path.is_file():
         raise EnvironmentBuildError(f"There is no {path}, which the lock names")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found, _, _ = content.digest(path)
     if found != wheel.sha256:
         raise local_store.not_as_locked(str(path), found, wheel.sha256)
     return path
@@ -66,8 +65,8 @@ def of_project(project: Path, tell: Tell) -> Part:
     """
     name = sources.digest(project)
     kept = local_store.kept(f"built/{name}", lambda part: _build(project, part, tell))
-    filename, _, content = kept.read_bytes().partition(b"\n")
-    return Part(filename.decode(), hashlib.sha256(content).hexdigest(), len(content), lambda: content)
+    filename, _, wheel = kept.read_bytes().partition(b"\n")
+    return Part.of(filename.decode(), wheel)
 
 
 def _build(project: Path, part: Path, tell: Tell) -> None:
@@ -78,7 +77,7 @@ def _build(project: Path, part: Path, tell: Tell) -> None:
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         built = list(Path(out).glob("*.whl"))
         if done.returncode or not built:
-            said = "\n".join(f"{done.stdout}{done.stderr}".strip().splitlines()[-_SAID_LINES:])
+            said = last_lines(f"{done.stdout}{done.stderr}")
             raise EnvironmentBuildError(
                 f"The wheel of {project} cannot be built:\n{said}",
                 hint="Try the same command there; a project that is no package has `package = false` in [tool.uv].",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import RemoteStorageError, TransferCorruptedError
-from dagster_slurm.staging.batches import batches
 from dagster_slurm.staging.fetching import Fetch, RemoteFile, null_separated
 from dagster_slurm.staging.plan import Staging
 from dagster_slurm.staging.remote_path import RemotePath
 from dagster_slurm.staging.select import kept_names, missing, output_not_found, select
 from dagster_slurm.transport import CompletedCommand, storage_fault
+from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
 
 RESULTS = "results"

@@ -14,10 +14,10 @@ from uuid import uuid4
 
 from dagster_slurm.environments import local_store
 from dagster_slurm.errors import LocalStorageError, RemoteStorageError, TransferCorruptedError
-from dagster_slurm.staging.batches import batches
 from dagster_slurm.staging.local_digests import is_unchanged
 from dagster_slurm.transport import Transport, UploadProgress
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS
+from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.pacing import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.shell import shell_file

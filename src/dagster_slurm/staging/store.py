@@ -17,10 +17,10 @@ from dagster_slurm.errors import (
     RemoteStorageError,
     TransferCorruptedError,
 )
-from dagster_slurm.staging.batches import batches
 from dagster_slurm.staging.local_digests import sha256_of
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.transport import CompletedCommand, TreeEntry, UploadProgress, storage_fault
+from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
 
 DIRECTORY = "data"
