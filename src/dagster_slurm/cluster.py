@@ -56,6 +56,7 @@ class SlurmCluster:
         self.transport = transport
         self._remote_base = remote_base
         self._facts: ClusterFacts | None = None
+        self._interpreters: dict[tuple[str, str], CompletedCommand] = {}
         self._accepted: set[str] = set()
         self._lock = threading.Lock()
 
@@ -74,6 +75,21 @@ class SlurmCluster:
             if self._facts is None:
                 self._facts = self._ask_facts()
             return self._facts
+
+    def interpreter(self, python: str, setup: str) -> CompletedCommand:
+        """What the login node says of its machine and of an interpreter; a good answer is asked for once.
+
+        Args:
+            python: By name or path; empty for the machine alone.
+            setup: Lines of bash before it.
+        """
+        with self._lock:
+            if (python, setup) not in self._interpreters:
+                answer = self.script("environment_target.sh", (python, setup))
+                if answer.returncode:
+                    return answer
+                self._interpreters[python, setup] = answer
+            return self._interpreters[python, setup]
 
     @property
     def was_reached(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import click
 
@@ -12,19 +13,23 @@ _UNIT_BYTES = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def seconds(context: click.Context, option: click.Parameter, value: str) -> float:
     """A number and a unit, as in `3d`, in seconds."""
-    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
-    if match is None:
-        problem = f"{value!r} is not a duration. Give a number and one of s, m, h, d and w, as in 3d."
-        raise click.BadParameter(problem, context, option)
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
+    number, unit = _read(context, option, value, _UNIT_SECONDS, "duration", "s, m, h, d and w, as in 3d")
+    return float(number * unit)
 
 
 def size_bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     """A number and a unit, as in `50G`, in bytes; `G` is GiB."""
     if value is None:
         return None
-    match = re.fullmatch(r"([0-9]{1,6})([MGT])", value)
+    number, unit = _read(context, option, value, _UNIT_BYTES, "size", "M, G and T, as in 50G")
+    return number * unit
+
+
+def _read(
+    context: click.Context, option: click.Parameter, value: str, units: Mapping[str, int], what: str, allowed: str
+) -> tuple[int, int]:
+    match = re.fullmatch(rf"([0-9]{{1,6}})([{''.join(units)}])", value)
     if match is None:
-        problem = f"{value!r} is not a size. Give a number and one of M, G and T, as in 50G."
+        problem = f"{value!r} is not a {what}. Give a number and one of {allowed}."
         raise click.BadParameter(problem, context, option)
-    return int(match[1]) * _UNIT_BYTES[match[2]]
+    return int(match[1]), units[match[2]]

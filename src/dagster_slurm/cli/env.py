@@ -11,7 +11,7 @@ import click
 
 from dagster_slurm.cli.durations import seconds, size_bytes
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
-from dagster_slurm.environments import Installed, Site
+from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
@@ -188,8 +188,7 @@ def deploy(
         problem = shelf.problem(path.rpartition("/")[2])
     if problem:
         raise InvalidRequestError(f"The environment {path} is not whole: {problem}", hint="--force installs it anew.")
-    title = provider.recipe.title if isinstance(provider, Installed) else provider.title
-    click.echo(json.dumps({"path": path, "title": title}, indent=2) if in_json else path)
+    click.echo(json.dumps({"path": path, "title": provider.title}, indent=2) if in_json else path)
 
 
 def _as_json(found: Inventory) -> dict[str, object]:

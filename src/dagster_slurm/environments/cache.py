@@ -106,8 +106,7 @@ class EnvironmentCache:
             InterpreterNotFoundError: Not the interpreter that is needed.
             EnvironmentBuildError: The lines before it failed.
         """
-        setup = "\n".join(needs.setup)
-        answer = self._cluster.script("environment_target.sh", (needs.python or "", setup))
+        answer = self._cluster.interpreter(needs.python or "", "\n".join(needs.setup))
         said, host = last_lines(answer.error_text), self._cluster.host
         if answer.returncode == _SETUP_FAILED:
             raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)

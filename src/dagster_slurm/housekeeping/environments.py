@@ -68,14 +68,10 @@ def judge(inventory: Inventory, in_use: Set[str], terms: PruneTerms) -> list[Ver
     for entry in sorted(inventory.entries, key=lambda each: each.used_epoch):
         idle = inventory.now_epoch - entry.used_epoch
         kept = _kept(entry, idle, in_use, terms)
-        reason = kept or _removed(entry, idle, terms, left)
-        removed = not kept and reason != _USED_LATELY
+        removed = "" if kept else _removed(entry, idle, terms, left)
         left -= entry.size_bytes if removed else 0
-        verdicts.append(Verdict(entry, removed, reason))
+        verdicts.append(Verdict(entry, bool(removed), kept or removed or "it was used lately"))
     return verdicts
-
-
-_USED_LATELY = "it was used lately"
 
 
 def _kept(entry: Entry, idle_seconds: float, in_use: Set[str], terms: PruneTerms) -> str:
@@ -90,6 +86,7 @@ def _kept(entry: Entry, idle_seconds: float, in_use: Set[str], terms: PruneTerms
 
 
 def _removed(entry: Entry, idle_seconds: float, terms: PruneTerms, left_bytes: int) -> str:
+    """Why an entry that may be removed is; empty if it is not."""
     if entry.standing is Standing.PARTIAL:
         return "its installation has died"
     if entry.standing is Standing.SUPERSEDED:
@@ -98,4 +95,4 @@ def _removed(entry: Entry, idle_seconds: float, terms: PruneTerms, left_bytes: i
         return f"it was not used for {idle_seconds / 86400:.0f} days"
     if terms.max_bytes is not None and left_bytes > terms.max_bytes:
         return "all together have more than is asked for"
-    return _USED_LATELY
+    return ""
