@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
+
+import pytest
 
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 
@@ -13,3 +16,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # With nohup, SIGHUP is ignored, here and in what tests start: no terminal could be closed.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What this machine keeps between runs, apart from what the user of the tests keeps."""
+    path = tmp_path / "local-store"
+    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(path))
+    return path

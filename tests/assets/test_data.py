@@ -19,14 +19,11 @@ from . import retried as project
 from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from .test_retries import World, until
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 Write = Callable[..., Path]
 Make = Callable[..., ComputeResource]
 Files = Callable[[], list[str]]
-
-
-@pytest.fixture(autouse=True)
-def local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
 
 
 @pytest.fixture

@@ -16,17 +16,12 @@ from dagster_slurm.sandbox import Sandbox
 from ..environments.projects import Package, Project
 from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240), pytest.mark.usefixtures("local_store")]
 
 Make = Callable[..., ComputeResource]
 Write = Callable[..., Path]
 PYTHON = "/usr/bin/python3"
 UV = Path(sys.executable).with_name("uv")
-
-
-@pytest.fixture(autouse=True)
-def local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
 
 
 @pytest.fixture

@@ -23,13 +23,12 @@ Env = Callable[..., Result]
 
 
 @pytest.fixture
-def base(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base(sandbox: Sandbox, local_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`remote_base`, as this machine sees it."""
     for name, value in sandbox.env().items():
         monkeypatch.setenv(name, value)
     path = sandbox.home / "test-runs" / f"environments-{time.monotonic_ns()}"
     monkeypatch.setenv("SLURM_REMOTE_BASE", str(path))
-    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
     return path
 
 

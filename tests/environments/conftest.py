@@ -18,9 +18,8 @@ from .projects import Project
 
 
 @pytest.fixture(autouse=True)
-def local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine keeps, apart from what the user of the tests keeps."""
-    monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(tmp_path / "local-store"))
+def _of_its_own(local_store: Path) -> None:
+    """Every test here has one."""
 
 
 @pytest.fixture
