@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from dagster_slurm.errors import (
     EnvironmentNotFoundError,
     SlurmCommandError,
     SlurmOutputError,
+    SubmitLimitError,
     TransportError,
 )
 from dagster_slurm.run_directory import RunDirectory, runs_root
@@ -25,6 +27,8 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.shell import shell_file
+
+_FULL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ class SlurmCluster:
         self._facts: ClusterFacts | None = None
         self._interpreters: dict[tuple[str, str], CompletedCommand] = {}
         self._accepted: set[str] = set()
+        self._full: SubmitLimitError | None = None
+        self._full_until = 0.0
+        self._admission = threading.Lock()
         self._lock = threading.Lock()
 
     @property
@@ -124,17 +131,37 @@ class SlurmCluster:
             host=self.host,
         )
 
-    def check(self, request: JobRequest) -> None:
+    def check(self, request: JobRequest, *, afresh: bool = False) -> None:
         """Have Slurm say whether it would take a request, without queueing it; each is asked about once.
+
+        Args:
+            request: What is to be asked for.
+            afresh: Ask although it was accepted before.
 
         Raises:
             SubmissionRejectedError: It would not.
+            SubmitLimitError: Not now: it takes no more jobs until others have ended.
             SlurmUnavailableError: The controller does not answer.
         """
         self.facts()
         script = render_script(request, output_path="/dev/null", body="true")
-        if script in self._accepted:
+        if script in self._accepted and not afresh:
             return
+        # Of a hundred that want the same, or wait for a place, one asks.
+        with self._admission:
+            if script in self._accepted and not afresh:
+                return
+            if self._full is not None and time.monotonic() < self._full_until:
+                raise self._full
+            try:
+                self._try(request, script)
+            except SubmitLimitError as error:
+                self._full, self._full_until = error, time.monotonic() + _FULL_SECONDS
+                raise
+            self._full = None
+            self._accepted.add(script)
+
+    def _try(self, request: JobRequest, script: str) -> None:
         answer = self.transport.command(commands.sbatch_test_only(), stdin=script.encode())
         if answer.returncode and rejections.may_wait_for_nodes(answer.error_text) and self._has_nodes_away(request):
             # sbatch itself takes such a job, which then waits, or refuses it for good.
@@ -142,7 +169,6 @@ class SlurmCluster:
         if answer.returncode:
             error = rejections.classify_error("sbatch --test-only", answer.returncode, answer.error_text, self.host)
             raise self._explained(error, request)
-        self._accepted.add(script)
 
     def _has_nodes_away(self, request: JobRequest) -> bool:
         return bool(self.script("nodes_away.sh", (request.partition or "",)).text.strip())

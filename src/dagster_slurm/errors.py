@@ -22,6 +22,7 @@
     ├── SlurmError                     Slurm answered, and the answer is not usable
     │   ├── SlurmCommandError              a command ended with an error
     │   │   ├── SubmissionRejectedError        sbatch refused: wrong partition, account, limit ...
+    │   │   ├── SubmitLimitError               as many jobs are submitted as is allowed (transient)
     │   │   └── SlurmUnavailableError          the controller or the accounting does not answer (transient)
     │   ├── SlurmOutputError               output that no parser knows
     │   ├── SubmissionUnknownError         it cannot be told whether the job was submitted
@@ -213,6 +214,12 @@ class SubmissionRejectedError(SlurmCommandError, InvalidRequestError):
 
 class SlurmUnavailableError(SlurmCommandError):
     """The controller or the accounting daemon does not answer."""
+
+    transient = True
+
+
+class SubmitLimitError(SlurmCommandError):
+    """Slurm takes no more jobs of this user, account or QOS until others have ended; no job exists."""
 
     transient = True
 

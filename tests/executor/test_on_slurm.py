@@ -190,3 +190,28 @@ def test_killed_and_retried_each_executed_once(worker: Worker, variables: dict[s
     runs = instance.get_runs()
     assert {each.status for each in runs} == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
     assert worker.count("start") == worker.count("end") == 10
+
+
+def test_where_few_jobs_may_be_submitted(
+    wide: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """Two places for eight jobs: the others wait, and nobody fails."""
+    payload = tmp_path / "payload.sh"
+    payload.write_text("sleep 1\n")
+    definitions = dg.Definitions(
+        assets=assets_of(payload, 8), resources={"compute": compute}, executor=threaded_executor
+    )
+    modify = ["sacctmgr", "-i", "modify", "qos", "normal", "set"]
+    assert wide.run([*modify, "MaxSubmitJobsPerUser=2"], user="root").returncode == 0
+    try:
+        with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
+            calls, began = wide.rpc_counts()["total"], time.monotonic()
+            result = run(definitions.resolve_implicit_global_asset_job_def(), instance)
+            spent, seconds = wide.rpc_counts()["total"] - calls, time.monotonic() - began
+            print(f"{seconds:.1f} s, {spent} RPCs")
+            assert result.success
+            said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+            assert [text for text in said if text.startswith("Slurm takes no more jobs now; waiting")]
+            assert [text for text in said if text.startswith("There is a place again")]
+    finally:
+        assert wide.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0

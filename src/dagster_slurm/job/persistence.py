@@ -11,6 +11,7 @@ from dagster_slurm.errors import (
     ConnectionFailedError,
     DagsterSlurmError,
     HostNotFoundError,
+    SubmitLimitError,
     TransferCorruptedError,
     TransportTimeoutError,
 )
@@ -67,12 +68,19 @@ class Persistence:
                 # What time does not mend, such as a login that has expired, is told even if something else came first.
                 if told is None or (not error.transient and type(error) is not told):
                     told = type(error)
-                    self._tell(f"The cluster does not answer; waiting. {error}", "warning")
+                    what = (
+                        "Slurm takes no more jobs now"
+                        if isinstance(error, SubmitLimitError)
+                        else "The cluster does not answer"
+                    )
+                    self._tell(f"{what}; waiting. {error}", "warning")
                 failures += 1
                 pace.asked(self._now())
                 self._sleep(max(0.0, pace.due - self._now()))
             else:
-                if failures:
+                if failures and told is SubmitLimitError:
+                    self._tell(f"There is a place again, after {self._now() - begun:.0f} s", "info")
+                elif failures:
                     self._tell(f"The cluster answers again, after {self._now() - begun:.0f} s", "info")
                 return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagster_slurm.claims import Claims
-from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError
+from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError, SubmitLimitError
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.run_directory import RunDirectory
 
@@ -16,6 +16,7 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
 
     Raises:
         SubmissionRejectedError: sbatch refused; no job exists.
+        SubmitLimitError: Slurm takes no more jobs until others have ended; no job exists.
         AttemptClosedError: Another process has closed the attempt; the piece of work is to be looked for again.
         SlurmUnavailableError: Slurm does not answer. Whatever this call left behind, the next one finds it.
     """
@@ -24,6 +25,10 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
         answer = claims.try_to_submit(directory, generation=generation)
         if answer.error is None:
             return JobHandle(directory, answer.job_id, generation)
+        if isinstance(answer.error, SubmitLimitError) and not answer.made_now:
+            # A refusal of before, for good: it has no job. Its place is taken, and there is another one.
+            generation += 1
+            continue
         if not isinstance(answer.error, (SlurmUnavailableError, SubmissionUnknownError)):
             raise answer.error
         job_id = claims.settle(directory, generation=generation)

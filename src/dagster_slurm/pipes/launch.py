@@ -13,7 +13,7 @@ from dagster import OpExecutionContext
 
 from dagster_slurm.claims import Claims
 from dagster_slurm.environments import Activation, Site
-from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, ResultLostError
+from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, ResultLostError, SubmitLimitError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
@@ -218,13 +218,30 @@ class Launch:
         self._persist(lambda: inputs.place(directory.work))
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
-        handle = self._persist(lambda: submit_once(self._claims, directory))
+        handle = self._submitted(directory)
         name = directory.job_name(handle.generation)
         self._step.log.info(
             f"Submitted Slurm job {handle.job_id} ({name}) on {self._cluster.host} "
             f"in {activation.description}; its directory is {directory.path}"
         )
         return handle
+
+    def _submitted(self, directory: RunDirectory) -> JobHandle:
+        """Submit; where as many jobs are submitted as is allowed, when there is a place again."""
+        is_full = False
+
+        def try_to() -> JobHandle:
+            nonlocal is_full
+            if is_full:
+                # It leaves nothing behind, which each try to submit does.
+                self._cluster.check(self._request, afresh=True)
+            try:
+                return submit_once(self._claims, directory)
+            except SubmitLimitError:
+                is_full = True
+                raise
+
+        return self._persist(try_to)
 
     def _tell_of_adoption(self, found: Found, handle: JobHandle) -> None:
         does = "Collecting" if found.standing is Standing.COMPLETED else "Reattaching to"

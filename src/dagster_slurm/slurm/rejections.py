@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError, SubmissionRejectedError
+from dagster_slurm.errors import (
+    SlurmCommandError,
+    SlurmUnavailableError,
+    SubmissionRejectedError,
+    SubmitLimitError,
+)
 
 
 class _Cause(NamedTuple):
@@ -38,6 +43,11 @@ _UNAVAILABLE = (
         r"|too many requests|rate limit",
         "The controller is busy; the same call may work later.",
     ),
+)
+
+# Reasons by which slurmctld refuses one job more (job_reason_str, 20.11 to 25.11); other jobs have to end first.
+_SUBMIT_LIMIT = re.compile(
+    r"\b(?:QOS|Assoc)(?:Max|Grp)SubmitJobs?\w*Limit\b|\bMaxSubmitJobsPerAccount\b", re.IGNORECASE
 )
 
 _REJECTED = (
@@ -111,8 +121,8 @@ def classify_error(command: str, returncode: int, stderr: str, host: str | None 
         host: The host it ran on.
 
     Returns:
-        SlurmUnavailableError where Slurm's daemons do not answer; SubmissionRejectedError where sbatch
-        refused; otherwise a plain SlurmCommandError.
+        SlurmUnavailableError where Slurm's daemons do not answer; SubmitLimitError where sbatch refuses one job
+        more; SubmissionRejectedError where it refuses this one; otherwise a plain SlurmCommandError.
     """
     error, hint = _kind(command, returncode, stderr)
     message = _first_message(stderr) or f"ended with status {returncode}"
@@ -159,6 +169,8 @@ def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommand
     for cause in _UNAVAILABLE:
         if cause.pattern.search(stderr):
             return SlurmUnavailableError, cause.hint
+    if _program(command) == "sbatch" and _SUBMIT_LIMIT.search(stderr):
+        return SubmitLimitError, "It is submitted when others have ended; the site raises the limit, if anybody."
     if _program(command) == "sbatch":
         for cause in _REJECTED:
             if cause.pattern.search(stderr):

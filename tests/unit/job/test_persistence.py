@@ -16,6 +16,7 @@ from dagster_slurm.errors import (
     InvalidRequestError,
     RemoteStorageError,
     SlurmUnavailableError,
+    SubmitLimitError,
     TransferCorruptedError,
     TransportTimeoutError,
 )
@@ -49,6 +50,14 @@ class World:
 
 REFUSED = ConnectionFailedError("Connection refused")
 UNAVAILABLE = SlurmUnavailableError("no controller", returncode=1, stderr="")
+
+
+def test_a_limit_of_submitted_jobs_is_told_as_such() -> None:
+    world = World(SubmitLimitError("QOSMaxSubmitJobPerUserLimit", returncode=1, stderr=""), 7200.0)
+    assert world.persist(world.call) == "answer"
+    assert [level for level, _ in world.told] == ["warning", "info"]
+    assert world.told[0][1].startswith("Slurm takes no more jobs now; waiting. QOSMaxSubmitJobPerUserLimit")
+    assert world.told[1][1].startswith("There is a place again, after 72")
 
 
 @pytest.mark.parametrize(

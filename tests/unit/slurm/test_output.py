@@ -13,6 +13,7 @@ from dagster_slurm.errors import (
     SlurmOutputError,
     SlurmUnavailableError,
     SubmissionRejectedError,
+    SubmitLimitError,
 )
 from dagster_slurm.slurm.commands import sacct_fields
 from dagster_slurm.slurm.output import (
@@ -123,6 +124,21 @@ def test_any_fields_are_read_or_refused_with_the_typed_error(values: list[str]) 
             "limit of the account",
         ),
         ("sbatch x", "sbatch: error: QOSMaxCpuPerUserLimit", SubmissionRejectedError, "limit of the account"),
+        *(
+            (
+                "sbatch --test-only x",
+                f"sbatch: error: {reason}\nallocation failure: Job violates accounting/QOS policy (job submit limit, "
+                "user's size and/or time limits)",
+                SubmitLimitError,
+                "when others have ended",
+            )
+            for reason in (
+                "QOSMaxSubmitJobPerUserLimit",
+                "QOSGrpSubmitJobsLimit",
+                "AssocMaxSubmitJobLimit",
+                "AssocGrpSubmitJobsLimit",
+            )
+        ),
         (
             "/opt/slurm/bin/sbatch x",
             "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
