@@ -57,7 +57,7 @@ class Persistence:
         """
         begun, failures, corrupted = self._now(), 0, 0
         told: type[DagsterSlurmError] | None = None
-        pace = Pace(1.0, 30.0, 1.6, jitter=0.2)
+        away, full = Pace(1.0, 30.0, 1.6, jitter=0.2), Pace(3.0, 6.0, 1.2, jitter=0.2)
         while True:
             try:
                 result = call()
@@ -75,6 +75,8 @@ class Persistence:
                     )
                     self._tell(f"{what}; waiting. {error}", "warning")
                 failures += 1
+                # A place is taken again soon, and of all that wait for one, one asks (`SlurmCluster.check`).
+                pace = full if isinstance(error, SubmitLimitError) else away
                 pace.asked(self._now())
                 self._sleep(max(0.0, pace.due - self._now()))
             else:
