@@ -16,7 +16,7 @@ from dagster import (
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.environments import Deployed, Provider
-from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found_by_python
@@ -33,7 +33,7 @@ from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
-from dagster_slurm.slurm.request import merge
+from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.staging.plan import DataOptions, InputsOption, OutputsOption
 
 
@@ -116,6 +116,10 @@ class ComputeResource(ConfigurableResource[Any]):
         default=None, description="With this exit code a payload asks to go on in a further job.", ge=1, le=255
     )
     max_continuations: int = Field(default=100, description="How many further jobs there may be.", ge=0)
+
+    max_node_hours: float | None = Field(
+        default=None, description="Refuse a job that asks for more: its nodes times its walltime.", gt=0
+    )
 
     def setup_for_execution(self, context: InitResourceContext) -> None:
         """Say in the run's log which process works on it: `dagster-slurm reconcile` can tell when it is gone."""
@@ -221,17 +225,34 @@ class ComputeResource(ConfigurableResource[Any]):
                 asset_metadata.selected_metadata(step, asset_metadata.FORCE_ENV_PUSH),
                 False,
             ),
-            request=merge(
-                slurm.default_options(),
-                asset_metadata.slurm_options(step),
-                chosen.extra_slurm_opts or {},
-                extra_slurm_opts or {},
+            request=self._affordable(
+                merge(
+                    slurm.default_options(),
+                    asset_metadata.slurm_options(step),
+                    chosen.extra_slurm_opts or {},
+                    extra_slurm_opts or {},
+                )
             ),
             name=name,
             metadata=metadata,
             rules=policy.rules() if (policy := retry_policy or self.retry_policy) else None,
             chain=Chain(_first(continue_exit_code, self.continue_exit_code), self.max_continuations),
             **call,
+        )
+
+    def _affordable(self, request: JobRequest) -> JobRequest:
+        """The request, if it does not ask for more than `max_node_hours`.
+
+        Raises:
+            InvalidRequestError: It does, or has no walltime that tells.
+        """
+        asked, most = request.node_hours, self.max_node_hours
+        if most is None or (asked is not None and asked <= most):
+            return request
+        what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
+        raise InvalidRequestError(
+            f"The job asks for {what} ({request.nodes} nodes), and max_node_hours is {most:g}",
+            hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
         )
 
     def _slurm(self) -> SlurmResource:

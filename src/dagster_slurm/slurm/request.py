@@ -56,6 +56,11 @@ class JobRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(sorted(self.options.items()))))
 
+    @property
+    def node_hours(self) -> float | None:
+        """The most that the job may cost: its nodes for its whole walltime; None if that is not given, or endless."""
+        return None if self.time_limit_seconds is None else self.nodes * self.time_limit_seconds / 3600
+
     def sbatch_options(self) -> Mapping[str, str | bool]:
         """Every option that is given, by its canonical name and in alphabetical order; True for a flag."""
         values: dict[str, str | int | None] = {
