@@ -186,6 +186,7 @@ class EnvironmentCache:
             self._tell(f"It cannot be packed on the login node ({error}); packing it here")
             self._pack_and_install(place, other, token)
         self._tell(f"Installed {recipe.title} in {time.monotonic() - began:.1f} s")
+        local_store.sweep()
         return f"{place.key}.{token}"
 
     def _pack_and_install(self, place: _Place, recipe: Recipe, token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from dagster_slurm.errors import EnvironmentBuildError
+from dagster_slurm.errors import EnvironmentBuildError, LocalStorageError
 
 _LOOK_SECONDS = 0.2
+_UNUSED_SECONDS = 60 * 86400.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def directory() -> Path:
@@ -25,18 +28,51 @@ def directory() -> Path:
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A file of that name, made if it is not there: whole or not at all, whatever dies and however many make it."""
+    """A file of that name, made if it is not there: whole or not at all, whatever dies and however many make it.
+
+    Raises:
+        LocalStorageError: It cannot be written.
+    """
     path = directory() / name
-    if path.exists():
+    with suppress(OSError):
+        # When it was used last.
+        os.utime(path)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(path.parent)
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         make(part)
         part.replace(path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _unusable(path.parent, error) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> LocalStorageError:
+    return LocalStorageError(
+        f"Cannot write to {path}: {error.strerror}", hint="DAGSTER_SLURM_CACHE_DIR names another directory."
+    )
+
+
+def sweep() -> None:
+    """Remove what was not used for two months."""
+    oldest = time.time() - _UNUSED_SECONDS
+    for path in directory().rglob("*"):
+        # Another process may be sweeping, too.
+        with suppress(OSError):
+            if path.is_file() and path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def forget(name: str) -> None:
@@ -76,7 +112,7 @@ def one_at_a_time(name: str, waits: Callable[[], None]) -> Iterator[None]:
         waits: Called once if another process is at it.
     """
     path = directory() / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(path.parent)
     told = False
     with path.open("wb") as file:
         while True:
