@@ -203,7 +203,7 @@ class Claims:
             self._cluster.refuse("squeue", named)
             entries = output.parse_squeue(named.text)
             if entries:
-                return entries[0].job_id
+                return entries[0].array_job_id
             owner = self._cluster.script("gate.sh", ("revoke", claim)).text.strip()
         return None if owner == _REVOKED else owner
 

@@ -21,7 +21,7 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.run_directory import RunDirectory, runs_root
-from dagster_slurm.slurm import commands, output, rejections
+from dagster_slurm.slurm import arrays, commands, output, rejections
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.script import render_script
@@ -185,16 +185,18 @@ class SlurmCluster:
         return error
 
     def queue(self, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:
-        """What the controller knows of these jobs. A job that is missing has left the queue: nothing more.
+        """What the controller knows of these jobs, and tasks of arrays ("123_7").
+
+        One that is missing has left the queue: nothing more.
 
         Raises:
             SlurmUnavailableError: The controller does not answer.
         """
-        answer = self.transport.command(commands.squeue(job_ids))
+        answer = self.transport.command(commands.squeue(arrays.ids_to_ask(job_ids)))
         if answer.returncode and rejections.is_unknown_job(answer.error_text):
             return {}
         self.refuse("squeue", answer)
-        return {entry.job_id: entry for entry in output.parse_squeue(answer.text)}
+        return arrays.entries_of(output.parse_squeue(answer.text), job_ids)
 
     def accounting(self, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
         """What the accounting knows of these jobs; it may lag behind. None where the cluster keeps none.

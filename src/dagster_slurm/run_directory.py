@@ -13,6 +13,9 @@ log/                stdout.N stderr.N messages.N for the N-th restart; status; s
 claim/{generation}/ who submitted, what sbatch answered, and the gate; a link `closed` in the place of the next one
                     means that nothing can be submitted in this attempt any more
 
+Of a job array each task has a place of its own in the attempt:
+elements/{number}/  env.sh, pipes/, work/ and log/ as above; work/ of the attempt is shared
+
 {base}/runs/{run}/{key}/checkpoint  what payloads keep for the next attempt
 {base}/assets/{digest}          a link to the newest attempt for an asset and its partition
 """
@@ -40,12 +43,14 @@ class RunDirectory:
         run: Name of the origin run's directory.
         key: Name of the launch's directory within it.
         attempt: Its number: there is a next one only when the job of this one ended without success.
+        element: Which task of a job array is meant; None for the attempt as a whole.
     """
 
     base: str
     run: str
     key: str
     attempt: int = 0
+    element: int | None = None
 
     @property
     def path(self) -> str:
@@ -56,6 +61,15 @@ class RunDirectory:
     def relative(self) -> str:
         """The directory relative to `runs_root`."""
         return f"{self.run}/{self.key}/{self.attempt}"
+
+    @property
+    def place(self) -> str:
+        """Where a payload finds what is its own: the directory itself, or that of a task."""
+        return f"{self.path}{self._below}"
+
+    @property
+    def _below(self) -> str:
+        return "" if self.element is None else f"/elements/{self.element}"
 
     @property
     def launch(self) -> str:
@@ -76,6 +90,10 @@ class RunDirectory:
         """Another attempt at the same piece of work."""
         return replace(self, attempt=attempt)
 
+    def of_element(self, element: int) -> RunDirectory:
+        """The place of one task of a job array."""
+        return replace(self, element=element)
+
     def job_name(self, generation: int = 0) -> str:
         """Slurm's name of the job: each try to submit has one of its own, by which it can be looked up."""
         return f"{self.key}.{self.attempt}.{generation}" if self.attempt or generation else self.key
@@ -88,16 +106,16 @@ class RunDirectory:
     @property
     def env_file(self) -> str:
         """The payload's variables."""
-        return f"{self.path}/env.sh"
+        return f"{self.place}/env.sh"
 
     @property
     def work(self) -> str:
         """The payload's working directory."""
-        return f"{self.path}/work"
+        return f"{self.place}/work"
 
     @property
     def slurm_log(self) -> str:
-        """What Slurm itself, and the batch script before its payload, say."""
+        """What Slurm itself, and the batch script before its payload, say; of all tasks of an array."""
         return f"{self.path}/log/slurm.log"
 
     @property
@@ -108,12 +126,12 @@ class RunDirectory:
     @property
     def context(self) -> str:
         """The Pipes context."""
-        return f"{self.path}/pipes/context.json"
+        return f"{self.place}/pipes/context.json"
 
     @property
     def messages(self) -> str:
         """Where the payload writes its Pipes messages; points to the file of the current incarnation."""
-        return f"{self.path}/log/messages"
+        return f"{self.place}/log/messages"
 
     def claim(self, generation: int) -> str:
         """The claim of one try to submit."""
@@ -121,7 +139,7 @@ class RunDirectory:
 
     def log_name(self, name: str) -> str:
         """A file of `log/`, relative to `runs_root`, as the watcher asks for it."""
-        return f"{self.relative}/log/{name}"
+        return f"{self.relative}{self._below}/log/{name}"
 
     def create(
         self,

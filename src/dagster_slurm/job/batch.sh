@@ -5,18 +5,23 @@
 #   launch() { ...; exec the payload; }, and make_scratch and leave_scratch if it has a scratch directory
 # Its argument says which try to submit it is.
 claim=$run_directory/claim/${1:-0}
-log=$run_directory/log
+# Each task of a job array has a place of its own. The gate is the array's: there is one task of each number in it.
+# shellcheck disable=SC2034  # used by launch
+place=$run_directory${SLURM_ARRAY_TASK_ID:+/elements/$SLURM_ARRAY_TASK_ID}
+owns=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+job=$owns${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+log=$place/log
 restart=${SLURM_RESTART_COUNT:-0}
 say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
 
 # The first act: whoever takes the gate runs the payload, every other job of this piece of work ends here.
 # A symlink is made in one step, on NFS too, and its target names the owner at once.
-if ! ln -sT -- "$SLURM_JOB_ID" "$claim/gate" 2>/dev/null; then
+if ! ln -sT -- "$owns" "$claim/gate" 2>/dev/null; then
     if ! owner=$(readlink -- "$claim/gate"); then
         say "cannot take $claim/gate, so it is not known whether another job runs this payload; nothing was run"
         exit 75
     fi
-    if [ "$owner" != "$SLURM_JOB_ID" ]; then
+    if [ "$owner" != "$owns" ]; then
         say "job $owner runs this payload; nothing to do"
         exit 0
     fi
@@ -70,7 +75,7 @@ finish() {
     # What is copied back is to be final, and a signal that hits every process is not to end it.
     if declare -F leave_scratch >/dev/null; then leave_scratch || [ "$code" != 0 ] || code=74; fi
     touch -c -- "${run_directory%/*/*}"
-    printf 'end %s %s %s %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$code" "$(date +%s.%N)" \
+    printf 'end %s %s %s %s %s %s %s\n' "$job" "$restart" "$code" "$(date +%s.%N)" \
         "$(bytes_of stdout)" "$(bytes_of stderr)" "$(bytes_of messages)" >>"$log/status"
     exit "$code"
 }
@@ -85,7 +90,7 @@ for signal in TERM INT HUP $forwarded_signals; do
     trap "kill -$signal -- -\$payload 2>/dev/null" "$signal"
 done
 
-printf 'start %s %s %s %s\n' "$SLURM_JOB_ID" "$restart" "$(date +%s.%N)" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
+printf 'start %s %s %s %s\n' "$job" "$restart" "$(date +%s.%N)" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
 
 # A pipe that this script holds open at both ends has never anything to read, and never ends.
 if exec {never}<> <(:); then

@@ -15,13 +15,14 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DEFAULT_SIGNALS = ("USR1", "USR2")
 
 
-def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str) -> str:
+def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, array: str | None = None) -> str:
     """Everything `sbatch` is given.
 
     Args:
         request: What to ask Slurm for.
         directory: Where the launch lies.
         launch: The bash function `launch`, which becomes the payload.
+        array: What `--array` is given; None for a single job.
     """
     body = "\n".join(
         (
@@ -31,7 +32,7 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str) -
             shell_file("dagster_slurm.job", "batch.sh"),
         )
     )
-    return render_script(request, output_path=directory.slurm_log, body=body)
+    return render_script(request, output_path=directory.slurm_log, body=body, array=array)
 
 
 def env_file(variables: Mapping[str, str]) -> str:

@@ -66,5 +66,28 @@ def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str, scr
         *(('export DAGSTER_SLURM_SCRATCH="$scratch"',) if scratch else ()),
         f"exec {' '.join(map(quote, plan.command))}",
     )
-    function = "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))
+    function = _launch(lines)
     return f"{scratch.functions(work_directory)}\n{function}" if scratch else function
+
+
+def launch_function_of_tasks(plan: LaunchPlan, *, work_directory: str, env_file: str) -> str:
+    """The same for the tasks of a job array: each works in a directory of its own, with links to what all share.
+
+    Args:
+        plan: How the payload is started.
+        work_directory: What all of them share: payload, extra files, inputs.
+        env_file: The variables that all of them have; their own come after those.
+    """
+    lines = (
+        f'mkdir -p -- {quote(work_directory)} "$place/work" || exit 74',
+        # By links, and again in a task that was requeued.
+        f'cp -rsf -- {quote(work_directory)}/. "$place/work" && cd -- "$place/work" || exit 74',
+        *plan.setup,
+        f'. {quote(env_file)} && . "$place/env.sh" || exit 74',
+        f"exec {' '.join(map(quote, plan.command))}",
+    )
+    return _launch(lines)
+
+
+def _launch(lines: Sequence[str]) -> str:
+    return "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))

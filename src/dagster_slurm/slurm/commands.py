@@ -152,7 +152,8 @@ def sinfo_version() -> Argv:
     return ("sinfo", "--version")
 
 
-_SQUEUE: Argv = (*UTC_TIMES, "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
+# By default squeue cuts the tasks of an array that wait together off after 64 characters (squeue(1), ENVIRONMENT).
+_SQUEUE: Argv = (*UTC_TIMES, "SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
 
 
 def _sacct(version: SlurmVersion | None) -> Argv:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm import quantities
 from dagster_slurm.slurm.options import canonical_option, checked_value
 from dagster_slurm.slurm.settings import SETTINGS, UNLIMITED, parse_signal_before_timeout
 
-__all__ = ["JobRequest", "merge", "parse_signal_before_timeout"]
+__all__ = ["JobRequest", "merge", "merge_named", "parse_signal_before_timeout"]
 
 _MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
+_SPELLINGS = {"signal-before-timeout": "signal"}
 _ALTERNATIVES = (_MEMORY_OPTIONS, frozenset({"requeue", "no-requeue"}))
+_Source = TypeVar("_Source", str, int)
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,38 @@ def merge(*layers: Mapping[str, object]) -> JobRequest:
         InvalidQuantityError: A duration, an amount of memory or a count cannot be read or is out of range.
         InvalidRequestError: Another value is not of its kind, or two spellings in one layer disagree.
     """
-    merged: dict[str, object] = {}
-    for layer in layers:
+    return _build({name: value for name, (value, _) in _merged(dict(enumerate(layers))).items()})
+
+
+def merge_named(layers: Mapping[str, Mapping[str, object]]) -> tuple[JobRequest, Mapping[str, str]]:
+    """As `merge`, and where each option comes from.
+
+    Args:
+        layers: The settings by the names of their sources, the one that wins last.
+
+    Returns:
+        The request, and the source of each option that is given, by the option's name: as sbatch spells it, or
+        `max-queue-hours`.
+
+    Raises:
+        InvalidRequestError: As `merge`.
+    """
+    merged = _merged(layers)
+    request = _build({name: value for name, (value, _) in merged.items()})
+    sources = {_SPELLINGS.get(name, name): source for name, (_, source) in merged.items()}
+    return request, MappingProxyType(dict(sorted(sources.items())))
+
+
+def _merged(layers: Mapping[_Source, Mapping[str, object]]) -> dict[str, tuple[object, _Source]]:
+    """The settings that hold, each with the source that said so last."""
+    merged: dict[str, tuple[object, _Source]] = {}
+    for source, layer in layers.items():
         settings = _canonical_layer(layer)
         for alternatives in _ALTERNATIVES:
             if any(settings.get(name) is not None for name in alternatives):
-                merged = {name: value for name, value in merged.items() if name not in alternatives}
-        merged.update(settings)
-    return _build({name: value for name, value in merged.items() if value is not None})
+                merged = {name: said for name, said in merged.items() if name not in alternatives}
+        merged.update({name: (value, source) for name, value in settings.items()})
+    return {name: said for name, said in merged.items() if said[0] is not None}
 
 
 def _canonical_layer(layer: Mapping[str, object]) -> dict[str, object]:

@@ -25,6 +25,7 @@ def render_script(
     body: str,
     error_path: str | None = None,
     components: Sequence[JobRequest] = (),
+    array: str | None = None,
 ) -> str:
     """Write a batch script: the interpreter, an #SBATCH line for each option in alphabetical order, the body.
 
@@ -35,6 +36,7 @@ def render_script(
         error_path: Absolute path of its stderr, taken literally; None sends both to `output_path`.
         components: The further components of a heterogeneous job, each after a line `#SBATCH hetjob`
             (https://slurm.schedmd.com/heterogeneous_jobs.html, "Submitting Jobs").
+        array: The value of `--array`; the tasks share the file at `output_path`, to which they append.
 
     Returns:
         The text of the script.
@@ -45,7 +47,8 @@ def render_script(
     files = {"open-mode": "append", "output": escape_filename(output_path)}
     if error_path is not None:
         files["error"] = escape_filename(error_path)
-    lines = _directives({**request.sbatch_options(), **files})
+    tasks: dict[str, str | bool] = {} if array is None else {"array": array}
+    lines = _directives({**request.sbatch_options(), **tasks, **files})
     for component in components:
         lines += ["#SBATCH hetjob", *_directives(dict(component.sbatch_options()))]
     return "\n".join(["#!/bin/bash", *lines, "", body.rstrip("\n"), ""])

@@ -25,7 +25,7 @@ def test_sbatch() -> None:
 def test_squeue() -> None:
     argv = commands.squeue(["1", "2_3"])
     assert argv[: len(ENV)] == ENV
-    assert argv[len(ENV) : len(ENV) + 3] == ("squeue", "--noheader", "--states=all")
+    assert argv[len(ENV) : len(ENV) + 4] == ("SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all")
     assert argv[-1] == "--jobs=1,2_3"
     assert argv[-2].endswith("|%j")
     assert argv[-2].count("|") == len(commands.SQUEUE_FIELDS) - 1

@@ -1,0 +1,62 @@
+"""Job arrays in Slurm's words: "123_7" is task 7 of array 123, "0-9%4" ten tasks of which four run at once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dagster_slurm.slurm.output import QueueEntry
+
+
+def task_id(array_job_id: str, task: int) -> str:
+    """The id of one task, as Slurm's commands take and print it (job_array.html, "Job ID ...")."""
+    return f"{array_job_id}_{task}"
+
+
+def job_of(job_id: str) -> str:
+    """The array of a task; of any other job, its own id."""
+    return job_id.partition("_")[0]
+
+
+def array_option(count: int, max_parallel: int | None) -> str:
+    """What `sbatch --array` is given for tasks 0 to `count` - 1 (sbatch(1), `--array`)."""
+    limit = f"%{max_parallel}" if max_parallel is not None and max_parallel < count else ""
+    return f"{f'0-{count - 1}' if count > 1 else '0'}{limit}"
+
+
+def tasks_of(expression: str) -> Iterator[int]:
+    """The tasks that squeue's "1,3-5,8-12:2%4" stands for; what is cut off ("...") is left out."""
+    for part in expression.partition("%")[0].split(","):
+        numbers, _, step = part.partition(":")
+        first, dash, last = numbers.partition("-")
+        if first.isdecimal() and (last.isdecimal() or not dash):
+            yield from range(int(first), int(last or first) + 1, int(step) if step.isdecimal() else 1)
+
+
+def ids_to_ask(job_ids: Iterable[str]) -> list[str]:
+    """The fewest ids to ask squeue about: an array in place of its tasks."""
+    return list(dict.fromkeys(map(job_of, job_ids)))
+
+
+def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping[str, QueueEntry]:
+    """Lines of squeue by the ids that were asked about; tasks that wait together share one line.
+
+    Args:
+        entries: What squeue printed.
+        job_ids: Jobs, and tasks of arrays ("123_7").
+    """
+    wanted = set(job_ids)
+    found: dict[str, QueueEntry] = {}
+    for entry in entries:
+        found.update((job_id, entry) for job_id in _ids(entry) if job_id in wanted)
+    for entry in entries:
+        # An array lives as long as one of its tasks.
+        if entry.array_job_id in wanted and not entry.state.is_terminal:
+            found[entry.array_job_id] = entry
+    return found
+
+
+def _ids(entry: QueueEntry) -> list[str]:
+    if entry.array_task_id is None:
+        return [entry.job_id]
+    # The task that is left last has the array's own number (22.05.8).
+    return [entry.array_job_id, *(task_id(entry.array_job_id, task) for task in tasks_of(entry.array_task_id))]

@@ -1,0 +1,73 @@
+"""Slurm's words about job arrays. The lines are those of squeue 22.05.8."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_slurm.slurm import arrays
+from dagster_slurm.slurm.output import parse_squeue
+from dagster_slurm.slurm.states import JobState
+
+LINES = """\
+1|1|3-9%3|PENDING|2026-11-22T09:50:04|N/A|JobArrayTaskLimit||wrap
+2|1|0|COMPLETED|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap
+3|1|1|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap
+40|40|N/A|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|other
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "max_parallel", "option"),
+    [(1, None, "0"), (10, None, "0-9"), (10, 3, "0-9%3"), (10, 10, "0-9"), (10, 50, "0-9"), (1, 1, "0")],
+)
+def test_option(count: int, max_parallel: int | None, option: str) -> None:
+    assert arrays.array_option(count, max_parallel) == option
+
+
+@pytest.mark.parametrize(
+    ("expression", "tasks"),
+    [
+        ("7", [7]),
+        ("3-5", [3, 4, 5]),
+        ("1,3-4%2", [1, 3, 4]),
+        ("0-8:4", [0, 4, 8]),
+        ("41,43,4...%1", [41, 43]),
+        ("N/A", []),
+        ("", []),
+    ],
+)
+def test_tasks(expression: str, tasks: list[int]) -> None:
+    assert list(arrays.tasks_of(expression)) == tasks
+
+
+@given(st.integers(1, 2000), st.none() | st.integers(1, 100))
+def test_tasks_of_an_option(count: int, max_parallel: int | None) -> None:
+    assert list(arrays.tasks_of(arrays.array_option(count, max_parallel))) == list(range(count))
+
+
+def test_few_ids_are_asked_about() -> None:
+    assert arrays.ids_to_ask(["1_0", "1_5", "40", "1_9"]) == ["1", "40"]
+
+
+def test_tasks_that_wait_together_share_a_line() -> None:
+    found = arrays.entries_of(parse_squeue(LINES), ["1_0", "1_1", "1_3", "1_9", "1_10", "40"])
+    assert {job_id: entry.state for job_id, entry in found.items()} == {
+        "1_0": JobState.COMPLETED,
+        "1_1": JobState.RUNNING,
+        "1_3": JobState.PENDING,
+        "1_9": JobState.PENDING,
+        "40": JobState.RUNNING,
+    }
+
+
+def test_an_array_lives_as_long_as_one_of_its_tasks() -> None:
+    entries = parse_squeue(LINES)
+    assert arrays.entries_of(entries, ["1"])["1"].state is JobState.RUNNING
+    ended = [entry for entry in entries if entry.state is JobState.COMPLETED]
+    assert arrays.entries_of(ended, ["1"])["1"].state is JobState.COMPLETED
+
+
+def test_the_number_of_a_task_is_no_job_of_its_own() -> None:
+    assert arrays.entries_of(parse_squeue(LINES), ["2", "3"]) == {}
