@@ -6,6 +6,7 @@ import queue
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.status_file import EndMark
@@ -109,6 +110,19 @@ QueueNews = Waiting | QueueLeft | StateChanged
 Event = Output | Started | QueueNews | Notice | Ended | Broken
 
 
+class Listener(Protocol):
+    """Whoever is told the events of one job."""
+
+    @property
+    def room_bytes(self) -> int:
+        """How many more bytes may be read for it before it has caught up."""
+        ...
+
+    def put(self, event: Event) -> None:
+        """Tell one event."""
+        ...
+
+
 class Subscription:
     """A bounded line of events from the watcher's thread to the one that waits."""
 
@@ -140,3 +154,55 @@ class Subscription:
             with self._lock:
                 self._pending_bytes -= len(event.data)
         return event
+
+
+class ManySubscriptions:
+    """One bounded line of events from the watcher's thread, of many jobs, each with a number."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
+
+    def of(self, number: int) -> Listener:
+        """The end that is told the events of one of them."""
+        return _OneOfMany(self, number)
+
+    @property
+    def room_bytes(self) -> int:
+        """How many more bytes may be read for any of them before the waiting side has caught up."""
+        with self._lock:
+            return max(0, _MAX_PENDING_BYTES - self._pending_bytes)
+
+    def put(self, number: int, event: Event) -> None:
+        """Tell one event of a job."""
+        if isinstance(event, Output):
+            with self._lock:
+                self._pending_bytes += len(event.data)
+        self._events.put((number, event))
+
+    def get(self, timeout_seconds: float) -> tuple[int, Event] | None:
+        """The next event and whose it is, or None if there is none in time."""
+        try:
+            number, event = self._events.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        if isinstance(event, Output):
+            with self._lock:
+                self._pending_bytes -= len(event.data)
+        return number, event
+
+
+class _OneOfMany:
+    """The end of one job."""
+
+    def __init__(self, line: ManySubscriptions, number: int) -> None:
+        self._line = line
+        self._number = number
+
+    @property
+    def room_bytes(self) -> int:
+        return self._line.room_bytes
+
+    def put(self, event: Event) -> None:
+        self._line.put(self._number, event)

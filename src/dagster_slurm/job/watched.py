@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
-from dagster_slurm.job.events import Output, QueueLeft, Started, StateChanged, Subscription
+from dagster_slurm.job.events import Listener, Output, QueueLeft, Started, StateChanged
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
@@ -17,13 +18,15 @@ from dagster_slurm.run_directory import STREAMS
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState, StatePhase
 
+_TASKS_AHEAD = 64
+
 
 @dataclass
 class WatchedJob:
     """What is known of one job. Only the watcher's thread touches it."""
 
     handle: JobHandle
-    subscription: Subscription
+    subscription: Listener
     queue_pace: Pace
     confirm_pace: Pace
     accounting_pace: Pace
@@ -36,6 +39,7 @@ class WatchedJob:
     reason: str | None = None
     restart: int = 0
     told: bool = False
+    _looked_since_over: bool = False
     _offsets: dict[str, int] = field(default_factory=dict)
     _status_rest: str = ""
     _catching_up: bool = False
@@ -44,6 +48,12 @@ class WatchedJob:
     _asked_since_start: bool = False
     _times: AccountingRecord | QueueEntry | None = None
     _start_told: datetime | None = None
+
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether a witness says that it has left the queue's waiting line."""
+        waits = isinstance(self.queue, JobState) and self.queue.phase is StatePhase.WAITING
+        return self._runs or not (waits or self.queue is Absence.NOT_KNOWN)
 
     def positions(self) -> list[FilePosition]:
         """What to ask for at the next tick; the streams only while the waiting side keeps up."""
@@ -56,6 +66,7 @@ class WatchedJob:
     def take(self, blocks: Mapping[str, bytes]) -> bool:
         """Take in what was read; whether anything was."""
         has_room = self.subscription.room_bytes > 0
+        self._looked_since_over = self.over_since is not None
         names = ["status", *(f"{stream}.{self.restart}" for stream in STREAMS)]
         mine = {name: blocks.get(self.handle.directory.log_name(name), b"") for name in names}
         # The streams first: what the status says of the end was written after them.
@@ -125,9 +136,9 @@ class WatchedJob:
         self.subscription.put(QueueLeft(start, max(0.0, (start - submitted).total_seconds())))
 
     def logs_complete(self) -> bool:
-        """Whether everything was read that the end line counts; without one, what is there is all."""
+        """Whether everything was read that the end line counts; without one, what is there after the end is all."""
         if self.end_mark is None:
-            return True
+            return self._looked_since_over
         return all(
             self._offsets.get(f"{stream}.{self.restart}", 0) >= size for stream, size in self.end_mark.bytes_of.items()
         )
@@ -148,3 +159,19 @@ class WatchedJob:
             # Patience is for what does not come; what is still coming is waited for.
             self.over_since = now
         return replace(seen, over_seconds=now - self.over_since)
+
+
+def awake(jobs: Sequence[WatchedJob]) -> list[WatchedJob]:
+    """The jobs whose files are worth a look: of each array those that may have begun, and the next few.
+
+    Slurm starts the tasks of an array in the order of their numbers; where it does not, squeue tells.
+    """
+    found, ahead = [], Counter[str]()
+    for job in jobs:
+        array, _, task = job.handle.job_id.partition("_")
+        if task and not job.may_have_begun:
+            ahead[array] += 1
+            if ahead[array] > _TASKS_AHEAD:
+                continue
+        found.append(job)
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
@@ -20,12 +20,12 @@ from dagster_slurm.errors import (
     SlurmError,
     TransportError,
 )
-from dagster_slurm.job.events import Broken, Ended, Notice, Subscription
+from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Action, Patience, decide
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.standing import unknown_end
-from dagster_slurm.job.watched import WatchedJob
+from dagster_slurm.job.watched import WatchedJob, awake
 
 _MAX_BLOCK_BYTES = 2 << 20
 # Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
@@ -159,16 +159,20 @@ class JobWatcher:
     def watch(self, handle: JobHandle) -> Subscription:
         """Begin to watch a job; its events come until `Ended` or `Broken`."""
         subscription = Subscription()
-        job = self._watched(handle, subscription)
+        self.watch_all([(handle, subscription)])
+        return subscription
+
+    def watch_all(self, jobs: Iterable[tuple[JobHandle, Listener]]) -> None:
+        """Begin to watch many jobs, or tasks of an array, in their order."""
+        watched = [self._watched(handle, listener) for handle, listener in jobs]
         with self._lock:
-            self._jobs.append(job)
+            self._jobs += watched
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
         self._wake.set()
-        return subscription
 
-    def _watched(self, handle: JobHandle, subscription: Subscription) -> WatchedJob:
+    def _watched(self, handle: JobHandle, subscription: Listener) -> WatchedJob:
         every = self._intervals
         return WatchedJob(
             handle,
@@ -185,10 +189,11 @@ class JobWatcher:
             accounting_pace=Pace(every.confirm_seconds, every.status_max_seconds),
         )
 
-    def forget(self, subscription: Subscription) -> None:
-        """Stop watching a job; the job itself goes on."""
+    def forget(self, *listeners: Listener) -> None:
+        """Stop watching jobs; the jobs themselves go on."""
+        gone = set(map(id, listeners))
         with self._lock:
-            self._jobs = [job for job in self._jobs if job.subscription is not subscription]
+            self._jobs = [job for job in self._jobs if id(job.subscription) not in gone]
 
     def _line(self, what: str) -> _Line:
         pace = Pace(0.5, self._intervals.away_max_seconds, 2.0, jitter=0.2)
@@ -232,11 +237,13 @@ class JobWatcher:
 
     def _tick(self, jobs: Sequence[WatchedJob]) -> None:
         """One look at everything that is due."""
-        if not self._read_files(jobs):
+        looked_at = awake(jobs)
+        if not self._read_files(looked_at):
             return
-        self._ask_queue(jobs, ending=self._wanting(jobs, Action.ASK_QUEUE))
-        self._ask_accounting(self._wanting(jobs, Action.ASK_ACCOUNTING))
-        for job in jobs:
+        self._ask_queue(jobs, ending=self._wanting(looked_at, Action.ASK_QUEUE))
+        looked_at = awake(jobs)
+        self._ask_accounting(self._wanting(looked_at, Action.ASK_ACCOUNTING))
+        for job in looked_at:
             self._settle(job)
 
     def _wanting(self, jobs: Sequence[WatchedJob], action: Action) -> list[WatchedJob]:
@@ -268,7 +275,7 @@ class JobWatcher:
             self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node, job.reason))
         elif decision.action is Action.GIVE_UP:
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
-        elif decision.action is not Action.WAIT:
+        elif decision.action is not Action.WAIT or job.over_since is not None:
             self._tick_pace.hurry(now)
         return decision.action
 

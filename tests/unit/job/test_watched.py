@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import pytest
 
 from dagster_slurm.job import events
-from dagster_slurm.job.events import Event, Output, Started, Subscription
+from dagster_slurm.job.events import Event, ManySubscriptions, Output, Started, Subscription
 from dagster_slurm.job.handle import JobHandle, LaunchKey
 from dagster_slurm.job.lifecycle import Absence
 from dagster_slurm.job.pace import Pace
-from dagster_slurm.job.watched import WatchedJob
+from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.slurm.states import JobState
 
 KEY = LaunchKey("run", "step")
@@ -29,6 +29,7 @@ def blocks(**files: bytes) -> Mapping[str, bytes]:
 
 def told(job: WatchedJob) -> list[Event]:
     seen: list[Event] = []
+    assert isinstance(job.subscription, Subscription)
     while (event := job.subscription.get(0.001)) is not None:
         seen.append(event)
     return seen
@@ -95,13 +96,55 @@ def test_an_end_without_its_start_belongs_to_its_own_incarnation(job: WatchedJob
 
 
 def test_logs_are_complete_when_everything_that_the_end_counts_was_read(job: WatchedJob) -> None:
-    assert job.logs_complete()
     job.take(blocks(stdout_0=b"ab", status=b"end 12 0 0 1.0 3 1 0\n"))
     assert not job.logs_complete()
     job.take(blocks(stdout_0=b"c"))
     assert not job.logs_complete()
     job.take(blocks(stderr_0=b"e"))
     assert job.logs_complete()
+
+
+def test_without_an_end_line_only_a_look_after_the_end_shows_all(job: WatchedJob) -> None:
+    job.take(blocks(stdout_0=b"ab"))
+    job.queue = JobState.COMPLETED
+    assert not job.observation(1.0).logs_complete
+    job.take({})
+    assert job.observation(2.0).logs_complete
+
+
+def tasks_of_an_array(count: int) -> list[WatchedJob]:
+    made = (JobHandle(HANDLE.directory.of_element(task), f"12_{task}") for task in range(count))
+    return [WatchedJob(handle, Subscription(), Pace(1, 1), Pace(1, 1), Pace(1, 1)) for handle in made]
+
+
+def test_of_an_array_those_that_may_have_begun_are_awake_and_the_next_few() -> None:
+    jobs = tasks_of_an_array(200)
+    assert [job.handle.job_id for job in awake(jobs)] == [f"12_{task}" for task in range(64)]
+    for job in jobs:
+        job.queue = JobState.PENDING
+    jobs[0].queue = JobState.COMPLETED
+    jobs[150].queue = JobState.RUNNING
+    jobs[160].queue = Absence.GONE
+    assert [job.handle.job_id for job in awake(jobs)] == [f"12_{task}" for task in (*range(65), 150, 160)]
+
+
+def test_a_task_has_files_of_its_own() -> None:
+    job = tasks_of_an_array(8)[7]
+    assert job.positions()[0].name == f"{HANDLE.directory.relative}/elements/7/log/status"
+    line = ManySubscriptions()
+    job.subscription = line.of(7)
+    job.take({job.positions()[0].name: b"start 12_7 0 1.0 n1\n"})
+    assert line.get(0.1) == (7, Started("n1", 0))
+    assert line.get(0.001) is None
+
+
+def test_many_jobs_share_one_bound() -> None:
+    line = ManySubscriptions()
+    room = line.room_bytes
+    line.of(1).put(Output("stdout", b"abc"))
+    assert line.of(2).room_bytes == room - 3
+    assert line.get(0.1) == (1, Output("stdout", b"abc"))
+    assert line.room_bytes == room
 
 
 def test_over_counts_from_the_moment_it_is_known(job: WatchedJob) -> None:
