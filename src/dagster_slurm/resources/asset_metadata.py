@@ -25,13 +25,13 @@ KEEP_ON_CLUSTER = "slurm_keep_on_cluster"
 SCRATCH = "slurm_scratch"
 
 
-def selected_metadata(context: OpExecutionContext, name: str) -> Any:
-    """The value of `name` in the metadata of the step's assets, or None.
+def selected_metadata(context: OpExecutionContext | None, name: str) -> Any:
+    """The value of `name` in the metadata of the step's assets; None without one, and outside of a step.
 
     Raises:
         InvalidRequestError: The assets of one step say different things.
     """
-    if not context.has_assets_def:
+    if context is None or not context.has_assets_def:
         return None
     metadata = context.assets_def.metadata_by_key
     values = [
@@ -45,7 +45,7 @@ def selected_metadata(context: OpExecutionContext, name: str) -> Any:
     return values[0] if values else None
 
 
-def slurm_options(context: OpExecutionContext) -> Mapping[str, object]:
+def slurm_options(context: OpExecutionContext | None) -> Mapping[str, object]:
     """The Slurm options in the metadata of the step's assets.
 
     Raises:

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from dagster import (
     Config,
     ConfigurableResource,
     InitResourceContext,
-    OpExecutionContext,
 )
 from pydantic import ConfigDict, Field
 
-from dagster_slurm.environments import Deployed, Provider
+from dagster_slurm.environments import Provider
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
-from dagster_slurm.job.retrying import Chain
-from dagster_slurm.launchers import payload_from_path
-from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found_by_python
-from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
+from dagster_slurm.launchers.payload import ExtraFiles, PathLike
+from dagster_slurm.metrics import MetricsCollector, SlurmMetric
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
-from dagster_slurm.resources import asset_metadata
-from dagster_slurm.resources.environment_choice import EnvironmentChoice
+from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.environments import Environment
-from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
-from dagster_slurm.slurm.request import JobRequest, merge
-from dagster_slurm.staging.plan import DataOptions, InputsOption, OutputsOption
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging.plan import InputsOption, OutputsOption
 
 
 class ExecutionMode(str, enum.Enum):
@@ -194,51 +189,36 @@ class ComputeResource(ConfigurableResource[Any]):
             ConfigurationError: The resource is incomplete.
             dagster.Failure: The payload did not succeed; the cause is a `JobFailedError`, or an `OutputNotFoundError`.
         """
-        step = op_context(context)
-        chosen = config or SlurmRunConfig()
-        metadata = metadata_of(slurm_metrics, metrics_collector)
-        plan = (launcher or self.default_launcher or BashLauncher()).plan
-        call: dict[str, Any] = {
-            "context": context,
-            "extras": extras,
-            "plan": plan,
-            "extra_env": extra_env,
-            "extra_files": _first(
-                extra_files, chosen.extra_files, asset_metadata.selected_metadata(step, asset_metadata.EXTRA_FILES)
-            ),
-            "data": _data(step, chosen, DataOptions(inputs, outputs, outputs_dir, keep_on_cluster, scratch)),
-        }
-        if self.mode == "local":
-            return LocalPipesClient(keep_directories=self.debug_mode).run(
-                payload=payload_from_path(payload_path), **call
-            )
-        slurm = self._slurm()
-        wanted = EnvironmentChoice(self, step, _first(environment_name, chosen.environment_name)).provider()
-        skip = _first(skip_payload_upload, chosen.skip_payload_upload)
-        return self._client(slurm, wanted).run(
-            payload=self._payload(
-                step, payload_path, wanted, _first(remote_payload_path, chosen.remote_payload_path), skip
-            ),
-            force_env_push=_first(
-                force_env_push,
-                chosen.force_env_push,
-                asset_metadata.selected_metadata(step, asset_metadata.FORCE_ENV_PUSH),
-                False,
-            ),
-            request=self._affordable(
-                merge(
-                    slurm.default_options(),
-                    asset_metadata.slurm_options(step),
-                    chosen.extra_slurm_opts or {},
-                    extra_slurm_opts or {},
-                )
-            ),
+        arguments = Arguments(
+            payload_path=payload_path,
+            launcher=launcher,
+            extras=extras,
+            extra_env=extra_env,
+            extra_slurm_opts=extra_slurm_opts,
+            config=config,
+            extra_files=extra_files,
+            environment_name=environment_name,
+            force_env_push=force_env_push,
             name=name,
-            metadata=metadata,
-            rules=policy.rules() if (policy := retry_policy or self.retry_policy) else None,
-            chain=Chain(_first(continue_exit_code, self.continue_exit_code), self.max_continuations),
-            **call,
+            skip_payload_upload=skip_payload_upload,
+            remote_payload_path=remote_payload_path,
+            slurm_metrics=slurm_metrics,
+            metrics_collector=metrics_collector,
+            retry_policy=retry_policy,
+            continue_exit_code=continue_exit_code,
+            inputs=inputs,
+            outputs=outputs,
+            outputs_dir=outputs_dir,
+            keep_on_cluster=keep_on_cluster,
+            scratch=scratch,
         )
+        call = Call(self, op_context(context), arguments)
+        if self.mode == "local":
+            return LocalPipesClient(keep_directories=self.debug_mode).run(context=context, **vars(call.work_here()))
+        slurm = self._slurm()
+        job = call.job(slurm)
+        self._affordable(job.request)
+        return self._client(slurm, job.environment).run(context=context, **job.arguments())
 
     def _affordable(self, request: JobRequest) -> JobRequest:
         """The request, if it does not ask for more than `max_node_hours`.
@@ -270,43 +250,3 @@ class ComputeResource(ConfigurableResource[Any]):
             cleanup_on_failure=self.cleanup_on_failure,
             reattach=self.reattach,
         )
-
-    def _payload(
-        self, step: OpExecutionContext, path: PathLike, environment: Provider, remote: str | None, skip: bool | None
-    ) -> Payload:
-        """The payload, from this machine or on the cluster already."""
-        remote = _first(remote, asset_metadata.selected_metadata(step, asset_metadata.PAYLOAD_PATH))
-        of_asset = asset_metadata.selected_metadata(step, asset_metadata.SKIP_PAYLOAD_UPLOAD)
-        skipped = _first(skip, of_asset, remote is not None or self.default_skip_payload_upload)
-        if not skipped or (remote is None and found_by_python(path)):
-            # A module is not uploaded anyway: Python looks for it in the environment.
-            return payload_from_path(path)
-        if remote is None and isinstance(environment, Deployed):
-            remote = f"{environment.path}/scripts/{Path(path).name}"
-        if remote is None:
-            raise ConfigurationError(
-                "The payload is not to be uploaded, and it is not said where it is",
-                hint="Give remote_payload_path, or the asset metadata slurm_payload_path, or pre_deployed_env_path, "
-                "whose directory scripts/ has it.",
-            )
-        return payload_from_path(path, remote_path=remote)
-
-
-def _data(step: OpExecutionContext, chosen: SlurmRunConfig, said: DataOptions) -> DataOptions:
-    """What holds for data: what the call said, else the launchpad, else the asset."""
-    keys = {
-        "inputs": asset_metadata.INPUTS,
-        "outputs": asset_metadata.OUTPUTS,
-        "outputs_dir": asset_metadata.OUTPUTS_DIR,
-        "keep_on_cluster": asset_metadata.KEEP_ON_CLUSTER,
-        "scratch": asset_metadata.SCRATCH,
-    }
-    values = {
-        name: _first(getattr(said, name), getattr(chosen, name), asset_metadata.selected_metadata(step, key))
-        for name, key in keys.items()
-    }
-    return DataOptions(**values)
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -32,11 +32,11 @@ class EnvironmentChoice:
 
     Args:
         defaults: The resource.
-        step: The step's context.
+        step: The step's context; None outside of one.
         name: Which of the project's environments, if the call or the launchpad says so.
     """
 
-    def __init__(self, defaults: Defaults, step: OpExecutionContext, name: str | None) -> None:
+    def __init__(self, defaults: Defaults, step: OpExecutionContext | None, name: str | None) -> None:
         self._defaults = defaults
         self._step = step
         self._name = name

@@ -111,6 +111,16 @@ class SlurmResource(ConfigurableResource[Any]):
         """What is asked of Slurm by default, as one layer for `merge`."""
         return (self.queue or SlurmQueueConfig()).options()
 
+    def option_layers(self) -> dict[str, dict[str, object]]:
+        """The same as two layers for `merge_named`: what is built in, and what this resource says."""
+        queue = self.queue or SlurmQueueConfig()
+        layers: dict[str, dict[str, object]] = {"built-in": {}, "resource": {}}
+        for name, value in queue.options().items():
+            # `no_requeue` is what `requeue=False` becomes.
+            is_said = name.removeprefix("no_") in queue.model_fields_set
+            layers["resource" if is_said else "built-in"][name] = value
+        return layers
+
     def connect(self) -> ClusterConnection:
         """The cluster and its watcher, shared by all steps of this process that are configured alike."""
         intervals = WatchIntervals(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError, UnknownOptionError
 from dagster_slurm.slurm.options import SBATCH_OPTIONS
-from dagster_slurm.slurm.request import JobRequest, merge, parse_signal_before_timeout
+from dagster_slurm.slurm.request import JobRequest, merge, merge_named, parse_signal_before_timeout
 
 RESOURCE: dict[str, object] = {
     "partition": "",
@@ -58,6 +58,27 @@ def test_the_fields_of_the_queue_config() -> None:
 )
 def test_a_later_layer_wins(layer: dict[str, object], expected: dict[str, object]) -> None:
     assert merge(RESOURCE, layer) == dataclasses.replace(merge(RESOURCE), **expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({}, {}),
+        ({"built-in": {"cpus": 2}, "resource": {}}, {"cpus-per-task": "built-in"}),
+        ({"built-in": {"cpus": 2}, "call": {"cpus_per_task": 4}}, {"cpus-per-task": "call"}),
+        ({"resource": {"qos": "long"}, "asset metadata": {"qos": "long"}}, {"qos": "asset metadata"}),
+        ({"resource": {"qos": "long"}, "launchpad": {"qos": None}}, {}),
+        ({"built-in": {"mem": "4G"}, "resource": {"mem_per_cpu": "1G"}}, {"mem-per-cpu": "resource"}),
+        ({"resource": {"mem_per_cpu": "1G"}, "call": {"mem": "4G"}}, {"mem": "call"}),
+        ({"resource": {"requeue": True}, "call": {"no_requeue": True}}, {"no-requeue": "call"}),
+        ({"launchpad": {"signal_before_timeout": 60, "max_queue_hours": 2}}, "launchpad"),
+    ],
+)
+def test_where_an_option_comes_from(layers: dict[str, dict[str, object]], expected: dict[str, str] | str) -> None:
+    request, sources = merge_named(layers)
+    assert request == merge(*layers.values())
+    own = {"signal": expected, "max-queue-hours": expected}
+    assert sources == (own if isinstance(expected, str) else expected)
 
 
 def test_three_layers_and_unsetting() -> None:
