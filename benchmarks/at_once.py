@@ -3,15 +3,21 @@
     .venv/bin/python benchmarks/at_once.py [NUMBER ...]
 
 On a sandbox of its own, wide enough for all of them. By hand means on the login node, without Dagster: the floor.
+Every payload prints a line a second with the time of its printing; its delay is the time until that line is in the
+file of the step's compute log, which is looked at every 50 ms.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import common
@@ -20,6 +26,15 @@ from dagster_slurm.sandbox import Sandbox, SandboxConfig
 
 PAYLOAD_SECONDS = 10
 NUMBERS = (1, 10, 50, 100, 200)
+# `read` from a pipe that nobody writes to: a pause without a process.
+PAYLOAD = f"""
+exec 9<> <(:)
+for second in $(seq {PAYLOAD_SECONDS}); do
+    echo "sent $EPOCHREALTIME"
+    read -rt 1 -u 9
+done
+echo done
+"""
 PROGRAM = """
 import os
 from pathlib import Path
@@ -48,6 +63,12 @@ defs = dg.Definitions(
     executor=threaded_executor,
 )
 """
+# By type, `sdiag` counts all users, of whom there is one here. What nodes, jobs and `sdiag` itself send is no query.
+SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
+QUERIES = re.compile(
+    r"REQUEST_(JOB_(INFO|USER_INFO|WILL_RUN|STEP_INFO)|NODE_INFO|PARTITION_INFO|BUILD_INFO|KILL|CANCEL)"
+)
+LOOK_SECONDS = 0.05
 BY_HAND = f"""
 for n in $(seq {{number}}); do
     sbatch --parsable --mem=10M --cpus-per-task=1 --output=/dev/null --wrap='sleep {PAYLOAD_SECONDS}' >/dev/null || exit
@@ -63,12 +84,73 @@ def by_hand(sandbox: Sandbox, number: int) -> float:
     return common.timed(run)
 
 
-def with_dagster(sandbox: Sandbox, number: int) -> list[str]:
-    """Wall time, CPU and memory of the control side, logins, and calls of the controller."""
+@dataclass
+class Arrivals:
+    """Notes when lines arrive in the compute logs below a directory."""
+
+    directory: Path
+    delays: list[float] = field(default_factory=list)
+    _files: dict[Path, int] = field(default_factory=dict)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Arrivals:
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        looks = 0
+        while not self._over.wait(LOOK_SECONDS):
+            if looks % 10 == 0:
+                for path in self.directory.glob("storage/*/compute_logs/*.out"):
+                    self._files.setdefault(path, 0)
+            looks += 1
+            for path in self._files:
+                self._read(path)
+
+    def _read(self, path: Path) -> None:
+        at = self._files[path]
+        if path.stat().st_size == at:
+            return
+        now = time.time()
+        with path.open("rb") as file:
+            file.seek(at)
+            whole = file.read().rpartition(b"\n")[0]
+        self._files[path] = at + len(whole) + 1
+        lines = (line.split() for line in whole.splitlines())
+        self.delays += [now - float(words[1]) for words in lines if words and words[0] == b"sent"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run has cost; times in seconds."""
+
+    wall: float
+    cpu: float
+    mebibytes: float
+    logins: int
+    channels: int
+    calls: Mapping[str, int]
+    delays: list[float]
+
+    @property
+    def submissions(self) -> int:
+        return self.calls.get(SUBMISSION, 0)
+
+    @property
+    def queries(self) -> int:
+        return sum(number for kind, number in self.calls.items() if QUERIES.match(kind))
+
+
+def with_dagster(sandbox: Sandbox, number: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="at-once-", dir="/tmp") as directory:
         here = Path(directory)
         (here / "program.py").write_text(PROGRAM)
-        (here / "payload.sh").write_text(f"sleep {PAYLOAD_SECONDS}\n")
+        (here / "payload.sh").write_text(PAYLOAD)
         (here / "home").mkdir()
         variables = {
             **os.environ,
@@ -78,39 +160,68 @@ def with_dagster(sandbox: Sandbox, number: int) -> list[str]:
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(here / "c"),
         }
         argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(here / "program.py"), "-j", "all"]
-        logins, calls = sandbox.logins(), sandbox.rpc_counts()["total"]
-        began = time.monotonic()
-        process = subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
+        logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
+        with Arrivals(here / "home") as arrivals:
+            began = time.monotonic()
+            process = subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            wall = time.monotonic() - began
         assert status == 0, "the run has failed"
-        calls = sandbox.rpc_counts()["total"] - calls
-        return [
-            f"{wall:.1f}",
-            f"{used.ru_utime + used.ru_stime:.1f}",
-            f"{used.ru_maxrss / 1024:.0f}",
-            str(sandbox.logins() - logins),
-            f"{calls / wall:.1f}",
-        ]
+        after = sandbox.rpc_counts()
+        return Measured(
+            wall,
+            used.ru_utime + used.ru_stime,
+            used.ru_maxrss / 1024,
+            sandbox.logins() - logins,
+            sandbox.sessions_opened() - sessions,
+            {kind: after[kind] - calls.get(kind, 0) for kind in after if after[kind] != calls.get(kind, 0)},
+            arrivals.delays,
+        )
 
 
 def main() -> None:
     """Run and print."""
     numbers = [int(word) for word in sys.argv[1:]] or list(NUMBERS)
-    sandbox = Sandbox(SandboxConfig(name="wide", user="widener", nodes=1, cpus_per_node=256))
+    sandbox = Sandbox(SandboxConfig(name="at-once", user="atonce", nodes=1, cpus_per_node=256))
     was_up = sandbox.is_up()
     sandbox.up()
-    rows = []
+    rows, kinds = [], []
     try:
         for number in numbers:
             floor = by_hand(sandbox, number)
             measured = with_dagster(sandbox, number)
-            rows.append([str(number), f"{floor:.1f}", *measured, f"{float(measured[0]) / floor:.2f}"])
+            rows.append(_row(number, floor, measured))
+            kinds += [[str(number), kind, str(calls)] for kind, calls in sorted(measured.calls.items())]
     finally:
         if not was_up:
             sandbox.down()
-    columns = ["jobs", "by hand, s", "wall, s", "CPU, s", "MiB", "logins", "RPCs each second", "to the floor"]
-    common.print_table(f"Jobs of {PAYLOAD_SECONDS} s at once", columns, rows)
+    common.print_table(f"Jobs of {PAYLOAD_SECONDS} s at once", COLUMNS, rows)
+    common.print_table("Calls of the controller, all users'; `total` the user's", ["jobs", "kind", "calls"], kinds)
+
+
+COLUMNS = [
+    *("jobs", "by hand, s", "wall, s", "to the floor", "CPU, s", "MiB", "logins", "channels"),
+    *("submissions", "queries", "queries each second", "lines", "delay p50, s", "delay p99, s"),
+]
+
+
+def _row(number: int, floor: float, measured: Measured) -> list[str]:
+    return [
+        str(number),
+        f"{floor:.1f}",
+        f"{measured.wall:.1f}",
+        f"{measured.wall / floor:.2f}",
+        f"{measured.cpu:.1f}",
+        f"{measured.mebibytes:.0f}",
+        str(measured.logins),
+        str(measured.channels),
+        str(measured.submissions),
+        str(measured.queries),
+        f"{measured.queries / measured.wall:.2f}",
+        str(len(measured.delays)),
+        f"{common.median(measured.delays):.2f}",
+        f"{common.percentile(measured.delays, 0.99):.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ elements/{number}/  env.sh, pipes/, work/ and log/ as above; work/ of the attemp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
@@ -175,11 +175,18 @@ class RunDirectory:
 
     def remove(self, transport: Transport) -> None:
         """Remove all attempts, in the background of the login node."""
-        transport.run(shell_file("dagster_slurm.cluster_scripts", "remove.sh"), (self.launch,))
+        remove_launches(transport, [self])
 
     def trim(self, transport: Transport) -> None:
         """Keep script, status and the end of stderr; remove the rest, secrets first of all."""
         transport.run(shell_file("dagster_slurm.cluster_scripts", "trim.sh"), (self.path,))
+
+
+def remove_launches(transport: Transport, launches: Sequence[RunDirectory]) -> None:
+    """Remove all attempts at some pieces of work, in the background of the login node."""
+    if launches:
+        script = shell_file("dagster_slurm.cluster_scripts", "remove.sh")
+        transport.run(script, [each.launch for each in launches])
 
 
 def runs_root(base: str) -> str:

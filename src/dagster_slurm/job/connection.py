@@ -18,9 +18,14 @@ class ClusterConnection:
     cluster: SlurmCluster
     watcher: JobWatcher
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether its connection is one that all processes of this user share."""
+        return self.cluster.transport.is_shared
+
     def streaming(self, path: str) -> str:
         """How the logs at a path come here, for the run's log."""
-        if self.cluster.transport.is_shared:
+        if self.is_shared:
             return f"Streaming {path} over the shared connection (ControlMaster)"
         return f"Streaming {path} via polling fallback (ControlMaster unavailable)"
 

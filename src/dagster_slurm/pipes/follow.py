@@ -14,6 +14,7 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, QueueLeft, Started, StateChanged, Waiting
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.waiting import line_of
+from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.session import PayloadSession
 
@@ -21,6 +22,7 @@ _EVENT_SECONDS = 0.5
 # Longer than KillWait, 30 s by default (slurm.conf(5)): a payload may take its time to end.
 _CONFIRM_SECONDS = 60.0
 _TOUCH_SECONDS = 3600.0
+_told_ways: set[tuple[str, bool]] = set()
 
 
 class JobFollower:
@@ -64,7 +66,7 @@ class JobFollower:
             DagsterExecutionInterruptedError: The monitoring is to end; the job goes on.
             DagsterSlurmError: The watcher could not go on; nothing follows about the job.
         """
-        self._step.log.debug(self._connection.streaming(f"{self._handle.directory.path}/log"))
+        self._tell_of_the_way()
         subscription = self._connection.watcher.watch(self._handle)
         queue_limit = None if max_queue_seconds is None else time.monotonic() + max_queue_seconds
         confirm_until: float | None = None
@@ -85,6 +87,14 @@ class JobFollower:
             return None
         finally:
             self._connection.watcher.forget(subscription)
+
+    def _tell_of_the_way(self) -> None:
+        """How the logs come here; for each run once, since a line in its log costs more than the reading."""
+        run = dagster_run(self._step)
+        told = (run.run_id if run else "", self._connection.is_shared)
+        if run is None or told not in _told_ways:
+            _told_ways.add(told)
+            self._step.log.debug(self._connection.streaming(f"{self._handle.directory.path}/log"))
 
     def _is_terminated(self) -> bool:
         try:

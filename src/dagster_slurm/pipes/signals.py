@@ -37,7 +37,7 @@ class RunSignals:
     times: list[float] = field(default_factory=list)
     status: DagsterRunStatus | None = None
     error: Exception | None = None
-    _due: float = 0.0
+    _asked: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -63,10 +63,12 @@ class RunSignals:
 
         Without an answer it is what it was before, and `error` says why.
         """
+        came = time.monotonic()
+        # Of many threads that come while one asks, one asks for all.
+        oldest = came if afresh else came - _STATUS_SECONDS
         with self._lock:
-            now = time.monotonic()
-            if self.instance is not None and self.run is not None and (afresh or now >= self._due):
-                self._due = now + _STATUS_SECONDS
+            if self.instance is not None and self.run is not None and self._asked <= oldest:
+                self._asked = time.monotonic()
                 try:
                     run = self.instance.get_run_by_id(self.run.run_id)
                 except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job

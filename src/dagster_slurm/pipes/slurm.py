@@ -127,7 +127,7 @@ class SlurmPipesClient(PipesClient):
         finished = self._to_success(step, order, name)
         outcome = SlurmOutcome(finished.handle.job_id, finished.ended, finished.request, self._connection)
         if not self._debug_mode:
-            TIDY.after_success(step, lambda: finished.launch.remove(self._cluster.transport))
+            TIDY.after_success(step, self._cluster.transport, finished.launch)
         return SlurmCompletedInvocation(finished.session.pipes, finished.collected, metadata(outcome))
 
     def _to_success(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:

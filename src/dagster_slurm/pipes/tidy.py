@@ -8,14 +8,17 @@ looks now and then, and a last time when the main thread has ended (an executor'
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterEventType, DagsterInstance, OpExecutionContext
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import dagster_run, step_key
-from dagster_slurm.pipes.lineage import step_has, succeeded_before
+from dagster_slurm.pipes.lineage import first_events
+from dagster_slurm.run_directory import RunDirectory, remove_launches
+from dagster_slurm.transport import Transport
 
 _ENDS = (DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY)
 _FIRST_SECONDS = 0.05
@@ -29,7 +32,8 @@ class _Removal:
     instance: DagsterInstance
     run_id: str
     step_key: str
-    remove: Callable[[], None]
+    transport: Transport
+    launch: RunDirectory
     tell: Callable[[str], None]
 
 
@@ -41,13 +45,13 @@ class Tidy:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def after_success(self, step: OpExecutionContext, remove: Callable[[], None]) -> None:
+    def after_success(self, step: OpExecutionContext, transport: Transport, launch: RunDirectory) -> None:
         """Remove when the step has succeeded; at once for a function that is called directly, which has no record."""
         run = dagster_run(step)
         if run is None:
-            _remove(remove, step.log.warning)
+            _remove(transport, [launch], step.log.warning)
             return
-        removal = _Removal(step.instance, run.run_id, step_key(step), remove, step.log.warning)
+        removal = _Removal(step.instance, run.run_id, step_key(step), transport, launch, step.log.warning)
         with self._lock:
             self._owed.append(removal)
             if self._thread is None:
@@ -59,19 +63,12 @@ class Tidy:
         """Remove what may be removed by now, and forget what may never be."""
         with self._lock:
             owed, self._owed = self._owed, []
-        kept = [removal for removal in owed if not self._is_done_with(removal)]
+        kept: list[_Removal] = []
+        # Of a run with hundreds of steps, the log is read once, and what is to go goes in one round trip.
+        for removals in _grouped(owed).values():
+            kept += _look_at(removals)
         with self._lock:
             self._owed += kept
-
-    def _is_done_with(self, removal: _Removal) -> bool:
-        try:
-            if step_has(removal.instance, removal.run_id, removal.step_key, DagsterEventType.STEP_SUCCESS):
-                if _counts(removal):
-                    _remove(removal.remove, removal.tell)
-                return True
-            return step_has(removal.instance, removal.run_id, removal.step_key, *_ENDS)
-        except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
-            return True
 
     def _look_now_and_then(self) -> None:
         pause = _FIRST_SECONDS
@@ -86,17 +83,39 @@ class Tidy:
                     return
 
 
-def _counts(removal: _Removal) -> bool:
-    """Whether the step's success came before the end of its run: later, a retry may be reading the directory."""
-    record = removal.instance.get_run_record_by_id(removal.run_id)
-    if record is None or record.end_time is None:
-        return True
-    return succeeded_before(removal.instance, removal.run_id, removal.step_key, record.end_time)
+def _grouped(removals: Sequence[_Removal]) -> dict[tuple[str, int], list[_Removal]]:
+    groups: dict[tuple[str, int], list[_Removal]] = defaultdict(list)
+    for removal in removals:
+        groups[removal.run_id, id(removal.transport)].append(removal)
+    return groups
 
 
-def _remove(remove: Callable[[], None], tell: Callable[[str], None]) -> None:
+def _look_at(removals: Sequence[_Removal]) -> list[_Removal]:
+    """Remove what may be removed of one run; what may be later is returned."""
+    one = removals[0]
     try:
-        remove()
+        succeeded = first_events(one.instance, one.run_id, DagsterEventType.STEP_SUCCESS)
+        done = [removal for removal in removals if removal.step_key in succeeded]
+        rest = [removal for removal in removals if removal.step_key not in succeeded]
+        over = first_events(one.instance, one.run_id, *_ENDS) if rest else {}
+        if done:
+            before = _end_of_run(one)
+            counting = [removal for removal in done if succeeded[removal.step_key] < before]
+            _remove(one.transport, [removal.launch for removal in counting], one.tell)
+    except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
+        return []
+    return [removal for removal in rest if removal.step_key not in over]
+
+
+def _end_of_run(removal: _Removal) -> float:
+    """When the run has ended. A success that was recorded later does not count: a retry may be reading there."""
+    record = removal.instance.get_run_record_by_id(removal.run_id)
+    return record.end_time if record is not None and record.end_time is not None else float("inf")
+
+
+def _remove(transport: Transport, launches: Sequence[RunDirectory], tell: Callable[[str], None]) -> None:
+    try:
+        remove_launches(transport, launches)
     except DagsterSlurmError as error:
         # The result is in hand; what is left over is not worth failing for.
         tell(f"The run directory was not removed; `dagster-slurm clean` finds it: {error}")
