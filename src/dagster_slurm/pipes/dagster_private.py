@@ -12,19 +12,30 @@ from typing import Any
 from dagster import (
     AssetCheckExecutionContext,
     AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
     DagsterError,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
     Field,
+    MaterializeResult,
+    MultiPartitionKey,
     Noneable,
     OpExecutionContext,
 )
 from dagster._check import CheckError
 from dagster._cli.utils import get_instance_for_cli
 from dagster._cli.workspace.cli_target import get_repository_python_origin_from_cli_opts
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    compute_logical_data_version,
+)
+from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterHomeNotSetError, DagsterInvalidPropertyError, DagsterRunAlreadyExists
 from dagster._core.events import DagsterEvent, EngineEventData, JobFailureData, RunFailureReason
 from dagster._core.execution.api import ExecuteRunWithPlanIterable, create_execution_plan
@@ -33,6 +44,11 @@ from dagster._core.execution.compute_logs import create_compute_log_file_key
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.execute_plan import _trigger_hook, dagster_event_sequence_for_step
+from dagster._core.execution.plan.execute_step import (
+    _build_data_version_tags,
+    _get_code_version,
+    _get_input_provenance_data,
+)
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode, get_retries_config
@@ -40,6 +56,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig,
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.origin import JobPythonOrigin
+from dagster._core.pipes.context import build_external_execution_context_data
 from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
@@ -58,6 +75,7 @@ from dagster._grpc.impl import core_execute_run
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts
+from dagster._utils.warnings import disable_dagster_warnings
 from dagster_shared.cli import PythonPointerOpts
 
 from dagster_slurm.errors import ConfigurationError
@@ -470,3 +488,88 @@ def events_of_step(step_context: Any) -> Iterator[DagsterEvent]:
         events.append(event)
         yield event
     yield from _trigger_hook(step_context, events)
+
+
+# -- the partitions of one step: `dagster_slurm.pipes.partitions`
+
+
+def pipes_context_of(context: OpExecutionContext, extras: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a Pipes session would hand to a payload; `open_pipes_session` makes it only together with a session."""
+    return dict(build_external_execution_context_data(context, None if extras is None else dict(extras)))
+
+
+def expect_results(context: OpExecutionContext, what: str) -> None:
+    """Let a step that returns nothing, and whose output is required, fail with these words, as a Pipes session does."""
+    context.set_requires_typed_event_stream(error_message=what)
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """A materialisation on record."""
+
+    step_key: str | None
+    asset_key: AssetKey
+    partition: str | None
+    metadata: Mapping[str, Any]
+
+
+def materializations(instance: DagsterInstance, run_id: str) -> Iterator[Materialized]:
+    """The materialisations of a run, oldest first; the class of an entry of its log is private."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION):
+        found = entry.asset_materialization
+        if found is not None:
+            values = {name: value.value for name, value in found.metadata.items()}
+            yield Materialized(entry.step_key, found.asset_key, found.partition, values)
+
+
+class PartitionEvents:
+    """Materialisations of single partitions out of the middle of a step.
+
+    `log_event` is deferred until the step returns, lost if it raises, and comes on top of what the step's output
+    brings (dagster 1.13).
+
+    Args:
+        context: The step's context.
+    """
+
+    def __init__(self, context: OpExecutionContext) -> None:
+        self._step = context.get_step_execution_context()
+        self._run = context.run
+        self._version_tags: dict[AssetKey, Mapping[str, str]] = {}
+
+    def materialize(self, asset_key: AssetKey, partition: str, result: MaterializeResult[Any]) -> None:
+        """Record now that a partition was materialised, with the versions that Dagster would record at the end."""
+        tags = {**self._versions(asset_key), **(result.tags or {})}
+        if result.data_version is not None:
+            tags |= {DATA_VERSION_TAG: result.data_version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+        if backfill_id := self._run.tags.get(BACKFILL_ID_TAG):
+            tags[BACKFILL_ID_TAG] = backfill_id
+        if isinstance(partition, MultiPartitionKey):
+            tags |= get_tags_from_multi_partition_key(partition)
+        with disable_dagster_warnings():
+            made = AssetMaterialization(asset_key, partition=partition, metadata=result.metadata or {}, tags=tags)
+        DagsterEvent.asset_materialization(self._step, made)
+
+    def _versions(self, asset_key: AssetKey) -> Mapping[str, str]:
+        if asset_key not in self._version_tags:
+            self._version_tags[asset_key] = self._read_versions(asset_key)
+        return self._version_tags[asset_key]
+
+    def _read_versions(self, asset_key: AssetKey) -> Mapping[str, str]:
+        code_version = _get_code_version(asset_key, self._step)
+        inputs = _get_input_provenance_data(asset_key, self._step)
+        versions = {key: found["data_version"] for key, found in inputs.items()}
+        return _build_data_version_tags(
+            compute_logical_data_version(code_version, versions),
+            code_version,
+            inputs,
+            data_version_is_user_provided=False,
+        )
+
+
+def already_materialized(asset_key: AssetKey) -> MaterializeResult[Any]:
+    """An output for a step whose partitions are on record: steps after it go on, and nothing is recorded again.
+
+    Dagster records no event for an output that carries this mark (1.13, `execute_step.py`).
+    """
+    return MaterializeResult(asset_key=asset_key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})

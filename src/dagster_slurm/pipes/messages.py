@@ -48,8 +48,12 @@ class FedMessageReader(PipesMessageReader):
 
     @contextmanager
     def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+        yield self.attach(handler)
+
+    def attach(self, handler: PipesMessageHandler) -> PipesParams:
+        """Hand messages to this handler from now on."""
         self._handler = handler
-        yield {PipesDefaultMessageWriter.FILE_PATH_KEY: self._path}
+        return {PipesDefaultMessageWriter.FILE_PATH_KEY: self._path}
 
     @property
     def expected_writer_count(self) -> int:
@@ -67,14 +71,18 @@ class FedMessageReader(PipesMessageReader):
 
     def finish(self) -> None:
         """The payload has ended. One that never opened Pipes, as a plain program does, counts as done with it."""
-        if self._rest:
-            self._handle(self._rest)
-            self._rest = b""
+        self.flush()
         handler = self._opened_handler()
         if not handler.received_opened_message:
             # What `open_pipes_session` would warn about is all right for a program that knows no Pipes.
             for method in ("opened", "closed"):
                 handler.handle_message({"__dagster_pipes_version": "0.1", "method": method, "params": {}})
+
+    def flush(self) -> None:
+        """The payload has ended: a line without its end is all there is of it."""
+        if self._rest:
+            self._handle(self._rest)
+            self._rest = b""
 
     def restart(self) -> None:
         """The job was requeued: what its payload says from now on begins anew."""
