@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.job.shared_answers import SharedBoards
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 
@@ -50,5 +55,20 @@ def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals:
             _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
         if key not in _connections:
             cluster = SlurmCluster(_transports[ssh], remote_base=remote_base)
-            _connections[key] = ClusterConnection(cluster, JobWatcher(cluster, intervals=intervals))
+            watcher = JobWatcher(cluster, intervals=intervals, boards=_boards(ssh))
+            _connections[key] = ClusterConnection(cluster, watcher)
         return _connections[key]
+
+
+def _boards(ssh: SSHConnection | None) -> SharedBoards:
+    """Where this user's processes share what the cluster has answered: those that reach it alike, on this machine."""
+    # A local directory: locks on a shared file system are slow, and other machines have other clocks.
+    directory = Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
+    name = hashlib.sha256(repr(_way(ssh)).encode()).hexdigest()[:16]
+    return SharedBoards.named(f"answers-{name}", below=directory)
+
+
+def _way(ssh: SSHConnection | None) -> tuple[object, ...]:
+    if ssh is None:
+        return (os.environ.get("SLURM_CONF"),)
+    return (str(ssh.control_path()), *((hop.key_path, hop.post_login_command) for hop in ssh.hops()))

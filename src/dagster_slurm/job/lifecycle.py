@@ -39,12 +39,14 @@ class Patience:
         unknown_seconds: For any witness at all to tell how a job ended that has left the queue.
         silent_seconds: For the end line of such a job, where no accounting is kept: its batch script writes one
             unless it was killed.
+        prompt_seconds: For sacct to know a good end, before squeue is asked about it.
     """
 
     accounting_seconds: float = 20.0
     logs_seconds: float = 10.0
     unknown_seconds: float = 3600.0
     silent_seconds: float = 120.0
+    prompt_seconds: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Observation:
         logs_complete: Whether everything was read that the end line counts.
         over_seconds: How long it has been known to be over; 0 while it is not.
         accounting_off: Whether the cluster keeps no accounting at all.
+        ending_seconds: How long its end line has been known.
     """
 
     end_mark: EndMark | None = None
@@ -66,6 +69,7 @@ class Observation:
     logs_complete: bool = True
     over_seconds: float = 0.0
     accounting_off: bool = False
+    ending_seconds: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -93,10 +97,11 @@ def decide(seen: Observation, patience: Patience) -> Decision:
     """The next action for a job.
 
     squeue is the witness of pending and running, sacct of the end; the end line is the fastest hint, believed
-    alone only when the job has left the queue and sacct stays silent.
+    alone only when the job has left the queue and sacct stays silent. A good end needs no question to the controller:
+    Slurm by itself requeues nothing that has completed.
     """
     if not seen.is_over:
-        return Decision(Action.ASK_QUEUE if seen.end_mark else Action.WAIT)
+        return Decision(_confirm(seen.end_mark, seen, patience) if seen.end_mark else Action.WAIT)
     if not seen.logs_complete and seen.over_seconds < patience.logs_seconds:
         return Decision(Action.WAIT)
     if isinstance(seen.accounting, JobState) and seen.accounting.is_terminal:
@@ -113,3 +118,10 @@ def decide(seen: Observation, patience: Patience) -> Decision:
     if seen.over_seconds < patience.unknown_seconds:
         return Decision(Action.ASK_ACCOUNTING)
     return Decision(Action.GIVE_UP)
+
+
+def _confirm(end_mark: EndMark, seen: Observation, patience: Patience) -> Action:
+    """Whom to ask about an end line."""
+    is_good = end_mark.exit_code == 0 and end_mark.restart == 0
+    is_prompt = not seen.accounting_off and seen.ending_seconds < patience.prompt_seconds
+    return Action.ASK_ACCOUNTING if is_good and is_prompt else Action.ASK_QUEUE

@@ -39,6 +39,10 @@ class WatchedJob:
     reason: str | None = None
     restart: int = 0
     told: bool = False
+    answers_after: float = float("-inf")
+    _has_new_marks: bool = False
+    _timed_mark: EndMark | None = None
+    _ending_since: float = 0.0
     _looked_since_over: bool = False
     _offsets: dict[str, int] = field(default_factory=dict)
     _status_rest: str = ""
@@ -89,6 +93,7 @@ class WatchedJob:
             if mark.job_id != self.handle.job_id or mark.restart < self.restart:
                 continue
             self.restart = mark.restart
+            self._has_new_marks = True
             if isinstance(mark, StartMark):
                 self.node, self.end_mark = mark.node, None
                 self._runs, self._asked_since_start = True, False
@@ -96,6 +101,11 @@ class WatchedJob:
                 self._tell_times()
             else:
                 self.end_mark = mark
+
+    def note_moment(self, moment: float) -> None:
+        """What was asked for before its last lines were read may be older than they are."""
+        if self._has_new_marks:
+            self.answers_after, self._has_new_marks = moment, False
 
     def take_queue(self, entry: QueueEntry | None, *, now: float, utc: datetime) -> None:
         """Take in squeue's answer: tell what is news in it."""
@@ -116,6 +126,9 @@ class WatchedJob:
 
     def take_record(self, record: AccountingRecord | None) -> None:
         """Take in sacct's answer, which knows a start that squeue was not asked about in time."""
+        if self.over_since is None and record is not None and record.state is not JobState.COMPLETED:
+            # Nobody says yet that it has left the queue, and after any other end Slurm may requeue it.
+            return
         self.record = record or self.record
         if self.record is not None and self.record.state.is_terminal:
             self._times = self.record
@@ -145,12 +158,15 @@ class WatchedJob:
 
     def observation(self, now: float) -> Observation:
         """What is known, for `decide`; remembers since when the job is over."""
+        if self.end_mark is not self._timed_mark:
+            self._timed_mark, self._ending_since = self.end_mark, now
         seen = Observation(
             end_mark=self.end_mark,
             queue=self.queue,
             accounting=self.record.state if self.record else Absence.NOT_KNOWN,
             logs_complete=self.logs_complete(),
             accounting_off=self.accounting_off,
+            ending_seconds=now - self._ending_since if self.end_mark else 0.0,
         )
         if not seen.is_over:
             self.over_since = None

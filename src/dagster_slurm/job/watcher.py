@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import (
     DagsterSlurmError,
     SlurmCommandError,
     SlurmError,
+    SlurmUnavailableError,
     TransportError,
 )
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Action, Patience, decide
 from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.questions import Question
+from dagster_slurm.job.shared_answers import Answer, SharedBoards, seconds_since_boot
 from dagster_slurm.job.standing import unknown_end
 from dagster_slurm.job.watched import WatchedJob, awake
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+
+_T = TypeVar("_T")
 
 _MAX_BLOCK_BYTES = 2 << 20
 # Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
@@ -132,6 +138,7 @@ class JobWatcher:
         intervals: How often to look.
         patience: How long to wait for witnesses of an end.
         clock: Time; a test injects its own.
+        boards: Where answers are shared with other processes; None for a watcher of its own.
     """
 
     def __init__(
@@ -141,6 +148,7 @@ class JobWatcher:
         intervals: WatchIntervals | None = None,
         patience: Patience | None = None,
         clock: Clock | None = None,
+        boards: SharedBoards | None = None,
     ) -> None:
         self._cluster = cluster
         self._intervals = intervals or WatchIntervals()
@@ -155,6 +163,9 @@ class JobWatcher:
         self._files = self._line(f"The login node {cluster.host}")
         self._queue = self._line(f"squeue on {cluster.host}")
         self._accounting = self._line(f"sacct on {cluster.host}")
+        moment = seconds_since_boot if boards else self._clock.now
+        self._queue_question = Question(cluster.queue, boards.queue if boards else None, clock=moment)
+        self._accounting_question = Question(self._records, boards.accounting if boards else None, clock=moment)
 
     def watch(self, handle: JobHandle) -> Subscription:
         """Begin to watch a job; its events come until `Ended` or `Broken`."""
@@ -164,7 +175,8 @@ class JobWatcher:
 
     def watch_all(self, jobs: Iterable[tuple[JobHandle, Listener]]) -> None:
         """Begin to watch many jobs, or tasks of an array, in their order."""
-        watched = [self._watched(handle, listener) for handle, listener in jobs]
+        asked = max(self._queue_asked, self._clock.now() - self._queue_question.age())
+        watched = [self._watched(handle, listener, asked) for handle, listener in jobs]
         with self._lock:
             self._jobs += watched
             if self._thread is None:
@@ -172,8 +184,8 @@ class JobWatcher:
                 self._thread.start()
         self._wake.set()
 
-    def _watched(self, handle: JobHandle, subscription: Listener) -> WatchedJob:
-        every = self._intervals
+    def _watched(self, handle: JobHandle, subscription: Listener, asked: float) -> WatchedJob:
+        every, now = self._intervals, self._clock.now()
         return WatchedJob(
             handle,
             subscription,
@@ -183,10 +195,12 @@ class JobWatcher:
                 every.status_backoff,
                 jitter=0.1,
                 # Soon, to tell why it waits; many jobs that come one after the other are not asked about one by one.
-                due=max(self._clock.now() + every.first_status_seconds, self._queue_asked + every.status_seconds),
+                due=max(now + every.first_status_seconds, asked + every.status_seconds),
+                since=now + every.first_status_seconds,
             ),
             confirm_pace=Pace(every.confirm_seconds, every.status_max_seconds),
             accounting_pace=Pace(every.confirm_seconds, every.status_max_seconds),
+            answers_after=self._queue_question.now(),
         )
 
     def forget(self, *listeners: Listener) -> None:
@@ -214,6 +228,8 @@ class JobWatcher:
             if not jobs:
                 with self._lock:
                     if not self._jobs:
+                        self._queue_question.leave()
+                        self._accounting_question.leave()
                         self._thread = None
                         return
                 continue
@@ -259,6 +275,8 @@ class JobWatcher:
         now = self._clock.now()
         self._files.back(now)
         news = [job.take(blocks) for job in jobs]
+        for job in jobs:
+            job.note_moment(self._queue_question.now())
         if any(news):
             self._tick_pace.restart(now)
         if all(len(block) < _MAX_BLOCK_BYTES for block in blocks.values()):
@@ -287,46 +305,78 @@ class JobWatcher:
     def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
         asked = [job for job in jobs if not job.observation(now).is_over]
+        job_ids = [job.handle.job_id for job in asked]
+        self._queue_question.want(job_ids)
+        self._take_queue(self._queue_question.news(), asked)
+        if self._is_queue_due(asked, ending, now) and self._queue.pace.is_due(now):
+            self._take_queue(self._asked(self._queue_question, job_ids, self._queue), asked)
+
+    def _is_queue_due(self, asked: Sequence[WatchedJob], ending: Sequence[WatchedJob], now: float) -> bool:
         due = any(job.queue_pace.is_due(now) for job in asked)
         soon = any(job.confirm_pace.is_due(now) for job in ending)
         # The next question comes early to tell when a job has started; it is the next, not a further one.
         begun = any(job.wants_times for job in asked) and now >= self._queue_asked + self._intervals.status_seconds
-        if not (due or soon or begun) or not self._queue.pace.is_due(now):
-            return
-        self._queue_asked = now
-        try:
-            entries = self._cluster.queue([job.handle.job_id for job in asked])
-        except TransportError as error:
-            self._files.lost(now, error)
-            return
-        except SlurmError as error:
-            self._queue.lost(now, error)
-            return
-        self._queue.back(now)
-        for job in asked:
-            job.take_queue(entries.get(job.handle.job_id), now=now, utc=self._clock.utc())
-            job.queue_pace.asked(now)
-            if job.end_mark:
-                job.confirm_pace.asked(now)
+        return due or soon or begun
 
-    def _ask_accounting(self, over: Sequence[WatchedJob]) -> None:
+    def _take_queue(self, answer: Answer[QueueEntry] | None, asked: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
-        asked = [job for job in over if job.accounting_pace.is_due(now)]
-        if not asked or not self._accounting.pace.is_due(now):
+        if answer is not None:
+            self._queue_asked = max(self._queue_asked, now - (self._queue_question.now() - answer.asked_at))
+        if answer is None or not self._is_usable(answer, self._queue):
             return
+        entries = answer.entries or {}
+        for job in asked:
+            job_id = job.handle.job_id
+            if answer.is_about(job_id, asked_after=job.answers_after):
+                job.take_queue(entries.get(job_id), now=now, utc=self._clock.utc())
+                job.queue_pace.asked(now)
+                if job.end_mark:
+                    job.confirm_pace.asked(now)
+
+    def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> None:
+        now = self._clock.now()
+        job_ids = [job.handle.job_id for job in wanting]
+        self._accounting_question.want(job_ids)
+        self._take_accounting(self._accounting_question.news(), wanting)
+        if any(job.accounting_pace.is_due(now) for job in wanting) and self._accounting.pace.is_due(now):
+            self._take_accounting(self._asked(self._accounting_question, job_ids, self._accounting), wanting)
+
+    def _take_accounting(self, answer: Answer[AccountingRecord] | None, wanting: Sequence[WatchedJob]) -> None:
+        if answer is None or not self._is_usable(answer, self._accounting):
+            return
+        entries = answer.entries
+        for job in wanting:
+            job_id = job.handle.job_id
+            if answer.is_about(job_id, asked_after=job.answers_after):
+                job.accounting_off = entries is None
+                job.take_record((entries or {}).get(job_id))
+                job.accounting_pace.asked(self._clock.now())
+
+    def _asked(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Answer[_T] | None:
+        """The answer to a question, if it is this process's turn to ask and there is one."""
+        now = self._clock.now()
         try:
-            records = self._cluster.accounting([job.handle.job_id for job in asked])
+            return question.ask(job_ids)
         except TransportError as error:
             self._files.lost(now, error)
-            return
         except SlurmError as error:
+            line.lost(now, error)
+        return None
+
+    def _is_usable(self, answer: Answer[_T], line: _Line) -> bool:
+        now = self._clock.now()
+        if answer.failure is not None:
+            said = answer.failure
+            line.lost(now, SlurmUnavailableError(said, returncode=1, stderr=said, host=self._cluster.host))
+            return False
+        line.back(now)
+        return True
+
+    def _records(self, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
+        try:
+            return self._cluster.accounting(job_ids)
+        except SlurmCommandError as error:
             # No sacct on the login node is as good as no accounting.
-            if not (isinstance(error, SlurmCommandError) and error.is_missing_program):
-                self._accounting.lost(now, error)
-                return
-            records = None
-        self._accounting.back(now)
-        for job in asked:
-            job.accounting_off = records is None
-            job.take_record((records or {}).get(job.handle.job_id))
-            job.accounting_pace.asked(now)
+            if error.is_missing_program:
+                return None
+            raise

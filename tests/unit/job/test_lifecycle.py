@@ -17,8 +17,8 @@ WAIT, ASK_QUEUE, ASK_ACCOUNTING = Decision(Action.WAIT), Decision(Action.ASK_QUE
 GIVE_UP = Decision(Action.GIVE_UP)
 
 
-def mark(code: int = 0) -> EndMark:
-    return EndMark("1", 0, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0})
+def mark(code: int = 0, restart: int = 0) -> EndMark:
+    return EndMark("1", restart, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0})
 
 
 def finish(state: JobState) -> Decision:
@@ -38,11 +38,15 @@ TABLE: list[tuple[str, Observation, Decision]] = [
     ("accounting does not know it", Observation(accounting=GONE), WAIT),
     ("logs missing, running", Observation(queue=S.RUNNING, logs_complete=False), WAIT),
     # An end line alone asks, and believes nothing.
-    ("end line, queue not asked", Observation(end_mark=mark()), ASK_QUEUE),
-    ("end line, still running", Observation(end_mark=mark(), queue=S.RUNNING), ASK_QUEUE),
-    ("end line, completing", Observation(end_mark=mark(), queue=S.COMPLETING), ASK_QUEUE),
+    ("end line of a failure", Observation(end_mark=mark(7)), ASK_QUEUE),
+    ("end line of a failure, still running", Observation(end_mark=mark(7), queue=S.RUNNING), ASK_QUEUE),
+    ("end line, completing", Observation(end_mark=mark(), queue=S.COMPLETING, ending_seconds=2), ASK_QUEUE),
     ("end line of a requeue", Observation(end_mark=mark(143), queue=S.PENDING), ASK_QUEUE),
-    ("end line, accounting running", Observation(end_mark=mark(), accounting=S.RUNNING), ASK_QUEUE),
+    # Of a good one sacct may know that it is one, which costs the controller nothing.
+    ("good end line", Observation(end_mark=mark(), queue=S.RUNNING), ASK_ACCOUNTING),
+    ("good end line, accounting lags", Observation(mark(), accounting=S.RUNNING, ending_seconds=1), ASK_ACCOUNTING),
+    ("good end line, accounting lags long", Observation(mark(), S.RUNNING, S.RUNNING, ending_seconds=1.5), ASK_QUEUE),
+    ("good end line after a requeue", Observation(end_mark=mark(restart=1)), ASK_QUEUE),
     # Over, but the last bytes are still to come.
     ("gone, logs to come", Observation(mark(), GONE, logs_complete=False, over_seconds=9), WAIT),
     ("accounted, logs to come", Observation(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=9), WAIT),
@@ -119,7 +123,7 @@ def test_no_answer_alone_never_ends_anything(
 ) -> None:
     for accounting in (NOT_KNOWN, GONE, S.RUNNING, S.PENDING):
         seen = Observation(end_mark, queue, accounting, logs, over_seconds)
-        assert decide(seen, PATIENCE).action in (Action.WAIT, Action.ASK_QUEUE)
+        assert decide(seen, PATIENCE).action in (Action.WAIT, Action.ASK_QUEUE, Action.ASK_ACCOUNTING)
 
 
 @given(observations)

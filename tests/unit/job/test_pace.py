@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,3 +59,17 @@ def test_every_pause_stays_within_limit_and_jitter(first: float, limit: float, f
 
 def test_jitter_differs() -> None:
     assert len({tuple(pauses(Pace(1.0, 5.0, jitter=0.2), 3)) for _ in range(5)}) > 1
+
+
+@given(st.floats(0.1, 60.0), st.floats(1.0, 3.0), st.integers(1, 12))
+def test_pauses_by_age_are_those_by_count(first_seconds: float, factor: float, count: int) -> None:
+    limit = first_seconds * 50
+    by_age = pauses(Pace(first_seconds, limit, factor, since=0.0), count)
+    assert by_age == pytest.approx(pauses(Pace(first_seconds, limit, factor), count))
+
+
+def test_pauses_by_age_do_not_grow_by_what_others_ask() -> None:
+    pace = Pace(5.0, 30.0, since=0.0)
+    for now in (0.0, 0.1, 0.2, 0.3):
+        pace.asked(now)
+    assert pace.due == pytest.approx(0.3 + 5.15)

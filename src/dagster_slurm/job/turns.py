@@ -1,0 +1,94 @@
+"""Whose turn it is to ask the cluster, and how often it may be asked. Pure: no clock, no I/O.
+
+All processes of one user on one machine keep one such account for each kind of question.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How often may be asked, over all who ask.
+
+    Args:
+        per_second: Questions a second in the long run.
+        burst: How many may follow each other at once after a pause.
+        patience_seconds: How long one who asks is waited for before somebody else does.
+    """
+
+    per_second: float = 1.0
+    burst: float = 3.0
+    patience_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who asks now, and how many questions are left.
+
+    Args:
+        era: The clock by which its times are: of one boot of one machine.
+        left: Questions that may be asked at once, as of `counted_at`.
+        counted_at: Seconds since boot.
+        asker: Who asks now.
+        since: Since when, in seconds since boot.
+    """
+
+    era: str
+    left: float
+    counted_at: float
+    asker: str | None = None
+    since: float = 0.0
+
+    @classmethod
+    def opened(cls, era: str, now: float, rules: Rules) -> Account:
+        """Nobody asks, and nothing has been asked."""
+        return cls(era, rules.burst, now)
+
+    def to_json(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self))
+
+
+def read_account(text: str, *, era: str, now: float, rules: Rules) -> Account:
+    """The account of a file; a new one for what is torn, of another boot, or not of this clock."""
+    try:
+        values = json.loads(text)
+        asker = values["asker"]
+        read = Account(
+            values["era"],
+            float(values["left"]),
+            float(values["counted_at"]),
+            asker if isinstance(asker, str) else None,
+            float(values["since"]),
+        )
+    except (ValueError, TypeError, KeyError):
+        return Account.opened(era, now, rules)
+    is_ours = read.era == era and read.counted_at <= now and read.since <= now and read.left <= rules.burst
+    return read if is_ours else Account.opened(era, now, rules)
+
+
+def is_taken(account: Account, *, now: float, rules: Rules, asker_lives: bool) -> bool:
+    """Whether somebody asks who is to be waited for: neither dead nor silent for too long."""
+    return account.asker is not None and asker_lives and now < account.since + rules.patience_seconds
+
+
+def counted(account: Account, *, now: float, rules: Rules) -> Account:
+    """The same, with the questions that have become free since."""
+    left = account.left + max(0.0, now - account.counted_at) * rules.per_second
+    return replace(account, left=min(rules.burst, left), counted_at=now)
+
+
+def begun(account: Account, member: str, *, now: float, rules: Rules) -> Account | None:
+    """The account once a member has begun to ask; None if that would be one question too many."""
+    up_to_date = counted(account, now=now, rules=rules)
+    if up_to_date.left < 1.0:
+        return None
+    return replace(up_to_date, left=up_to_date.left - 1.0, asker=member, since=now)
+
+
+def ended(account: Account, member: str) -> Account:
+    """The account once a member has done asking; the same if somebody else has taken over meanwhile."""
+    return replace(account, asker=None) if account.asker == member else account
