@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from dagster_slurm.errors import (
     ConfigurationError,
@@ -29,6 +30,8 @@ from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.shell import shell_file
 
 _FULL_SECONDS = 5.0
+# Slurm's own default of MaxArraySize (slurm.conf(5)).
+_USUAL_ARRAY_SIZE = 1001
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ class FilePosition:
     offset: int
 
 
+@dataclass(frozen=True)
+class Presence:
+    """What was found on the cluster.
+
+    Args:
+        sizes_bytes: The files that are there, and their sizes.
+        missing: The paths that are not.
+    """
+
+    sizes_bytes: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
 class SlurmCluster:
     """The cluster behind one transport.
 
@@ -62,6 +78,7 @@ class SlurmCluster:
         self._facts: ClusterFacts | None = None
         self._interpreters: dict[tuple[str, str], CompletedCommand] = {}
         self._accepted: set[str] = set()
+        self._largest_array: int | None = None
         self._full: SubmitLimitError | None = None
         self._full_until = 0.0
         self._admission = threading.Lock()
@@ -161,14 +178,62 @@ class SlurmCluster:
             self._full = None
             self._accepted.add(script)
 
-    def _try(self, request: JobRequest, script: str) -> None:
+    def start_estimate(self, request: JobRequest) -> datetime | None:
+        """When Slurm would start such a job if it were submitted now, an aware time; None if it says none.
+
+        Raises:
+            SubmissionRejectedError: As `check`.
+            SubmitLimitError: As `check`.
+            SlurmUnavailableError: As `check`.
+        """
+        self.facts()
+        said = self._try(request, render_script(request, output_path="/dev/null", body="true"))
+        return output.parse_start_estimate(said)
+
+    def room_for_array(self, request: JobRequest, wanted: int, max_parallel: int | None) -> int:
+        """How many of so many tasks Slurm takes now, found by halving.
+
+        Raises:
+            SubmissionRejectedError: It takes none, whatever their number.
+            SubmitLimitError: Not a single one now: it takes no more jobs until others have ended.
+            SlurmUnavailableError: The controller does not answer.
+        """
+        self.facts()
+        with self._admission:
+            if self._full is not None and time.monotonic() < self._full_until:
+                raise self._full
+            tasks = min(wanted, self._array_limit())
+            while True:
+                array = arrays.array_option(tasks, max_parallel)
+                try:
+                    self._try(request, render_script(request, output_path="/dev/null", body="true", array=array))
+                except SubmitLimitError as error:
+                    if tasks == 1:
+                        self._full, self._full_until = error, time.monotonic() + _FULL_SECONDS
+                        raise
+                    tasks //= 2
+                else:
+                    self._full = None
+                    return tasks
+
+    def _array_limit(self) -> int:
+        """How many tasks an array may have (slurm.conf(5), MaxArraySize: its greatest number is one less)."""
+        if self._largest_array is None:
+            said = self.transport.command(("scontrol", "show", "config")).text
+            found = [line.partition("=")[2].strip() for line in said.splitlines() if line.startswith("MaxArraySize")]
+            self._largest_array = int(found[0]) if found and found[0].isdecimal() else _USUAL_ARRAY_SIZE
+        return self._largest_array
+
+    def _try(self, request: JobRequest, script: str) -> str:
+        """What `sbatch --test-only` says."""
         answer = self.transport.command(commands.sbatch_test_only(), stdin=script.encode())
         if answer.returncode and rejections.may_wait_for_nodes(answer.error_text) and self._has_nodes_away(request):
             # sbatch itself takes such a job, which then waits, or refuses it for good.
-            return
+            return ""
         if answer.returncode:
             error = rejections.classify_error("sbatch --test-only", answer.returncode, answer.error_text, self.host)
             raise self._explained(error, request)
+        return answer.error_text
 
     def _has_nodes_away(self, request: JobRequest) -> bool:
         return bool(self.script("nodes_away.sh", (request.partition or "",)).text.strip())
@@ -223,6 +288,21 @@ class SlurmCluster:
             answer = self.transport.command(commands.scancel_by_name(name, user=self.facts().user))
             if answer.returncode and not rejections.is_unknown_job(answer.error_text):
                 self.refuse("scancel", answer)
+
+    def present(self, directory: str, names: Iterable[str], paths: Iterable[str] = ()) -> Presence:
+        """Which files lie in a directory there, and which of some other paths do not; nothing is changed.
+
+        Args:
+            directory: An absolute path; it need not be there.
+            names: Names of files in it, without white space.
+            paths: Absolute paths.
+        """
+        answer = self.script("present.sh", (directory, *paths), stdin="".join(f"{name}\n" for name in names).encode())
+        lines = [line.split(" ", 1) for line in answer.text.splitlines()]
+        there = (rest.split() for word, rest in lines if word == "there")
+        return Presence(
+            {name: int(size) for name, size in there}, tuple(rest for word, rest in lines if word == "missing")
+        )
 
     def touch(self, directory: RunDirectory) -> None:
         """Keep the directory of a run from being taken for old."""

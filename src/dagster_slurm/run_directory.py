@@ -149,6 +149,7 @@ class RunDirectory:
         env: str,
         context: bytes,
         work: Iterable[TreeEntry],
+        tasks: Iterable[TreeEntry] = (),
         description: str = "{}",
         asset_digest: str = "",
         progress: ProgressCallback | None = None,
@@ -167,7 +168,8 @@ class RunDirectory:
                 TreeEntry("env.sh", env.encode()),
                 TreeEntry("pipes/context.json", context),
                 *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
-                *(TreeEntry(f"log/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))),
+                *_log_files("log"),
+                *tasks,
             ],
             self.path,
             progress=progress,
@@ -187,6 +189,20 @@ def remove_launches(transport: Transport, launches: Sequence[RunDirectory]) -> N
     if launches:
         script = shell_file("dagster_slurm.cluster_scripts", "remove.sh")
         transport.run(script, [each.launch for each in launches])
+
+
+def task_files(element: int, *, env: str, context: bytes) -> list[TreeEntry]:
+    """What one task of a job array finds in its place."""
+    place = f"elements/{element}"
+    return [
+        TreeEntry(f"{place}/env.sh", env.encode()),
+        TreeEntry(f"{place}/pipes/context.json", context),
+        *_log_files(f"{place}/log"),
+    ]
+
+
+def _log_files(directory: str) -> list[TreeEntry]:
+    return [TreeEntry(f"{directory}/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))]
 
 
 def runs_root(base: str) -> str:

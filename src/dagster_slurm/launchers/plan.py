@@ -84,6 +84,7 @@ def launch_function_of_tasks(plan: LaunchPlan, *, work_directory: str, env_file:
         f'cp -rsf -- {quote(work_directory)}/. "$place/work" && cd -- "$place/work" || exit 74',
         *plan.setup,
         f'. {quote(env_file)} && . "$place/env.sh" || exit 74',
+        'mkdir -p -- "$DAGSTER_SLURM_CHECKPOINT_DIR" || exit 74',
         f"exec {' '.join(map(quote, plan.command))}",
     )
     return _launch(lines)

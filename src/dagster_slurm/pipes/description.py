@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -56,9 +56,14 @@ def _content(payload: Payload) -> bytes:
 
 
 def describe(
-    step: OpExecutionContext, work: PieceOfWork, digests_of: Mapping[str, str], *, environment_path: str | None
+    step: OpExecutionContext,
+    work: PieceOfWork,
+    digests_of: Mapping[str, str],
+    *,
+    environment_path: str | None,
+    elements: Sequence[str] | None = None,
 ) -> str:
-    """The text of `launch.json`, one line."""
+    """The text of `launch.json`, one line; with the partitions of a job array, by the number of the task."""
     run = dagster_run(step)
     return json.dumps(
         {
@@ -73,9 +78,15 @@ def describe(
             "process": json.loads(ProcessIdentity.of_this_process().to_json()),
             # `dagster-slurm env prune` leaves what a job may run in.
             "environment_path": environment_path,
+            **({} if elements is None else {"elements": list(elements)}),
             **digests_of,
         }
     )
+
+
+def elements_of(description: str) -> tuple[str, ...]:
+    """The partitions of a job array, by the number of the task."""
+    return tuple(_read(description).get("elements", ()))
 
 
 def differences(description: str, digests_of: Mapping[str, str]) -> list[str]:

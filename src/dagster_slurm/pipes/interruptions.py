@@ -64,6 +64,11 @@ class Interruptions:
         """Whether a user has terminated the run, as far as `check` has seen."""
         return self._terminated
 
+    @property
+    def is_detached(self) -> bool:
+        """Whether the monitoring is to end, as far as `check` has seen, and the job goes on."""
+        return self._acted and not self._terminated
+
     def check(self, *, afresh: bool = False) -> None:
         """Act on what has happened, once.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,18 +17,31 @@ from typing import IO, Any
 from dagster import Failure, OpExecutionContext, PipesClient
 
 from dagster_slurm.environments import Activation
-from dagster_slurm.errors import OutputNotFoundError, PayloadFailedError
+from dagster_slurm.errors import JobFailedError, OutputNotFoundError, PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
+from dagster_slurm.pipes.elements import ElementSession, StepContexts, partition_variables
 from dagster_slurm.pipes.failure import failure, failure_without_output
-from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.pipes.launch_key import piece_of_work
+from dagster_slurm.pipes.partition_results import (
+    Recorder,
+    SlurmPartitionsInvocation,
+    partitions_failure,
+    partitions_of,
+    recorded,
+    refuse_outputs,
+)
+from dagster_slurm.pipes.session import payload_session
+from dagster_slurm.pipes.step_logs import StepLogs
 from dagster_slurm.staging import DataOptions, Staging, on_this_machine, plan_staging
 from dagster_slurm.staging.collect import Collected
+from dagster_slurm.transport import TreeEntry
 
 Planner = Callable[[Payload, Activation], LaunchPlan]
+Take = Callable[[str, bytes], None]
 
 _POLL_SECONDS = 0.05
 _BLOCK_BYTES = 1 << 16
@@ -79,28 +93,120 @@ class LocalPipesClient(PipesClient):
         files = work_files(payload, extra_files)
         staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
         with self._directory() as directory:
-            for entry in files:
-                _copy(entry.source, directory / "work" / entry.name, entry.mode)
-            on_this_machine.place(staging.inputs, directory / "work")
             paths = {"context_path": str(directory / "context.json"), "messages_path": str(directory / "messages")}
             with payload_session(step, extras, **paths) as session:
-                (directory / "context.json").write_bytes(session.context_data)
-                (directory / "messages").touch()
-                _write_private(directory / "env.sh", env_file(session.variables(extra_env)))
-                launch = launch_function(
+                launch = self._prepare(
+                    directory,
+                    files,
+                    staging,
                     plan(payload, Activation((), self._python, "this machine")),
-                    work_directory=str(directory / "work"),
-                    env_file=str(directory / "env.sh"),
-                    scratch=staging.scratch,
+                    context=session.context_data,
+                    variables=session.variables(extra_env),
                 )
                 step.log.info(f"Running {payload.program} on this machine in {directory}")
-                start = "launch_in_scratch" if staging.scratch else "launch"
-                exit_code = _follow(f"{launch}\n{start}", directory / "messages", session)
+                exit_code = _follow(launch, directory / "messages", session.take)
                 session.reader.finish()
             collected = Collected() if exit_code else self._collect(step, staging, directory / "work")
         if exit_code:
             raise self._failure(exit_code, session.logs.stderr_tail(), directory)
         return SlurmCompletedInvocation(session.pipes, collected)
+
+    def run_partitions(
+        self,
+        *,
+        context: StepContext,
+        payload: Payload | PathLike,
+        extras: Mapping[str, Any] | None = None,
+        plan: Planner = direct_plan,
+        extra_env: Mapping[str, str] | None = None,
+        extra_files: ExtraFiles | None = None,
+        data: DataOptions | None = None,
+        name: str | None = None,
+    ) -> SlurmPartitionsInvocation:
+        """Run the payload for each partition of the run, one after the other; each is on record when it ends.
+
+        Args:
+            context: The context of the asset.
+            payload: The payload, or what `payload_from_path` makes one of.
+            extras: Values for the payload, found in its Pipes context.
+            plan: How to start it; a launcher's `plan`.
+            extra_env: Environment variables of the payload.
+            extra_files: Files and directories to put beside it.
+            data: What the payload reads, besides its messages.
+            name: Tells this call from others in the same step.
+
+        Raises:
+            InvalidRequestError: The run has no partitions, or something else was asked for that cannot be had.
+            Failure: Partitions have failed; the others are materialised.
+        """
+        step, payload = op_context(context), as_payload(payload)
+        partitions = partitions_of(step)
+        files = work_files(payload, extra_files)
+        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
+        refuse_outputs(staging)
+        work = piece_of_work(step, name, "retry")
+        done = recorded(step, work.key.origin_run_id, name)
+        contexts, recorder, logs = StepContexts(step, extras), Recorder(step, name), StepLogs()
+        failed: dict[str, JobFailedError] = {}
+        launch_plan = plan(payload, Activation((), self._python, "this machine"))
+        for partition in partitions:
+            have = done.get(partition, set())
+            if set(step.selected_asset_keys) <= have:
+                continue
+            with self._directory() as directory:
+                place = {"context": str(directory / "context.json"), "messages": str(directory / "messages")}
+                session = ElementSession(step, partition, messages=place["messages"], logs=logs)
+                launch = self._prepare(
+                    directory,
+                    files,
+                    staging,
+                    launch_plan,
+                    context=json.dumps(contexts.of(partition)).encode(),
+                    variables={
+                        "PYTHONUNBUFFERED": "1",
+                        **(extra_env or {}),
+                        "DAGSTER_SLURM_CHECKPOINT_DIR": str(directory / "checkpoint"),
+                        **partition_variables(step, partition, **place),
+                    },
+                )
+                (directory / "checkpoint").mkdir()
+                exit_code = _follow(launch, directory / "messages", session.take)
+                session.finish()
+                if exit_code:
+                    failed[partition] = _error(
+                        exit_code, str(session.logs.stderr_tail), str(directory) if self._keep else None
+                    )
+                    step.log.error(f"Partition {partition}: {failed[partition]}")
+                else:
+                    recorder.record(partition, session, {}, job_id="", done=have)
+        if failed:
+            raise partitions_failure(failed, len(partitions))
+        return SlurmPartitionsInvocation(step, recorder.results)
+
+    def _prepare(
+        self,
+        directory: Path,
+        files: Iterable[TreeEntry],
+        staging: Staging,
+        plan: LaunchPlan,
+        *,
+        context: bytes,
+        variables: Mapping[str, str],
+    ) -> str:
+        """Put everything into a directory; what bash has to run then."""
+        for entry in files:
+            _copy(entry.source, directory / "work" / entry.name, entry.mode)
+        on_this_machine.place(staging.inputs, directory / "work")
+        (directory / "context.json").write_bytes(context)
+        (directory / "messages").touch()
+        _write_private(directory / "env.sh", env_file(variables))
+        launch = launch_function(
+            plan,
+            work_directory=str(directory / "work"),
+            env_file=str(directory / "env.sh"),
+            scratch=staging.scratch,
+        )
+        return f"{launch}\n{'launch_in_scratch' if staging.scratch else 'launch'}"
 
     def _collect(self, step: OpExecutionContext, staging: Staging, work: Path) -> Collected:
         if not staging.outputs.patterns:
@@ -122,19 +228,23 @@ class LocalPipesClient(PipesClient):
             yield Path(path)
 
     def _failure(self, exit_code: int, stderr_tail: str, directory: Path) -> Failure:
-        said = f"\nLast lines of stderr:\n{stderr_tail}" if stderr_tail else "\nIt wrote nothing to stderr."
-        kept = str(directory) if self._keep else "nothing was kept (debug_mode=True keeps the directory)"
-        signal_number = -exit_code if exit_code < 0 else 0
-        outcome = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
-        error = PayloadFailedError(
-            f"The payload did not succeed.{said}\nState FAILED, {outcome}, node {os.uname().nodename}; {kept}",
-            state="FAILED",
-            exit_code=None if signal_number else exit_code,
-            signal=signal_number,
-            node=os.uname().nodename,
-            stderr_tail=stderr_tail,
-        )
+        error = _error(exit_code, stderr_tail, str(directory) if self._keep else None)
         return failure(error, {"exit_code": exit_code})
+
+
+def _error(exit_code: int, stderr_tail: str, kept_path: str | None) -> PayloadFailedError:
+    said = f"\nLast lines of stderr:\n{stderr_tail}" if stderr_tail else "\nIt wrote nothing to stderr."
+    kept = kept_path or "nothing was kept (debug_mode=True keeps the directory)"
+    signal_number = -exit_code if exit_code < 0 else 0
+    outcome = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
+    return PayloadFailedError(
+        f"The payload did not succeed.{said}\nState FAILED, {outcome}, node {os.uname().nodename}; {kept}",
+        state="FAILED",
+        exit_code=None if signal_number else exit_code,
+        signal=signal_number,
+        node=os.uname().nodename,
+        stderr_tail=stderr_tail,
+    )
 
 
 def _copy(source: bytes | Path, destination: Path, mode: int) -> None:
@@ -148,7 +258,7 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _follow(launch: str, messages: Path, session: PayloadSession) -> int:
+def _follow(launch: str, messages: Path, take: Take) -> int:
     """Run the launch in a process group of its own, pass on what it writes, and return its exit code."""
     process = subprocess.Popen(
         ["bash", "-c", launch],
@@ -159,13 +269,13 @@ def _follow(launch: str, messages: Path, session: PayloadSession) -> int:
     )
     try:
         with messages.open("rb") as inbox:
-            _pump(process, inbox, session)
+            _pump(process, inbox, take)
             return process.wait()
     finally:
         _end(process)
 
 
-def _pump(process: subprocess.Popen[bytes], inbox: IO[bytes], session: PayloadSession) -> None:
+def _pump(process: subprocess.Popen[bytes], inbox: IO[bytes], take: Take) -> None:
     with selectors.DefaultSelector() as selector:
         for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
             if pipe is not None:
@@ -174,14 +284,14 @@ def _pump(process: subprocess.Popen[bytes], inbox: IO[bytes], session: PayloadSe
             for key, _ in selector.select(_POLL_SECONDS):
                 block = os.read(key.fd, _BLOCK_BYTES)
                 if block:
-                    session.take(key.data, block)
+                    take(key.data, block)
                 else:
                     selector.unregister(key.fileobj)
-            session.take("messages", inbox.read())
+            take("messages", inbox.read())
             if process.poll() is not None:
                 # A process that was left behind may hold the pipes open for ever; it ends with the payload.
                 _signal_group(process, signal.SIGKILL)
-    session.take("messages", inbox.read())
+    take("messages", inbox.read())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
 from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
+from dagster_slurm.pipes.arrays import CallArrays
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.failure import failure, failure_without_output
@@ -26,6 +27,16 @@ from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import Planner
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import (
+    Recorder,
+    SlurmPartitionsInvocation,
+    checked_max_parallel,
+    partitions_failure,
+    partitions_of,
+    recorded,
+    refuse_outputs,
+)
+from dagster_slurm.pipes.partitions import PartitionsLaunch, TerminatedPartitionsError
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest, merge
@@ -106,29 +117,107 @@ class SlurmPipesClient(PipesClient):
             DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
         step = op_context(context)
-        payload = as_payload(payload)
-        files = tuple(work_files(payload, extra_files))
-        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
-        for path in staging.inputs.remote.values():
-            path.on(self._cluster.host)
-        order = Order(
-            payload,
-            request if isinstance(request, JobRequest) else merge(request),
-            plan,
-            files,
-            extras,
-            extra_env,
-            self._environment,
-            force_env_push,
-            rules,
-            chain or Chain(),
-            staging,
+        order = self._order(
+            payload=as_payload(payload),
+            request=request if isinstance(request, JobRequest) else merge(request),
+            extras=extras,
+            plan=plan,
+            extra_env=extra_env,
+            extra_files=extra_files,
+            force_env_push=force_env_push,
+            rules=rules,
+            chain=chain or Chain(),
+            data=data or DataOptions(),
         )
         finished = self._to_success(step, order, name)
         outcome = SlurmOutcome(finished.handle.job_id, finished.ended, finished.request, self._connection)
         if not self._debug_mode:
             TIDY.after_success(step, self._cluster.transport, finished.launch)
         return SlurmCompletedInvocation(finished.session.pipes, finished.collected, metadata(outcome))
+
+    def run_partitions(
+        self,
+        *,
+        context: StepContext,
+        max_parallel: int | None,
+        name: str | None = None,
+        metadata: MetadataOf = outcome_metadata,
+        **wanted: Any,
+    ) -> SlurmPartitionsInvocation:
+        """Run the payload once for each partition of the run, as one job array.
+
+        Args:
+            context: The context of the asset.
+            max_parallel: How many partitions run at once; None for no limit but the cluster's.
+            name: Tells this call from others in the same step.
+            metadata: What a task adds to the metadata of its partition.
+            wanted: `payload`, `request` and the others, as `run` has them.
+
+        Raises:
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            TransportError: The cluster could not be reached, or its directory not be written.
+            SlurmError: Slurm's answer is not usable.
+            Failure: Partitions have failed; or the run was terminated.
+            DagsterExecutionInterruptedError: This process is to stop; the jobs go on.
+        """
+        step = op_context(context)
+        partitions, order = partitions_of(step), self._order(**wanted)
+        refuse_outputs(order.staging)
+        run = dagster_run(step)
+        if run is not None:
+            take_lease(step.instance, run)
+        TIDY.look()
+        work = piece_of_work(step, name, self._reattach)
+        recorder = Recorder(step, name)
+        arrays = CallArrays(step, self._cluster, work, order, max_parallel)
+        with Interruptions(step) as interruptions:
+            launch = PartitionsLaunch(
+                step,
+                self._connection,
+                order,
+                arrays,
+                partitions=partitions,
+                done={} if self._reattach == "never" else recorded(step, work.key.origin_run_id, name),
+                recorder=recorder,
+                interruptions=interruptions,
+                max_parallel=checked_max_parallel(max_parallel),
+                metadata=metadata,
+            )
+            try:
+                launch.to_the_end()
+            except TerminatedPartitionsError as terminated:
+                # Dagster's own exception would let a RetryPolicy run the body again (1.13).
+                raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
+        if launch.failed:
+            raise partitions_failure(launch.failed, len(partitions))
+        if not self._debug_mode:
+            for directory in arrays.launches(launch.array_count):
+                TIDY.after_success(step, self._cluster.transport, directory)
+        return SlurmPartitionsInvocation(step, recorder.results)
+
+    def _order(
+        self,
+        *,
+        payload: Payload,
+        request: JobRequest,
+        extras: Mapping[str, Any] | None,
+        plan: Planner,
+        extra_env: Mapping[str, str] | None,
+        extra_files: ExtraFiles | None,
+        force_env_push: bool,
+        rules: RetryRules | None,
+        chain: Chain,
+        data: DataOptions,
+    ) -> Order:
+        """What is to be run, checked as far as this machine can tell."""
+        files = tuple(work_files(payload, extra_files))
+        staging = plan_staging(data, uploaded=[entry.name for entry in files])
+        for path in staging.inputs.remote.values():
+            path.on(self._cluster.host)
+        environment = self._environment
+        return Order(
+            payload, request, plan, files, extras, extra_env, environment, force_env_push, rules, chain, staging
+        )
 
     def _to_success(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
         run = dagster_run(step)

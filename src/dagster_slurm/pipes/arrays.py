@@ -1,0 +1,205 @@
+"""The job arrays of one call, one after the other: each is a launch of its own, and knows which partitions it has.
+
+A partition that did not succeed in one array gets a task of a later one, and only after the earlier one is closed.
+See docs/adr/0013.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dagster import OpExecutionContext
+
+from dagster_slurm.claims import Claims, Withdrawn
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments import Activation
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.handle import JobHandle, short_digest
+from dagster_slurm.job.submission import submit_once, submitted_job
+from dagster_slurm.launchers import launch_function_of_tasks
+from dagster_slurm.pipes.description import describe, differences, digests, elements_of
+from dagster_slurm.pipes.elements import StepContexts, partition_variables
+from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.pipes.order import Order
+from dagster_slurm.run_directory import RunDirectory, task_files
+from dagster_slurm.slurm.arrays import array_option, task_id
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging.store import InputStore
+
+
+@dataclass(frozen=True)
+class ArrayJob:
+    """One submitted array.
+
+    Args:
+        handle: The array, as a job.
+        partitions: Its partitions, by the number of the task.
+        request: What was asked of Slurm for each; None for one that an earlier process has submitted.
+        changed: What was another when it was submitted, in words.
+    """
+
+    handle: JobHandle
+    partitions: tuple[str, ...]
+    request: JobRequest | None = None
+    changed: tuple[str, ...] = ()
+
+    def handle_of(self, task: int) -> JobHandle:
+        """One task."""
+        return JobHandle(
+            self.handle.directory.of_element(task), task_id(self.handle.job_id, task), self.handle.generation
+        )
+
+
+@dataclass(frozen=True)
+class KnownArrays:
+    """What there is of a call's arrays.
+
+    Args:
+        open: Those that may have results, or get some.
+        following: The number of the next one.
+    """
+
+    open: tuple[ArrayJob, ...]
+    following: int
+
+
+class CallArrays:
+    """The arrays of one call on one cluster. Every method may be repeated at any time.
+
+    Args:
+        step: The step's context.
+        cluster: The cluster.
+        work: Which piece of work the call is.
+        order: What is to be run for each partition.
+        max_parallel: How many tasks run at once; None for no limit of ours.
+    """
+
+    def __init__(
+        self,
+        step: OpExecutionContext,
+        cluster: SlurmCluster,
+        work: PieceOfWork,
+        order: Order,
+        max_parallel: int | None,
+    ) -> None:
+        self._step = step
+        self._cluster = cluster
+        self._claims = Claims(cluster)
+        self._work = work
+        self._order = order
+        self._max_parallel = max_parallel
+        self._contexts = StepContexts(step, order.extras)
+        self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
+
+    def known(self) -> KnownArrays:
+        """The arrays that were submitted for this call, by whatever process.
+
+        One that was begun and has no job is closed: nothing can come of it any more.
+        """
+        found: list[ArrayJob] = []
+        number = 0
+        while (attempt := self._claims.newest_attempt(self._launch(number))) is not None:
+            if not attempt.is_closed:
+                handle = (
+                    None
+                    if attempt.generation is None
+                    else submitted_job(self._claims, attempt.directory, generation=attempt.generation)
+                )
+                if handle is not None:
+                    changed = tuple(differences(attempt.description, self._digests))
+                    found.append(ArrayJob(handle, elements_of(attempt.description), None, changed))
+                elif not self._claims.close(attempt.directory, generation=attempt.generation):
+                    continue
+            number += 1
+        return KnownArrays(tuple(found), number)
+
+    def prepare(
+        self, number: int, partitions: Sequence[str], request: JobRequest, activation: Activation
+    ) -> RunDirectory:
+        """Put everything that an array needs on the cluster."""
+        directory, order = self._launch(number), self._order
+        inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
+        inputs.upload()
+        launch = launch_function_of_tasks(
+            order.plan(order.payload, activation), work_directory=directory.work, env_file=directory.env_file
+        )
+        array = array_option(len(partitions), self._max_parallel)
+        work = replace(self._work, key=replace(self._work.key, call=self._call(number)))
+        directory.create(
+            self._cluster.transport,
+            script=batch_script(request, directory=directory, launch=launch, array=array),
+            env=env_file({"PYTHONUNBUFFERED": "1", **(order.extra_env or {})}),
+            context=json.dumps(self._contexts.of_step).encode(),
+            work=order.files,
+            tasks=[
+                entry
+                for task, partition in enumerate(partitions)
+                for entry in task_files(
+                    task,
+                    env=env_file(self._variables(directory.of_element(task), partition)),
+                    context=json.dumps(self._contexts.of(partition)).encode(),
+                )
+            ],
+            description=describe(
+                self._step, work, self._digests, environment_path=activation.path, elements=partitions
+            ),
+            progress=lambda report: self._step.log.info(str(report)),
+        )
+        inputs.place(directory.work)
+        return directory
+
+    def submit(self, directory: RunDirectory, partitions: Sequence[str], request: JobRequest) -> ArrayJob:
+        """Submit an array, or find that it was.
+
+        Raises:
+            AttemptClosedError: Another process has closed it; what there is, is to be looked for again.
+        """
+        return ArrayJob(submit_once(self._claims, directory), tuple(partitions), request)
+
+    def gate_owner(self, array: ArrayJob) -> str:
+        """The array that runs the payloads, `revoked`, or nothing."""
+        return self._claims.gate_owner(array.handle.directory, generation=array.handle.generation)
+
+    def close(self, array: ArrayJob, *, has_failures: bool) -> None:
+        """Every task of it has ended, and what it brought is on record."""
+        self._claims.close(array.handle.directory, generation=array.handle.generation)
+        if has_failures:
+            array.handle.directory.trim(self._cluster.transport)
+
+    def withdraw(self, directory: RunDirectory) -> Withdrawn:
+        """See to it that no task of an array begins its payload any more."""
+        return self._claims.withdraw(directory)
+
+    def launches(self, count: int) -> list[RunDirectory]:
+        """The directories of the first arrays."""
+        return [self._launch(number) for number in range(count)]
+
+    def _call(self, number: int) -> str:
+        return f"{self._work.key.call}.array{number}"
+
+    def _launch(self, number: int) -> RunDirectory:
+        return replace(self._work.key, call=self._call(number)).first_attempt(self._cluster.base())
+
+    def _variables(self, directory: RunDirectory, partition: str) -> Mapping[str, str]:
+        # One place for all arrays of the call: a task that comes later finds what an earlier one has left.
+        checkpoint = f"{self._launch(0).checkpoint}/{short_digest(partition)}"
+        return {
+            "DAGSTER_SLURM_CHECKPOINT_DIR": checkpoint,
+            **partition_variables(self._step, partition, context=directory.context, messages=directory.messages),
+        }
+
+
+def next_array(
+    pool: Mapping[str, Sequence[object]], request_of: Callable[[Sequence[object]], JobRequest]
+) -> tuple[JobRequest, list[str]]:
+    """What of the partitions that wait goes into one array: all that ask for the same as the first. Pure.
+
+    Args:
+        pool: How the tasks of each partition have ended so far, in the order of the partitions.
+        request_of: What a partition asks for after that.
+    """
+    requests = {partition: request_of(outcomes) for partition, outcomes in pool.items()}
+    first = next(iter(requests.values()))
+    return first, [partition for partition, request in requests.items() if request == first]

@@ -1,0 +1,187 @@
+"""What the partitions of a step bring, and what of it is on record already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, OpExecutionContext
+
+from dagster_slurm.errors import InvalidRequestError, JobFailedError
+from dagster_slurm.pipes.dagster_private import (
+    PartitionEvents,
+    already_materialized,
+    dagster_run,
+    expect_results,
+    materializations,
+    step_key,
+)
+from dagster_slurm.pipes.elements import ElementSession
+from dagster_slurm.pipes.lineage import lineage_of
+from dagster_slurm.staging import Staging
+
+CALL_METADATA = "slurm_call"
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class PartitionResult:
+    """What one partition brought.
+
+    Attributes:
+        job_id: The task of the array ("123_7"); empty where it ran on this machine.
+        metadata: What its materialisation carries.
+        custom_messages: What the payload reported besides.
+        check_results: Asset checks that the payload has reported. They are not on record yet: yield them, or one that
+            sums them up.
+    """
+
+    job_id: str
+    metadata: Mapping[str, Any]
+    custom_messages: Sequence[Any] = ()
+    check_results: Sequence[AssetCheckResult] = ()
+
+
+class Recorder:
+    """Puts the results of partitions on record, each once.
+
+    Args:
+        step: The step's context.
+        name: The call's name, if it has one.
+    """
+
+    def __init__(self, step: OpExecutionContext, name: str | None) -> None:
+        self._events = PartitionEvents(step)
+        self._call = {} if name is None else {CALL_METADATA: name}
+        self.results: dict[str, PartitionResult] = {}
+
+    def record(
+        self, partition: str, session: ElementSession, metadata: Mapping[str, Any], *, job_id: str, done: set[AssetKey]
+    ) -> None:
+        """Record a partition's materialisations, but for the assets whose are on record already."""
+        made: Mapping[AssetKey, MaterializeResult[Any]] = session.materialized({**metadata, **self._call})
+        for asset_key, result in made.items():
+            if asset_key not in done:
+                self._events.materialize(asset_key, partition, result)
+        shown = {name: value for result in made.values() for name, value in (result.metadata or {}).items()}
+        self.results[partition] = PartitionResult(job_id, shown, session.custom_messages(), session.checks())
+
+
+class SlurmPartitionsInvocation:
+    """The end of `compute.run_partitions`: every partition is on record.
+
+    Attributes:
+        partitions: What this call has recorded, by partition key. What an earlier attempt has recorded is not in it.
+    """
+
+    def __init__(self, step: OpExecutionContext, results: Mapping[str, PartitionResult]) -> None:
+        self._step = step
+        self.partitions: Mapping[str, PartitionResult] = dict(results)
+
+    def get_results(self) -> Sequence[MaterializeResult[Any]]:
+        """What the asset's function yields or returns: nothing of it is recorded again, and steps after it go on."""
+        return [already_materialized(key) for key in sorted(self._step.selected_asset_keys)]
+
+    def get_materialize_result(self) -> MaterializeResult[Any]:
+        """The same, for a step of one asset.
+
+        Raises:
+            InvalidRequestError: The step has several.
+        """
+        results = self.get_results()
+        if len(results) != 1:
+            raise InvalidRequestError(
+                f"The step has {len(results)} assets", hint="Yield each of `get_results()` in place of one result."
+            )
+        return results[0]
+
+
+def partitions_of(step: OpExecutionContext) -> Sequence[str]:
+    """The step's partitions, in their order.
+
+    Raises:
+        InvalidRequestError: It has none, or is called directly and not in a run.
+    """
+    is_partitioned = step.has_partition_key or step.has_partition_key_range
+    if dagster_run(step) is None or not step.has_assets_def or not is_partitioned:
+        raise InvalidRequestError(
+            "run_partitions is for a partitioned asset in a run that has partitions",
+            hint="Give the asset partitions_def and backfill_policy=BackfillPolicy.single_run(), or use `run`.",
+        )
+    expect_results(
+        step, "Return what `run_partitions(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
+    )
+    return list(step.partition_keys)
+
+
+def recorded(step: OpExecutionContext, origin_run_id: str, name: str | None) -> dict[str, set[AssetKey]]:
+    """Which assets this run, and those that it retries, have on record for each partition.
+
+    Args:
+        step: The step's context.
+        origin_run_id: The run in which the piece of work began.
+        name: The call's name, if it has one.
+    """
+    found: dict[str, set[AssetKey]] = {}
+    run = dagster_run(step)
+    if run is None:
+        return found
+    for generation in lineage_of(step.instance, run, step_key(step)):
+        for made in materializations(step.instance, generation.run_id):
+            is_of_call = made.step_key == step_key(step) and made.metadata.get(CALL_METADATA) == name
+            if is_of_call and made.partition is not None:
+                found.setdefault(made.partition, set()).add(made.asset_key)
+        if generation.run_id == origin_run_id:
+            break
+    return found
+
+
+def partitions_failure(failed: Mapping[str, JobFailedError], total: int) -> Failure:
+    """Dagster's failure for a step of which some partitions have failed."""
+    named = list(failed)[:_MOST_NAMED]
+    more = f" and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
+    first = failed[named[0]]
+    raised = Failure(
+        f"{len(failed)} of {total} partitions failed: {', '.join(named)}{more}. The others are materialised; a retry "
+        f"submits only these.\nPartition {named[0]}: {first}",
+        metadata={
+            "slurm_failed_partitions": list(failed),
+            "slurm_end": sorted({type(error).__name__ for error in failed.values()}),
+        },
+    )
+    raised.__cause__ = first
+    return raised
+
+
+def checked_max_parallel(max_parallel: int | None) -> int | None:
+    """The limit, if it is one.
+
+    Raises:
+        InvalidRequestError: It is not a positive number.
+    """
+    if max_parallel is not None and (isinstance(max_parallel, bool) or max_parallel < 1):
+        raise InvalidRequestError(f"max_parallel is {max_parallel!r}", hint="Give a number from 1 on, or None.")
+    return max_parallel
+
+
+def refuse_outputs(staging: Staging) -> None:
+    """Let nobody believe that files of the partitions are fetched.
+
+    Raises:
+        InvalidRequestError: They were asked for, or a scratch directory was.
+    """
+    asked = [
+        name
+        for name, is_asked in (
+            ("outputs", staging.outputs.patterns),
+            ("keep_on_cluster", staging.outputs.kept),
+            ("scratch", staging.scratch),
+        )
+        if is_asked
+    ]
+    if asked:
+        raise InvalidRequestError(
+            f"run_partitions does not know {', '.join(asked)}",
+            hint="Let the payload write to a directory of the cluster, and report its path as metadata.",
+        )
