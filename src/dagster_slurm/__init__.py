@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UvEnvironment,
     )
     from dagster_slurm.resources.io_manager import SlurmPathIOManager
+    from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
@@ -35,6 +36,7 @@ _ROOMS = {
     "ContainerEnvironment": "resources.environments",
     "Environment": "resources.environments",
     "ExecutionMode": "resources.compute",
+    "JobPlan": "resources.job_plan",
     "LocalPipesClient": "pipes.local",
     "ModuleEnvironment": "resources.environments",
     "Needs": "environments",
@@ -65,6 +67,7 @@ __all__ = [
     "ContainerEnvironment",
     "Environment",
     "ExecutionMode",
+    "JobPlan",
     "LocalPipesClient",
     "ModuleEnvironment",
     "Needs",

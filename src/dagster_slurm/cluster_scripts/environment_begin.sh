@@ -1,22 +1,24 @@
 # shellcheck shell=sh
 # environment_begin.sh CACHE KEY OWNER STALE_SECONDS HOW DEAD: prints `ready ENTRY` if there is one for KEY, `mine` if OWNER
-# may build it, or `busy HOLDER`. With HOW `build` one that is there does not count, with `look` it prints `none` otherwise. A lease that was not touched for
-# STALE_SECONDS is void, and so is that of DEAD, a holder that the caller knows to be gone.
+# may build it, or `busy HOLDER`. With HOW `build` one that is there does not count, with `look` and `peek` it prints `none`
+# otherwise; `peek` changes nothing at all. A lease that was not touched for STALE_SECONDS is void, and so is that of DEAD, a
+# holder that the caller knows to be gone.
 cache=$1 key=$2 owner=$3 stale=$4 how=$5 dead=$6
 leases=$cache/.leases
 if [ "$how" != build ] && [ -e "$cache/$key/.complete" ] && [ -e "$cache/$key/activate.sh" ]; then
     # A link to nothing: the interpreter that it was made with is gone.
     if [ -x "$cache/$key/env/bin/python" ] || [ ! -L "$cache/$key/env/bin/python" ]; then
         # When it was used last.
-        touch -c -- "$cache/$key/.complete"
+        [ "$how" = peek ] || touch -c -- "$cache/$key/.complete"
         echo "ready $(readlink -- "$cache/$key")"
         exit
     fi
 fi
-[ "$how" != look ] || {
+case $how in look | peek)
     echo none
     exit
-}
+    ;;
+esac
 umask 077
 mkdir -p -- "$leases" "$cache/parts" || exit 74
 if ln -s -T -- "$owner" "$leases/$key" 2>/dev/null; then

@@ -1,6 +1,7 @@
 """What a payload runs in: how it is packed, how it gets to the cluster, and how it is entered there."""
 
 from dagster_slurm.environments.activation import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.environments.cache import Preview
 from dagster_slurm.environments.providers import (
     ClusterPython,
     Container,
@@ -9,9 +10,10 @@ from dagster_slurm.environments.providers import (
     Modules,
     Provider,
     Site,
+    preview,
     with_modules,
 )
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.target import Python, Target
 
 __all__ = [
@@ -21,10 +23,12 @@ __all__ = [
     "Container",
     "Deployed",
     "Installed",
+    "Listed",
     "Modules",
     "Needs",
     "Pack",
     "Part",
+    "Preview",
     "Provider",
     "Python",
     "Recipe",
@@ -32,5 +36,6 @@ __all__ = [
     "Target",
     "Tell",
     "activate_deployed",
+    "preview",
     "with_modules",
 ]

@@ -17,7 +17,7 @@ from uuid import uuid4
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import local_store
 from dagster_slurm.environments.activation import Activation, activate_deployed
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
 from dagster_slurm.environments.target import Target, target_of
 from dagster_slurm.errors import (
     DagsterSlurmError,
@@ -41,6 +41,23 @@ _BATCH_PARTS = 400
 _TRIES = 3
 _DAMAGED, _NO_WAY_THERE = 65, 70
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an environment would come to, before anything is done about it.
+
+    Args:
+        activation: How it is, or would be, entered.
+        is_there: Whether nothing has to be installed.
+        parts: What would be sent, as far as the cluster lacks it; None if that is known only when it is packed.
+        there: Digests of the parts that the cluster has.
+    """
+
+    activation: Activation
+    is_there: bool = True
+    parts: tuple[Listed, ...] | None = ()
+    there: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,25 @@ class EnvironmentCache:
                 name, lambda: self._tell(f"Another process installs {recipe.title}; waiting")
             ):
                 entry = self._install_once(place, force=force)
+        return self._activation(recipe, entry)
+
+    def preview(self, recipe: Recipe, *, force: bool = False) -> Preview:
+        """What `provide` would come to. Nothing is packed, sent, installed or touched.
+
+        Raises:
+            DagsterSlurmError: As `provide`, as far as it can be told.
+        """
+        target = self.target(recipe.needs())
+        key = cache_key(recipe, target)
+        entry = None if force else self._begin(key, "", how="peek")
+        if entry is not None:
+            return Preview(self._activation(recipe, entry))
+        parts = recipe.listed(target)
+        names = [part.sha256 for part in parts or () if part.sha256]
+        there = self._cluster.present(f"{self.directory}/parts", names).sizes_bytes
+        return Preview(self._activation(recipe, key), is_there=False, parts=parts, there=frozenset(there))
+
+    def _activation(self, recipe: Recipe, entry: str) -> Activation:
         path = f"{self.directory}/{entry}"
         activation = activate_deployed(path, "packed")
         setup = (*recipe.needs().setup, *activation.setup)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.activation import CLUSTER_PYTHON, Activation, activate_deployed
-from dagster_slurm.environments.cache import EnvironmentCache
+from dagster_slurm.environments.cache import EnvironmentCache, Preview
 from dagster_slurm.environments.recipe import Needs, Recipe, Tell
 from dagster_slurm.errors import EnvironmentNotFoundError, InvalidRequestError
 
@@ -91,6 +91,18 @@ class Installed:
     def provide(self, site: Site) -> Activation:
         """Install it if it is not there."""
         return EnvironmentCache(site.cluster, site.tell).provide(self.recipe, force=site.force)
+
+
+def preview(provider: Provider, site: Site) -> Preview:
+    """What `provide` would come to. Nothing is packed, sent or installed.
+
+    Raises:
+        DagsterSlurmError: As `provide`, as far as it can be told.
+    """
+    if isinstance(provider, Installed):
+        return EnvironmentCache(site.cluster, site.tell).preview(provider.recipe, force=site.force)
+    # The others bring nothing there: they only look.
+    return Preview(provider.provide(site))
 
 
 @dataclass(frozen=True)

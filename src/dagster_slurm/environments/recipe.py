@@ -58,6 +58,26 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A part, as far as it is known before anything is packed.
+
+    Args:
+        name: Its name, or what is made into it.
+        sha256: Of its content, in hexadecimal; empty if that is not known yet.
+        size_bytes: Of its content; 0 if that is not known yet.
+    """
+
+    name: str
+    sha256: str = ""
+    size_bytes: int = 0
+
+    @classmethod
+    def of(cls, part: Part) -> Listed:
+        """A part that is known."""
+        return cls(part.name, part.sha256, part.size_bytes)
+
+
+@dataclass(frozen=True)
 class Pack:
     """What is sent, and how it becomes an environment.
 
@@ -98,6 +118,11 @@ class Recipe(Protocol):
         Raises:
             EnvironmentBuildError: It cannot be packed.
         """
+
+    def listed(self, target: Target) -> tuple[Listed, ...] | None:
+        """What `pack` would say is to be sent; None if that is known only when it is packed."""
+        del target
+        return None
 
     def fallback(self) -> Recipe | None:
         """What makes the same environment where `install` has ended with status 70; None if there is no other way."""

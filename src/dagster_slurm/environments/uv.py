@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.environments import sources, wheels
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_lock import Choice, Selection, select
 from dagster_slurm.errors import InvalidRequestError
@@ -75,12 +75,21 @@ class UvRecipe(Recipe):
         if self.build_on_remote:
             return self._remote_pack()
         chosen = self._selection(target)
-        found = [wheels.locked(wheel, self.project) for wheel in chosen.wheels]
+        found = self._locked(chosen)
         found += [wheels.of_project(self.project / each.directory, tell) for each in chosen.projects]
-        tools = (Part.of("install_wheels.py", _text("install_wheels.py")), Part.of("installer.zip", _installer()))
         names = " ".join(quote(part.name) for part in found)
         install = f'"$python" -I "$parts/install_wheels.py" "$parts" {names}\n{_ACTIVATE}'
-        return Pack((*found, *tools), install)
+        return Pack((*found, *_tools()), install)
+
+    def listed(self, target: Target) -> tuple[Listed, ...] | None:
+        if self.build_on_remote:
+            return tuple(map(Listed.of, self._remote_pack().parts))
+        chosen = self._selection(target)
+        built = [Listed(f"{each.name} (its wheel is built first)") for each in chosen.projects]
+        return (*map(Listed.of, (*self._locked(chosen), *_tools())), *built)
+
+    def _locked(self, chosen: Selection) -> list[Part]:
+        return [wheels.locked(wheel, self.project) for wheel in chosen.wheels]
 
     def _remote_pack(self) -> Pack:
         """The sources, for uv on the login node."""
@@ -135,6 +144,11 @@ class UvRecipe(Recipe):
             raise InvalidRequestError(f"There is no {path}", hint="`project_dir` is the directory of a project.")
         found = path.stat()
         return _read_toml(path, found.st_mtime_ns, found.st_size)
+
+
+def _tools() -> tuple[Part, ...]:
+    """What installs wheels on the cluster."""
+    return Part.of("install_wheels.py", _text("install_wheels.py")), Part.of("installer.zip", _installer())
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import OpExecutionContext
 
 from dagster_slurm.environments import Deployed, Provider
-from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain, RetryRules
 from dagster_slurm.launchers import payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found_by_python
@@ -118,6 +118,22 @@ class Job:
         return {**vars(self.work), **own}
 
 
+def affordable(request: JobRequest, max_node_hours: float | None) -> JobRequest:
+    """The request, if it does not ask for more than is allowed.
+
+    Raises:
+        InvalidRequestError: It does, or has no walltime that tells.
+    """
+    asked = request.node_hours
+    if max_node_hours is None or (asked is not None and asked <= max_node_hours):
+        return request
+    what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
+    raise InvalidRequestError(
+        f"The job asks for {what} ({request.nodes} nodes), and max_node_hours is {max_node_hours:g}",
+        hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
+    )
+
+
 class Call:
     """One call.
 
@@ -140,11 +156,23 @@ class Call:
         """
         return self._work(payload_from_path(self._arguments.payload_path))
 
-    def job(self, slurm: SlurmResource) -> Job:
+    def slurm(self) -> SlurmResource:
+        """The cluster.
+
+        Raises:
+            ConfigurationError: The resource has none.
+        """
+        if self._resource.slurm is None:
+            raise ConfigurationError(
+                'ComputeResource(mode="slurm") has no cluster', hint="Give it slurm=SlurmResource(...)."
+            )
+        return self._resource.slurm
+
+    def job(self) -> Job:
         """What is to be run as a job.
 
         Raises:
-            InvalidRequestError: An option is wrong, or there is no such payload.
+            InvalidRequestError: An option is wrong, there is no such payload, or it costs more than is allowed.
             ConfigurationError: The resource is incomplete.
         """
         arguments, resource = self._arguments, self._resource
@@ -154,7 +182,7 @@ class Call:
         exit_code = self.chosen("continue_exit_code", resource=resource.continue_exit_code).value
         return Job(
             self._work(self._payload(environment)),
-            self.request(slurm)[0],
+            affordable(self.request()[0], resource.max_node_hours),
             environment,
             self.chosen("force_env_push", asset_metadata.FORCE_ENV_PUSH, built_in=False).value,
             arguments.name,
@@ -163,14 +191,14 @@ class Call:
             Chain(exit_code, resource.max_continuations),
         )
 
-    def request(self, slurm: SlurmResource) -> tuple[JobRequest, Mapping[str, str]]:
+    def request(self) -> tuple[JobRequest, Mapping[str, str]]:
         """What to ask Slurm for, and of each option where it comes from.
 
         Raises:
             InvalidRequestError: An option is wrong.
         """
         layers = {
-            **slurm.option_layers(),
+            **self.slurm().option_layers(),
             METADATA: asset_metadata.slurm_options(self._step),
             LAUNCHPAD: self._launchpad("extra_slurm_opts") or {},
             CALL: self._arguments.extra_slurm_opts or {},

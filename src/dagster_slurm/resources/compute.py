@@ -14,21 +14,22 @@ from dagster import (
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.environments import Provider
-from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
+from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
 from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.environments import Environment
+from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
+from dagster_slurm.resources.plan import job_plan
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
-from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
 
 
@@ -215,32 +216,62 @@ class ComputeResource(ConfigurableResource[Any]):
         call = Call(self, op_context(context), arguments)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run(context=context, **vars(call.work_here()))
-        slurm = self._slurm()
-        job = call.job(slurm)
-        self._affordable(job.request)
-        return self._client(slurm, job.environment).run(context=context, **job.arguments())
+        job = call.job()
+        return self._client(call.slurm(), job.environment).run(context=context, **job.arguments())
 
-    def _affordable(self, request: JobRequest) -> JobRequest:
-        """The request, if it does not ask for more than `max_node_hours`.
+    def plan(self, context: StepContext | None = None, *, payload_path: PathLike, **arguments: Any) -> JobPlan:
+        """Say what `run` would do. Nothing is uploaded, installed or submitted; Slurm uses up a job id.
+
+        Args:
+            context: The context of a step; outside of one None, or what `build_asset_context()` makes.
+            payload_path: As for `run`.
+            arguments: Those of `run`, by their names.
+
+        Returns:
+            The batch script, every option with where it comes from, what would be uploaded, when Slurm would start the
+            job, and the node-hours. As text, it is Markdown.
 
         Raises:
-            InvalidRequestError: It does, or has no walltime that tells.
+            InvalidRequestError: As `run`.
+            ConfigurationError: As `run`.
+            SubmissionRejectedError: Slurm would not take the job.
+            TransportError: The cluster cannot be reached.
         """
-        asked, most = request.node_hours, self.max_node_hours
-        if most is None or (asked is not None and asked <= most):
-            return request
-        what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
-        raise InvalidRequestError(
-            f"The job asks for {what} ({request.nodes} nodes), and max_node_hours is {most:g}",
-            hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
-        )
+        return job_plan(self, context, Arguments(payload_path, **arguments))
 
-    def _slurm(self) -> SlurmResource:
-        if self.slurm is None:
-            raise ConfigurationError(
-                'ComputeResource(mode="slurm") has no cluster', hint="Give it slurm=SlurmResource(...)."
+    def run_partitions(
+        self, context: StepContext, payload_path: PathLike, max_parallel: int | None = None, **arguments: Any
+    ) -> SlurmPartitionsInvocation:
+        """Run the payload once for each partition of the run: on a cluster as one job array.
+
+        For the runs of a single-run backfill (`BackfillPolicy.single_run()`). Each partition has its own Pipes context,
+        with its partition key, and is on record, with its own metadata, when its payload ends. One that fails, fails
+        alone; a retry submits only those that have failed.
+
+        Args:
+            context: The context of the asset.
+            payload_path: As for `run`. A payload that knows no Pipes finds the key in `DAGSTER_SLURM_PARTITION_KEY`.
+            max_parallel: How many partitions run at once; None for no limit but the cluster's. In mode `local` they
+                run one after the other.
+            arguments: Those of `run`, by their names, but for `outputs`, `keep_on_cluster` and `scratch`.
+
+        Returns:
+            `get_materialize_result()` and `get_results()`, which the asset returns or yields, and `partitions`.
+
+        Raises:
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            ConfigurationError: The resource is incomplete.
+            dagster.Failure: Partitions have failed: its text and metadata name them. The others are materialised.
+        """
+        call = Call(self, op_context(context), Arguments(payload_path, **arguments))
+        if self.mode == "local":
+            return LocalPipesClient(keep_directories=self.debug_mode).run_partitions(
+                context=context, name=arguments.get("name"), **vars(call.work_here())
             )
-        return self.slurm
+        job = call.job()
+        return self._client(call.slurm(), job.environment).run_partitions(
+            context=context, max_parallel=max_parallel, **job.arguments()
+        )
 
     def _client(self, slurm: SlurmResource, environment: Provider) -> SlurmPipesClient:
         return SlurmPipesClient(

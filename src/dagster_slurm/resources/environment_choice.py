@@ -48,10 +48,7 @@ class EnvironmentChoice:
             ConfigurationError: Two are named at once, or metadata is not of its kind.
             InvalidRequestError: There is none of that name.
         """
-        defaults = self._defaults
-        path, environment = self._of_asset(asset_metadata.PRE_DEPLOYED_ENV_PATH), self._of_asset_environment()
-        if path is None and environment is None:
-            path, environment = defaults.pre_deployed_env_path, defaults.environment
+        path, environment, _ = self._said()
         if path is not None and environment is not None:
             raise ConfigurationError(
                 "Both a pre-deployed environment and another one are named", hint="Name one of them, or none."
@@ -65,6 +62,18 @@ class EnvironmentChoice:
         if environment is None:
             return ClusterPython()
         return self._adjusted(environment, command).provider()
+
+    def described(self) -> tuple[str, str]:
+        """What it is, and who says so: `asset metadata`, `resource` or `built-in`."""
+        return self.provider().title or "the cluster's own python3", self._said()[2]
+
+    def _said(self) -> tuple[str | None, Environment | None, str]:
+        """The path of one that is there, or an environment, and who says so; neither if nobody does."""
+        path, environment = self._of_asset(asset_metadata.PRE_DEPLOYED_ENV_PATH), self._of_asset_environment()
+        if path is not None or environment is not None:
+            return path, environment, "asset metadata"
+        path, environment = self._defaults.pre_deployed_env_path, self._defaults.environment
+        return path, environment, "built-in" if path is None and environment is None else "resource"
 
     def _of_asset(self, name: str) -> Any:
         return asset_metadata.selected_metadata(self._step, name)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from dagster_slurm.environments import (
     Container,
     Installed,
+    Listed,
     Modules,
     Needs,
     Pack,
@@ -56,6 +57,11 @@ class Environment(ConfigurableResource[Any]):
     def pack(self, target: Target, tell: Tell) -> Pack:
         """What is sent, and the lines of bash that make `activate.sh` and `env/bin/python` of it on the cluster."""
         raise NotImplementedError(f"{type(self).__name__} has to override `pack`, or `provider`")
+
+    def listed(self, target: Target) -> tuple[Listed, ...] | None:
+        """What `pack` would say is to be sent, for `compute.plan`; None if that is known only when it is packed."""
+        del target
+        return None
 
     def fallback(self) -> Recipe | None:
         """What makes the same where `install` has ended with status 70; None if there is no other way."""

@@ -14,6 +14,7 @@ from dagster_slurm.errors import InvalidRequestError
 Argv = tuple[str, ...]
 SlurmVersion = tuple[int, int]
 
+_TIMES_WITH_OFFSET: Argv = ("env", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S%z")
 UTC_TIMES: Argv = ("env", "TZ=UTC", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S", "LC_ALL=C")
 
 SQUEUE_FIELDS = (
@@ -70,8 +71,11 @@ def sbatch(script_path: str, job_name: str, *arguments: str) -> Argv:
 
 
 def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:
-    """Ask whether a script on stdin would be accepted; nothing is queued, though a job id is used up."""
-    return ("sbatch", "--test-only", f"--job-name={_word('job name', job_name)}")
+    """Ask whether a script on stdin would be accepted, and when it would start; nothing is queued, a job id is used up.
+
+    Times are the cluster's own, with their offset: with TZ=UTC, sbatch would take `--begin=16:00` for another time.
+    """
+    return (*_TIMES_WITH_OFFSET, "sbatch", "--test-only", f"--job-name={_word('job name', job_name)}")
 
 
 def squeue(job_ids: Iterable[str]) -> Argv:

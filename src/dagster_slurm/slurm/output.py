@@ -36,6 +36,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _NOTHING = frozenset({"", "N/A", "None", "(null)", "Unknown", "None assigned"})
+_TO_START = re.compile(r"\bJob \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4})\b")
 _PARSABLE = re.compile(r"(?P<job_id>[1-9]\d*)(?:;(?P<cluster>[^\s;]+))?", re.ASCII)
 _VERSION = re.compile(r"slurm(?:-wlm)? (\d+)\.(\d+)\S*", re.ASCII)
 
@@ -182,6 +183,16 @@ def parse_job_id(text: str) -> str:
     if not match:
         raise SlurmOutputError(f"sbatch printed no job id: {text[-200:]!r}", command="sbatch --parsable")
     return match.group("job_id")
+
+
+def parse_start_estimate(text: str) -> datetime | None:
+    """When a job would start, in what `sbatch --test-only` says: "Job 17 to start at 2026-11-22T09:58:57+0000 ...".
+
+    Returns:
+        An aware time; None where it says none, or one without its offset (see `commands.sbatch_test_only`).
+    """
+    match = _TO_START.search(text)
+    return datetime.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S%z") if match else None
 
 
 def parse_slurm_version(text: str) -> tuple[int, int]:

@@ -97,6 +97,21 @@ class InputStore:
             self._send(missing)
         raise RemoteStorageError(f"Files disappear from {self.directory} as they arrive", host=self._cluster.host)
 
+    def there(self) -> frozenset[str]:
+        """The names of the files that the cluster has already; nothing is changed there. Reads those of this machine.
+
+        Raises:
+            InvalidRequestError: A `RemotePath` is not there, or a file of this machine is written to meanwhile.
+        """
+        digests = {content.sha256 for content in self._contents.values()}
+        found = self._cluster.present(self.directory, digests, self._paths.values())
+        self._refuse_missing(found.missing)
+        return frozenset(
+            name
+            for name, content in self._contents.items()
+            if found.sizes_bytes.get(content.sha256) == content.size_bytes
+        )
+
     def place(self, work: str) -> None:
         """Have the inputs appear in a working directory; it may be done again.
 
@@ -134,14 +149,16 @@ class InputStore:
         answer = self._asked("data_missing.sh", (self.directory,), listed)
         self._refuse(answer)
         lines = answer.text.splitlines()
-        gone = [line.removeprefix("path ") for line in lines if line.startswith("path ")]
-        if gone:
+        self._refuse_missing([line.removeprefix("path ") for line in lines if line.startswith("path ")])
+        return [by_digest[line.split()[1]] for line in lines]
+
+    def _refuse_missing(self, paths: Sequence[str]) -> None:
+        if paths:
             raise InvalidRequestError(
-                f"There is no {gone[0]} on the cluster",
+                f"There is no {paths[0]} on the cluster",
                 hint="A RemotePath names a file or directory that is there; materialise what makes it anew.",
                 host=self._cluster.host,
             )
-        return [by_digest[line.split()[1]] for line in lines]
 
     def _asked(self, name: str, args: Sequence[str], lines: Sequence[str]) -> CompletedCommand:
         timeout_seconds = 120.0 + len(lines) * _SECONDS_FOR_A_NAME

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm import ComputeResource
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.resources.call import affordable
 from dagster_slurm.slurm.request import merge
 
 
@@ -19,7 +19,7 @@ from dagster_slurm.slurm.request import merge
 )
 def test_within(asked: dict[str, object], most: float | None) -> None:
     request = merge(asked)
-    assert ComputeResource(mode="slurm", max_node_hours=most)._affordable(request) is request
+    assert affordable(request, most) is request
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_within(asked: dict[str, object], most: float | None) -> None:
 )
 def test_refused(asked: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said):
-        ComputeResource(mode="slurm", max_node_hours=8)._affordable(merge(asked))
+        affordable(merge(asked), 8)

@@ -19,7 +19,7 @@ def test_sbatch() -> None:
         "--job-name=my name",
         "/run/a b/job.sh",
     )
-    assert commands.sbatch_test_only()[:2] == ("sbatch", "--test-only")
+    assert commands.sbatch_test_only()[2:4] == ("sbatch", "--test-only")
 
 
 def test_squeue() -> None:

@@ -1,0 +1,201 @@
+"""What a call would do, as a value that can be printed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from dagster_slurm.housekeeping.report import size
+
+_SHOWN_FILES = 10
+
+
+@dataclass(frozen=True)
+class PlannedSetting:
+    """A setting that holds.
+
+    Attributes:
+        name: Its name; an option of sbatch with its dashes.
+        value: What it is.
+        source: Where it comes from: `call`, `launchpad`, `asset metadata`, `resource` or `built-in`.
+    """
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file that the job needs.
+
+    Attributes:
+        name: Its name there.
+        size_bytes: Of its content; None if that is not known.
+        is_there: Whether the cluster has it already; None if nobody has looked.
+    """
+
+    name: str
+    size_bytes: int | None
+    is_there: bool | None
+
+
+@dataclass(frozen=True)
+class PlannedUpload:
+    """Files of one kind.
+
+    Attributes:
+        what: `payload`, `extra files`, `inputs` or `environment`.
+        files: The files.
+        note: What the files do not tell.
+    """
+
+    what: str
+    files: tuple[PlannedFile, ...]
+    note: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files, as far as it is known."""
+        return sum(file.size_bytes or 0 for file in self.files)
+
+    @property
+    def missing(self) -> tuple[PlannedFile, ...]:
+        """What would be sent; a file that nobody has looked for counts."""
+        return tuple(file for file in self.files if not file.is_there)
+
+    @property
+    def missing_bytes(self) -> int:
+        """The size of what would be sent, as far as it is known."""
+        return sum(file.size_bytes or 0 for file in self.missing)
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What `compute.run` would do; as text, it is Markdown.
+
+    Attributes:
+        mode: Where the payload would run.
+        title: What would be run.
+        host: The login node; in mode `local`, this machine.
+        directory: The run directory. `RUN_ID` stands in it for the id of the run.
+        script: The batch script; in mode `local`, what bash runs here.
+        options: Every option of sbatch.
+        settings: What else can be said in more than one place.
+        uploads: What the job needs, and what of it would be sent.
+        environment: What the payload runs in, and whether that has to be installed.
+        variables: The names of `extra_env`; the values are not shown.
+        extras: The names of the extras.
+        start: When Slurm would start the job if it were submitted now, an aware time; None if that is not known.
+        start_reason: Why it is not known.
+        node_hours: The most that the job may cost: its nodes for its whole walltime; None without a walltime.
+        max_node_hours: The most that is allowed; None without a limit.
+        warnings: What is worth a look.
+    """
+
+    mode: Literal["local", "slurm"]
+    title: str
+    host: str
+    directory: str
+    script: str
+    options: tuple[PlannedSetting, ...] = ()
+    settings: tuple[PlannedSetting, ...] = ()
+    uploads: tuple[PlannedUpload, ...] = ()
+    environment: str = ""
+    variables: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    start: datetime | None = None
+    start_reason: str = ""
+    node_hours: float | None = None
+    max_node_hours: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The plan as Markdown that reads well as it stands."""
+        return "\n".join(_lines(self))
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as values of JSON; times in ISO 8601."""
+        uploads = [
+            {**asdict(each), "size_bytes": each.size_bytes, "missing_bytes": each.missing_bytes}
+            for each in self.uploads
+        ]
+        start = self.start.isoformat() if self.start else None
+        return {**asdict(self), "uploads": uploads, "start": start}
+
+
+def _lines(plan: JobPlan) -> Iterator[str]:
+    yield from (f"# Plan: {plan.title}", "", "Nothing was uploaded, installed or submitted.", "")
+    yield from _facts(plan)
+    if plan.warnings:
+        yield from ("", "## Warnings", "", *(f"- {each}" for each in plan.warnings))
+    for heading, settings in (("Options of sbatch", plan.options), ("Other settings", plan.settings)):
+        if settings:
+            rows = [(each.name, each.value, each.source) for each in settings]
+            yield from ("", f"## {heading}", "", *_table(("name", "value", "from"), rows))
+    yield from ("", "## Files", "", *_uploads(plan))
+    script = "Batch script" if plan.mode == "slurm" else "What is run"
+    # A fence that no line of the script can close.
+    yield from ("", f"## {script}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
+
+
+def _facts(plan: JobPlan) -> Iterator[str]:
+    where = "on this machine, as a process" if plan.mode == "local" else f"as a Slurm job, by {plan.host}"
+    yield f"- Runs {where}"
+    if plan.mode == "slurm":
+        yield f"- Start: {_start(plan)}"
+        yield f"- Cost: {_cost(plan)}"
+    yield f"- Environment: {plan.environment}"
+    yield f"- Directory: {plan.directory}"
+    if plan.variables:
+        yield f"- Variables: {', '.join(plan.variables)} (values are not shown)"
+    if plan.extras:
+        yield f"- Extras: {', '.join(plan.extras)}"
+
+
+def _start(plan: JobPlan) -> str:
+    if plan.start is None:
+        return f"not known: {plan.start_reason}"
+    return f"{plan.start.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC, by Slurm's estimate, if it were submitted now"
+
+
+def _cost(plan: JobPlan) -> str:
+    if plan.node_hours is None:
+        return "not known, since there is no walltime"
+    limit = "" if plan.max_node_hours is None else f", of {plan.max_node_hours:g} that are allowed"
+    return f"at most {plan.node_hours:g} node-hours{limit}"
+
+
+def _uploads(plan: JobPlan) -> Iterator[str]:
+    rows = [
+        (each.what, str(len(each.files)), _bytes(each.size_bytes), str(len(each.missing)), _bytes(each.missing_bytes))
+        for each in plan.uploads
+    ]
+    verb = "to copy" if plan.mode == "local" else "to send"
+    yield from _table(("what", "files", "size", verb, "size of these"), rows)
+    for each in plan.uploads:
+        if each.note or each.files:
+            yield from ("", f"{each.what}: {each.note}" if each.note else f"{each.what}:")
+        if each.files:
+            yield from ("", *_files(each.files))
+
+
+def _files(files: Sequence[PlannedFile]) -> Iterator[str]:
+    for file in files[:_SHOWN_FILES]:
+        there = ", is there" if file.is_there else ", not looked for" if file.is_there is None else ""
+        yield f"- {file.name} ({'size not known' if file.size_bytes is None else _bytes(file.size_bytes)}{there})"
+    if len(files) > _SHOWN_FILES:
+        yield f"- and {len(files) - _SHOWN_FILES} more"
+
+
+def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    cells = [heading, *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
+    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells]
+    yield from (lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:])
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 1 << 10 else size(count >> 10)

@@ -1,0 +1,309 @@
+"""What `compute.run` would do, found out without doing it: what is rendered, and what the cluster is asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster import DagsterError, OpExecutionContext, build_resources
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments import Activation, Preview, Site, preview
+from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
+from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.handle import LaunchKey
+from dagster_slurm.launchers import launch_function, work_files
+from dagster_slurm.pipes.dagster_private import StepContext, op_context, step_key
+from dagster_slurm.resources import asset_metadata
+from dagster_slurm.resources.call import BUILT_IN, CALL, DATA_KEYS, Arguments, Call, Job, Work
+from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging import Staging, plan_staging
+from dagster_slurm.staging.store import InputStore
+from dagster_slurm.transport import TreeEntry
+
+if TYPE_CHECKING:
+    from dagster_slurm.resources.compute import ComputeResource
+
+_RUN_ID = "RUN_ID"
+# To know whether the cluster has an input, all of it is read here; a plan is to be had in seconds.
+_READ_AT_MOST_BYTES = 1 << 30
+
+
+def job_plan(resource: ComputeResource, context: StepContext | None, arguments: Arguments) -> JobPlan:
+    """What a call would do.
+
+    Args:
+        resource: Whose call it is.
+        context: That of a step; None, or what `build_asset_context()` makes, outside of one.
+        arguments: What it is called with.
+
+    Raises:
+        InvalidRequestError: As `run`.
+        ConfigurationError: As `run`.
+        TransportError: The cluster cannot be reached.
+        SubmissionRejectedError: Slurm would not take the job.
+    """
+    step = _step_of(context)
+    if step is not None:
+        return _planned(resource, step, arguments)
+    # Within a run, Dagster has put the values of environment variables into the resource; here it is done now.
+    with build_resources({"compute": resource}) as ready:
+        return _planned(ready.compute, step, arguments)
+
+
+def _planned(resource: ComputeResource, step: OpExecutionContext | None, arguments: Arguments) -> JobPlan:
+    call = Call(resource, step, arguments)
+    if resource.mode == "local":
+        return _plan_here(call, arguments)
+    job = call.job()
+    there = _There(call.slurm().connect().cluster, job, _Contents.of(job.work), _key(step, job.name))
+    return there.plan(
+        sources=call.request()[1],
+        settings=_settings(call, arguments, resource),
+        max_node_hours=resource.max_node_hours,
+    )
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What lies in the working directory."""
+
+    payload: Sequence[TreeEntry]
+    extra: Sequence[TreeEntry]
+    staging: Staging
+
+    @classmethod
+    def of(cls, work: Work) -> _Contents:
+        """As the clients have it.
+
+        Raises:
+            InvalidRequestError: A file is not there, a name is taken, a variable has no name a shell takes.
+        """
+        env_file(work.extra_env or {})
+        files = work_files(work.payload, work.extra_files)
+        count = len(work_files(work.payload, None))
+        staging = plan_staging(work.data, uploaded=[entry.name for entry in files])
+        return cls(files[:count], files[count:], staging)
+
+    def uploads(self, *, payload_note: str = "") -> tuple[PlannedUpload, ...]:
+        """Those that every job gets for itself."""
+        made = [PlannedUpload("payload", _files(self.payload), payload_note)]
+        made += [PlannedUpload("extra files", _files(self.extra))] if self.extra else []
+        return tuple(made)
+
+
+class _There:
+    """A plan for a cluster."""
+
+    def __init__(self, cluster: SlurmCluster, job: Job, contents: _Contents, key: LaunchKey) -> None:
+        self._cluster = cluster
+        self._job = job
+        self._contents = contents
+        self._key = key
+        self._warnings: list[str] = []
+
+    def plan(
+        self,
+        *,
+        sources: Mapping[str, str],
+        settings: tuple[PlannedSetting, ...],
+        max_node_hours: float | None,
+    ) -> JobPlan:
+        work, request = self._job.work, self._job.request
+        # What Slurm says of the request comes first, as it does in a run.
+        start, start_reason = self._start()
+        environment = preview(self._job.environment, Site(self._cluster, _tell_nobody, self._job.force_env_push))
+        directory = self._key.first_attempt(self._cluster.base())
+        return JobPlan(
+            mode="slurm",
+            title=f"{work.payload.program} on {self._cluster.host}",
+            host=self._cluster.host,
+            directory=directory.path,
+            script=self._script(directory, environment.activation),
+            options=_options(request, sources, directory),
+            settings=settings,
+            uploads=self._uploads(environment),
+            environment=_told_of(environment),
+            variables=tuple(sorted(work.extra_env or {})),
+            extras=tuple(sorted(work.extras or {})),
+            start=start,
+            start_reason=start_reason,
+            node_hours=request.node_hours,
+            max_node_hours=max_node_hours,
+            warnings=tuple(self._warnings),
+        )
+
+    def _start(self) -> tuple[datetime | None, str]:
+        """When Slurm would start it, or why that is not known."""
+        request = self._job.request
+        try:
+            start = self._cluster.start_estimate(request)
+        except SubmitLimitError as error:
+            self._warnings.append("It would be submitted when others of your jobs have ended")
+            return None, error.message
+        except SlurmUnavailableError as error:
+            self._warnings.append("Slurm does not answer: whether it would take the job is not known")
+            return None, error.message
+        if start is None:
+            return None, "Slurm names no time; nodes that the job needs may be away"
+        waits = (start - datetime.now(timezone.utc)).total_seconds()
+        if request.max_queue_seconds is not None and waits > request.max_queue_seconds:
+            self._warnings.append("By Slurm's estimate it waits longer than max_queue_hours, and would be given up")
+        return start, ""
+
+    def _script(self, directory: RunDirectory, activation: Activation) -> str:
+        work = self._job.work
+        launch = launch_function(
+            work.plan(work.payload, activation),
+            work_directory=directory.work,
+            env_file=directory.env_file,
+            scratch=self._contents.staging.scratch,
+        )
+        return batch_script(self._job.request, directory=directory, launch=launch)
+
+    def _uploads(self, environment: Preview) -> tuple[PlannedUpload, ...]:
+        inputs = self._inputs()
+        made = [*self._contents.uploads(payload_note=self._payload_note()), *([inputs] if inputs else [])]
+        return (*made, _environment_upload(environment))
+
+    def _payload_note(self) -> str:
+        payload = self._job.work.payload
+        if payload.source is not None:
+            return ""
+        if payload.form != "path":
+            return f"{payload.program} is looked for by Python, in the environment and among the extra files"
+        if self._cluster.present("/", (), [payload.program]).missing:
+            self._warnings.append(f"There is no payload {payload.program} on the cluster")
+        return f"{payload.program} of the cluster is used"
+
+    def _inputs(self) -> PlannedUpload | None:
+        inputs = self._contents.staging.inputs
+        if not inputs.names:
+            return None
+        sizes = {name: path.stat().st_size for name, path in inputs.files.items()}
+        is_little = sum(sizes.values()) <= _READ_AT_MOST_BYTES
+        there = InputStore(self._cluster, inputs, _tell_nobody).there() if is_little else frozenset()
+        files = [PlannedFile(name, size, name in there if is_little else None) for name, size in sizes.items()]
+        files += [PlannedFile(f"{name} ({path.path})", None, is_there=True) for name, path in inputs.remote.items()]
+        note = "" if is_little else "too large to be read for a plan; what the cluster has of them is not sent again"
+        return PlannedUpload("inputs", tuple(files), note)
+
+
+def _plan_here(call: Call, arguments: Arguments) -> JobPlan:
+    work = call.work_here()
+    contents = _Contents.of(work)
+    directory = "/tmp/dagster-slurm-XXXXXXXX"  # noqa: S108 - it stands for what tempfile makes
+    launch = launch_function(
+        work.plan(work.payload, Activation((), sys.executable, "this machine")),
+        work_directory=f"{directory}/work",
+        env_file=f"{directory}/env.sh",
+        scratch=contents.staging.scratch,
+    )
+    inputs = contents.staging.inputs
+    files = [PlannedFile(name, path.stat().st_size, is_there=False) for name, path in inputs.files.items()]
+    files += [PlannedFile(f"{name} ({path.path})", None, is_there=True) for name, path in inputs.remote.items()]
+    return JobPlan(
+        mode="local",
+        title=f"{work.payload.program} on this machine",
+        host=os.uname().nodename,
+        directory=directory,
+        script=f"{launch}\n{'launch_in_scratch' if contents.staging.scratch else 'launch'}\n",
+        settings=_settings(call, arguments, None),
+        uploads=(*contents.uploads(), *([PlannedUpload("inputs", tuple(files))] if files else [])),
+        environment=f"this machine's {sys.executable}",
+        variables=tuple(sorted(work.extra_env or {})),
+        extras=tuple(sorted(work.extras or {})),
+        start_reason="it would be started at once",
+    )
+
+
+def _options(request: JobRequest, sources: Mapping[str, str], directory: RunDirectory) -> tuple[PlannedSetting, ...]:
+    """Every option of sbatch, with those that are set for every job."""
+    managed = {"job-name": directory.job_name(), "open-mode": "append", "output": directory.slurm_log}
+    shown = {name: "" if value is True else str(value) for name, value in request.sbatch_options().items()}
+    return tuple(
+        PlannedSetting(f"--{name}", value, sources.get(name, BUILT_IN))
+        for name, value in sorted({**shown, **managed}.items())
+    )
+
+
+def _settings(call: Call, arguments: Arguments, resource: ComputeResource | None) -> tuple[PlannedSetting, ...]:
+    """What else can be said in more than one place, as far as somebody says it."""
+    launcher = call.launcher()
+    made = [
+        PlannedSetting("payload_path", str(arguments.payload_path), CALL),
+        PlannedSetting("launcher", type(launcher.value).__name__, launcher.source),
+    ]
+    known: list[tuple[str, str | None, object]] = [("extra_files", asset_metadata.EXTRA_FILES, None)]
+    known += [(name, key, None) for name, key in DATA_KEYS.items()]
+    if resource is not None:
+        made.append(PlannedSetting("environment", *call.environment_choice().described()))
+        known += [
+            ("environment_name", asset_metadata.ENVIRONMENT_NAME, resource.default_environment_name),
+            ("force_env_push", asset_metadata.FORCE_ENV_PUSH, None),
+            ("remote_payload_path", asset_metadata.PAYLOAD_PATH, None),
+            ("skip_payload_upload", asset_metadata.SKIP_PAYLOAD_UPLOAD, resource.default_skip_payload_upload or None),
+            ("retry_policy", None, resource.retry_policy),
+            ("continue_exit_code", None, resource.continue_exit_code),
+        ]
+    for name, key, of_resource in known:
+        chosen = call.chosen(name, key, resource=of_resource)
+        if chosen.value is not None:
+            made.append(PlannedSetting(name, str(chosen.value), chosen.source))
+    return tuple(made)
+
+
+def _environment_upload(environment: Preview) -> PlannedUpload:
+    if environment.is_there:
+        return PlannedUpload("environment", ())
+    if environment.parts is None:
+        return PlannedUpload("environment", (), "it is packed first; what is sent is known only then")
+    files = tuple(
+        PlannedFile(part.name, part.size_bytes or None, is_there=part.sha256 in environment.there)
+        for part in environment.parts
+    )
+    return PlannedUpload("environment", files, "what of its parts the cluster has is not sent again")
+
+
+def _told_of(environment: Preview) -> str:
+    return f"{environment.activation.description}{'' if environment.is_there else ', which would be installed first'}"
+
+
+def _files(entries: Sequence[TreeEntry]) -> tuple[PlannedFile, ...]:
+    return tuple(
+        PlannedFile(entry.name, len(entry.source) if isinstance(entry.source, bytes) else _size(entry.source), False)
+        for entry in entries
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _key(step: OpExecutionContext | None, name: str | None) -> LaunchKey:
+    if step is None:
+        return LaunchKey(_RUN_ID, "step", (), name or "0")
+    is_partitioned = step.has_partition_key or step.has_partition_key_range
+    return LaunchKey(_RUN_ID, step_key(step), tuple(step.partition_keys) if is_partitioned else (), name or "0")
+
+
+def _step_of(context: StepContext | None) -> OpExecutionContext | None:
+    """The step's context; None for what `build_asset_context()` makes, which belongs to no asset."""
+    if context is None:
+        return None
+    step = op_context(context)
+    try:
+        return step if step.has_assets_def in (True, False) else None
+    except DagsterError:
+        return None
+
+
+def _tell_nobody(text: str) -> None:
+    del text
