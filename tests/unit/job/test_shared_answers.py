@@ -1,0 +1,443 @@
+"""Boards on real files: two in one process stand for two processes, and real processes are stopped and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.errors import ConnectionFailedError, SlurmUnavailableError
+from dagster_slurm.job import shared_answers
+from dagster_slurm.job.questions import Question
+from dagster_slurm.job.shared_answers import Answer, AnswerBoard, Turn, seconds_since_boot, this_era
+from dagster_slurm.job.turns import Rules
+from dagster_slurm.slurm.output import QueueEntry, parse_squeue
+
+OFTEN = Rules(per_second=1000.0, burst=1000.0, patience_seconds=10.0)
+
+
+def entry(job_id: str, state: str = "RUNNING") -> QueueEntry:
+    return parse_squeue(f"{job_id}|{job_id}|N/A|{state}|2026-01-01T00:00:00|N/A|None||name\n")[0]
+
+
+class Clock:
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Cluster:
+    """Answers every question, and keeps it."""
+
+    def __init__(self) -> None:
+        self.questions: list[list[str]] = []
+        self.fault: Exception | None = None
+
+    def __call__(self, ids: list[str]) -> dict[str, QueueEntry]:
+        self.questions.append(ids)
+        if self.fault is not None:
+            raise self.fault
+        return {job_id: entry(job_id) for job_id in ids}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    below = tmp_path / "mine"
+    below.mkdir(mode=0o700)
+    return below / "answers.queue"
+
+
+@pytest.fixture
+def board(directory: Path, clock: Clock) -> Callable[..., AnswerBoard[QueueEntry]]:
+    def made(rules: Rules = OFTEN, era: str = "this boot") -> AnswerBoard[QueueEntry]:
+        return AnswerBoard(directory, QueueEntry, rules=rules, clock=clock, era=era)
+
+    return made
+
+
+class TestOneAsksForAll:
+    def test_the_others_jobs_are_asked_about_as_well(self, board: Callable[..., AnswerBoard[QueueEntry]]) -> None:
+        cluster, clock = Cluster(), Clock()
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want(["2", "3"])
+        answer = one.ask(["1"])
+        assert answer is not None
+        assert sorted(cluster.questions[0]) == ["1", "2", "3"]
+        assert two.news() == answer
+        assert two.news() is None
+        assert one.news() is None
+
+    def test_who_has_not_looked_yet_is_given_the_news_in_place_of_a_question(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+    ) -> None:
+        cluster = Cluster()
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want(["2"])
+        first = one.ask(["1"])
+        assert two.ask(["2"]) == first
+        assert len(cluster.questions) == 1
+        assert two.ask(["2"]) is not None
+        assert len(cluster.questions) == 2
+
+    def test_who_has_left_is_not_asked_about(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
+        cluster = Cluster()
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want(["2"])
+        two.leave()
+        one.ask(["1"])
+        two.want(["3"])
+        one.ask(["1"])
+        assert cluster.questions == [["1"], ["1", "3"]]
+
+    def test_thousands_of_others_are_left_to_themselves(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+    ) -> None:
+        cluster = Cluster()
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want([str(number) for number in range(10, 10_000)])
+        one.ask(["1"])
+        assert len(cluster.questions[0]) == 5000
+        assert cluster.questions[0][0] == "1"
+
+    def test_together_they_ask_no_faster_than_one(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+    ) -> None:
+        cluster, rules = Cluster(), Rules(per_second=1.0, burst=3.0)
+        questions = [Question(cluster, board(rules), clock=clock, rules=rules) for _ in range(8)]
+        for number, question in enumerate(questions):
+            question.want([str(number)])
+        for _ in range(100):
+            clock.now += 0.1
+            for number, question in enumerate(questions):
+                question.ask([str(number)])
+        assert 10 <= len(cluster.questions) <= 13
+
+
+class TestFresh:
+    @pytest.mark.parametrize(
+        ("job_id", "after", "expected"), [("1", 4.0, True), ("1", 5.0, True), ("1", 5.1, False), ("2", 4.0, False)]
+    )
+    def test_an_answer_is_about_what_was_asked_and_not_about_later(
+        self, job_id: str, after: float, expected: bool
+    ) -> None:
+        assert Answer(5.0, frozenset({"1"}), {}).is_about(job_id, asked_after=after) is expected
+
+    def test_the_time_is_that_of_asking(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
+        def slowly(ids: list[str]) -> dict[str, QueueEntry]:
+            clock.now += 100
+            return {}
+
+        one, two = Question(slowly, board(), clock=clock), board()
+        one.want(["1"])
+        one.ask(["1"])
+        told = two.news()
+        assert told is not None
+        assert told.asked_at == 1000.0
+
+    def test_an_answer_that_comes_late_does_not_replace_a_later_one(
+        self, board: Callable[..., AnswerBoard[QueueEntry]]
+    ) -> None:
+        one, two, three = board(), board(), board()
+        for each in (one, two, three):
+            each.want([])
+        one.publish(Answer(900.0, frozenset({"1"}), {}))
+        two.publish(Answer(800.0, frozenset({"1"}), {}))
+        told = three.news()
+        assert told is not None
+        assert told.asked_at == 900.0
+
+    def test_what_another_boot_has_left_is_none(self, board: Callable[..., AnswerBoard[QueueEntry]]) -> None:
+        before, now = board(era="another boot"), board()
+        before.want(["1"])
+        before.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        assert before.begin() is Turn.MINE
+        now.want(["2"])
+        assert now.news() is None
+        assert now.age() == float("inf")
+        # And whose turn it was then matters no more.
+        assert now.begin() is Turn.MINE
+
+    def test_an_answer_of_the_future_is_none(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
+        one, two = board(), board()
+        one.want([])
+        one.publish(Answer(1000.0, frozenset(), {}))
+        clock.now = 10.0
+        assert two.news() is None
+
+    @pytest.mark.parametrize("keep", [0, 1, 40, -1])
+    def test_a_torn_answer_is_none(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path, keep: int
+    ) -> None:
+        one, two = board(), board()
+        one.want([])
+        one.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        whole = (directory / "answer").read_text()
+        (directory / "answer").write_text(whole[:keep])
+        assert two.news() is None
+        one.publish(Answer(901.0, frozenset({"1"}), {"1": entry("1")}))
+        told = two.news()
+        assert told is not None
+        assert told.entries == {"1": entry("1")}
+
+    def test_an_answer_of_another_release_is_none(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path
+    ) -> None:
+        one, two = board(), board()
+        one.want([])
+        one.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        told = json.loads((directory / "answer").read_text())
+        told["entries"]["1"] = {"of": "another release"}
+        (directory / "answer").write_text(json.dumps(told))
+        assert two.news() is None
+
+    @pytest.mark.parametrize("text", ["", "{", "[1, 2", '{"asker": 1}', "\0\0\0"])
+    def test_a_torn_desk_is_a_new_one(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path, text: str
+    ) -> None:
+        one = board()
+        one.want([])
+        (directory / "desk").write_text(text)
+        assert one.begin() is Turn.MINE
+
+
+class TestNoAnswer:
+    def test_that_slurm_does_not_answer_is_known_to_all(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+    ) -> None:
+        cluster = Cluster()
+        cluster.fault = SlurmUnavailableError("no controller", returncode=1, stderr="no controller")
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want(["2"])
+        with pytest.raises(SlurmUnavailableError):
+            one.ask(["1"])
+        told = two.ask(["2"])
+        assert told is not None
+        assert (told.failure, told.entries) == ("no controller", None)
+        assert len(cluster.questions) == 1
+
+    def test_a_broken_connection_is_ones_own_and_the_turn_is_free_again(
+        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+    ) -> None:
+        cluster = Cluster()
+        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one.want(["1"])
+        two.want(["2"])
+        cluster.fault = ConnectionFailedError("no route")
+        with pytest.raises(ConnectionFailedError):
+            one.ask(["1"])
+        cluster.fault = None
+        assert two.ask(["2"]) is not None
+
+
+class TestWhereNothingCanBeShared:
+    def asks_alone(self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> Cluster:
+        caplog.set_level("DEBUG", logger="dagster_slurm")
+        cluster = Cluster()
+        question = Question(cluster, AnswerBoard(directory, QueueEntry, clock=clock), clock=clock)
+        for _ in range(200):
+            clock.now += 0.1
+            question.want(["1"])
+            question.news()
+            question.ask(["1"])
+        question.leave()
+        assert 20 <= len(cluster.questions) <= 23
+        assert [record.levelname for record in caplog.records] == ["DEBUG"]
+        return cluster
+
+    def test_a_directory_of_somebody_else(
+        self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        directory.parent.chmod(0o777)
+        self.asks_alone(directory, clock, caplog)
+        assert not directory.exists()
+
+    def test_a_link_in_its_place(self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        (directory.parent / "elsewhere").mkdir()
+        directory.symlink_to(directory.parent / "elsewhere")
+        self.asks_alone(directory, clock, caplog)
+
+    def test_a_file_in_its_place(self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        directory.write_text("")
+        self.asks_alone(directory, clock, caplog)
+
+    def test_no_space_left(self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        # /dev/full (full(4)) refuses what is written, as a full file system does.
+        directory.mkdir(mode=0o700)
+        (directory / "desk").symlink_to("/dev/full")
+        self.asks_alone(directory, clock, caplog)
+
+    def test_a_boot_that_cannot_be_told_from_others(
+        self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_answers, "this_era", lambda: "")
+        self.asks_alone(directory, clock, caplog)
+
+
+def test_the_boot_has_a_name_and_a_clock() -> None:
+    assert this_era()
+    assert abs(float(Path("/proc/uptime").read_text().split()[0]) - seconds_since_boot()) < 1.0
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from dagster_slurm.job.questions import Question
+from dagster_slurm.job.shared_answers import AnswerBoard, seconds_since_boot
+from dagster_slurm.job.turns import Rules
+from dagster_slurm.slurm.output import QueueEntry
+
+board = AnswerBoard(Path(sys.argv[1]), QueueEntry, rules=Rules(1000.0, 1000.0, 2.0))
+
+def ask(ids):
+    print("asking", flush=True)
+    sys.stdin.readline()
+    return {}
+
+question = Question(ask, board, clock=seconds_since_boot)
+question.want(["99"])
+if sys.argv[2] == "at the desk":
+    with board._desk():
+        print("asking", flush=True)
+        sys.stdin.readline()
+question.ask(["99"])
+print("done", flush=True)
+sys.stdin.readline()
+"""
+PATIENCE_SECONDS = 2.0
+
+
+class Other:
+    """Another process, which has begun to ask."""
+
+    def __init__(self, directory: Path, where: str = "cluster") -> None:
+        argv = [sys.executable, "-c", PROGRAM, str(directory), where]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.expect("asking")
+
+    def expect(self, word: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == word
+
+    def go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+        if number is signal.SIGKILL:
+            self._process.wait()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Mine:
+    """This process's side of the same board."""
+
+    def __init__(self, directory: Path) -> None:
+        self.cluster = Cluster()
+        rules = Rules(1000.0, 1000.0, PATIENCE_SECONDS)
+        self.board = AnswerBoard(directory, QueueEntry, rules=rules)
+        self.question = Question(self.cluster, self.board, clock=seconds_since_boot)
+        self.question.want(["1"])
+
+    def ask(self) -> Answer[QueueEntry] | None:
+        """What comes of it; it never takes long, whatever the others do."""
+        began = time.monotonic()
+        answer = self.question.ask(["1"])
+        assert time.monotonic() - began < 1.0
+        return answer
+
+    def seconds_until_answered(self) -> float:
+        began = time.monotonic()
+        while self.ask() is None:
+            assert time.monotonic() - began < 30.0
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def started() -> Iterator[list[Other]]:
+    others: list[Other] = []
+    yield others
+    for other in others:
+        other.close()
+
+
+class TestAnotherProcess:
+    def test_it_is_waited_for_and_its_answer_used(self, directory: Path, started: list[Other]) -> None:
+        mine = Mine(directory)
+        started.append(Other(directory))
+        assert mine.ask() is None
+        started[0].go_on()
+        started[0].expect("done")
+        answer = mine.ask()
+        assert answer is not None
+        assert answer.ids == {"1", "99"}
+        assert mine.cluster.questions == []
+
+    def test_killed_while_it_asks_it_holds_up_nobody(self, directory: Path, started: list[Other]) -> None:
+        mine = Mine(directory)
+        started.append(Other(directory))
+        assert mine.ask() is None
+        started[0].send(signal.SIGKILL)
+        assert mine.ask() is not None
+        # And what it wanted is wanted no more.
+        assert mine.cluster.questions == [["1"]]
+        assert [file.name for file in directory.glob("*.wants")] == [f"{mine.board._member}.wants"]
+
+    def test_stopped_while_it_asks_it_is_waited_for_once(self, directory: Path, started: list[Other]) -> None:
+        mine = Mine(directory)
+        started.append(Other(directory))
+        started[0].send(signal.SIGSTOP)
+        assert PATIENCE_SECONDS - 1.0 < mine.seconds_until_answered() < PATIENCE_SECONDS + 1.0
+        assert mine.seconds_until_answered() < 0.5
+        asked_at = max(answer.asked_at for answer in [mine.question.ask(["1"])] if answer)
+        # What it says when it goes on is older than what is known, and is not taken for news.
+        started[0].go_on()
+        started[0].send(signal.SIGCONT)
+        started[0].expect("done")
+        assert mine.question.news() is None
+        told = json.loads((directory / "answer").read_text())
+        assert told["asked_at"] == asked_at
+
+    def test_stopped_at_the_desk_it_holds_up_nobody_for_long(self, directory: Path, started: list[Other]) -> None:
+        mine, third = Mine(directory), Mine(directory)
+        started.append(Other(directory, "at the desk"))
+        started[0].send(signal.SIGSTOP)
+        assert mine.seconds_until_answered() < PATIENCE_SECONDS + 1.0
+        # The others have the answer of the one that went ahead.
+        assert third.question.news() is not None
+        started[0].go_on()
+        started[0].send(signal.SIGCONT)
+        # And so has the one that was stopped.
+        started[0].expect("done")
+        assert mine.seconds_until_answered() < 0.5
+
+    def test_killed_at_the_desk_it_holds_up_nobody(self, directory: Path, started: list[Other]) -> None:
+        mine = Mine(directory)
+        started.append(Other(directory, "at the desk"))
+        assert mine.ask() is None
+        started[0].send(signal.SIGKILL)
+        assert mine.ask() is not None
