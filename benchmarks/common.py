@@ -12,15 +12,26 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
-from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.sandbox import Sandbox, SandboxConfig
 
 REPETITIONS = 5
+SANDBOX_VARIABLE = "BENCHMARK_SANDBOX"
+
+
+def wide(name: str) -> SandboxConfig:
+    """One node with room for hundreds of jobs."""
+    return SandboxConfig(name=name, user=name, nodes=1, cpus_per_node=256)
 
 
 @contextmanager
-def running_sandbox() -> Iterator[Sandbox]:
-    """The sandbox cluster; brought up if it is not, and then taken down."""
-    sandbox = Sandbox()
+def running_sandbox(config: SandboxConfig | None = None) -> Iterator[Sandbox]:
+    """A sandbox cluster; brought up if it is not, and then taken down.
+
+    Args:
+        config: Which. If not given, the one that `SANDBOX_VARIABLE` names, or the default one.
+    """
+    name = os.environ.get(SANDBOX_VARIABLE)
+    sandbox = Sandbox(config or (wide(name) if name else None))
     was_up = sandbox.is_up()
     sandbox.up()
     try:

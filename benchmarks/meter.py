@@ -1,0 +1,111 @@
+"""Runs a command and tells what it has cost, with everything it has started: wall time, CPU, memory.
+
+    python3 benchmarks/meter.py COMMAND [ARGUMENT ...]
+
+What the command prints goes to stderr, and one line of JSON to stdout. It needs the standard library only, since it
+runs on the login node as well. A process that goes to the background (OpenSSH's master) is counted, too, and ended at
+the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LOOK_SECONDS = 0.25
+# prctl(2): orphaned descendants become children of this process, and not of init.
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Memory(threading.Thread):
+    """Looks at all descendants a few times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak_kib = 0
+        self.most_processes = 0
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while True:
+            found = list(descendants(os.getpid()))
+            self.peak_kib = max(self.peak_kib, sum(map(proportional_kib, found)))
+            self.most_processes = max(self.most_processes, len(found))
+            if self.over.wait(LOOK_SECONDS):
+                return
+
+
+def descendants(root: int) -> Iterator[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := parent_of(entry)) is not None:
+            children.setdefault(parent, []).append(int(entry.name))
+    waiting = children.get(root, [])
+    while waiting:
+        process = waiting.pop()
+        yield process
+        waiting += children.get(process, [])
+
+
+def parent_of(entry: Path) -> int | None:
+    try:
+        # proc(5): the name, in brackets, may hold anything.
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None  # it has just ended
+
+
+def proportional_kib(process: int) -> int:
+    """Its memory, in KiB; pages shared by n processes count 1/n for each (proc(5), Pss)."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0  # it has just ended
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
+def end_leftovers() -> None:
+    """End and collect what is left; its CPU time is known after that."""
+    for process in descendants(os.getpid()):
+        os.kill(process, signal.SIGTERM)
+    try:
+        while True:
+            os.wait()
+    except ChildProcessError:
+        return
+
+
+def main() -> int:
+    """Run the command and print what it has cost; the exit code is the command's."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    memory = Memory()
+    began = time.monotonic()
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    memory.start()
+    status = process.wait()
+    wall = time.monotonic() - began
+    memory.over.set()
+    memory.join()
+    end_leftovers()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = {
+        "wall_seconds": wall,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "memory_mib": memory.peak_kib / 1024,
+        "processes": memory.most_processes,
+    }
+    print(json.dumps(cost))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The page docs/benchmarks.md and its plots, made from figures by pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from figures import Figures, Row
+from plot import Line, chart
+
+PLOTS = "benchmarks"
+FLOOR, OURS = "sbatch", "threaded"
+_HEAD = """\
+# Benchmarks
+
+Hundreds of jobs at once, and job arrays, next to what one would pick instead: all in one run, one after the other, on
+one [sandbox](sandbox.md) with a node of 256 CPUs. `make bench` measures everything and writes this page. A sandbox
+shares the cores of one machine among Slurm, the jobs and Dagster, so figures of a real cluster are other ones: what
+counts here is how they stand to each other.
+"""
+_JOBS = """\
+Each job prints a line a second for 10 s. Here is who runs them:
+
+| | |
+|---|---|
+| `sbatch` | the floor: `sbatch` for each job by a loop of the shell on the login node, then `squeue` every second |
+| `threaded_executor` | this project: an asset for each job, over SSH, see [many steps at once](executor.md) |
+| the same, Pipes | the same with the payload that the released one runs |
+| `submitit` | on the login node: `map_array` of a Python function, then `result()` of each |
+| released | `dagster-slurm` from PyPI with Dagster's multiprocess executor, an asset for each job, over SSH |
+
+The payload of the released one is in Python and opens Dagster Pipes, since it waits for messages. It is measured up to
+20 jobs: each one costs a process. Ten at once log in more often than OpenSSH takes by default (`MaxStartups
+10:30:100`), and it has failed there; the login node of all is set to `MaxStartups 1000`.
+
+- **wall**: from the start of the command to its end; **to the floor**: as a multiple of that of `sbatch`.
+- **CPU** and **memory**: of the control side, that is of the command and all it has started, on whichever machine it
+  runs; memory is the highest sum of their proportional set sizes (PSS). What Slurm, sshd and the jobs use is not in it.
+- **logins** and **channels**: from sshd's log. On the login node none are needed.
+- **RPCs**: the user's calls of the controller, from `sdiag`; one `squeue` is several.
+- **log delay**: from the printing of a line on the node to its arrival in the step's compute log.
+"""
+_ARRAYS = """\
+Each task prints a line and takes 1 s; most of the wall time is Slurm's, which starts the tasks. `submitit` starts
+`srun` and Python for each task, so it is measured up to 100; the released `dagster-slurm` has no arrays.
+"""
+_OTHERS = "Each by itself, on the same sandbox; the programs are in `benchmarks/`.\n"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How a contender is shown: its name in tables and in legends, and its colour if it is drawn."""
+
+    name: str
+    legend: str
+    colour: str | None
+
+
+CONTENDERS = {
+    "sbatch": Contender("`sbatch`", "sbatch", "#666666"),
+    "threaded": Contender("**`threaded_executor`**", "threaded_executor", "#0072b2"),
+    "threaded-pipes": Contender("the same, Pipes", "", None),
+    "submitit": Contender("`submitit`", "submitit", "#009e73"),
+    "released": Contender("released", "released", "#d55e00"),
+    "partitions": Contender("**`run_partitions`**", "run_partitions", "#0072b2"),
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column, and perhaps a plot."""
+
+    title: str
+    value: Callable[[Row], float | None]
+    digits: int = 0
+    plot: str = ""
+    log: bool = True
+
+
+MEASURES = (
+    Measure("wall, s", lambda row: row.wall_seconds, 1, "wall", log=False),
+    Measure("CPU, s", lambda row: row.cpu_seconds, 1, "cpu"),
+    Measure("memory, MiB", lambda row: row.memory_mib, 0, "memory"),
+    Measure("processes", lambda row: row.processes),
+    Measure("logins", lambda row: row.logins),
+    Measure("channels", lambda row: row.channels, 0, "channels"),
+    Measure("RPCs", lambda row: row.rpcs, 0, "rpcs"),
+    Measure("RPCs each second", lambda row: row.rpcs / row.wall_seconds, 1),
+    Measure("log delay p50, s", lambda row: row.delay_p50_seconds, 2),
+    Measure("p99, s", lambda row: row.delay_p99_seconds, 2, "delay"),
+)
+_PLOT_TITLES = {
+    "wall": "Wall time, s",
+    "cpu": "CPU time of the control side, s",
+    "memory": "Memory of the control side, MiB",
+    "channels": "SSH channels",
+    "rpcs": "Calls of the controller",
+    "delay": "Log delay, 99th percentile, s",
+}
+_RATIOS = MEASURES[:7]
+
+
+def page(figures: Figures) -> str:
+    """The text of the page."""
+    facts = [[name, value] for name, value in {"date": figures.date, **figures.circumstances}.items()]
+    names = [f"{PLOTS}/{name}" for name in plots(figures)]
+    parts = [
+        _HEAD,
+        markdown_table(["", ""], facts),
+        f"## Many jobs at once\n\n{_JOBS}",
+        ratios(figures.jobs, OURS),
+        _pictures([name for name in names if "/array" not in name]),
+        matrix(figures.jobs, "jobs"),
+        f"## Job arrays\n\n{_ARRAYS}",
+        _pictures([name for name in names if "/array" in name]),
+        matrix(figures.arrays, "tasks"),
+        f"## One thing at a time\n\n{_OTHERS}",
+        *(f"### {table.title}\n\n{markdown_table(table.header, table.rows)}" for table in figures.others),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def tables(figures: Figures) -> str:
+    """The tables alone, for the terminal."""
+    others = [f"{table.title}\n\n{markdown_table(table.header, table.rows)}" for table in figures.others]
+    parts = [ratios(figures.jobs, OURS), matrix(figures.jobs, "jobs"), matrix(figures.arrays, "tasks"), *others]
+    return "\n".join(part for part in parts if part)
+
+
+def matrix(rows: Sequence[Row], counted: str) -> str:
+    """One line for each contender with each number."""
+    if not rows:
+        return ""
+    floors = {row.number: row.wall_seconds for row in rows if row.contender == FLOOR and not row.failed}
+    header = [counted, "with", MEASURES[0].title, "to the floor", *(each.title for each in MEASURES[1:])]
+    return markdown_table(header, [_line(row, floors.get(row.number)) for row in rows], left=2)
+
+
+def _line(row: Row, floor: float | None) -> list[str]:
+    start = [f"{row.number:,}", CONTENDERS[row.contender].name]
+    if row.failed:
+        return [*start, row.failed, *[""] * len(MEASURES)]
+    cells = [number(each.value(row), each.digits) for each in MEASURES]
+    return [*start, cells[0], ratio(row.wall_seconds, floor), *cells[1:]]
+
+
+def ratios(rows: Sequence[Row], base: str) -> str:
+    """What all need as multiples of what `base` needs, for the largest number that all were measured with."""
+    done = {(row.contender, row.number): row for row in rows if not row.failed}
+    keys = list(dict.fromkeys(row.contender for row in rows))
+    common = [n for n in {row.number for row in rows} if all((key, n) in done for key in keys)]
+    if base not in keys or len(keys) == 1 or not common:
+        return ""
+    at = max(common)
+    header = [f"{at} jobs, as multiples", *(each.title.partition(",")[0] for each in _RATIOS)]
+    lines = []
+    for key in keys:
+        pairs = [(each.value(done[key, at]), each.value(done[base, at])) for each in _RATIOS]
+        lines.append([CONTENDERS[key].name, *(ratio(value, of) for value, of in pairs)])
+    return markdown_table(header, lines)
+
+
+def ratio(value: float | None, of: float | None) -> str:
+    """A multiple with two or three digits; a dash where there is none."""
+    if value is None or not of:
+        return "-"
+    multiple = value / of
+    return f"{multiple:,.0f}" if multiple >= 10 or not multiple else f"{multiple:.2f}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure of a table; a dash where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; all but the first columns are aligned to the right."""
+    rule = [*["---"] * left, *["--:"] * (len(header) - left)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
+
+
+def plots(figures: Figures) -> Mapping[str, str]:
+    """The pictures, by the names of their files."""
+    pictures = {}
+    for prefix, rows, counted in (("jobs", figures.jobs, "jobs"), ("array", figures.arrays, "tasks of the array")):
+        for measure in MEASURES:
+            lines = _lines(rows, measure)
+            if measure.plot and lines:
+                title = _PLOT_TITLES[measure.plot]
+                log = measure.log or prefix == "array"
+                pictures[f"{prefix}-{measure.plot}.svg"] = chart(title, counted, lines, log_y=log)
+    return pictures
+
+
+def _lines(rows: Sequence[Row], measure: Measure) -> list[Line]:
+    """The lines of a plot: who has a colour, and something to draw."""
+    found = []
+    for key, contender in CONTENDERS.items():
+        measured = [(row.number, measure.value(row)) for row in rows if row.contender == key and not row.failed]
+        points = [(float(x), y) for x, y in measured if y is not None]
+        if contender.colour and any(y for _, y in points):
+            found.append(Line(contender.legend, contender.colour, points))
+    return found
+
+
+def _pictures(names: Sequence[str]) -> str:
+    """Pictures, two in a row."""
+    cells = [f"![{name.rpartition('/')[2].removesuffix('.svg')}]({name})" for name in names]
+    cells += [""] * (len(cells) % 2)
+    pairs = [cells[at : at + 2] for at in range(0, len(cells), 2)]
+    return markdown_table(["", ""], pairs, left=2) if pairs else ""
