@@ -8,7 +8,8 @@ from __future__ import annotations
 import posixpath
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,7 +30,8 @@ from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.shell import shell_file
 
-_FULL_SECONDS = 5.0
+# For how long "no more jobs" is believed without asking again.
+FULL_SECONDS = 5.0
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
 _USUAL_ARRAY_SIZE = 1001
 
@@ -64,24 +66,60 @@ class Presence:
     missing: tuple[str, ...]
 
 
+class Admissions:
+    """What Slurm has said of requests to this process."""
+
+    def __init__(self) -> None:
+        self._accepted: set[str] = set()
+        self._full: SubmitLimitError | None = None
+        self._full_until = 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Be the one that asks: of a hundred that want the same, or wait for a place, one does."""
+        with self._lock:
+            yield
+
+    def has_accepted(self, script: str) -> bool:
+        """Whether it was accepted before."""
+        return script in self._accepted
+
+    def accept(self, script: str) -> None:
+        """It was accepted."""
+        self._accepted.add(script)
+
+    def full(self) -> SubmitLimitError | None:
+        """Why no more jobs are taken, if that was said just now."""
+        return self._full if time.monotonic() < self._full_until else None
+
+    def fill(self, error: SubmitLimitError) -> None:
+        """No more jobs are taken."""
+        self._full, self._full_until = error, time.monotonic() + FULL_SECONDS
+
+    def clear(self) -> None:
+        """There is a place."""
+        self._full = None
+
+
 class SlurmCluster:
     """The cluster behind one transport.
 
     Args:
         transport: The way to its login node.
         remote_base: Directory there that holds the runs; `~` stands for the home directory.
+        admissions: What Slurm has said of requests before; None begins anew.
     """
 
-    def __init__(self, transport: Transport, *, remote_base: str = "~/dagster_runs") -> None:
+    def __init__(
+        self, transport: Transport, *, remote_base: str = "~/dagster_runs", admissions: Admissions | None = None
+    ) -> None:
         self.transport = transport
         self._remote_base = remote_base
         self._facts: ClusterFacts | None = None
         self._interpreters: dict[tuple[str, str], CompletedCommand] = {}
-        self._accepted: set[str] = set()
         self._largest_array: int | None = None
-        self._full: SubmitLimitError | None = None
-        self._full_until = 0.0
-        self._admission = threading.Lock()
+        self._admissions = admissions or Admissions()
         self._lock = threading.Lock()
 
     @property
@@ -162,21 +200,24 @@ class SlurmCluster:
         """
         self.facts()
         script = render_script(request, output_path="/dev/null", body="true")
-        if script in self._accepted and not afresh:
+        if self._admissions.has_accepted(script) and not afresh:
             return
-        # Of a hundred that want the same, or wait for a place, one asks.
-        with self._admission:
-            if script in self._accepted and not afresh:
+        with self._admissions.turn():
+            if self._admissions.has_accepted(script) and not afresh:
                 return
-            if self._full is not None and time.monotonic() < self._full_until:
-                raise self._full
+            self._refuse_while_full()
             try:
                 self._try(request, script)
             except SubmitLimitError as error:
-                self._full, self._full_until = error, time.monotonic() + _FULL_SECONDS
+                self._admissions.fill(error)
                 raise
-            self._full = None
-            self._accepted.add(script)
+            self._admissions.clear()
+            self._admissions.accept(script)
+
+    def _refuse_while_full(self) -> None:
+        full = self._admissions.full()
+        if full is not None:
+            raise full
 
     def start_estimate(self, request: JobRequest) -> datetime | None:
         """When Slurm would start such a job if it were submitted now, an aware time; None if it says none.
@@ -199,9 +240,8 @@ class SlurmCluster:
             SlurmUnavailableError: The controller does not answer.
         """
         self.facts()
-        with self._admission:
-            if self._full is not None and time.monotonic() < self._full_until:
-                raise self._full
+        with self._admissions.turn():
+            self._refuse_while_full()
             tasks = min(wanted, self._array_limit())
             while True:
                 array = arrays.array_option(tasks, max_parallel)
@@ -209,11 +249,11 @@ class SlurmCluster:
                     self._try(request, render_script(request, output_path="/dev/null", body="true", array=array))
                 except SubmitLimitError as error:
                     if tasks == 1:
-                        self._full, self._full_until = error, time.monotonic() + _FULL_SECONDS
+                        self._admissions.fill(error)
                         raise
                     tasks //= 2
                 else:
-                    self._full = None
+                    self._admissions.clear()
                     return tasks
 
     def _array_limit(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.job.shared_admissions import SharedAdmissions
 from dagster_slurm.job.shared_answers import SharedBoards
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
@@ -54,18 +55,20 @@ def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals:
         if ssh not in _transports:
             _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
         if key not in _connections:
-            cluster = SlurmCluster(_transports[ssh], remote_base=remote_base)
-            watcher = JobWatcher(cluster, intervals=intervals, boards=_boards(ssh))
+            place = _shared_place(ssh)
+            admissions = SharedAdmissions(place.with_name(f"{place.name}.admissions"))
+            cluster = SlurmCluster(_transports[ssh], remote_base=remote_base, admissions=admissions)
+            watcher = JobWatcher(cluster, intervals=intervals, boards=SharedBoards.at(place))
             _connections[key] = ClusterConnection(cluster, watcher)
         return _connections[key]
 
 
-def _boards(ssh: SSHConnection | None) -> SharedBoards:
+def _shared_place(ssh: SSHConnection | None) -> Path:
     """Where this user's processes share what the cluster has answered: those that reach it alike, on this machine."""
     # A local directory: locks on a shared file system are slow, and other machines have other clocks.
     directory = Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
     name = hashlib.sha256(repr(_way(ssh)).encode()).hexdigest()[:16]
-    return SharedBoards.named(f"answers-{name}", below=directory)
+    return directory / f"answers-{name}"
 
 
 def _way(ssh: SSHConnection | None) -> tuple[object, ...]:

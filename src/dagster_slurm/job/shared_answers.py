@@ -203,8 +203,7 @@ class AnswerBoard(Generic[_T]):
         """Be known as one who lives."""
         if not self._era:
             raise OSError("this boot cannot be told from others")
-        _make_private(self._directory.parent)
-        _make_private(self._directory)
+        make_private(self._directory)
         # Renamed when it is locked: before, it would look like one that the dead have left.
         temporary = self._path(f"{self._member}.part")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -226,7 +225,7 @@ class AnswerBoard(Generic[_T]):
         """The account's file, locked; None if another process has it, which is for an instant only, or stopped."""
         descriptor = os.open(self._path("desk"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            yield descriptor if _lock(descriptor, fcntl.LOCK_EX) else None
+            yield descriptor if try_lock(descriptor, fcntl.LOCK_EX) else None
         finally:
             os.close(descriptor)
 
@@ -240,7 +239,7 @@ class AnswerBoard(Generic[_T]):
         except FileNotFoundError:
             return False
         try:
-            return not _lock(descriptor, fcntl.LOCK_SH)
+            return not try_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
 
@@ -307,11 +306,11 @@ class SharedBoards:
     accounting: AnswerBoard[AccountingRecord]
 
     @classmethod
-    def named(cls, name: str, *, below: Path) -> SharedBoards:
-        """Of everybody who gives that name, in a directory of this user."""
+    def at(cls, place: Path) -> SharedBoards:
+        """Of everybody who names that place: two directories whose names begin like that."""
         return cls(
-            AnswerBoard(below / f"{name}.queue", QueueEntry),
-            AnswerBoard(below / f"{name}.accounting", AccountingRecord),
+            AnswerBoard(place.with_name(f"{place.name}.queue"), QueueEntry),
+            AnswerBoard(place.with_name(f"{place.name}.accounting"), AccountingRecord),
         )
 
 
@@ -322,7 +321,8 @@ def _ids_in(file: Path) -> list[str]:
         return []
 
 
-def _lock(descriptor: int, kind: int) -> bool:
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Take a lock of flock(2), if it is free."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -335,13 +335,14 @@ def _write(descriptor: int, text: str) -> None:
     os.pwrite(descriptor, text.encode(), 0)
 
 
-def _make_private(directory: Path) -> None:
-    """Make a directory that nobody else can write to, also where everybody may make some.
+def make_private(directory: Path) -> None:
+    """Make a directory, and the one it lies in, that nobody else can write to.
 
     Raises:
         OSError: It cannot be made, or is there and somebody else's.
     """
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{directory} is not a directory of this user alone")
+    for each in (directory.parent, directory):
+        each.mkdir(mode=0o700, exist_ok=True)
+        found = each.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise PermissionError(f"{each} is not a directory of this user alone")

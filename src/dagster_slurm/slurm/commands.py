@@ -79,8 +79,12 @@ def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:
 
 
 def squeue(job_ids: Iterable[str]) -> Argv:
-    """The queue's entries of these jobs, in every state the controller still knows."""
-    return (*_SQUEUE, f"--jobs={_ids(job_ids)}")
+    """The queue's entries of these jobs of the user, in every state the controller still knows."""
+    ids = _ids(job_ids)
+    # Of several jobs squeue picks out of all jobs of the cluster, unless a user is named (squeue.c of 22.05): that
+    # asks for the user's own (REQUEST_JOB_USER_INFO), and is much less to copy and to send.
+    own = ("--me",) if "," in ids else ()
+    return (*_SQUEUE, *own, f"--jobs={ids}")
 
 
 def squeue_by_name(name: str) -> Argv:

@@ -26,9 +26,11 @@ def test_squeue() -> None:
     argv = commands.squeue(["1", "2_3"])
     assert argv[: len(ENV)] == ENV
     assert argv[len(ENV) : len(ENV) + 4] == ("SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all")
-    assert argv[-1] == "--jobs=1,2_3"
-    assert argv[-2].endswith("|%j")
-    assert argv[-2].count("|") == len(commands.SQUEUE_FIELDS) - 1
+    assert argv[-2:] == ("--me", "--jobs=1,2_3")
+    assert commands.squeue(["1"])[-1] == "--jobs=1"
+    assert "--me" not in commands.squeue(["1"])
+    assert argv[-3].endswith("|%j")
+    assert argv[-3].count("|") == len(commands.SQUEUE_FIELDS) - 1
     assert commands.squeue_by_name("n")[-2:] == ("--me", "--name=n")
 
 

@@ -1,0 +1,174 @@
+"""What Slurm has said of requests, shared: two objects stand for two processes, and a real one is stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.cluster import FULL_SECONDS, SlurmCluster
+from dagster_slurm.errors import SubmitLimitError
+from dagster_slurm.job.shared_admissions import SharedAdmissions
+from dagster_slurm.slurm.request import JobRequest, merge
+from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport.shell import shell_file
+
+FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+FULL = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure: Job violates accounting/QOS policy\n"
+
+
+class Site:
+    """Counts the questions of all processes; full if told so."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.is_full = False
+
+    def process(self, directory: Path, clock: Callable[[], float], era: str = "this boot") -> SlurmCluster:
+        admissions = SharedAdmissions(directory, clock=clock, era=era, patience_seconds=1.0)
+        transport = ScriptedTransport(self._answer)
+        return SlurmCluster(transport, admissions=admissions)
+
+    def _answer(self, script: str, args: object, stdin: bytes) -> CompletedCommand:
+        if script == FACTS:
+            return CompletedCommand(b"home /home/me\nuser me\nversion slurm 22.05.8\n", b"", 0)
+        self.questions += 1
+        return CompletedCommand(b"", FULL, 1) if self.is_full else CompletedCommand(b"", b"", 0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    return tmp_path / "mine" / "admissions"
+
+
+def request(partition: str = "a") -> JobRequest:
+    return merge({"partition": partition})
+
+
+def test_one_process_asks_for_all(site: Site, clock: Clock, directory: Path) -> None:
+    for _ in range(8):
+        site.process(directory, clock).check(request())
+    assert site.questions == 1
+    site.process(directory, clock).check(request("b"))
+    assert site.questions == 2
+
+
+def test_what_was_accepted_long_ago_or_in_another_boot_is_asked_again(
+    site: Site, clock: Clock, directory: Path
+) -> None:
+    site.process(directory, clock).check(request())
+    clock.now += 301
+    site.process(directory, clock).check(request())
+    assert site.questions == 2
+    site.process(directory, clock, era="another boot").check(request())
+    assert site.questions == 3
+    clock.now = 1.0
+    site.process(directory, clock, era="another boot").check(request())
+    assert site.questions == 4
+
+
+def test_of_those_who_wait_for_a_place_one_asks(site: Site, clock: Clock, directory: Path) -> None:
+    site.is_full = True
+    processes = [site.process(directory, clock) for _ in range(8)]
+    for process in processes:
+        with pytest.raises(SubmitLimitError, match="QOSMaxSubmitJobPerUserLimit"):
+            process.check(request(), afresh=True)
+    assert site.questions == 1
+    clock.now += FULL_SECONDS
+    site.is_full = False
+    processes[7].check(request(), afresh=True)
+    # Places are counted: each asks for its own.
+    processes[6].check(request(), afresh=True)
+    assert site.questions == 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"era": "this boot", "at": "x", "said": {}}'])
+def test_what_is_torn_is_asked_again(site: Site, clock: Clock, directory: Path, text: str) -> None:
+    site.process(directory, clock).check(request())
+    for file in directory.glob("accepted-*"):
+        file.write_text(text)
+    (directory / "full").write_text(text)
+    site.process(directory, clock).check(request())
+    assert site.questions == 2
+
+
+def test_where_nothing_can_be_shared_each_process_asks_once(site: Site, clock: Clock, directory: Path) -> None:
+    directory.parent.chmod(0o777)
+    for _ in range(2):
+        process = site.process(directory, clock)
+        process.check(request())
+        process.check(request())
+    assert site.questions == 2
+    assert not directory.exists()
+
+
+def test_many_at_once_ask_once(site: Site, clock: Clock, directory: Path) -> None:
+    checks = [threading.Thread(target=site.process(directory, clock).check, args=(request(),)) for _ in range(8)]
+    for check in checks:
+        check.start()
+    for check in checks:
+        check.join()
+    assert site.questions == 1
+
+
+HOLDER = """
+import fcntl, sys
+lock = open(sys.argv[1], "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("holds", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_one_that_is_stopped_or_killed_while_it_asks_holds_up_nobody_for_long(
+    site: Site, directory: Path, number: signal.Signals
+) -> None:
+    directory.mkdir(mode=0o700)
+    argv = [sys.executable, "-c", HOLDER, str(directory / "lock")]
+    holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        holder.send_signal(number)
+        process = site.process(directory, time.monotonic)
+        seconds = []
+        for partition in "abc":
+            began = time.monotonic()
+            process.check(request(partition))
+            seconds.append(time.monotonic() - began)
+        # It is waited for once, not again and again.
+        assert seconds[0] < 2.0
+        assert max(seconds[1:]) < 0.5
+        assert site.questions == 3
+    finally:
+        holder.kill()
+        holder.communicate()
+    with (directory / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
