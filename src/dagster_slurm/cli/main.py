@@ -36,6 +36,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "login",
         "Log in once, on a terminal, for every process of this user.",
     ),
+    "plan": (
+        "dagster_slurm.cli.plan",
+        "plan",
+        "Print what an asset or a payload would be run as, and run nothing.",
+    ),
     "reconcile": (
         "dagster_slurm.cli.reconcile",
         "reconcile",

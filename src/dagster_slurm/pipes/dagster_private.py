@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     Field,
+    JobDefinition,
     MaterializeResult,
     MultiPartitionKey,
     Noneable,
     OpExecutionContext,
+    RepositoryDefinition,
 )
 from dagster._check import CheckError
 from dagster._cli.utils import get_instance_for_cli
@@ -73,7 +76,7 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.impl import core_execute_run
 from dagster._serdes import deserialize_value, serialize_value
-from dagster._utils.hosted_user_process import recon_job_from_origin
+from dagster._utils.hosted_user_process import recon_job_from_origin, recon_repository_from_origin
 from dagster._utils.interrupts import capture_interrupts
 from dagster._utils.warnings import disable_dagster_warnings
 from dagster_shared.cli import PythonPointerOpts
@@ -95,7 +98,9 @@ __all__ = [
     "instance_from",
     "instance_of_environment",
     "is_step_over",
+    "job_of_assets",
     "load_job",
+    "load_repository",
     "mark_failed",
     "mark_succeeded",
     "op_context",
@@ -303,6 +308,27 @@ def load_job(run: DagsterRun, *, options: Mapping[str, str | None] | None = None
         return recon_job_from_origin(run.job_code_origin)
     repository = get_repository_python_origin_from_cli_opts(PythonPointerOpts(**options))
     return recon_job_from_origin(JobPythonOrigin(run.job_name, repository))
+
+
+def load_repository(options: Mapping[str, str | None]) -> RepositoryDefinition:
+    """Everything that code defines, found as `dagster dev` finds it.
+
+    Args:
+        options: `python_file` or `module_name`, `attribute`, `working_directory`, as `dagster job execute` has them.
+
+    Raises:
+        dagster.DagsterError: The code cannot be loaded.
+    """
+    origin = get_repository_python_origin_from_cli_opts(PythonPointerOpts(**options))
+    return recon_repository_from_origin(origin).get_definition()
+
+
+def job_of_assets(repository: RepositoryDefinition, keys: AbstractSet[AssetKey]) -> JobDefinition:
+    """A job of these assets alone, whose resources `execute_in_process(resources=...)` replaces.
+
+    With its `asset_selection`, the resources that were given to the assets would win over those (1.13).
+    """
+    return repository.get_implicit_global_asset_job_def().get_subset(asset_selection=keys)
 
 
 def tags_of_retry(instance: DagsterInstance, parent: DagsterRun) -> dict[str, str]:

@@ -23,6 +23,7 @@ from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
+from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.elements import ElementSession, StepContexts, partition_variables
 from dagster_slurm.pipes.failure import failure, failure_without_output
 from dagster_slurm.pipes.launch_key import piece_of_work
@@ -88,6 +89,7 @@ class LocalPipesClient(PipesClient):
             Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`. Or it has not left one
                 of its outputs; the cause is an `OutputNotFoundError`.
         """
+        refuse_in_dry_run("LocalPipesClient.run")
         step = op_context(context)
         payload = as_payload(payload)
         files = work_files(payload, extra_files)
@@ -139,6 +141,7 @@ class LocalPipesClient(PipesClient):
             InvalidRequestError: The run has no partitions, or something else was asked for that cannot be had.
             Failure: Partitions have failed; the others are materialised.
         """
+        refuse_in_dry_run("LocalPipesClient.run_partitions")
         step, payload = op_context(context), as_payload(payload)
         partitions = partitions_of(step)
         files = work_files(payload, extra_files)

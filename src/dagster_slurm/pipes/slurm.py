@@ -19,6 +19,7 @@ from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.arrays import CallArrays
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
+from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.failure import failure, failure_without_output
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch import Finished, Launch, TerminatedError
@@ -116,6 +117,7 @@ class SlurmPipesClient(PipesClient):
                 `OutputNotFoundError`. Or the run was terminated.
             DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
+        refuse_in_dry_run("SlurmPipesClient.run")
         step = op_context(context)
         order = self._order(
             payload=as_payload(payload),
@@ -160,6 +162,7 @@ class SlurmPipesClient(PipesClient):
             Failure: Partitions have failed; or the run was terminated.
             DagsterExecutionInterruptedError: This process is to stop; the jobs go on.
         """
+        refuse_in_dry_run("SlurmPipesClient.run_partitions")
         step = op_context(context)
         partitions, order = partitions_of(step), self._order(**wanted)
         refuse_outputs(order.staging)

@@ -18,6 +18,7 @@ from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric
 from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
+from dagster_slurm.pipes.dry_run import stop_in_dry_run
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
@@ -27,7 +28,7 @@ from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
-from dagster_slurm.resources.plan import job_plan
+from dagster_slurm.resources.plan import Tasks, job_plan
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
@@ -213,18 +214,29 @@ class ComputeResource(ConfigurableResource[Any]):
             keep_on_cluster=keep_on_cluster,
             scratch=scratch,
         )
+        stop_in_dry_run(lambda: job_plan(self, context, arguments))
         call = Call(self, op_context(context), arguments)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run(context=context, **vars(call.work_here()))
         job = call.job()
         return self._client(call.slurm(), job.environment).run(context=context, **job.arguments())
 
-    def plan(self, context: StepContext | None = None, *, payload_path: PathLike, **arguments: Any) -> JobPlan:
+    def plan(
+        self,
+        context: StepContext | None = None,
+        payload_path: PathLike | None = None,
+        *,
+        partitions: int | None = None,
+        max_parallel: int | None = None,
+        **arguments: Any,
+    ) -> JobPlan:
         """Say what `run` would do. Nothing is uploaded, installed or submitted; Slurm uses up a job id.
 
         Args:
             context: The context of a step; outside of one None, or what `build_asset_context()` makes.
-            payload_path: As for `run`.
+            payload_path: As for `run`; it has to be given.
+            partitions: Say what `run_partitions` would do with so many; None for `run`.
+            max_parallel: As for `run_partitions`.
             arguments: Those of `run`, by their names.
 
         Returns:
@@ -237,7 +249,10 @@ class ComputeResource(ConfigurableResource[Any]):
             SubmissionRejectedError: Slurm would not take the job.
             TransportError: The cluster cannot be reached.
         """
-        return job_plan(self, context, Arguments(payload_path, **arguments))
+        if payload_path is None:
+            raise TypeError("plan() needs a payload_path, as run() does")
+        tasks = Tasks(partitions, max_parallel) if partitions is not None else None
+        return job_plan(self, context, Arguments(payload_path, **arguments), tasks)
 
     def run_partitions(
         self, context: StepContext, payload_path: PathLike, max_parallel: int | None = None, **arguments: Any
@@ -263,7 +278,9 @@ class ComputeResource(ConfigurableResource[Any]):
             ConfigurationError: The resource is incomplete.
             dagster.Failure: Partitions have failed: its text and metadata name them. The others are materialised.
         """
-        call = Call(self, op_context(context), Arguments(payload_path, **arguments))
+        given = Arguments(payload_path, **arguments)
+        stop_in_dry_run(lambda: job_plan(self, context, given, Tasks.of(context, max_parallel)))
+        call = Call(self, op_context(context), given)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run_partitions(
                 context=context, name=arguments.get("name"), **vars(call.work_here())

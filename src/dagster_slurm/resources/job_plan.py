@@ -90,8 +90,9 @@ class JobPlan:
         extras: The names of the extras.
         start: When Slurm would start the job if it were submitted now, an aware time; None if that is not known.
         start_reason: Why it is not known.
-        node_hours: The most that the job may cost: its nodes for its whole walltime; None without a walltime.
-        max_node_hours: The most that is allowed; None without a limit.
+        node_hours: The most that the job, or each task, may cost: its nodes for its whole walltime; None without one.
+        max_node_hours: The most that is allowed for it; None without a limit.
+        tasks: How many tasks the job array of `run_partitions` has; None for a single job.
         warnings: What is worth a look.
     """
 
@@ -110,6 +111,7 @@ class JobPlan:
     start_reason: str = ""
     node_hours: float | None = None
     max_node_hours: float | None = None
+    tasks: int | None = None
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -142,8 +144,7 @@ def _lines(plan: JobPlan) -> Iterator[str]:
 
 
 def _facts(plan: JobPlan) -> Iterator[str]:
-    where = "on this machine, as a process" if plan.mode == "local" else f"as a Slurm job, by {plan.host}"
-    yield f"- Runs {where}"
+    yield f"- Runs {_where(plan)}"
     if plan.mode == "slurm":
         yield f"- Start: {_start(plan)}"
         yield f"- Cost: {_cost(plan)}"
@@ -153,6 +154,13 @@ def _facts(plan: JobPlan) -> Iterator[str]:
         yield f"- Variables: {', '.join(plan.variables)} (values are not shown)"
     if plan.extras:
         yield f"- Extras: {', '.join(plan.extras)}"
+
+
+def _where(plan: JobPlan) -> str:
+    if plan.mode == "local":
+        times = "" if plan.tasks is None else f", {plan.tasks} times, one after the other"
+        return f"on this machine, as a process{times}"
+    return f"as a Slurm job{'' if plan.tasks is None else f' array (tasks: {plan.tasks})'}, by {plan.host}"
 
 
 def _start(plan: JobPlan) -> str:
@@ -165,7 +173,10 @@ def _cost(plan: JobPlan) -> str:
     if plan.node_hours is None:
         return "not known, since there is no walltime"
     limit = "" if plan.max_node_hours is None else f", of {plan.max_node_hours:g} that are allowed"
-    return f"at most {plan.node_hours:g} node-hours{limit}"
+    if plan.tasks is None:
+        return f"at most {plan.node_hours:g} node-hours{limit}"
+    total = plan.tasks * plan.node_hours
+    return f"at most {total:g} node-hours: tasks: {plan.tasks}, of {plan.node_hours:g} each{limit}"
 
 
 def _uploads(plan: JobPlan) -> Iterator[str]:

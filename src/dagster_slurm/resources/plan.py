@@ -14,15 +14,17 @@ from dagster import DagsterError, OpExecutionContext, build_resources
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Activation, Preview, Site, preview
-from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
+from dagster_slurm.errors import InvalidRequestError, SlurmUnavailableError, SubmitLimitError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import launch_function, work_files
+from dagster_slurm.launchers import launch_function, launch_function_of_tasks, work_files
 from dagster_slurm.pipes.dagster_private import StepContext, op_context, step_key
+from dagster_slurm.pipes.partition_results import checked_max_parallel, partitions_of, refuse_outputs
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.call import BUILT_IN, CALL, DATA_KEYS, Arguments, Call, Job, Work
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import Staging, plan_staging
 from dagster_slurm.staging.store import InputStore
@@ -36,13 +38,52 @@ _RUN_ID = "RUN_ID"
 _READ_AT_MOST_BYTES = 1 << 30
 
 
-def job_plan(resource: ComputeResource, context: StepContext | None, arguments: Arguments) -> JobPlan:
+@dataclass(frozen=True)
+class Tasks:
+    """The partitions of `run_partitions`, as the tasks of one job array.
+
+    Args:
+        count: How many there are.
+        max_parallel: How many run at once; None for no limit.
+
+    Raises:
+        InvalidRequestError: One is not a positive number.
+    """
+
+    count: int
+    max_parallel: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of tasks."""
+        if isinstance(self.count, bool) or self.count < 1:
+            raise InvalidRequestError(f"partitions is {self.count!r}", hint="Give a number from 1 on, or None.")
+        checked_max_parallel(self.max_parallel)
+
+    @classmethod
+    def of(cls, context: StepContext, max_parallel: int | None) -> Tasks:
+        """Those of a step.
+
+        Raises:
+            InvalidRequestError: It has none.
+        """
+        return cls(len(partitions_of(op_context(context))), max_parallel)
+
+    @property
+    def option(self) -> str:
+        """What `--array` is given."""
+        return array_option(self.count, self.max_parallel)
+
+
+def job_plan(
+    resource: ComputeResource, context: StepContext | None, arguments: Arguments, tasks: Tasks | None = None
+) -> JobPlan:
     """What a call would do.
 
     Args:
         resource: Whose call it is.
         context: That of a step; None, or what `build_asset_context()` makes, outside of one.
         arguments: What it is called with.
+        tasks: The partitions, for `run_partitions`.
 
     Raises:
         InvalidRequestError: As `run`.
@@ -52,18 +93,22 @@ def job_plan(resource: ComputeResource, context: StepContext | None, arguments: 
     """
     step = _step_of(context)
     if step is not None:
-        return _planned(resource, step, arguments)
+        return _planned(resource, step, arguments, tasks)
     # Within a run, Dagster has put the values of environment variables into the resource; here it is done now.
     with build_resources({"compute": resource}) as ready:
-        return _planned(ready.compute, step, arguments)
+        return _planned(ready.compute, step, arguments, tasks)
 
 
-def _planned(resource: ComputeResource, step: OpExecutionContext | None, arguments: Arguments) -> JobPlan:
+def _planned(
+    resource: ComputeResource, step: OpExecutionContext | None, arguments: Arguments, tasks: Tasks | None
+) -> JobPlan:
     call = Call(resource, step, arguments)
     if resource.mode == "local":
-        return _plan_here(call, arguments)
+        return _plan_here(call, arguments, tasks)
     job = call.job()
-    there = _There(call.slurm().connect().cluster, job, _Contents.of(job.work), _key(step, job.name))
+    there = _There(
+        call.slurm().connect().cluster, job, _Contents.of(job.work, tasks), _key(step, job.name, tasks), tasks
+    )
     return there.plan(
         sources=call.request()[1],
         settings=_settings(call, arguments, resource),
@@ -80,7 +125,7 @@ class _Contents:
     staging: Staging
 
     @classmethod
-    def of(cls, work: Work) -> _Contents:
+    def of(cls, work: Work, tasks: Tasks | None) -> _Contents:
         """As the clients have it.
 
         Raises:
@@ -90,6 +135,8 @@ class _Contents:
         files = work_files(work.payload, work.extra_files)
         count = len(work_files(work.payload, None))
         staging = plan_staging(work.data, uploaded=[entry.name for entry in files])
+        if tasks is not None:
+            refuse_outputs(staging)
         return cls(files[:count], files[count:], staging)
 
     def uploads(self, *, payload_note: str = "") -> tuple[PlannedUpload, ...]:
@@ -102,11 +149,14 @@ class _Contents:
 class _There:
     """A plan for a cluster."""
 
-    def __init__(self, cluster: SlurmCluster, job: Job, contents: _Contents, key: LaunchKey) -> None:
+    def __init__(
+        self, cluster: SlurmCluster, job: Job, contents: _Contents, key: LaunchKey, tasks: Tasks | None
+    ) -> None:
         self._cluster = cluster
         self._job = job
         self._contents = contents
         self._key = key
+        self._tasks = tasks
         self._warnings: list[str] = []
 
     def plan(
@@ -127,7 +177,7 @@ class _There:
             host=self._cluster.host,
             directory=directory.path,
             script=self._script(directory, environment.activation),
-            options=_options(request, sources, directory),
+            options=_options(request, sources, directory, self._tasks),
             settings=settings,
             uploads=self._uploads(environment),
             environment=_told_of(environment),
@@ -136,6 +186,7 @@ class _There:
             start=start,
             start_reason=start_reason,
             node_hours=request.node_hours,
+            tasks=self._tasks.count if self._tasks else None,
             max_node_hours=max_node_hours,
             warnings=tuple(self._warnings),
         )
@@ -159,13 +210,12 @@ class _There:
         return start, ""
 
     def _script(self, directory: RunDirectory, activation: Activation) -> str:
-        work = self._job.work
-        launch = launch_function(
-            work.plan(work.payload, activation),
-            work_directory=directory.work,
-            env_file=directory.env_file,
-            scratch=self._contents.staging.scratch,
-        )
+        plan = self._job.work.plan(self._job.work.payload, activation)
+        work, env = directory.work, directory.env_file
+        if self._tasks is not None:
+            launch = launch_function_of_tasks(plan, work_directory=work, env_file=env)
+            return batch_script(self._job.request, directory=directory, launch=launch, array=self._tasks.option)
+        launch = launch_function(plan, work_directory=work, env_file=env, scratch=self._contents.staging.scratch)
         return batch_script(self._job.request, directory=directory, launch=launch)
 
     def _uploads(self, environment: Preview) -> tuple[PlannedUpload, ...]:
@@ -196,9 +246,9 @@ class _There:
         return PlannedUpload("inputs", tuple(files), note)
 
 
-def _plan_here(call: Call, arguments: Arguments) -> JobPlan:
+def _plan_here(call: Call, arguments: Arguments, tasks: Tasks | None) -> JobPlan:
     work = call.work_here()
-    contents = _Contents.of(work)
+    contents = _Contents.of(work, tasks)
     directory = "/tmp/dagster-slurm-XXXXXXXX"  # noqa: S108 - it stands for what tempfile makes
     launch = launch_function(
         work.plan(work.payload, Activation((), sys.executable, "this machine")),
@@ -220,13 +270,17 @@ def _plan_here(call: Call, arguments: Arguments) -> JobPlan:
         environment=f"this machine's {sys.executable}",
         variables=tuple(sorted(work.extra_env or {})),
         extras=tuple(sorted(work.extras or {})),
+        tasks=tasks.count if tasks else None,
         start_reason="it would be started at once",
     )
 
 
-def _options(request: JobRequest, sources: Mapping[str, str], directory: RunDirectory) -> tuple[PlannedSetting, ...]:
+def _options(
+    request: JobRequest, sources: Mapping[str, str], directory: RunDirectory, tasks: Tasks | None
+) -> tuple[PlannedSetting, ...]:
     """Every option of sbatch, with those that are set for every job."""
     managed = {"job-name": directory.job_name(), "open-mode": "append", "output": directory.slurm_log}
+    managed |= {"array": tasks.option} if tasks else {}
     shown = {name: "" if value is True else str(value) for name, value in request.sbatch_options().items()}
     return tuple(
         PlannedSetting(f"--{name}", value, sources.get(name, BUILT_IN))
@@ -287,11 +341,12 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _key(step: OpExecutionContext | None, name: str | None) -> LaunchKey:
+def _key(step: OpExecutionContext | None, name: str | None, tasks: Tasks | None) -> LaunchKey:
+    call = f"{name or '0'}{'.array0' if tasks else ''}"
     if step is None:
-        return LaunchKey(_RUN_ID, "step", (), name or "0")
+        return LaunchKey(_RUN_ID, "step", (), call)
     is_partitioned = step.has_partition_key or step.has_partition_key_range
-    return LaunchKey(_RUN_ID, step_key(step), tuple(step.partition_keys) if is_partitioned else (), name or "0")
+    return LaunchKey(_RUN_ID, step_key(step), tuple(step.partition_keys) if is_partitioned else (), call)
 
 
 def _step_of(context: StepContext | None) -> OpExecutionContext | None:
