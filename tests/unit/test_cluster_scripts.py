@@ -281,6 +281,23 @@ class TestSubmit:
         assert self.calls(programs) == 0
 
 
+class TestPresent:
+    """present.sh: what lies there; it changes nothing."""
+
+    def test_names_and_paths(self, own: SlurmCluster, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        store.mkdir()
+        (store / "aa").write_text("123")
+        found = own.present(str(store), ["aa", "bb"], [str(store), str(tmp_path / "no such"), "/nothing"])
+        assert found.sizes_bytes == {"aa": 3}
+        assert found.missing == (str(tmp_path / "no such"), "/nothing")
+
+    def test_a_directory_that_is_not_there(self, own: SlurmCluster, tmp_path: Path) -> None:
+        assert own.present(str(tmp_path / "store"), ["aa"]).sizes_bytes == {}
+        assert own.present(str(tmp_path / "store"), []).missing == ()
+        assert not (tmp_path / "store").exists()
+
+
 class TestNodesAway:
     """nodes_away.sh: whether a refusal of `sbatch --test-only` may be about nodes that come back."""
 

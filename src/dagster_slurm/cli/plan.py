@@ -79,7 +79,8 @@ def _of_payload(payload: str, options: dict[str, Any]) -> JobPlan:
     ssh = None if options["local"] else SSHConnectionResource.from_env(options["prefix"])
     slurm = SlurmResource.from_env_slurm(ssh)
     if options["remote_base"]:
-        slurm = slurm.model_copy(update={"remote_base": options["remote_base"]})
+        # Not a copy of it: Dagster makes a resource anew from what it was made of.
+        slurm = SlurmResource(**{**dict(slurm), "remote_base": options["remote_base"]})
     pairs = (text.partition("=") for text in options["options"])
     asked = {name: value if equals else True for name, equals, value in pairs}
     return ComputeResource(mode="slurm", slurm=slurm).plan(payload_path=payload, extra_slurm_opts=asked)

@@ -27,6 +27,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import Staging, plan_staging
+from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
 
@@ -239,7 +240,8 @@ class _There:
             return None
         sizes = {name: path.stat().st_size for name, path in inputs.files.items()}
         is_little = sum(sizes.values()) <= _READ_AT_MOST_BYTES
-        there = InputStore(self._cluster, inputs, _tell_nobody).there() if is_little else frozenset()
+        asked = inputs if is_little else Inputs({}, inputs.remote)
+        there = InputStore(self._cluster, asked, _tell_nobody).there()
         files = [PlannedFile(name, size, name in there if is_little else None) for name, size in sizes.items()]
         files += [PlannedFile(f"{name} ({path.path})", None, is_there=True) for name, path in inputs.remote.items()]
         note = "" if is_little else "too large to be read for a plan; what the cluster has of them is not sent again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from dagster_slurm.slurm.output import (
     parse_sacct,
     parse_slurm_version,
     parse_squeue,
+    parse_start_estimate,
 )
 from dagster_slurm.slurm.states import JobState
 
@@ -39,6 +41,25 @@ def test_job_id(text: str, job_id: str) -> None:
 def test_no_job_id(text: str) -> None:
     with pytest.raises(SlurmOutputError):
         parse_job_id(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "sbatch: Job 17 to start at 2026-11-22T09:58:57+0100 using 2 processors on nodes n1 in partition compute\n",
+            datetime(2026, 11, 22, 8, 58, 57, tzinfo=timezone.utc),
+        ),
+        ("sbatch: lua: hello\nsbatch: Job 1 to start at 2026-11-22T09:58:57-0030 using", "2026-11-22T10:28:57+00:00"),
+        # Without an offset nobody knows which time that is.
+        ("sbatch: Job 17 to start at 2026-11-22T09:58:57 using 2 processors", None),
+        ("sbatch: Job 17 to start at Unknown", None),
+        ("allocation failure: Requested nodes are busy", None),
+        ("", None),
+    ],
+)
+def test_start_estimate(text: str, expected: datetime | str | None) -> None:
+    assert parse_start_estimate(text) == (datetime.fromisoformat(expected) if isinstance(expected, str) else expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,281 @@
+"""Plans: what is said of a call, and how it reads; no cluster is needed for that."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, JobPlan, SlurmQueueConfig, SlurmResource, SlurmRunConfig
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
+from dagster_slurm.job.handle import LaunchKey
+from dagster_slurm.pipes.dagster_private import op_context
+from dagster_slurm.pipes.dry_run import PlanRefused, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
+from dagster_slurm.resources.call import Arguments, Call
+from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
+from dagster_slurm.resources.plan import _Contents, _There
+from dagster_slurm.transport.base import CompletedCommand
+from dagster_slurm.transport.scripted import ScriptedTransport
+
+PLAN = JobPlan(
+    mode="slurm",
+    title="train.py on me@login",
+    host="me@login",
+    directory="/base/runs/RUN_ID/model-0/0",
+    script="#!/bin/bash\n#SBATCH --nodes=2\n```\n",
+    options=(PlannedSetting("--comment", "a|b", "call"), PlannedSetting("--nodes", "2", "asset metadata")),
+    settings=(PlannedSetting("launcher", "BashLauncher", "built-in"),),
+    uploads=(
+        PlannedUpload("payload", (PlannedFile("train.py", 2048, False),)),
+        PlannedUpload("inputs", tuple(PlannedFile(f"{n}.csv", 10, n % 2 == 0) for n in range(12)), "a note"),
+        PlannedUpload("environment", (PlannedFile("project", None, None),)),
+    ),
+    environment="the uv project analysis, which would be installed first",
+    variables=("TOKEN",),
+    start=datetime(2026, 11, 22, 10, 0, tzinfo=timezone.utc),
+    node_hours=2.5,
+    max_node_hours=8,
+    warnings=("Look here",),
+)
+
+
+HERE = ComputeResource(mode="local")
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    path = tmp_path / "train.py"
+    path.write_text("print(1)\n")
+    return path
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "# Plan: train.py on me@login",
+            "Nothing was uploaded, installed or submitted.",
+            "- Start: 2026-11-22 10:00:00 UTC, by Slurm's estimate, if it were submitted now",
+            "- Cost: at most 2.5 node-hours, of 8 that are allowed",
+            "- Variables: TOKEN (values are not shown)",
+            "- Look here",
+            "| --comment | a\\|b  | call           |",
+            "| --nodes   | 2     | asset metadata |",
+            "| payload     | 1     | 2 KiB | 1       | 2 KiB         |",
+            "| inputs      | 12    | 120 B | 6       | 60 B          |",
+            "- 0.csv (10 B, is there)",
+            "- 1.csv (10 B)",
+            "- and 2 more",
+            "- project (size not known, not looked for)",
+            "inputs: a note",
+            "#SBATCH --nodes=2",
+        ],
+    )
+    def test_lines(self, line: str) -> None:
+        assert line in str(PLAN).splitlines()
+
+    def test_the_script_stands_between_fences_that_it_cannot_close(self) -> None:
+        assert str(PLAN).endswith(f"\n~~~~~~sh\n{PLAN.script}~~~~~~")
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"start": None, "start_reason": "why"}, "- Start: not known: why"),
+            ({"node_hours": None}, "- Cost: not known, since there is no walltime"),
+            ({"max_node_hours": None}, "- Cost: at most 2.5 node-hours"),
+            ({"tasks": 4}, "- Cost: at most 10 node-hours: tasks: 4, of 2.5 each, of 8 that are allowed"),
+            ({"tasks": 4}, "- Runs as a Slurm job array (tasks: 4), by me@login"),
+            ({"mode": "local"}, "- Runs on this machine, as a process"),
+        ],
+    )
+    def test_what_is_not_known(self, changes: dict[str, object], line: str) -> None:
+        assert line in str(JobPlan(**{**vars(PLAN), **changes})).splitlines()  # type: ignore[arg-type]
+
+    def test_json(self) -> None:
+        told = json.loads(json.dumps(PLAN.as_json()))
+        assert told["start"] == "2026-11-22T10:00:00+00:00"
+        assert [each["missing_bytes"] for each in told["uploads"]] == [2048, 60, 0]
+        assert told["options"][1] == {"name": "--nodes", "value": "2", "source": "asset metadata"}
+
+
+class TestSources:
+    """Each setting, and who says so: the call, the launchpad, the asset, the resource, nobody."""
+
+    def call(self, payload: Path, **arguments: object) -> Call:
+        queue = SlurmQueueConfig(partition="compute", mem_per_cpu="1G", requeue=False)
+        resource = ComputeResource(mode="slurm", slurm=SlurmResource(queue=queue), continue_exit_code=5)
+        return Call(resource, None, Arguments(payload, **arguments))  # type: ignore[arg-type]
+
+    def test_options(self, payload: Path) -> None:
+        config = SlurmRunConfig(extra_slurm_opts={"nice": 5, "qos": "long"})
+        call = self.call(payload, config=config, extra_slurm_opts={"qos": "short", "signal_before_timeout": 60})
+        assert call.request()[1] == {
+            "cpus-per-task": "built-in",
+            "gpus-per-node": "built-in",
+            "mem-per-cpu": "resource",
+            "nice": "launchpad",
+            "no-requeue": "resource",
+            "nodes": "built-in",
+            "partition": "resource",
+            "qos": "call",
+            "signal": "call",
+            "time": "built-in",
+        }
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            ({"extra_files": ["a"], "config": SlurmRunConfig(extra_files=["b"])}, (["a"], "call")),
+            ({"config": SlurmRunConfig(extra_files=["b"])}, (["b"], "launchpad")),
+            ({}, (None, "built-in")),
+        ],
+    )
+    def test_of_a_setting(self, payload: Path, said: dict[str, object], expected: tuple[object, str]) -> None:
+        chosen = self.call(payload, **said).chosen("extra_files")
+        assert (chosen.value, chosen.source) == expected
+
+    def test_of_the_resource(self, payload: Path) -> None:
+        assert self.call(payload).chosen("continue_exit_code", resource=5).source == "resource"
+        assert self.call(payload).environment_choice().described()[1] == "built-in"
+
+    def test_of_the_asset(self, payload: Path) -> None:
+        found = []
+
+        @dg.asset(metadata={"slurm": {"cpus": 8}, "slurm_scratch": True, "slurm_pre_deployed_env_path": "/env"})
+        def model(context: dg.AssetExecutionContext) -> None:
+            resource = ComputeResource(mode="slurm", slurm=SlurmResource())
+            call = Call(resource, op_context(context), Arguments(payload))
+            found.append((call.request()[1]["cpus-per-task"], call.chosen("scratch", "slurm_scratch").source))
+            found.append(call.environment_choice().described())
+
+        dg.materialize([model], instance=dg.DagsterInstance.ephemeral())
+        assert found == [("asset metadata", "asset metadata"), ("/env", "asset metadata")]
+
+
+class TestHere:
+    """Mode `local`: what would be run on this machine."""
+
+    @pytest.mark.parametrize("context", [None, dg.build_asset_context(), dg.build_op_context()])
+    def test_without_a_run(self, payload: Path, context: dg.AssetExecutionContext | None) -> None:
+        plan = HERE.plan(context, payload, extra_env={"TOKEN": "s3cret"}, inputs={"data.txt": payload})
+        assert (plan.mode, plan.start, plan.node_hours) == ("local", None, None)
+        assert [(each.what, len(each.files)) for each in plan.uploads] == [("payload", 1), ("inputs", 1)]
+        assert re.search(r"exec \S*python\S* train.py", plan.script)
+        assert "TOKEN" in str(plan)
+        assert "s3cret" not in f"{plan}{json.dumps(plan.as_json())}"
+
+    def test_partitions(self, payload: Path) -> None:
+        plan = HERE.plan(payload_path=payload, partitions=3)
+        assert "on this machine, as a process, 3 times, one after the other" in str(plan)
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ({"payload_path": "nothing.py"}, PayloadNotFoundError),
+            ({"extra_env": {"a b": "1"}}, InvalidRequestError),
+            ({"inputs": ["nothing/*"]}, InvalidRequestError),
+            ({"partitions": 0}, InvalidRequestError),
+            ({"partitions": 2, "outputs": ["*.csv"]}, InvalidRequestError),
+            ({"partitions": 2, "max_parallel": 0}, InvalidRequestError),
+            ({"payload_path": None}, TypeError),
+            ({"extra_envs": {}}, TypeError),
+        ],
+    )
+    def test_refused(self, payload: Path, arguments: dict[str, object], error: type[Exception]) -> None:
+        with pytest.raises(error):
+            HERE.plan(**{"payload_path": payload, **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"extra_slurm_opts": {"partitoin": "x"}}, "no option 'partitoin'"),
+        ({"extra_slurm_opts": {"nodes": 9}}, "max_node_hours is 4"),
+        ({"extra_slurm_opts": {"time_limit": None}}, "no walltime"),
+    ],
+)
+def test_refused_before_the_cluster_is_asked(payload: Path, arguments: dict[str, object], said: str) -> None:
+    compute = ComputeResource(mode="slurm", slurm=SlurmResource(), max_node_hours=4)
+    with pytest.raises((UnknownOptionError, InvalidRequestError), match=said):
+        compute.plan(payload_path=payload, **arguments)
+
+
+class TestSlurmDoesNotSay:
+    """A plan is made all the same, and says what is not known, and why."""
+
+    FACTS = CompletedCommand(b"home /home/me\nuser me\nversion slurm 22.05.8\n", b"", 0)
+
+    def plan(self, payload: Path, said: str) -> JobPlan:
+        def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
+            if "sbatch" in args:
+                return CompletedCommand(b"", said.encode(), 1)
+            return self.FACTS if "nodes" not in script else CompletedCommand(b"n1\n", b"", 0)
+
+        cluster = SlurmCluster(ScriptedTransport(answer), remote_base="/base")
+        job = Call(ComputeResource(mode="slurm", slurm=SlurmResource()), None, Arguments(payload)).job()
+        there = _There(cluster, job, _Contents.of(job.work, None), LaunchKey("RUN_ID", "step"), None)
+        return there.plan(sources={}, settings=(), max_node_hours=None)
+
+    @pytest.mark.parametrize(
+        ("said", "reason", "warning"),
+        [
+            (
+                "allocation failure: AssocMaxSubmitJobLimit",
+                "AssocMaxSubmitJobLimit",
+                "It would be submitted when others of your jobs have ended",
+            ),
+            (
+                "allocation failure: Unable to contact slurm controller (connect failure)",
+                "Unable to contact slurm controller",
+                "Slurm does not answer: whether it would take the job is not known",
+            ),
+            ("allocation failure: Requested nodes are busy", "nodes that the job needs may be away", None),
+        ],
+    )
+    def test_when_it_starts(self, payload: Path, said: str, reason: str, warning: str | None) -> None:
+        plan = self.plan(payload, said)
+        assert plan.start is None
+        assert reason in plan.start_reason
+        assert plan.warnings == ((warning,) if warning else ())
+
+    def test_a_refusal_is_one(self, payload: Path) -> None:
+        with pytest.raises(SubmissionRejectedError):
+            self.plan(payload, "allocation failure: Invalid qos specification")
+
+
+class TestDryRun:
+    def test_off(self) -> None:
+        stop_in_dry_run(lambda: pytest.fail("it is off"))
+        refuse_in_dry_run("something")
+
+    def test_on(self) -> None:
+        with dry_run(), pytest.raises(StepStopped) as stopped:
+            stop_in_dry_run(lambda: PLAN)
+        assert stopped.value.plan is PLAN
+        with dry_run(), pytest.raises(PlanRefused, match=r"SlurmPipesClient\.run cannot be planned"):
+            refuse_in_dry_run("SlurmPipesClient.run")
+        self.test_off()
+
+    def test_a_call_that_would_be_refused(self, payload: Path) -> None:
+        with dry_run(), pytest.raises(PlanRefused) as refused:
+            ComputeResource(mode="local").run(dg.build_asset_context(), payload, extra_env={"a b": ""})
+        assert isinstance(refused.value.error, InvalidRequestError)
+
+    def test_neither_the_asset_s_own_except_nor_a_retry_policy_goes_on(self, payload: Path) -> None:
+        reached = []
+
+        @dg.asset(retry_policy=dg.RetryPolicy(max_retries=3))
+        def model(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
+            reached.append("began")
+            try:
+                compute.run(context, payload)
+            except Exception:  # noqa: BLE001 - as a user may write it
+                reached.append("caught")
+
+        with dry_run(), pytest.raises(StepStopped), dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([model], resources={"compute": ComputeResource(mode="local")}, instance=instance)
+        assert reached == ["began"]
