@@ -21,7 +21,9 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory, assets_root
 from dagster_slurm.slurm import commands, output, rejections
 from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import storage_fault
+from dagster_slurm.transport.together import together
 
 READABLE_PROTOCOLS = frozenset({PROTOCOL_VERSION})
 """Versions of run directories that this release can adopt."""
@@ -95,7 +97,7 @@ class Claims:
         Raises:
             ProtocolVersionError: It was made by a release whose run directories this one does not know.
         """
-        printed = self._cluster.script("attempt.sh", (launch.launch,)).text
+        printed = self._together("attempt.sh", (launch.launch,)).text
         if not printed:
             return None
         head, _, description = printed.partition("\n")
@@ -226,7 +228,7 @@ class Claims:
     ) -> SubmitAnswer:
         claim = directory.claim(generation)
         args = (claim, str(patience_seconds), *sbatch)
-        answer = self._cluster.script("submit.sh", args, timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS)
+        answer = self._together("submit.sh", args, timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS)
         if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, claim)
         if answer.returncode == _CLOSED_STATUS:
@@ -243,6 +245,11 @@ class Claims:
             said = rejections.classify_error("sbatch", status, answer.error_text, self._cluster.host)
             return SubmitAnswer("", said, made_now)
         return SubmitAnswer(output.parse_job_id(printed), None, made_now)
+
+    def _together(self, name: str, args: Sequence[str], *, timeout_seconds: float = 120.0) -> CompletedCommand:
+        """Run a file of `cluster_scripts`, in one round trip with what other threads ask at the same time."""
+        script = shell_file("dagster_slurm.cluster_scripts", name)
+        return together(self._cluster.transport).run(script, args, timeout_seconds=timeout_seconds)
 
     def _no_outcome(self, directory: RunDirectory, generation: int) -> SubmissionUnknownError:
         name = directory.job_name(generation)

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.together import together
 
 PROTOCOL_VERSION = 1
 """Version of this layout and of the files in it; a newer release reads it to know whether it may adopt."""
@@ -159,7 +160,7 @@ class RunDirectory:
         The files that the watcher reads are made empty: a file that is looked for before it exists stays
         missing for a while on NFS (negative look-ups, nfs(5)).
         """
-        transport.put_tree(
+        together(transport).put_tree(
             [
                 TreeEntry("protocol", f"{PROTOCOL_VERSION}\n".encode()),
                 TreeEntry("launch.json", f"{description}\n".encode()),

@@ -85,6 +85,7 @@ class WatchIntervals:
     Args:
         tick_seconds: Pause between two reads of the files while something is new in them.
         tick_max_seconds: The longest pause while nothing is.
+        tick_many_seconds: The pause for fifty jobs or more while something is new; for fewer it is in between.
         first_status_seconds: Pause before squeue is asked about a new job, if it was not asked just before.
         status_seconds: Pause before squeue is asked again, at first.
         status_max_seconds: The longest such pause.
@@ -95,6 +96,7 @@ class WatchIntervals:
 
     tick_seconds: float = 0.1
     tick_max_seconds: float = 0.5
+    tick_many_seconds: float = 0.3
     first_status_seconds: float = 1.5
     status_seconds: float = 5.0
     status_max_seconds: float = 30.0
@@ -182,6 +184,7 @@ class JobWatcher:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="dagster-slurm-watcher", daemon=True)
                 self._thread.start()
+        self._tick_pace.hurry(self._clock.now())
         self._wake.set()
 
     def _watched(self, handle: JobHandle, subscription: Listener, asked: float) -> WatchedJob:
@@ -237,7 +240,16 @@ class JobWatcher:
                 self._tick(jobs)
             except Exception as error:  # noqa: BLE001 - a silent end of this thread would leave every job waiting
                 self._break(jobs, error)
-            self._clock.sleep(self._wake, max(0.0, self._next_tick() - self._clock.now()))
+            self._pause()
+
+    def _pause(self) -> None:
+        """Until the next tick is due; a new job may have it come sooner."""
+        while True:
+            self._wake.clear()
+            left = self._next_tick() - self._clock.now()
+            if left <= 0:
+                return
+            self._clock.sleep(self._wake, left)
 
     def _next_tick(self) -> float:
         return max(self._tick_pace.due, self._files.pace.due if self._files.lost_since is not None else 0.0)
@@ -277,11 +289,17 @@ class JobWatcher:
         news = [job.take(blocks) for job in jobs]
         for job in jobs:
             job.note_moment(self._queue_question.now())
+        # Of hundreds of jobs some always write; the login node has a process to start for each file that grew.
+        self._tick_pace.first_seconds = self._shortest_pause(len(jobs))
         if any(news):
             self._tick_pace.restart(now)
         if all(len(block) < _MAX_BLOCK_BYTES for block in blocks.values()):
             self._tick_pace.asked(now)
         return True
+
+    def _shortest_pause(self, jobs: int) -> float:
+        every = self._intervals
+        return max(every.tick_seconds, min(every.tick_seconds * (1 + jobs / 25), every.tick_many_seconds))
 
     def _settle(self, job: WatchedJob) -> Action:
         """Decide about one job, and tell its end, once, when it is known."""

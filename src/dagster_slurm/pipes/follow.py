@@ -17,6 +17,7 @@ from dagster_slurm.job.waiting import line_of
 from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.session import PayloadSession
+from dagster_slurm.pipes.teller import Teller
 
 _EVENT_SECONDS = 0.5
 # Longer than KillWait, 30 s by default (slurm.conf(5)): a payload may take its time to end.
@@ -50,6 +51,7 @@ class JobFollower:
         self._session = session
         self._interruptions = interruptions
         self._touch_due = time.monotonic() + _TOUCH_SECONDS
+        self._teller = Teller()
         self.gave_up_waiting = False
 
     def follow(self, *, max_queue_seconds: float | None, cancel: Callable[[], object]) -> Ended | None:
@@ -87,6 +89,7 @@ class JobFollower:
             return None
         finally:
             self._connection.watcher.forget(subscription)
+            self._teller.finish()
 
     def _tell_of_the_way(self) -> None:
         """How the logs come here; for each run once, since a line in its log costs more than the reading."""
@@ -94,7 +97,7 @@ class JobFollower:
         told = (run.run_id if run else "", self._connection.is_shared)
         if run is None or told not in _told_ways:
             _told_ways.add(told)
-            self._step.log.debug(self._connection.streaming(f"{self._handle.directory.path}/log"))
+            self._tell("debug", self._connection.streaming(f"{self._handle.directory.path}/log"))
 
     def _is_terminated(self) -> bool:
         try:
@@ -131,9 +134,9 @@ class JobFollower:
         elif isinstance(event, Started):
             self._started(event)
         elif isinstance(event, (Waiting, StateChanged, QueueLeft)):
-            self._step.log.log(*line_of(self._handle.job_id, event))
+            self._tell(*line_of(self._handle.job_id, event))
         elif isinstance(event, Notice):
-            self._step.log.log(event.level, event.text)
+            self._tell(event.level, event.text)
         elif isinstance(event, Broken):
             raise event.error
 
@@ -141,4 +144,7 @@ class JobFollower:
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
         if event.restart:
             self._session.reader.restart()
-        self._step.log.info(f"Slurm job {self._handle.job_id} runs on {event.node}{again}")
+        self._tell("info", f"Slurm job {self._handle.job_id} runs on {event.node}{again}")
+
+    def _tell(self, level: str, text: str) -> None:
+        self._teller.tell(lambda: self._step.log.log(level, text))

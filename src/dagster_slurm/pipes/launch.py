@@ -30,7 +30,7 @@ from dagster_slurm.pipes.follow import JobFollower
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
-from dagster_slurm.pipes.run_tags import tell_in_tags
+from dagster_slurm.pipes.run_tags import finish_tags, tell_in_tags
 from dagster_slurm.pipes.session import PayloadSession, payload_session
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
@@ -256,9 +256,12 @@ class Launch:
         """To the end of the job; None if it was not this one that ran the payload, so that it has to be looked for."""
         tell_in_tags(self._step, handle)
         follower = JobFollower(self._step, self._connection, handle, session, self._interruptions)
-        ended = follower.follow(
-            max_queue_seconds=self._request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
-        )
+        try:
+            ended = follower.follow(
+                max_queue_seconds=self._request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
+            )
+        finally:
+            finish_tags(self._step)
         if ended is None or self._interruptions.is_terminated:
             how = f"ended as {ended.state}" if ended else "has not ended yet, as far as Slurm says"
             raise TerminatedError(f"Slurm job {handle.job_id} was cancelled, and {how}")

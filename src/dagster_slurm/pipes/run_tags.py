@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from dagster import DagsterInstance, OpExecutionContext
 
@@ -17,46 +19,67 @@ from dagster_slurm.pipes.dagster_private import dagster_run
 
 JOB_ID_TAG = "slurm/job_id"
 RUN_DIRECTORY_TAG = "slurm/run_directory"
+_PAUSE_SECONDS = 1.0
 
 
 class _Tags:
-    """Writes the tags of this process's runs: the thread that comes first also for those that come meanwhile."""
+    """Writes the tags of this process's runs: at most once a second, since hundreds of jobs may come in one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._waiting: dict[str, list[JobHandle]] = defaultdict(list)
-        self._writing: set[str] = set()
+        self._written: dict[str, float] = {}
+        self._is_due: set[str] = set()
 
     def add(self, instance: DagsterInstance, run_id: str, handle: JobHandle) -> None:
         with self._lock:
             self._waiting[run_id].append(handle)
-            if run_id in self._writing:
+            pause = self._written.get(run_id, float("-inf")) + _PAUSE_SECONDS - time.monotonic()
+            if run_id in self._is_due:
                 return
-            self._writing.add(run_id)
-        while handles := self._taken(run_id):
-            try:
-                _write(instance, run_id, handles)
-            except BaseException:
-                self._writing.discard(run_id)
-                raise
+            if pause > 0:
+                self._is_due.add(run_id)
+                timer = threading.Timer(pause, self._write_quietly, (instance, run_id))
+                timer.daemon = True
+                timer.start()
+                return
+        self.write(instance, run_id)
 
-    def _taken(self, run_id: str) -> Sequence[JobHandle]:
-        with self._lock:
-            handles = self._waiting.pop(run_id, [])
-            if not handles:
-                self._writing.discard(run_id)
-            return handles
+    def write(self, instance: DagsterInstance, run_id: str) -> None:
+        """Write what has not been written yet."""
+        with self._writing:
+            with self._lock:
+                handles = self._waiting.pop(run_id, [])
+                self._is_due.discard(run_id)
+                self._written[run_id] = time.monotonic()
+            if handles:
+                _write(instance, run_id, handles)
+
+    def _write_quietly(self, instance: DagsterInstance, run_id: str) -> None:
+        with suppress(Exception):
+            # A tag for people is not worth a job, and the instance may be closed by now.
+            self.write(instance, run_id)
 
 
 _TAGS = _Tags()
 
 
 def tell_in_tags(step: OpExecutionContext, handle: JobHandle) -> None:
-    """Add a job to the tags of the step's run."""
-    if dagster_run(step) is None:
-        return
+    """Add a job to the tags of the step's run, soon."""
+    if dagster_run(step) is not None:
+        _quietly(step, lambda: _TAGS.add(step.instance, step.run_id, handle))
+
+
+def finish_tags(step: OpExecutionContext) -> None:
+    """Write what `tell_in_tags` has not written yet."""
+    if dagster_run(step) is not None:
+        _quietly(step, lambda: _TAGS.write(step.instance, step.run_id))
+
+
+def _quietly(step: OpExecutionContext, write: Callable[[], None]) -> None:
     try:
-        _TAGS.add(step.instance, step.run_id, handle)
+        write()
     except Exception as error:  # noqa: BLE001 - a tag for people is not worth a job
         step.log.debug(f"The run's tags were not written: {error!r}")
 

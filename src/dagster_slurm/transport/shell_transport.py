@@ -164,8 +164,13 @@ class ShellTransport(Transport):
         timeout_seconds = DEFAULT_TIMEOUT_SECONDS + stdin_bytes / _SLOWEST_BYTES_PER_SECOND
         size = None if takes else stdin_bytes
         answer = self._request(script, args, stdin=stdin, stdin_bytes=size, timeout_seconds=timeout_seconds)
+        self.refuse_upload(answer, what=what)
+        return answer
+
+    def refuse_upload(self, answer: CompletedCommand, *, what: str) -> None:
+        """Raise the error for an upload to `what` that has failed."""
         if answer.returncode == 0:
-            return answer
+            return
         said = answer.error_text
         if answer.returncode == _TAKEN_OVER_STATUS:
             raise TransferCorruptedError(f"Another process goes on with the upload to {what}", host=self.host)

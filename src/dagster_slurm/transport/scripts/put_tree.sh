@@ -1,7 +1,8 @@
 # shellcheck shell=sh
-# put_tree.sh DESTINATION CHECKSUMS: a tar stream on stdin becomes the directory DESTINATION, whole or not at
-# all. CHECKSUMS is the name, within the tree, of a file in sha256sum's format that lists every other file.
-destination=$1 checksums=$2
+# put_tree.sh DESTINATION CHECKSUMS [FILES]: a tar stream on stdin becomes the directory DESTINATION, whole or not at
+# all. CHECKSUMS is the name, within the tree, of a file in sha256sum's format that lists every other file; FILES is how
+# many those are.
+destination=$1 checksums=$2 files=${3:-1000}
 # Already there: an earlier try arrived and its answer was lost.
 [ -d "$destination" ] && exit 0
 part=$destination.part.$$
@@ -9,8 +10,12 @@ trap 'rm -rf -- "$part"' EXIT
 check() {
     [ -z "$1" ] || printf '%s\n' "$1" | sha256sum --check --quiet --strict >&2
 }
-# Every other file at the same time: of thousands, the check takes longer than all else.
+# Every other file at the same time: of thousands, the check takes longer than all else, and of a few, the processes.
 check_all() {
+    if [ "$files" -lt 100 ]; then
+        sha256sum --check --quiet --strict -- "$checksums" >&2
+        return
+    fi
     odd=$(sed 'n;d' -- "$checksums") && even=$(sed '1d;n;d' -- "$checksums") || return
     check "$odd" &
     check "$even"
@@ -25,4 +30,4 @@ mkdir -p -- "${destination%/*}" && mkdir -- "$part" 2>/dev/null ||
 tar -xmpf - -C "$part" || exit 74
 (cd "$part" && check_all && rm -f -- "$checksums") || exit 65
 # mv -T refuses to move into a directory that appeared meanwhile.
-mv -T -- "$part" "$destination" || [ -d "$destination" ]
+if mv -T -- "$part" "$destination"; then trap - EXIT; else [ -d "$destination" ]; fi

@@ -1,0 +1,35 @@
+# shellcheck shell=sh
+# together.sh NONCE: several scripts side by side, each as if it were alone. Behind this file stand, generated, a line
+# "dagster_slurm_begin STDIN_BYTES SCRIPT" for each, and "dagster_slurm_answer".
+# Output: for each, in their order, what it wrote and "NEWLINE NONCE SPACE STATUS NEWLINE"; the same on stderr.
+# Status 74: there is no directory for temporary files, and nothing was run.
+dagster_slurm_nonce=$1
+dagster_slurm_here=$(mktemp -d "${TMPDIR:-/tmp}/.dagster-slurm.XXXXXX") || exit 74
+trap 'rm -rf -- "$dagster_slurm_here"' EXIT
+dagster_slurm_count=1000 dagster_slurm_pids=
+dagster_slurm_begin() {
+    # Of four digits all: a pattern sorts by name.
+    dagster_slurm_count=$((dagster_slurm_count + 1))
+    dagster_slurm_in=/dev/null
+    if [ "$1" -gt 0 ]; then
+        dagster_slurm_in=$dagster_slurm_here/$dagster_slurm_count.in
+        head -c "$1" >"$dagster_slurm_in"
+    fi
+    (eval "$2") <"$dagster_slurm_in" \
+        >"$dagster_slurm_here/$dagster_slurm_count.out" 2>"$dagster_slurm_here/$dagster_slurm_count.err" &
+    dagster_slurm_pids="$dagster_slurm_pids $!"
+}
+dagster_slurm_answer() {
+    dagster_slurm_count=1000
+    for dagster_slurm_pid in $dagster_slurm_pids; do
+        dagster_slurm_count=$((dagster_slurm_count + 1))
+        wait "$dagster_slurm_pid"
+        dagster_slurm_status=$?
+        for dagster_slurm_kind in out err; do
+            printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_status" \
+                >>"$dagster_slurm_here/$dagster_slurm_count.$dagster_slurm_kind"
+        done
+    done
+    cat -- "$dagster_slurm_here"/*.out
+    cat -- "$dagster_slurm_here"/*.err >&2
+}

@@ -1,0 +1,188 @@
+"""Requests of threads that come at the same time, in one round trip.
+
+While one round trip is under way, those that come meanwhile wait, and then go together. So a single thread waits for
+nobody, and a hundred threads need a dozen round trips and one channel. Each script runs as it would alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError
+from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.progress import ProgressCallback
+from dagster_slurm.transport.shell import quote, shell_file, with_arguments
+from dagster_slurm.transport.shell_transport import ShellTransport
+
+MOST = 8
+"""How many scripts run side by side at the far end; a login node counts a user's processes."""
+
+_SMALL_TREE_BYTES = 256 << 10
+_NO_DIRECTORY_STATUS = 74
+
+
+@dataclass
+class _Request:
+    """One script that is to be run, and what came of it."""
+
+    script: str
+    args: Sequence[str]
+    stdin: bytes
+    timeout_seconds: float
+    answer: CompletedCommand | None = None
+    error: BaseException | None = None
+    leads: bool = False
+    woken: threading.Event = field(default_factory=threading.Event)
+
+
+class Together:
+    """Runs scripts over a transport, several at once where several threads ask.
+
+    Args:
+        transport: The way to the machine.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting: deque[_Request] = deque()
+        self._is_led = False
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> CompletedCommand:
+        """As `Transport.run`; for what is short, since the others wait for its end."""
+        request = _Request(script, args, stdin, timeout_seconds)
+        with self._lock:
+            self._waiting.append(request)
+            request.leads, self._is_led = not self._is_led, True
+        if not request.leads:
+            request.woken.wait()
+        if request.leads:
+            self._lead(request)
+        if request.error is not None:
+            raise request.error
+        if request.answer is None:
+            raise AssertionError("a request without an outcome")
+        return request.answer
+
+    def put_tree(
+        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
+    ) -> None:
+        """As `Transport.put_tree`; small trees go together."""
+        files = list(entries)
+        if not isinstance(self._transport, ShellTransport) or not _is_small(files):
+            self._transport.put_tree(files, destination, progress=progress)
+            return
+        archive = archive_tree(files)
+        args = (destination, archive.checksums_name, str(len(files)))
+        answer = self.run(_script("put_tree.sh"), args, stdin=b"".join(archive.blocks()))
+        self._transport.refuse_upload(answer, what=destination)
+
+    def _lead(self, own: _Request) -> None:
+        """Serve this thread's request with those in front of it and behind it; then let another lead."""
+        while own.answer is None and own.error is None:
+            with self._lock:
+                batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            self._serve(batch)
+            for request in batch:
+                request.woken.set()
+        with self._lock:
+            following = self._waiting[0] if self._waiting else None
+            self._is_led = following is not None
+            if following is not None:
+                following.leads = True
+                following.woken.set()
+
+    def _serve(self, batch: Sequence[_Request]) -> None:
+        try:
+            answers = self._answers(batch)
+        except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits
+            for request in batch:
+                # Each thread adds its own traceback, and may add what it knows.
+                request.error = copy.copy(error) if isinstance(error, DagsterSlurmError) else error
+            return
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer = answer
+
+    def _answers(self, batch: Sequence[_Request]) -> list[CompletedCommand]:
+        if len(batch) > 1:
+            nonce = uuid4().hex
+            answer = self._transport.run(
+                _combined(nonce, batch),
+                (nonce,),
+                stdin=b"".join(request.stdin for request in batch),
+                timeout_seconds=max(request.timeout_seconds for request in batch),
+            )
+            if answer.returncode != _NO_DIRECTORY_STATUS:
+                return self._taken_apart(answer, nonce, len(batch))
+        return [self._alone(request) for request in batch]
+
+    def _alone(self, request: _Request) -> CompletedCommand:
+        return self._transport.run(
+            request.script, request.args, stdin=request.stdin, timeout_seconds=request.timeout_seconds
+        )
+
+    def _taken_apart(self, answer: CompletedCommand, nonce: str, count: int) -> list[CompletedCommand]:
+        outs, errs = (_parts(stream, nonce.encode()) for stream in (answer.stdout, answer.stderr))
+        if not len(outs) == len(errs) == count:
+            raise ConnectionFailedError("The answer was cut off", host=self._transport.host)
+        return [CompletedCommand(out, err, status) for (out, status), (err, _) in zip(outs, errs, strict=True)]
+
+
+def _combined(nonce: str, batch: Sequence[_Request]) -> str:
+    lines = (
+        f"dagster_slurm_begin {len(request.stdin)} {quote(with_arguments(request.script, request.args))}"
+        for request in batch
+    )
+    return "\n".join((_script("together.sh"), *lines, "dagster_slurm_answer"))
+
+
+def _parts(stream: bytes, nonce: bytes) -> list[tuple[bytes, int]]:
+    """What each script wrote, and its status."""
+    found: list[tuple[bytes, int]] = []
+    written, *rest = stream.split(b"\n" + nonce + b" ")
+    for part in rest:
+        status, end, following = part.partition(b"\n")
+        if not end:
+            break
+        found.append((written, int(status)))
+        written = following
+    return found
+
+
+def _is_small(files: Sequence[TreeEntry]) -> bool:
+    try:
+        sizes = [len(each.source) if isinstance(each.source, bytes) else each.source.stat().st_size for each in files]
+    except OSError:
+        # Whoever reads the files says what is wrong with them.
+        return False
+    return sum(sizes) <= _SMALL_TREE_BYTES
+
+
+def _script(name: str) -> str:
+    return shell_file("dagster_slurm.transport.scripts", name)
+
+
+_known: WeakKeyDictionary[Transport, Together] = WeakKeyDictionary()
+_known_lock = threading.Lock()
+
+
+def together(transport: Transport) -> Together:
+    """The one for a transport, which all that talk through it share."""
+    with _known_lock:
+        if transport not in _known:
+            _known[transport] = Together(transport)
+        return _known[transport]

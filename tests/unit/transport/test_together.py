@@ -1,0 +1,152 @@
+"""Requests of many threads in one round trip, in real shells."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.errors import ConnectionFailedError, TransferCorruptedError
+from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
+from dagster_slurm.transport.together import MOST, Together, together
+
+THREADS = 30
+
+
+class Counting(LocalTransport):
+    """Counts round trips, and holds the first up until somebody else waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+
+    def run(self, script: str, args: Sequence[str] = (), **options: object) -> CompletedCommand:
+        self.scripts.append(script)
+        if len(self.scripts) == 1:
+            time.sleep(0.3)
+        return super().run(script, args, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def transport() -> Iterator[Counting]:
+    made = Counting()
+    yield made
+    made.close()
+
+
+def at_once(call: Callable[[int], CompletedCommand]) -> list[CompletedCommand]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(call, range(THREADS)))
+
+
+def test_each_gets_its_own_answer_in_few_round_trips(transport: Counting) -> None:
+    script = 'printf "%s\\0\\n" "$1"; cat; echo "to stderr $1" >&2; exit "$1"'
+    combined = Together(transport)
+    answers = at_once(lambda n: combined.run(script, (str(n),), stdin=b"\0 in\n" * n))
+    for n, answer in enumerate(answers):
+        expected = f"{n}\0\n".encode() + b"\0 in\n" * n
+        assert (answer.stdout, answer.stderr, answer.returncode) == (expected, f"to stderr {n}\n".encode(), n)
+    assert len(transport.scripts) <= 2 + THREADS // MOST + 1
+
+
+def test_alone_is_as_without(transport: Counting) -> None:
+    assert Together(transport).run('echo "$1"; exit 3', ("it's",)) == CompletedCommand(b"it's\n", b"", 3)
+    assert transport.scripts == ['echo "$1"; exit 3']
+
+
+def test_they_run_side_by_side_and_do_not_share_variables(transport: Counting) -> None:
+    combined = Together(transport)
+    began = time.monotonic()
+    answers = at_once(lambda n: combined.run('[ -z "$mine" ] && mine=$1; sleep 0.5; echo "$mine"', (str(n),)))
+    assert [answer.text for answer in answers] == [f"{n}\n" for n in range(THREADS)]
+    assert time.monotonic() - began < 0.5 * THREADS / 2
+
+
+def test_stdin_that_is_left_unread_reaches_nobody_else(transport: Counting) -> None:
+    combined = Together(transport)
+    answers = at_once(lambda n: combined.run("cat" if n % 2 else ":", stdin=f"{n}\n".encode()))
+    assert [answer.text for answer in answers] == [f"{n}\n" if n % 2 else "" for n in range(THREADS)]
+
+
+def test_what_stays_behind_holds_nobody_up(transport: Counting) -> None:
+    combined = Together(transport)
+    began = time.monotonic()
+    at_once(lambda n: combined.run("setsid sleep 20 >/dev/null 2>&1 </dev/null &"))
+    assert time.monotonic() - began < 10
+
+
+def test_without_a_directory_for_temporary_files(transport: Counting) -> None:
+    transport.run(":")
+    combined = Together(transport)
+    gone = "TMPDIR=/does/not/exist; export TMPDIR"
+    real = transport.run
+    transport.run = lambda script, args=(), **options: real(f"{gone}\n{script}", args, **options)  # type: ignore[method-assign]
+    assert [answer.text for answer in at_once(lambda n: combined.run("echo x"))] == ["x\n"] * THREADS
+
+
+def test_an_error_is_everybodys_and_the_next_works(transport: Counting) -> None:
+    combined = Together(transport)
+
+    def broken(n: int) -> CompletedCommand:
+        if n:
+            time.sleep(0.1)
+            # Ends the shell of the channel, whatever else runs in it.
+            return combined.run("kill -9 $$" if n == 1 else "sleep 0.2; echo x")
+        return combined.run("sleep 0.3")
+
+    errors = 0
+    with ThreadPoolExecutor(THREADS) as threads:
+        for future in [threads.submit(broken, n) for n in range(8)]:
+            try:
+                future.result()
+            except ConnectionFailedError:
+                errors += 1
+    assert errors > 1
+    assert combined.run("echo again").text == "again\n"
+
+
+def test_trees(transport: Counting, tmp_path: Path) -> None:
+    combined = Together(transport)
+    source = tmp_path / "source"
+    source.write_text("from a file\n")
+
+    def put(n: int) -> CompletedCommand:
+        files = [TreeEntry("a/b.txt", f"{n}\n".encode()), TreeEntry("run.sh", source, 0o700)]
+        combined.put_tree(files, f"{tmp_path}/run/{n}/0")
+        return CompletedCommand(b"", b"", 0)
+
+    at_once(put)
+    for n in range(THREADS):
+        made = tmp_path / "run" / str(n) / "0"
+        assert (made / "a/b.txt").read_text() == f"{n}\n"
+        assert (made / "run.sh").stat().st_mode & 0o777 == 0o700
+        assert sorted(path.name for path in made.iterdir()) == ["a", "run.sh"]
+    assert len(transport.scripts) < THREADS
+    # Put again, it is as it was.
+    combined.put_tree([TreeEntry("other", b"")], f"{tmp_path}/run/0/0")
+    assert not (tmp_path / "run/0/0/other").exists()
+
+
+def test_a_tree_that_does_not_arrive_whole(
+    transport: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "dagster_slurm.transport.archive.content.digest", lambda source: ("0" * 64, len(source), source)
+    )
+    with pytest.raises(TransferCorruptedError):
+        Together(transport).put_tree([TreeEntry("a", b"x")], f"{tmp_path}/tree")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_for_each_transport(transport: Counting) -> None:
+    found: list[Together] = []
+    threads = [threading.Thread(target=lambda: found.append(together(transport))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
