@@ -24,6 +24,7 @@ from dagster_slurm.housekeeping.seen import Fate
 from dagster_slurm.housekeeping.word import RunStanding
 from dagster_slurm.job.events import Waiting
 from dagster_slurm.job.waiting import line_of
+from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
 from dagster_slurm.slurm.options import canonical_option
@@ -155,6 +156,22 @@ def _is_told_of_waiting(block: Block) -> None:
         assert line_of(job_id, Waiting(parse_reason(text), expected)) == (level.lower(), told)
 
 
+def _is_a_plan(block: Block) -> None:
+    source = (SOURCE / "resources" / "job_plan.py").read_text(encoding="utf-8")
+    lines = block.text.splitlines()
+    labels = [line[2:].partition(" ")[0] for line in lines if line.startswith("- ")]
+    headings = [line.lstrip("# ").partition(":")[0] for line in lines if line.startswith("#")]
+    assert [word for word in [*labels, *headings] if word not in source] == []
+    plan = JobPlan("slurm", "", "", "", "", options=_options_of(lines))
+    table = [line for line in lines if line.startswith("|")]
+    assert [line for line in str(plan).splitlines() if line.startswith("|")][: len(table)] == table
+
+
+def _options_of(lines: list[str]) -> tuple[PlannedSetting, ...]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| --")]
+    return tuple(PlannedSetting(*row) for row in rows)
+
+
 JOBS_HEADING = (
     "JOBID  RUN       RUN_STATUS  ASSET         PARTITION_KEY  PARTITION  STATE      REASON     NODELIST  ELAPSED"
 )
@@ -179,6 +196,7 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ): _is_output_of_reconcile,
     ("docs/jobs.md", JOBS_HEADING): _is_a_table_of_jobs,
     ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
+    ("docs/plan.md", "# Plan: train.py on me@login.cluster"): _is_a_plan,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
     ("docs/ends.md", "Slurm job 31 did not succeed."): _shows_a_failure,
     ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
