@@ -7,22 +7,24 @@ import os
 import tempfile
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.job.shared_admissions import SharedAdmissions
 from dagster_slurm.job.shared_answers import SharedBoards
+from dagster_slurm.job.submission_turns import MAX_SUBMISSIONS_PER_SECOND, SubmissionTurns
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 
 
 @dataclass(frozen=True)
 class ClusterConnection:
-    """A cluster and the watcher of its jobs."""
+    """A cluster, the watcher of its jobs, and the turns to submit there."""
 
     cluster: SlurmCluster
     watcher: JobWatcher
+    turns: SubmissionTurns = field(default_factory=SubmissionTurns)
 
     @property
     def is_shared(self) -> bool:
@@ -41,7 +43,13 @@ _connections: dict[Hashable, ClusterConnection] = {}
 _lock = threading.Lock()
 
 
-def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals: WatchIntervals) -> ClusterConnection:
+def shared_connection(
+    ssh: SSHConnection | None,
+    *,
+    remote_base: str,
+    intervals: WatchIntervals,
+    max_submissions_per_second: float = MAX_SUBMISSIONS_PER_SECOND,
+) -> ClusterConnection:
     """This process's connection to a cluster, made when it is asked for first.
 
     Args:
@@ -49,8 +57,9 @@ def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals:
             differently but reached alike share it.
         remote_base: Directory there that holds the runs.
         intervals: How often to look.
+        max_submissions_per_second: How many jobs are submitted in a second at most.
     """
-    key = (ssh, remote_base, intervals)
+    key = (ssh, remote_base, intervals, max_submissions_per_second)
     with _lock:
         if ssh not in _transports:
             _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
@@ -59,7 +68,7 @@ def shared_connection(ssh: SSHConnection | None, *, remote_base: str, intervals:
             admissions = SharedAdmissions(place.with_name(f"{place.name}.admissions"))
             cluster = SlurmCluster(_transports[ssh], remote_base=remote_base, admissions=admissions)
             watcher = JobWatcher(cluster, intervals=intervals, boards=SharedBoards.at(place))
-            _connections[key] = ClusterConnection(cluster, watcher)
+            _connections[key] = ClusterConnection(cluster, watcher, SubmissionTurns(max_submissions_per_second))
         return _connections[key]
 
 

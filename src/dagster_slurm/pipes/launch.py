@@ -216,6 +216,7 @@ class Launch:
             )
         )
         self._persist(lambda: inputs.place(directory.work))
+        self._interruptions.pause(self._connection.turns.take())
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
         handle = self._submitted(directory)

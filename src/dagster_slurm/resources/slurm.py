@@ -8,6 +8,7 @@ from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
+from dagster_slurm.job.submission_turns import MAX_SUBMISSIONS_PER_SECOND
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.resources.ssh import SSHConnectionResource
@@ -68,6 +69,11 @@ class SlurmResource(ConfigurableResource[Any]):
         default=30.0, description="The longest such pause, in seconds.", gt=0
     )
     status_poll_backoff: float = Field(default=1.5, description="What the pause grows by each time.", ge=1)
+    max_submissions_per_second: float = Field(
+        default=MAX_SUBMISSIONS_PER_SECOND,
+        description="How many jobs one process submits in a second; more wait for their turn.",
+        gt=0,
+    )
 
     @classmethod
     def from_env(cls) -> SlurmResource:
@@ -103,6 +109,7 @@ class SlurmResource(ConfigurableResource[Any]):
             "status_poll_interval_seconds": variables.number("SLURM_STATUS_POLL_INTERVAL", float),
             "status_poll_max_interval_seconds": variables.number("SLURM_STATUS_POLL_MAX_INTERVAL", float),
             "status_poll_backoff": variables.number("SLURM_STATUS_POLL_BACKOFF", float),
+            "max_submissions_per_second": variables.number("SLURM_MAX_SUBMISSIONS_PER_SECOND", float),
         }
         queue_config = variables.build(SlurmQueueConfig, queue, _variable_of)
         return variables.build(cls, {"ssh": ssh, "queue": queue_config, **own}, _variable_of)
@@ -132,6 +139,7 @@ class SlurmResource(ConfigurableResource[Any]):
             self.ssh.connection() if self.ssh else None,
             remote_base=self.remote_base or _DEFAULT_REMOTE_BASE,
             intervals=intervals,
+            max_submissions_per_second=self.max_submissions_per_second,
         )
 
 

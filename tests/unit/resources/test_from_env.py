@@ -118,11 +118,12 @@ def test_cluster_and_queue(monkeypatch: pytest.MonkeyPatch) -> None:
         STATUS_POLL_INTERVAL="7",
         STATUS_POLL_MAX_INTERVAL="70",
         STATUS_POLL_BACKOFF="2",
+        MAX_SUBMISSIONS_PER_SECOND="5",
     )
     cluster = SlurmResource.from_env_slurm(None)
     assert cluster.remote_base == "/scratch/me"
     assert (cluster.status_poll_interval_seconds, cluster.status_poll_max_interval_seconds) == (7.0, 70.0)
-    assert cluster.status_poll_backoff == 2.0
+    assert (cluster.status_poll_backoff, cluster.max_submissions_per_second) == (2.0, 5.0)
     assert cluster.default_options() == {
         "partition": "gpu",
         "time_limit": "02:00:00",
