@@ -3,12 +3,13 @@
     python3 benchmarks/meter.py COMMAND [ARGUMENT ...]
 
 What the command prints goes to stderr, and one line of JSON to stdout. It needs the standard library only, since it
-runs on the login node as well. A process that goes to the background (OpenSSH's master) is counted, too, and ended at
-the end.
+runs on the login node as well. A process that goes to the background (OpenSSH's master) is counted, too, and killed at
+the end. After 400 s everything is killed, and the exit code is that of timeout(1).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOOK_SECONDS = 0.25
+LIMIT_SECONDS = 400
+TIMED_OUT = 124
 # prctl(2): orphaned descendants become children of this process, and not of init.
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -74,11 +77,12 @@ def proportional_kib(process: int) -> int:
 
 
 def end_leftovers() -> None:
-    """End and collect what is left; its CPU time is known after that."""
-    for process in descendants(os.getpid()):
-        os.kill(process, signal.SIGTERM)
+    """Kill and collect what is left; its CPU time is known after that."""
     try:
         while True:
+            for process in descendants(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(process, signal.SIGKILL)
             os.wait()
     except ChildProcessError:
         return
@@ -91,7 +95,10 @@ def main() -> int:
     began = time.monotonic()
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
     memory.start()
-    status = process.wait()
+    try:
+        status = process.wait(LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        status = TIMED_OUT
     wall = time.monotonic() - began
     memory.over.set()
     memory.join()

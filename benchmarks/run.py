@@ -41,10 +41,7 @@ def measure(site: Site, contender: Contender, number: int) -> Row:
     """Run a contender and count what it costs."""
     wait_until_idle(site)
     before = counts(site)
-    try:
-        ended = contender.start(site, number)
-    except subprocess.TimeoutExpired as error:
-        return Row(contender.key, number, failed=f"not ended after {error.timeout:.0f} s")
+    ended = contender.start(site, number)
     spent = [now - then for now, then in zip(counts(site), before, strict=True)]
     if ended.status != 0:
         print(ended.said, file=sys.stderr)
