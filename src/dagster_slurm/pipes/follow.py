@@ -35,6 +35,7 @@ class JobFollower:
         handle: The job.
         session: Where its output goes.
         interruptions: What may end the following before.
+        teller: Writes the lines about the job.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class JobFollower:
         handle: JobHandle,
         session: PayloadSession,
         interruptions: Interruptions,
+        teller: Teller,
     ) -> None:
         self._step = step
         self._connection = connection
@@ -51,7 +53,7 @@ class JobFollower:
         self._session = session
         self._interruptions = interruptions
         self._touch_due = time.monotonic() + _TOUCH_SECONDS
-        self._teller = Teller()
+        self._teller = teller
         self.gave_up_waiting = False
 
     def follow(self, *, max_queue_seconds: float | None, cancel: Callable[[], object]) -> Ended | None:

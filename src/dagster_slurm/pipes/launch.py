@@ -32,6 +32,7 @@ from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.run_tags import finish_tags, tell_in_tags
 from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.pipes.teller import Teller
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
@@ -106,6 +107,7 @@ class Launch:
             reached=lambda: self._cluster.was_reached,
             sleep=interruptions.pause,
         )
+        self._teller = Teller()
         self._directory: RunDirectory | None = None
         self._request = order.request
 
@@ -221,10 +223,11 @@ class Launch:
         self._interruptions.check(afresh=True)
         handle = self._submitted(directory)
         name = directory.job_name(handle.generation)
-        self._step.log.info(
+        line = (
             f"Submitted Slurm job {handle.job_id} ({name}) on {self._cluster.host} "
             f"in {activation.description}; its directory is {directory.path}"
         )
+        self._teller.tell(lambda: self._step.log.info(line))
         return handle
 
     def _submitted(self, directory: RunDirectory) -> JobHandle:
@@ -256,7 +259,7 @@ class Launch:
     def _follow(self, handle: JobHandle, session: PayloadSession) -> Finished | None:
         """To the end of the job; None if it was not this one that ran the payload, so that it has to be looked for."""
         tell_in_tags(self._step, handle)
-        follower = JobFollower(self._step, self._connection, handle, session, self._interruptions)
+        follower = JobFollower(self._step, self._connection, handle, session, self._interruptions, self._teller)
         try:
             ended = follower.follow(
                 max_queue_seconds=self._request.max_queue_seconds, cancel=lambda: self._withdraw(handle.directory)
