@@ -174,7 +174,7 @@ def refuse_outputs(staging: Staging) -> None:
     asked = [
         name
         for name, is_asked in (
-            ("outputs", staging.outputs.patterns),
+            ("outputs", staging.outputs.fetched),
             ("keep_on_cluster", staging.outputs.kept),
             ("scratch", staging.scratch),
         )
