@@ -46,7 +46,7 @@ class Patience:
     logs_seconds: float = 10.0
     unknown_seconds: float = 3600.0
     silent_seconds: float = 120.0
-    prompt_seconds: float = 1.5
+    prompt_seconds: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,8 @@ def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:
 def squeue(job_ids: Iterable[str]) -> Argv:
     """The queue's entries of these jobs of the user, in every state the controller still knows."""
     ids = _ids(job_ids)
-    # Of several jobs squeue picks out of all jobs of the cluster, unless a user is named (squeue.c of 22.05): that
-    # asks for the user's own (REQUEST_JOB_USER_INFO), and is much less to copy and to send.
+    # For several jobs squeue sends REQUEST_JOB_INFO, which names no job, and with --me REQUEST_JOB_USER_INFO (sdiag of
+    # 22.05.8): the user's own in place of the whole cluster's. For one job it names that.
     own = ("--me",) if "," in ids else ()
     return (*_SQUEUE, *own, f"--jobs={ids}")
 

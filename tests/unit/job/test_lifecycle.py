@@ -40,12 +40,12 @@ TABLE: list[tuple[str, Observation, Decision]] = [
     # An end line alone asks, and believes nothing.
     ("end line of a failure", Observation(end_mark=mark(7)), ASK_QUEUE),
     ("end line of a failure, still running", Observation(end_mark=mark(7), queue=S.RUNNING), ASK_QUEUE),
-    ("end line, completing", Observation(end_mark=mark(), queue=S.COMPLETING, ending_seconds=2), ASK_QUEUE),
+    ("end line, completing", Observation(end_mark=mark(), queue=S.COMPLETING, ending_seconds=3), ASK_QUEUE),
     ("end line of a requeue", Observation(end_mark=mark(143), queue=S.PENDING), ASK_QUEUE),
     # Of a good one sacct may know that it is one, which costs the controller nothing.
     ("good end line", Observation(end_mark=mark(), queue=S.RUNNING), ASK_ACCOUNTING),
     ("good end line, accounting lags", Observation(mark(), accounting=S.RUNNING, ending_seconds=1), ASK_ACCOUNTING),
-    ("good end line, accounting lags long", Observation(mark(), S.RUNNING, S.RUNNING, ending_seconds=1.5), ASK_QUEUE),
+    ("good end line, accounting lags long", Observation(mark(), S.RUNNING, S.RUNNING, ending_seconds=3.0), ASK_QUEUE),
     ("good end line after a requeue", Observation(end_mark=mark(restart=1)), ASK_QUEUE),
     # Over, but the last bytes are still to come.
     ("gone, logs to come", Observation(mark(), GONE, logs_complete=False, over_seconds=9), WAIT),

@@ -12,6 +12,8 @@ from dagster_slurm.job.handle import JobHandle, LaunchKey
 from dagster_slurm.job.lifecycle import Absence
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.watched import WatchedJob, awake
+from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.slurm.states import JobState
 
 KEY = LaunchKey("run", "step")
@@ -204,3 +206,31 @@ def test_a_full_line_is_not_read_further_and_goes_on_when_read(
     assert asked(job).keys() == {"status"}
     assert job.subscription.get(0.1) == Output("stdout", b"abc")
     assert asked(job) == {"status": 0, "stdout.0": 3, "stderr.0": 2, "messages.0": 0}
+
+
+def record(state: str) -> AccountingRecord:
+    values = {"JobID": "12", "State": state, "ExitCode": "0:0"}
+    return parse_sacct("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")["12"]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_believed"),
+    [("COMPLETED", True), ("NODE_FAIL", False), ("PREEMPTED", False), ("FAILED", False), ("RUNNING", False)],
+)
+def test_before_it_has_left_the_queue_only_a_good_end_is_believed(
+    job: WatchedJob, state: str, is_believed: bool
+) -> None:
+    job.take(blocks(status=b"end 12 0 0 1.0 0 0 0\n"))
+    job.observation(0.0)
+    job.take_record(record(state))
+    assert job.observation(0.0).is_over is is_believed
+
+
+def test_what_was_asked_before_the_last_line_of_its_status_is_too_old(job: WatchedJob) -> None:
+    job.take(blocks(stdout_0=b"output says nothing of a state"))
+    job.note_moment(5.0)
+    assert job.answers_after == float("-inf")
+    job.take(blocks(status=b"start 12 0 1.0 n1\n"))
+    job.note_moment(6.0)
+    job.note_moment(7.0)
+    assert job.answers_after == 6.0

@@ -467,6 +467,30 @@ class TestWhatItCosts:
         assert world.asked["squeue"] - counts[0]["squeue"] <= 5
         assert world.asked["sacct"] <= 5
 
+    def test_good_ends_are_not_asked_of_the_controller(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(number) for number in range(1, 51)]
+        for number, job in enumerate(jobs):
+            world.start(job)
+            world.at(0.1 + number / 100, lambda job=job: world.finish(job))  # type: ignore[misc]
+        subscriptions = [watcher.watch(job) for job in jobs]
+        world.begin()
+        assert {state_of(until_end(subscription)) for subscription in subscriptions} == {JobState.COMPLETED}
+        # The first question about a new job may be due meanwhile.
+        assert world.asked["squeue"] <= 1
+        assert world.asked["sacct"] <= 5
+
+    def test_bad_ends_are_asked_about_once_a_second(self, world: World, watcher: JobWatcher) -> None:
+        jobs = [handle(number) for number in range(1, 201)]
+        for number, job in enumerate(jobs):
+            world.start(job)
+            world.at(20 + number / 20, lambda job=job: world.finish(job, "FAILED", 7))  # type: ignore[misc]
+        counts: list[int] = []
+        world.at(19.5, lambda: counts.append(world.asked["squeue"]))
+        subscriptions = [watcher.watch(job) for job in jobs]
+        world.begin()
+        assert {state_of(until_end(subscription)) for subscription in subscriptions} == {JobState.FAILED}
+        assert world.asked["squeue"] - counts[0] <= (30 - 19.5) + 3 + 1
+
     def test_a_waiting_job_alone_costs_as_little(self, world: World, watcher: JobWatcher) -> None:
         world.queue["1"] = "PENDING"
         world.at(3600, lambda: world.start(JOB))
