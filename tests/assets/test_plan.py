@@ -1,6 +1,8 @@
 """`compute.plan` on the sandbox: what it says is what then happens, and by itself nothing does."""
 
+import functools
 import json
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,9 +27,20 @@ Make = Callable[..., ComputeResource]
 
 
 @pytest.fixture
-def base_exists(sandbox: Sandbox, tmp_path: Path) -> Callable[[], bool]:
-    """Whether there is anything at the test's `remote_base`."""
-    return lambda: sandbox.run(["sh", "-c", f"test -e ~/test-runs/{tmp_path.name}"]).returncode == 0
+def base() -> str:
+    """A directory for runs that no test has used before, seen from the home directory."""
+    return f"test-runs/plan-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def slurm(slurm: Make, base: str) -> Make:
+    return functools.partial(slurm, remote_base=f"~/{base}")
+
+
+@pytest.fixture
+def base_exists(sandbox: Sandbox, base: str) -> Callable[[], bool]:
+    """Whether there is anything in that directory."""
+    return lambda: sandbox.run(["sh", "-c", f"test -e ~/{base}"]).returncode == 0
 
 
 def upload(plan: JobPlan, what: str) -> tuple[int, int, int]:
@@ -74,18 +87,18 @@ def test_a_call_with_settings_from_everywhere(
 
 
 def test_the_script_is_the_one_that_is_submitted(
-    slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, tmp_path: Path
+    slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, base: str
 ) -> None:
     path, compute = payload("print(1)\n"), slurm(debug_mode=True)
     options = {"extra_slurm_opts": {"comment": "a b", "nice": 3}, "scratch": True}
     plan = compute.plan(payload_path=path, **options)
     assert run_asset(asset_of(path, **options), compute, instance).success
-    (found,) = sandbox.run(["sh", "-c", f"ls -d ~/test-runs/{tmp_path.name}/runs/*/*/0"]).stdout.split()
+    (found,) = sandbox.run(["sh", "-c", f"ls -d ~/{base}/runs/*/*/0"]).stdout.split()
     assert sandbox.run(["cat", f"{found}/job.sh"]).stdout == plan.script.replace(plan.directory, found)
 
 
 def test_the_script_of_partitions_is_the_one_that_is_submitted(
-    slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, tmp_path: Path
+    slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, base: str
 ) -> None:
     path, compute = payload("print(1)\n"), slurm(debug_mode=True)
     partitions = dg.StaticPartitionsDefinition(["a", "b", "c"])
@@ -98,7 +111,7 @@ def test_the_script_of_partitions_is_the_one_that_is_submitted(
     assert "#SBATCH --array=0-2%2\n" in plan.script
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
     assert run_asset(model, compute, instance, tags=tags).success
-    (found,) = sandbox.run(["sh", "-c", f"ls -d ~/test-runs/{tmp_path.name}/runs/*/*/0"]).stdout.split()
+    (found,) = sandbox.run(["sh", "-c", f"ls -d ~/{base}/runs/*/*/0"]).stdout.split()
     assert sandbox.run(["cat", f"{found}/job.sh"]).stdout == plan.script.replace(plan.directory, found)
 
 

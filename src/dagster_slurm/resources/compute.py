@@ -28,7 +28,8 @@ from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
-from dagster_slurm.resources.plan import Tasks, job_plan
+from dagster_slurm.resources.plan import job_plan
+from dagster_slurm.resources.plan_contents import Tasks
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.staging.plan import InputsOption, OutputsOption

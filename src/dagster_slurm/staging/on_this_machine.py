@@ -28,13 +28,22 @@ def place(inputs: Inputs, work: Path) -> None:
         shutil.copyfile(source, path)
         path.chmod(0o400)
     for name, remote in inputs.remote.items():
-        target = Path(remote.on(HOST))
-        if not target.exists():
-            raise InvalidRequestError(
-                f"There is no {target} on this machine",
-                hint="A RemotePath names a file or directory that is there; materialise what makes it anew.",
-            )
-        _with_parents(work / name).symlink_to(target)
+        _with_parents(work / name).symlink_to(used_in_place(remote))
+
+
+def used_in_place(remote: RemotePath) -> Path:
+    """The path of what is used where it is.
+
+    Raises:
+        InvalidRequestError: It is another machine's, or is not there.
+    """
+    target = Path(remote.on(HOST))
+    if not target.exists():
+        raise InvalidRequestError(
+            f"There is no {target} on this machine",
+            hint="A RemotePath names a file or directory that is there; materialise what makes it anew.",
+        )
+    return target
 
 
 def collect(staging: Staging, work: Path, *, outputs_dir: Path, result: Path, is_kept: bool) -> Collected:

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, JobPlan, SlurmQueueConfig, SlurmResource, SlurmRunConfig
+from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig, SlurmResource, SlurmRunConfig
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
 from dagster_slurm.job.handle import LaunchKey
@@ -17,7 +17,8 @@ from dagster_slurm.pipes.dagster_private import op_context
 from dagster_slurm.pipes.dry_run import PlanRefused, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
 from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
-from dagster_slurm.resources.plan import _Contents, _There
+from dagster_slurm.resources.plan_contents import Contents
+from dagster_slurm.resources.plan_for_cluster import PlanForCluster
 from dagster_slurm.transport.base import CompletedCommand
 from dagster_slurm.transport.scripted import ScriptedTransport
 
@@ -178,6 +179,7 @@ class TestHere:
             ({"payload_path": "nothing.py"}, PayloadNotFoundError),
             ({"extra_env": {"a b": "1"}}, InvalidRequestError),
             ({"inputs": ["nothing/*"]}, InvalidRequestError),
+            ({"inputs": {"there": RemotePath("/nothing")}}, InvalidRequestError),
             ({"partitions": 0}, InvalidRequestError),
             ({"partitions": 2, "outputs": ["*.csv"]}, InvalidRequestError),
             ({"partitions": 2, "max_parallel": 0}, InvalidRequestError),
@@ -217,7 +219,7 @@ class TestSlurmDoesNotSay:
 
         cluster = SlurmCluster(ScriptedTransport(answer), remote_base="/base")
         job = Call(ComputeResource(mode="slurm", slurm=SlurmResource()), None, Arguments(payload)).job()
-        there = _There(cluster, job, _Contents.of(job.work, None), LaunchKey("RUN_ID", "step"), None)
+        there = PlanForCluster(cluster, job, Contents.of(job.work, None), LaunchKey("RUN_ID", "step"), None)
         return there.plan(sources={}, settings=(), max_node_hours=None)
 
     @pytest.mark.parametrize(
