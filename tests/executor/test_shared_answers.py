@@ -25,7 +25,7 @@ QUESTIONS = (
     "REQUEST_JOB_WILL_RUN",
     "REQUEST_NODE_INFO",
 )
-PAYLOAD_SECONDS = 32
+PAYLOAD_SECONDS = 48
 PROGRAM = """
 import os
 import sys

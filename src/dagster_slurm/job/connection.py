@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +40,8 @@ class ClusterConnection:
             return f"Streaming {path} over the shared connection (ControlMaster)"
         return f"Streaming {path} via polling fallback (ControlMaster unavailable)"
 
+
+_UNUSED_SECONDS = 7 * 86400.0
 
 _transports: dict[SSHConnection | None, Transport] = {}
 _connections: dict[Hashable, ClusterConnection] = {}
@@ -76,8 +81,17 @@ def _shared_place(ssh: SSHConnection | None) -> Path:
     """Where this user's processes share what the cluster has answered: those that reach it alike, on this machine."""
     # A local directory: locks on a shared file system are slow, and other machines have other clocks.
     directory = Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
+    _sweep(directory)
     name = hashlib.sha256(repr(_way(ssh)).encode()).hexdigest()[:16]
     return directory / f"answers-{name}"
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what nobody has written to for long: of clusters that are not used any more."""
+    for found in directory.glob("answers-*"):
+        with suppress(OSError):
+            if time.time() - found.lstat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(found)
 
 
 def _way(ssh: SSHConnection | None) -> tuple[object, ...]:

@@ -1,0 +1,59 @@
+"""Where the processes of a user share what the cluster has answered."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.job import connection
+from dagster_slurm.transport import SSHConnection
+
+ALICE = SSHConnection("login", user="alice")
+
+
+def place(ssh: SSHConnection | None) -> Path:
+    return connection._shared_place(ssh)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    return tmp_path / f"dagster-slurm-{os.getuid()}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        SSHConnection("login", user="bob"),
+        SSHConnection("login", user="alice", port=2222),
+        SSHConnection("login", user="alice", key_path="/keys/of/bob"),
+        SSHConnection("login", user="alice", post_login_command="ssh inner {cmd}"),
+        SSHConnection("login", user="alice", jump=SSHConnection("gate")),
+        SSHConnection("login", user="alice", control_dir="/elsewhere"),
+    ],
+)
+def test_only_who_gets_there_alike_shares(other: SSHConnection | None, temporary: Path) -> None:
+    assert place(ALICE).parent == temporary
+    assert place(ALICE) == place(SSHConnection("login", user="alice", password="secret"))
+    assert place(ALICE) != place(other)
+
+
+def test_on_the_login_node_another_configuration_is_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = place(None)
+    monkeypatch.setenv("SLURM_CONF", "/etc/other/slurm.conf")
+    assert place(None) != usual
+
+
+def test_what_nobody_uses_is_removed(temporary: Path) -> None:
+    for name, days in (("answers-a.queue", 8), ("answers-b.queue", 6), ("socket", 8)):
+        (temporary / name).mkdir(parents=True)
+        (temporary / name / "answer").touch()
+        os.utime(temporary / name, (time.time() - days * 86400,) * 2)
+    place(ALICE)
+    assert sorted(file.name for file in temporary.iterdir()) == ["answers-b.queue", "socket"]
