@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from dagster_slurm.errors import SlurmError
@@ -49,7 +50,9 @@ class Question(Generic[_T]):
 
     def leave(self) -> None:
         """Want nothing more."""
-        self._at_the_board(lambda board: board.leave(), None)
+        with suppress(OSError):
+            if self._board is not None:
+                self._board.leave()
 
     def age(self) -> float:
         """Seconds since somebody asked; infinite if nobody did."""
@@ -104,6 +107,8 @@ class Question(Generic[_T]):
             return do(self._board)
         except OSError as error:
             self._unusable_until = self.now() + _UNUSABLE_SECONDS
+            # Nobody is to wait for this process, and it begins anew if the directory comes back.
+            self.leave()
             if not self._has_said:
                 self._has_said = True
                 _log.debug("Answers of Slurm are not shared with other processes: %s", error)

@@ -123,9 +123,9 @@ class AnswerBoard(Generic[_T]):
     def leave(self) -> None:
         """Want nothing more."""
         if self._life is not None:
-            self._remove(self._member)
             os.close(self._life)
             self._life = self._wanted = None
+            self._remove(self._member)
 
     def news(self) -> Answer[_T] | None:
         """The last answer, if it is another than at the last call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,20 @@ class TestWhereNothingCanBeShared:
         directory.mkdir(mode=0o700)
         (directory / "desk").symlink_to("/dev/full")
         self.asks_alone(directory, clock, caplog)
+
+    def test_a_directory_that_is_removed_under_way_comes_back(self, directory: Path, clock: Clock) -> None:
+        cluster = Cluster()
+        one, two = (Question(cluster, AnswerBoard(directory, QueueEntry, clock=clock), clock=clock) for _ in range(2))
+        one.want(["1"])
+        shutil.rmtree(directory)
+        for _ in range(700):
+            clock.now += 0.1
+            one.want(["1"])
+            two.want(["2"])
+        told = one.ask(["1"])
+        assert told is not None
+        assert two.news() == told
+        assert told.ids == {"1", "2"}
 
     def test_a_boot_that_cannot_be_told_from_others(
         self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
