@@ -21,12 +21,12 @@ test: static ## Run every check and every test, those on the real cluster includ
 faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@rm -f .faults.json
-	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults
+	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
 	@$(bin)/python -m pytest -m 'not cluster'
 
-bench: $(bin)/.installed cluster ## Measure against the sandbox cluster.
+bench: $(bin)/.installed cluster ## Measure on the sandbox, beside other tools from PyPI, and write docs/benchmarks.md.
 	@$(bin)/python benchmarks/run.py
 
 clean: ## Remove the virtual environment, caches and what the demo left here; the sandbox cluster stays.

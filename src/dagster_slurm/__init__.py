@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.local import LocalPipesClient
+    from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.pipes.slurm import SlurmPipesClient
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
@@ -47,6 +48,7 @@ _ROOMS = {
     "SSHConnectionResource": "resources.ssh",
     "SlurmMetric": "metrics",
     "SlurmMetricsContext": "metrics",
+    "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
     "SlurmPipesClient": "pipes.slurm",
     "SlurmQueueConfig": "resources.slurm",
@@ -78,6 +80,7 @@ __all__ = [
     "SSHConnectionResource",
     "SlurmMetric",
     "SlurmMetricsContext",
+    "SlurmPartitionsInvocation",
     "SlurmPathIOManager",
     "SlurmPipesClient",
     "SlurmQueueConfig",

@@ -111,14 +111,6 @@ def record(recorded: Recorded) -> Record:
     return note
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what is marked so to `make faults`."""
-    left = [] if ALL else [item for item in items if item.get_closest_marker("all_faults")]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
-
-
 def pytest_sessionfinish(exitstatus: int) -> None:
     """After a complete run of the suite, write the table."""
     if ALL and FIGURES and FIGURES.exists() and exitstatus == 0:

@@ -31,6 +31,7 @@ def compute_resource() -> ComputeResource:
     return ComputeResource(
         mode="slurm",
         slurm=SlurmResource(ssh=base.ssh, queue=queue, remote_base=base.remote_base),
+        max_node_hours=float(os.environ.get("MAX_NODE_HOURS", "100")),
         pre_deployed_env_path=os.environ.get("ENVIRONMENT"),
     )
 

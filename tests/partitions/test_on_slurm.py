@@ -204,6 +204,7 @@ def test_more_than_may_be_submitted(make: Make, cluster: Sandbox) -> None:
     each_once(world)
 
 
+@pytest.mark.all_faults
 def test_a_requeued_task_has_one_record(make: Make, cluster: Sandbox) -> None:
     world = make(HELD, count=3, cluster=cluster)
     process = world.process()
@@ -229,6 +230,14 @@ def test_a_wrong_option_is_refused_before_anything_is_uploaded(make: Make, clust
     (step,) = [event for event in failed.all_node_events if event.is_step_failure]
     assert "max_parallel is -1" in step.step_failure_data.error.to_string()  # type: ignore[union-attr]
     assert not (cluster.home / "runs" / world.directory.name / "runs").exists()
+
+
+def test_node_hours_of_all_partitions_together(make: Make, cluster: Sandbox) -> None:
+    world = make("", count=3, cluster=cluster, MAX_NODE_HOURS="0.2")
+    failed = world.run()
+    (step,) = [event for event in failed.all_node_events if event.is_step_failure]
+    said = step.step_failure_data.error.to_string()  # type: ignore[union-attr]
+    assert "0.25 node-hours (3 tasks of 1 nodes), and max_node_hours is 0.2" in said
 
 
 def test_a_backfill_from_the_command_line(make: Make, cluster: Sandbox) -> None:

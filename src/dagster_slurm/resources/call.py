@@ -118,18 +118,19 @@ class Job:
         return {**vars(self.work), **own}
 
 
-def affordable(request: JobRequest, max_node_hours: float | None) -> JobRequest:
-    """The request, if it does not ask for more than is allowed.
+def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int = 1) -> JobRequest:
+    """The request, if it does not ask for more than is allowed, all tasks of an array taken together.
 
     Raises:
         InvalidRequestError: It does, or has no walltime that tells.
     """
-    asked = request.node_hours
+    asked = None if request.node_hours is None else request.node_hours * tasks
     if max_node_hours is None or (asked is not None and asked <= max_node_hours):
         return request
     what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
+    times = f"{tasks} tasks of {request.nodes}" if tasks > 1 else f"{request.nodes}"
     raise InvalidRequestError(
-        f"The job asks for {what} ({request.nodes} nodes), and max_node_hours is {max_node_hours:g}",
+        f"The job asks for {what} ({times} nodes), and max_node_hours is {max_node_hours:g}",
         hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
     )
 

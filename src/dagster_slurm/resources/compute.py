@@ -21,10 +21,10 @@ from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.dry_run import stop_in_dry_run
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
-from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
+from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation, partitions_of
 from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
-from dagster_slurm.resources.call import Arguments, Call
+from dagster_slurm.resources.call import Arguments, Call, affordable
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
@@ -281,12 +281,15 @@ class ComputeResource(ConfigurableResource[Any]):
         """
         given = Arguments(payload_path, **arguments)
         stop_in_dry_run(lambda: job_plan(self, context, given, Tasks.of(context, max_parallel)))
-        call = Call(self, op_context(context), given)
+        step = op_context(context)
+        partitions_of(step)
+        call = Call(self, step, given)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run_partitions(
                 context=context, name=arguments.get("name"), **vars(call.work_here())
             )
         job = call.job()
+        affordable(job.request, self.max_node_hours, tasks=len(step.partition_keys))
         return self._client(call.slurm(), job.environment).run_partitions(
             context=context, max_parallel=max_parallel, **job.arguments()
         )
