@@ -20,7 +20,9 @@ from .test_threaded import keys, log_of, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-AT_ONCE = 40
+AT_ONCE = 100
+FEW = 10
+IN_FLIGHT = 100 if os.environ.get("FAULTS") == "all" else 30
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +65,39 @@ def assets_of(payload: Path, count: int) -> list[dg.AssetsDefinition]:
 
 
 def test_many_at_once(wide: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]) -> None:
+    """A hundred jobs: every line in its own log, one login, no submission too many, and few questions."""
     payload = tmp_path / "payload.sh"
     payload.write_text("for n in 0 1 2 3 4; do echo $NUMBER says $n; sleep 1; done\n")
     job = dg.Definitions(
         assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
     ).resolve_implicit_global_asset_job_def()
-    logins = wide.logins()
+    logins, sessions, calls = wide.logins(), wide.sessions_opened(), wide.rpc_counts()
     with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
         began = time.monotonic()
         result = run(job, instance)
-        print(f"{AT_ONCE} jobs: {time.monotonic() - began:.1f} s, {wide.logins() - logins} logins")
+        seconds = time.monotonic() - began
+        after = wide.rpc_counts()
+        spent = {kind: after[kind] - calls.get(kind, 0) for kind in after}
+        asked = spent["REQUEST_JOB_INFO"] + spent.get("REQUEST_JOB_INFO_SINGLE", 0) + spent["REQUEST_JOB_WILL_RUN"]
+        print(
+            f"{AT_ONCE} jobs: {seconds:.1f} s, {asked} questions, {wide.sessions_opened() - sessions} channels; {spent}"
+        )
         assert result.success
         assert len(keys(result, "ASSET_MATERIALIZATION")) == AT_ONCE
         for number in range(AT_ONCE):
             expected = [f"{number} says {n}" for n in range(5)]
             assert log_of(result, instance, f"asset_{number}").splitlines() == expected
+        tags = instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
+        assert len(tags["slurm/job_id"].split(", ")) == AT_ONCE
     assert wide.logins() - logins <= 1
+    assert wide.sessions_opened() - sessions <= 4
+    assert spent["REQUEST_SUBMIT_BATCH_JOB"] == AT_ONCE
+    # One a second, and what may follow at once after a pause.
+    assert asked <= seconds + 5
 
 
 PROGRAM = """
-import sys
+import os
 from pathlib import Path
 import dagster as dg
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
@@ -99,7 +114,7 @@ queue = SlurmQueueConfig(partition="compute", mem="20M", cpus=1, time_limit="00:
 base = SlurmResource.from_env()
 compute = ComputeResource(mode="slurm", slurm=SlurmResource(ssh=base.ssh, queue=queue, remote_base=base.remote_base))
 defs = dg.Definitions(
-    assets=[made(number) for number in range(10)],
+    assets=[made(number) for number in range(int(os.environ["NUMBER"]))],
     jobs=[dg.define_asset_job("all", "*")],
     resources={"compute": compute},
     executor=threaded_executor,
@@ -108,10 +123,11 @@ defs = dg.Definitions(
 
 
 class Worker:
-    """A process that executes a run of ten assets."""
+    """A process that executes a run of so many assets."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox) -> None:
+    def __init__(self, directory: Path, sandbox: Sandbox, number: int) -> None:
         self.sandbox = sandbox
+        self.number = number
         self.directory = directory
         (directory / "program.py").write_text(PROGRAM)
         self.marks = sandbox.home / f"marks-{time.monotonic_ns()}"
@@ -119,7 +135,7 @@ class Worker:
             f"echo start >>{self.marks}; while ! [ -e {self.marks}.go ]; do sleep 0.2; done; echo end >>{self.marks}\n"
         )
         (directory / "home").mkdir()
-        self.environment = {**os.environ, "DAGSTER_HOME": str(directory / "home")}
+        self.environment = {**os.environ, "DAGSTER_HOME": str(directory / "home"), "NUMBER": str(number)}
         argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(directory / "program.py"), "-j", "all"]
         self.process = subprocess.Popen(
             argv, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -128,8 +144,9 @@ class Worker:
     def count(self, what: str) -> int:
         return self.marks.read_text().split().count(what) if self.marks.exists() else 0
 
-    def started(self) -> None:
-        eventually(lambda: self.count("start") == 10, "ten starts", seconds=90.0)
+    def started(self, number: int | None = None) -> None:
+        wanted = self.number if number is None else number
+        eventually(lambda: self.count("start") >= wanted, f"{wanted} starts", seconds=90.0)
 
     def go(self) -> None:
         assert self.sandbox.run(["touch", f"{self.marks}.go"]).returncode == 0
@@ -139,8 +156,10 @@ class Worker:
 
 
 @pytest.fixture
-def worker(wide: Sandbox, variables: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
-    made = Worker(tmp_path, wide)
+def worker(
+    wide: Sandbox, variables: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Worker]:
+    made = Worker(tmp_path, wide, getattr(request, "param", FEW))
     yield made
     made.process.kill()
     made.process.wait()
@@ -156,7 +175,7 @@ def test_a_signal_of_a_restart_ends_nothing(worker: Worker) -> None:
     assert worker.process.wait(timeout=60) == 0
     (only,) = worker.instance().get_runs()
     assert only.status == dg.DagsterRunStatus.SUCCESS
-    assert worker.count("start") == worker.count("end") == 10
+    assert worker.count("start") == worker.count("end") == FEW
 
 
 def test_a_users_termination_cancels_every_job(worker: Worker) -> None:
@@ -171,8 +190,10 @@ def test_a_users_termination_cancels_every_job(worker: Worker) -> None:
     assert not worker.sandbox.run(["squeue", "--me", "--noheader", "--states=RUNNING,PENDING"]).stdout
 
 
-def test_killed_and_retried_each_executed_once(worker: Worker, variables: dict[str, str]) -> None:
-    worker.started()
+@pytest.mark.parametrize("worker", [IN_FLIGHT], indirect=True)
+@pytest.mark.parametrize("share", [1.0, 0.2], ids=["all in flight", "most not submitted yet"])
+def test_killed_and_retried_each_executed_once(worker: Worker, share: float) -> None:
+    worker.started(int(worker.number * share))
     worker.process.kill()
     worker.process.wait()
     instance = worker.instance()
@@ -183,13 +204,13 @@ def test_killed_and_retried_each_executed_once(worker: Worker, variables: dict[s
         env=worker.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     print(done.stdout, done.stderr)
     runs = instance.get_runs()
     assert {each.status for each in runs} == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
-    assert worker.count("start") == worker.count("end") == 10
+    assert worker.count("start") == worker.count("end") == worker.number
 
 
 def test_where_few_jobs_may_be_submitted(
