@@ -314,7 +314,7 @@ class SlurmCluster:
         if rejections.is_accounting_disabled(answer.error_text):
             return None
         self.refuse("sacct", answer)
-        return output.parse_sacct(answer.text, commands.sacct_fields(version))
+        return arrays.records_of(output.parse_sacct(answer.text, commands.sacct_fields(version)), job_ids)
 
     def cancel(self, job_ids: Iterable[str], *, only_pending: bool = False) -> None:
         """Cancel jobs; one that has ended already is no error."""

@@ -76,7 +76,7 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
     A number alone does not tell a job from one of before the cluster was set up anew: the name has to be ours as well.
     """
     by_name: dict[str, list[UserQueueEntry]] = {}
-    for each in queue:
+    for each in _as_arrays(queue):
         by_name.setdefault(each.entry.name, []).append(each)
     found = [
         job
@@ -86,7 +86,7 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
         for job in _jobs_of(attempt, claim, by_name.pop(attempt.directory.job_name(claim.generation), []))
     ]
     found += [
-        SeenJob(each.entry.job_id, name, queued=each)
+        SeenJob(each.entry.array_job_id, name, queued=each)
         for name, entries in by_name.items()
         if _JOB_NAME.fullmatch(name)
         for each in entries
@@ -94,9 +94,19 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
     return sorted(found, key=lambda job: int(job.job_id))
 
 
+def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
+    """One line for each job array: that of a task which has not ended, if there is one."""
+    found: dict[str, UserQueueEntry] = {}
+    for each in queue:
+        other = found.get(each.entry.array_job_id)
+        if other is None or (other.entry.state.is_terminal and not each.entry.state.is_success):
+            found[each.entry.array_job_id] = each
+    return list(found.values())
+
+
 def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
     name = attempt.directory.job_name(claim.generation)
-    entries = {each.entry.job_id: each for each in queued}
+    entries = {each.entry.array_job_id: each for each in queued}
     marks, _ = parse_marks(attempt.status)
     # A submission whose answer was lost has a job that only the queue knows.
     for job_id in dict.fromkeys([*filter(str.isdecimal, claim.job_ids), *entries]):

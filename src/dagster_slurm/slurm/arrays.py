@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from dagster_slurm.slurm.output import QueueEntry
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 
 def task_id(array_job_id: str, task: int) -> str:
@@ -60,3 +61,20 @@ def _ids(entry: QueueEntry) -> list[str]:
         return [entry.job_id]
     # The task that is left last has the array's own number (22.05.8).
     return [entry.array_job_id, *(task_id(entry.array_job_id, task) for task in tasks_of(entry.array_task_id))]
+
+
+def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) -> Mapping[str, AccountingRecord]:
+    """Records of sacct, and one for each array that was asked about as a whole.
+
+    An array is as the task that has not ended or, when all have, one that has failed.
+    """
+    tasks: dict[str, list[AccountingRecord]] = {}
+    for job_id, record in records.items():
+        if "_" in job_id:
+            tasks.setdefault(job_of(job_id), []).append(record)
+    whole = {job_id: min(tasks[job_id], key=_rank) for job_id in job_ids if job_id in tasks and job_id not in records}
+    return {**records, **{job_id: replace(record, job_id=job_id) for job_id, record in whole.items()}}
+
+
+def _rank(record: AccountingRecord) -> int:
+    return record.state.is_terminal + record.state.is_success

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.slurm import arrays
-from dagster_slurm.slurm.output import parse_squeue
+from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.output import parse_sacct, parse_squeue
 from dagster_slurm.slurm.states import JobState
 
 LINES = """\
@@ -67,6 +68,22 @@ def test_an_array_lives_as_long_as_one_of_its_tasks() -> None:
     assert arrays.entries_of(entries, ["1"])["1"].state is JobState.RUNNING
     ended = [entry for entry in entries if entry.state is JobState.COMPLETED]
     assert arrays.entries_of(ended, ["1"])["1"].state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("states", "whole"),
+    [
+        (["COMPLETED", "RUNNING", "FAILED"], JobState.RUNNING),
+        (["COMPLETED", "FAILED"], JobState.FAILED),
+        (["COMPLETED", "COMPLETED"], JobState.COMPLETED),
+    ],
+)
+def test_an_array_as_a_whole_in_the_accounting(states: list[str], whole: JobState) -> None:
+    width = len(SACCT_FIELDS)
+    rows = [[f"7_{task}", str(70 + task), state, *[""] * (width - 3)] for task, state in enumerate(states)]
+    records = parse_sacct("\n".join("|".join(row) for row in rows))
+    assert arrays.records_of(records, ["7"])["7"].state is whole
+    assert "7" not in arrays.records_of(records, ["7_0"])
 
 
 def test_the_number_of_a_task_is_no_job_of_its_own() -> None:
