@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
+from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
 from ..faults.waiting import eventually
@@ -202,6 +204,17 @@ def test_more_than_may_be_submitted(make: Make, cluster: Sandbox) -> None:
     finally:
         assert cluster.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0
     each_once(world)
+
+
+def test_it_is_one_job_in_the_listing(make: Make, cluster: Sandbox) -> None:
+    world = make(f"[ $DAGSTER_SLURM_PARTITION_KEY = p000 ] || {HELD}", count=4, cluster=cluster)
+    process = world.process()
+    world.eventually_executed(4)
+    listed = CliRunner().invoke(main, ["jobs"], catch_exceptions=False).output
+    mine = [line for line in listed.splitlines() if "many" in line and "RUNNING" in line]
+    assert len(mine) == 1 and mine[0].split()[0] == world.arrays()[-1], listed
+    (world.marks / "go").touch()
+    assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.all_faults
