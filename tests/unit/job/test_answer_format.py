@@ -35,7 +35,9 @@ def test_an_entry_of_the_queue(entry: QueueEntry) -> None:
 
 @given(st.from_type(AccountingRecord))
 def test_a_record_of_the_accounting(record: AccountingRecord) -> None:
-    assert from_plain(AccountingRecord, through_a_file(record)) == record
+    # As text: a number that is none (NaN) is not equal to itself.
+    again = from_plain(AccountingRecord, through_a_file(record))
+    assert json.dumps(to_plain(again)) == json.dumps(to_plain(record))
 
 
 ENTRY = parse_squeue("12|12|N/A|RUNNING|2026-01-01T00:00:00|2026-01-01T00:00:01|None|n1|name\n")[0]
@@ -72,4 +74,6 @@ def test_sacct_as_recorded() -> None:
     assert files
     for file in files:
         for record in parse_sacct(json.loads(file.read_text())["stdout"]).values():
-            assert from_plain(AccountingRecord, through_a_file(record)) == record
+            # As text: a number that is none (NaN) is not equal to itself.
+    again = from_plain(AccountingRecord, through_a_file(record))
+    assert json.dumps(to_plain(again)) == json.dumps(to_plain(record))
