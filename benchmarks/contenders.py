@@ -171,7 +171,7 @@ ARRAYS = (
         "partitions",
         lambda site, n: with_dagster(site, sys.executable, "partitions.py", n, "payload.sh", TASK_SECONDS),
     ),
-    # Each of its tasks starts srun and Python: with a thousand the one node's slurmd did not answer srun in time.
+    # Each of its tasks starts srun and Python: with 1,000 on a busy machine slurmd did not answer it in time.
     Contender(
         "submitit",
         lambda site, n: on_login_node(site, [site.submitit_python, "by_submitit.py", str(n), str(TASK_SECONDS)]),

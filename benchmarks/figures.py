@@ -58,6 +58,7 @@ class Figures:
 
     Args:
         date: When, as YYYY-MM-DD.
+        load_before: Of this machine, over the minute before the start.
         circumstances: Of the machine and the versions, by what they are.
         jobs: Many jobs at once.
         arrays: Job arrays.
@@ -65,6 +66,7 @@ class Figures:
     """
 
     date: str
+    load_before: float
     circumstances: Mapping[str, str]
     jobs: Sequence[Row]
     arrays: Sequence[Row]
@@ -81,6 +83,7 @@ def from_text(text: str) -> Figures:
     found = json.loads(text)
     return Figures(
         date=found["date"],
+        load_before=found["load_before"],
         circumstances=found["circumstances"],
         jobs=[Row(**row) for row in found["jobs"]],
         arrays=[Row(**row) for row in found["arrays"]],

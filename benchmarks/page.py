@@ -18,6 +18,12 @@ one [sandbox](sandbox.md) with a node of 256 CPUs. `make bench` measures everyth
 shares the cores of one machine among Slurm, the jobs and Dagster, so figures of a real cluster are other ones: what
 counts here is how they stand to each other.
 """
+_BUSY = """\
+**The machine was busy with something else: these figures are for trying out, and stand for nothing.** `make bench` on a
+quiet machine replaces them.
+"""
+# Over the minute before the start: a machine that does nothing else has a few tenths.
+_QUIET_LOAD = 1.0
 _JOBS = """\
 Each job prints a line a second for 10 s. Here is who runs them:
 
@@ -42,8 +48,8 @@ The payload of the released one is in Python and opens Dagster Pipes, since it w
 """
 _ARRAYS = """\
 Each task prints a line and takes 1 s; 256 run at a time. `run_partitions` records a materialisation for each.
-`submitit` starts `srun` and Python for each task and is measured up to 100: with 1,000 the one node did not answer
-`srun` in time, and tasks failed. The released `dagster-slurm` has no arrays.
+`submitit` starts `srun` and Python for each task and is measured up to 100: tried with 1,000 on a busy machine, the one
+node did not answer `srun` in time, and tasks failed. The released `dagster-slurm` has no arrays.
 """
 _OTHERS = "Each by itself, on the same sandbox; the programs are in `benchmarks/`.\n"
 
@@ -104,11 +110,12 @@ _RATIOS = MEASURES[:7]
 
 def page(figures: Figures) -> str:
     """The text of the page."""
-    facts = [[name, value] for name, value in {"date": figures.date, **figures.circumstances}.items()]
+    facts = {"date": figures.date, **figures.circumstances, "load before": f"{figures.load_before:.1f}"}
     names = [f"{PLOTS}/{name}" for name in plots(figures)]
     parts = [
         _HEAD,
-        markdown_table(["", ""], facts, left=2),
+        _BUSY if figures.load_before > _QUIET_LOAD else "",
+        markdown_table(["", ""], [[name, value] for name, value in facts.items()], left=2),
         f"## Many jobs at once\n\n{_JOBS}",
         ratios(figures.jobs, OURS),
         _pictures([name for name in names if "/array" not in name]),

@@ -141,6 +141,7 @@ def take(arguments: argparse.Namespace) -> Figures:
     jobs = [each for each in JOBS if not arguments.contenders or each.key in arguments.contenders]
     arrays = [each for each in ARRAYS if not arguments.contenders or each.key in arguments.contenders]
     numbers = [int(word) for word in arguments.numbers]
+    load_before = os.getloadavg()[0]
     with (
         common.running_sandbox(common.wide(arguments.sandbox)) as sandbox,
         sandbox.login_node(options=LOGIN_NODE) as node,
@@ -149,6 +150,7 @@ def take(arguments: argparse.Namespace) -> Figures:
         site.prepare()
         return Figures(
             date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+            load_before=load_before,
             circumstances=circumstances(site),
             jobs=matrix(site, jobs, numbers or JOB_NUMBERS) if "jobs" in parts else [],
             arrays=matrix(site, arrays, numbers or ARRAY_NUMBERS) if "arrays" in parts else [],
