@@ -63,7 +63,7 @@ def test_what_has_failed_says_so_and_has_no_ratio() -> None:
 
 
 def test_figures_of_a_busy_machine_say_so() -> None:
-    assert "busy" not in page.page(FIGURES)
+    assert "**The machine was busy" not in page.page(FIGURES)
     assert "**The machine was busy" in page.page(replace(FIGURES, load_before=8.0))
 
 
