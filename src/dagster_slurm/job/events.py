@@ -184,7 +184,7 @@ class ManySubscriptions:
     def get(self, timeout_seconds: float) -> tuple[int, Event] | None:
         """The next event and whose it is, or None if there is none in time."""
         try:
-            number, event = self._events.get(timeout=timeout_seconds)
+            number, event = self._events.get(timeout=timeout_seconds) if timeout_seconds else self._events.get_nowait()
         except queue.Empty:
             return None
         if isinstance(event, Output):
