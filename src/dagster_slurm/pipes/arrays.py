@@ -15,6 +15,7 @@ from dagster import OpExecutionContext
 from dagster_slurm.claims import Claims, Withdrawn
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Activation
+from dagster_slurm.errors import ResultLostError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.submission import submit_once, submitted_job
@@ -150,13 +151,23 @@ class CallArrays:
         inputs.place(directory.work)
         return directory
 
-    def submit(self, directory: RunDirectory, partitions: Sequence[str], request: JobRequest) -> ArrayJob:
-        """Submit an array, or find that it was.
+    def submit(self, directory: RunDirectory, request: JobRequest) -> ArrayJob:
+        """Submit an array, or find that it was. Of two processes that prepare one, the first's partitions count.
 
         Raises:
             AttemptClosedError: Another process has closed it; what there is, is to be looked for again.
+            ResultLostError: Its directory does not say, or not any more, which partitions it has.
         """
-        return ArrayJob(submit_once(self._claims, directory), tuple(partitions), request)
+        handle = submit_once(self._claims, directory)
+        attempt = self._claims.newest_attempt(directory)
+        partitions = elements_of(attempt.description) if attempt else ()
+        if not partitions:
+            raise ResultLostError(
+                f"{directory.path} does not say which partitions Slurm array {handle.job_id} has",
+                host=self._cluster.host,
+                job_id=handle.job_id,
+            )
+        return ArrayJob(handle, partitions, request)
 
     def gate_owner(self, array: ArrayJob) -> str:
         """The array that runs the payloads, `revoked`, or nothing."""

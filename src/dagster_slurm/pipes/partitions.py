@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from dagster import AssetKey, OpExecutionContext
@@ -20,29 +19,19 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import (
-    Broken,
     Ended,
-    Event,
-    Listener,
-    ManySubscriptions,
-    Notice,
-    Output,
-    Started,
-    StateChanged,
-    Waiting,
 )
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.job.retrying import Outcome, decide_next, next_request
 from dagster_slurm.job.standing import outcome_of
-from dagster_slurm.job.waiting import line_of
 from dagster_slurm.pipes.arrays import ArrayJob, CallArrays, next_array
-from dagster_slurm.pipes.elements import ElementSession
+from dagster_slurm.pipes.followed_arrays import FollowedArrays, Task
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome
 from dagster_slurm.pipes.partition_results import Recorder
-from dagster_slurm.pipes.step_logs import StepLogs
+from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 
 T = TypeVar("T")
@@ -54,34 +43,6 @@ _FULL_SECONDS = 5.0
 # What has failed is gathered, so that a hundred tasks that are tried again are no hundred arrays.
 _GATHER_SECONDS = 30.0
 _FRESH_SECONDS = 1.0
-
-
-@dataclass
-class _Element:
-    """One task that is followed."""
-
-    array: ArrayJob
-    task: int
-    partition: str
-    listener: Listener
-    session: ElementSession | None = None
-    has_started: bool = False
-
-    @property
-    def job_id(self) -> str:
-        return self.array.handle_of(self.task).job_id
-
-
-@dataclass
-class _Followed:
-    """One array that is followed."""
-
-    array: ArrayJob
-    left: set[int]
-    give_up_at: float | None
-    has_failures: bool = False
-    gave_up_waiting: bool = False
-    told: set[str] = field(default_factory=set)
 
 
 class TerminatedPartitionsError(Exception):
@@ -135,12 +96,7 @@ class PartitionsLaunch:
             reached=lambda: self._cluster.was_reached,
             sleep=interruptions.pause,
         )
-        self._line = ManySubscriptions()
-        self._logs = StepLogs()
-        self._elements: dict[int, _Element] = {}
-        self._serial = 0
-        self._ends: deque[tuple[int, Ended]] = deque()
-        self._followed: list[_Followed] = []
+        self._followed = FollowedArrays(step, connection)
         self._outcomes: dict[str, list[Outcome]] = {}
         self._pool: dict[str, list[Outcome]] = {}
         self.failed: dict[str, JobFailedError] = {}
@@ -170,22 +126,16 @@ class PartitionsLaunch:
         """
         try:
             self._look()
-            while self._pool or self._elements:
+            while self._pool or self._followed:
                 self._interruptions.check()
                 self._feed()
-                self._take_in(0.0 if self._ends else _EVENT_SECONDS)
-                self._record_one()
-                self._look_at_queue_times()
+                self._follow_on()
+                self._give_up_on_late_ones()
                 self._tell_progress()
         except TerminationRequestedError:
             raise TerminatedPartitionsError(self._cancel()) from None
         finally:
-            self._forget()
-
-    def _forget(self) -> None:
-        self._connection.watcher.forget(*(element.listener for element in self._elements.values()))
-        self._elements.clear()
-        self._followed.clear()
+            self._followed.forget()
 
     def _look(self) -> None:
         """Take up the arrays there are; what is in none of them waits for a task."""
@@ -200,12 +150,8 @@ class PartitionsLaunch:
             )
             self._follow(array)
         self._feed_at = time.monotonic() + (_GATHER_SECONDS if known.open else 0.0)
-        taken = {element.partition for element in self._elements.values()}
-        self._pool = {
-            partition: []
-            for partition in self._partitions
-            if partition not in taken and partition not in self._complete
-        }
+        gone = self._followed.partitions | self._complete | set(self.failed)
+        self._pool = {partition: [] for partition in self._partitions if partition not in gone}
 
     def _follow(self, array: ArrayJob) -> None:
         tasks = {
@@ -213,26 +159,18 @@ class PartitionsLaunch:
             for task, name in enumerate(array.partitions)
             if name in self._by_name and self._by_name[name] not in self._complete
         }
-        limit = (array.request or self._order.request).max_queue_seconds
-        give_up_at = None if limit is None or array.request is None else time.monotonic() + limit
-        followed = _Followed(array, set(tasks), give_up_at)
-        if not tasks:
-            self._close(followed)
-            return
-        self._followed.append(followed)
-        watched = []
-        for task, partition in tasks.items():
-            self._serial += 1
-            listener = self._line.of(self._serial)
-            self._elements[self._serial] = _Element(array, task, partition, listener)
-            watched.append((array.handle_of(task), listener))
-        self._connection.watcher.watch_all(watched)
+        limit = None if array.request is None else array.request.max_queue_seconds
+        give_up_at = None if limit is None else time.monotonic() + limit
+        if tasks:
+            self._followed.add(array, tasks, give_up_at=give_up_at)
+        else:
+            self._close(array, has_failures=False)
 
     # -- submitting
 
     def _feed(self) -> None:
         """Submit an array of partitions that wait for a task, if it is time for one."""
-        busy = bool(self._elements)
+        busy = bool(self._followed)
         if not self._pool or (busy and (self._max_parallel is not None or time.monotonic() < self._feed_at)):
             return
         request, partitions = next_array(self._pool, self._request_after)
@@ -244,7 +182,7 @@ class PartitionsLaunch:
             self._submit(partitions[:room], request)
         except AttemptClosedError:
             # Another process works on the same: what it has is found, and adopted.
-            self._forget()
+            self._followed.forget()
             self._look()
             return
         self._feed_at = time.monotonic() + (0.0 if room < len(partitions) else _GATHER_SECONDS)
@@ -272,12 +210,12 @@ class PartitionsLaunch:
         # A run that was terminated, or taken over, while the files were sent gets no jobs.
         self._interruptions.check(afresh=True)
         self._following += 1
-        array = self._persist(lambda: self._arrays.submit(directory, partitions, request))
-        for partition in partitions:
-            self._outcomes[partition] = self._pool.pop(partition)
+        array = self._persist(lambda: self._arrays.submit(directory, request))
+        for partition in filter(None, map(self._by_name.get, array.partitions)):
+            self._outcomes[partition] = self._pool.pop(partition, [])
         limit = "" if self._max_parallel is None else f", at most {self._max_parallel} at once"
         self._step.log.info(
-            f"Submitted Slurm array {array.handle.job_id} of {len(partitions)} partitions{limit} on "
+            f"Submitted Slurm array {array.handle.job_id} of {len(array.partitions)} partitions{limit} on "
             f"{self._cluster.host} in {activation.description}; its directory is {directory.path}"
         )
         self._follow(array)
@@ -290,81 +228,33 @@ class PartitionsLaunch:
 
     # -- following
 
-    def _take_in(self, timeout_seconds: float) -> None:
-        """Pass on what was told, all of it, after the first wait; ends wait behind the lines of all others.
+    def _follow_on(self) -> None:
+        """Pass on what tasks say, and take the end of one."""
+        self._followed.take_in()
+        end = self._followed.next_end()
+        if end is not None:
+            self._ended(*end)
 
-        An end costs some ten milliseconds in Dagster's storage, and with hundreds at once lines would be late.
-        """
-        news = self._line.get(timeout_seconds)
-        while news is not None:
-            serial, event = news
-            if isinstance(event, Ended):
-                self._ends.append((serial, event))
-            elif serial in self._elements:
-                self._pass_on(self._elements[serial], event)
-            news = self._line.get(0.0)
-
-    def _record_one(self) -> None:
-        if self._ends:
-            serial, ended = self._ends.popleft()
-            if serial in self._elements:
-                self._ended(serial, self._elements[serial], ended)
-
-    def _pass_on(self, element: _Element, event: Event) -> None:
-        if isinstance(event, Output):
-            self._session_of(element).take(event.stream, event.data)
-        elif isinstance(event, Started):
-            element.has_started = True
-            if event.restart:
-                self._session_of(element).reader.restart()
-        elif isinstance(event, (Waiting, StateChanged)):
-            self._tell_once(element, *line_of(element.array.handle.job_id, event))
-        elif isinstance(event, Notice):
-            self._tell_once(element, event.level, event.text)
-        elif isinstance(event, Broken):
-            raise event.error
-
-    def _session_of(self, element: _Element) -> ElementSession:
-        if element.session is None:
-            directory = element.array.handle_of(element.task).directory
-            element.session = ElementSession(
-                self._step, element.partition, messages=directory.messages, logs=self._logs
-            )
-        return element.session
-
-    def _tell_once(self, element: _Element, level: str, text: str) -> None:
-        """What holds for an array is said once, and not by every task of it."""
-        followed = self._of(element)
-        if text not in followed.told:
-            followed.told.add(text)
-            self._step.log.log(level, text)
-
-    def _of(self, element: _Element) -> _Followed:
-        return next(each for each in self._followed if each.array is element.array)
-
-    def _ended(self, serial: int, element: _Element, ended: Ended) -> None:
-        followed = self._of(element)
-        if ended.state.is_success and ended.node is None and not self._owns_its_gate(followed):
+    def _ended(self, task: Task, ended: Ended) -> None:
+        if ended.state.is_success and ended.node is None and not self._owns_its_gate(task):
             return
-        session = self._session_of(element)
-        session.finish()
-        del self._elements[serial]
-        followed.left.discard(element.task)
-        if ended.state.is_success:
-            self._succeeded(element, session, ended)
-        else:
-            self._failed(element, session, ended, followed)
-        if not followed.left:
-            self._followed.remove(followed)
-            self._close(followed)
+        task.session.finish()
+        try:
+            if ended.state.is_success:
+                self._succeeded(task, ended)
+            else:
+                self._failed(task, ended)
+        finally:
+            if not task.of.left and not self._interruptions.is_detached:
+                self._close(task.of.array, has_failures=task.of.has_failures)
 
-    def _owns_its_gate(self, followed: _Followed) -> bool:
+    def _owns_its_gate(self, task: Task) -> bool:
         """Whether an array whose tasks completed without a word took the gate; if not, the one that did is followed.
 
         Raises:
             ResultLostError: The directory is not there any more.
         """
-        array = followed.array
+        array = task.of.array
         owner = self._persist(lambda: self._arrays.gate_owner(array))
         if owner == array.handle.job_id:
             return True
@@ -375,24 +265,22 @@ class PartitionsLaunch:
                 host=self._cluster.host,
                 job_id=array.handle.job_id,
             )
-        mine = {serial: each for serial, each in self._elements.items() if each.array is array}
-        self._connection.watcher.forget(*(each.listener for each in mine.values()))
-        for serial in mine:
-            del self._elements[serial]
-        self._followed.remove(followed)
-        self._follow(replace(array, handle=replace(array.handle, job_id=owner)))
+        tasks = {**self._followed.forget(array), task.number: task.partition}
+        self._followed.add(
+            replace(array, handle=replace(array.handle, job_id=owner)), tasks, give_up_at=task.of.give_up_at
+        )
         return False
 
-    def _succeeded(self, element: _Element, session: ElementSession, ended: Ended) -> None:
-        request = element.array.request or self._order.request
-        metadata = self._metadata_of(SlurmOutcome(element.job_id, ended, request, self._connection))
-        done = self._done.get(element.partition, set())
+    def _succeeded(self, task: Task, ended: Ended) -> None:
+        request = task.of.array.request or self._order.request
+        metadata = self._metadata_of(SlurmOutcome(task.job_id, ended, request, self._connection))
+        done = self._done.get(task.partition, set())
         try:
             self._check_now_and_then()
         finally:
             if not self._interruptions.is_detached:
-                self._recorder.record(element.partition, session, metadata, job_id=element.job_id, done=done)
-                self._complete.add(element.partition)
+                self._recorder.record(task.partition, task.session, metadata, job_id=task.job_id, done=done)
+                self._complete.add(task.partition)
 
     def _check_now_and_then(self) -> None:
         """A run that was given up meanwhile has a retry, or may get one, which records what comes from now on."""
@@ -401,63 +289,62 @@ class PartitionsLaunch:
         self._checked_at = now if afresh else self._checked_at
         self._interruptions.check(afresh=afresh)
 
-    def _failed(self, element: _Element, session: ElementSession, ended: Ended, followed: _Followed) -> None:
-        followed.has_failures = True
-        error = job_failure(
-            ended,
-            job_id=element.job_id,
-            host=self._cluster.host,
-            stderr_tail=str(session.logs.stderr_tail),
-            slurm_log_tail="",
-            kept_path=element.array.handle_of(element.task).directory.place,
-            request=element.array.request,
-            gave_up_waiting=followed.gave_up_waiting,
-        )
+    def _failed(self, task: Task, ended: Ended) -> None:
+        """Let a partition wait for another task, or note that it has failed."""
+        task.of.has_failures = True
         if self._interruptions.is_terminated:
             return
-        outcomes = [*self._outcomes.get(element.partition, []), outcome_of(ended.state, ended.end_mark, ended.record)]
+        outcomes = [*self._outcomes.get(task.partition, []), outcome_of(ended.state, ended.end_mark, ended.record)]
         following = decide_next(self._order.request, outcomes, self._order.rules, self._order.chain)
-        # What an earlier process has submitted, this run was asked to try again.
-        is_retry = element.array.request is None
-        if following.again or is_retry:
-            why = following.reason if following.again else "it was submitted by an earlier run, which this one retries"
-            self._step.log.warning(
-                f"Partition {element.partition}: Slurm job {element.job_id} ended as {ended.state}: {why}"
-            )
-            self._pool[element.partition] = outcomes if following.again else []
-            return
-        self.failed[element.partition] = error
-        self._step.log.error(f"Partition {element.partition}: {error}")
+        told = f"Partition {task.partition}: Slurm job {task.job_id} ended as {ended.state}"
+        if following.again:
+            self._step.log.warning(f"{told}: {following.reason}")
+            self._pool[task.partition] = outcomes
+        elif task.of.array.request is None:
+            self._step.log.warning(f"{told}; an earlier run has submitted it, which this one retries")
+            self._pool[task.partition] = []
+        else:
+            self.failed[task.partition] = self._error(task, ended)
+            self._step.log.error(f"Partition {task.partition}: {self.failed[task.partition]}")
 
-    def _close(self, followed: _Followed) -> None:
+    def _error(self, task: Task, ended: Ended) -> JobFailedError:
+        return job_failure(
+            ended,
+            job_id=task.job_id,
+            host=self._cluster.host,
+            stderr_tail=str(task.session.logs.stderr_tail),
+            slurm_log_tail="",
+            kept_path=task.place,
+            request=task.of.array.request,
+            gave_up_waiting=task.of.gave_up_waiting,
+        )
+
+    def _close(self, array: ArrayJob, *, has_failures: bool) -> None:
         try:
-            self._arrays.close(followed.array, has_failures=followed.has_failures)
+            self._arrays.close(array, has_failures=has_failures)
         except DagsterSlurmError as error:
             # What it brought is on record; a retry that finds it open follows it to its end once more.
-            self._step.log.warning(f"Slurm array {followed.array.handle.job_id} was not tidied up: {error}")
+            self._step.log.warning(f"Slurm array {array.handle.job_id} was not tidied up: {error}")
 
-    def _look_at_queue_times(self) -> None:
+    def _give_up_on_late_ones(self) -> None:
         """Cancel an array of which no task has started within `max_queue_hours`."""
-        for followed in self._followed:
-            if followed.give_up_at is None:
-                continue
-            if any(each.has_started for each in self._elements.values() if each.array is followed.array):
-                followed.give_up_at = None
-            elif time.monotonic() >= followed.give_up_at:
-                followed.give_up_at, followed.gave_up_waiting = None, True
-                job_id = followed.array.handle.job_id
-                self._step.log.warning(f"Slurm array {job_id} has waited for max_queue_hours; cancelling what waits")
-                self._persist(lambda job_id=job_id: self._cluster.cancel([job_id], only_pending=True))  # type: ignore[misc]
+        for late in self._followed.late():
+            job_id = late.array.handle.job_id
+            self._step.log.warning(f"Slurm array {job_id} has waited for max_queue_hours; cancelling what waits")
+            self._cancel_waiting(job_id)
+
+    def _cancel_waiting(self, job_id: str) -> None:
+        self._persist(lambda: self._cluster.cancel([job_id], only_pending=True))
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
         if now < self._progress_at:
             return
         if self._progress_at:
-            running = sum(element.has_started for element in self._elements.values())
             failed = f", {len(self.failed)} failed" if self.failed else ""
             self._step.log.info(
-                f"{len(self._complete)} of {len(self._partitions)} partitions are done{failed}; {running} run"
+                f"{len(self._complete)} of {len(self._partitions)} partitions are done{failed}; "
+                f"{self._followed.running} run"
             )
         self._progress_at = now + _PROGRESS_SECONDS
 
@@ -467,25 +354,26 @@ class PartitionsLaunch:
         """Take back every array, wait for Slurm a while, and say what came of it."""
         self._step.log.info("The run was terminated: cancelling its Slurm arrays")
         until = time.monotonic() + _CONFIRM_SECONDS
-        launches = self._arrays.launches(self._following + 1)
         job_ids: list[str] = []
-        for directory in launches:
-            withdrawn = self._bounded(lambda directory=directory: self._arrays.withdraw(directory))  # type: ignore[misc]
-            if withdrawn is None:
-                continue
-            job_ids += withdrawn.job_ids
-            if withdrawn.job_names:
-                self._bounded(lambda names=withdrawn.job_names: self._cluster.cancel_by_name(names))  # type: ignore[misc]
+        for directory in self._arrays.launches(self._following + 1):
+            job_ids += self._withdraw(directory)
         if job_ids:
             self._bounded(lambda: self._cluster.cancel(job_ids))
-        while self._elements and time.monotonic() < until:
-            self._take_in(0.0 if self._ends else _EVENT_SECONDS)
-            self._record_one()
+        while self._followed and time.monotonic() < until:
+            self._follow_on()
         if not job_ids:
             return "no job was submitted"
         names = ", ".join(dict.fromkeys(job_ids))
-        end = "was cancelled" if not self._elements else "was cancelled, and has not ended yet, as far as Slurm says"
+        end = "was cancelled" if not self._followed else "was cancelled, and has not ended yet, as far as Slurm says"
         return f"Slurm array {names} {end}"
+
+    def _withdraw(self, directory: RunDirectory) -> tuple[str, ...]:
+        withdrawn = self._bounded(lambda: self._arrays.withdraw(directory))
+        if withdrawn is None:
+            return ()
+        if withdrawn.job_names:
+            self._bounded(lambda: self._cluster.cancel_by_name(withdrawn.job_names))
+        return withdrawn.job_ids
 
     def _bounded(self, call: Callable[[], T]) -> T | None:
         """Make a call of a cancellation: a while, and no longer. None without an answer."""
