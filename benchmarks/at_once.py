@@ -152,6 +152,8 @@ def with_dagster(sandbox: Sandbox, number: int) -> Measured:
         (here / "program.py").write_text(PROGRAM)
         (here / "payload.sh").write_text(PAYLOAD)
         (here / "home").mkdir()
+        # Otherwise it reads a file and asks its storage for each event of each step.
+        (here / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         variables = {
             **os.environ,
             **sandbox.env(),
