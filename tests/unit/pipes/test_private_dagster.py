@@ -60,6 +60,25 @@ USED = [
     ("dagster._core.storage.compute_log_manager", "ComputeLogManager.open_log_stream", {"log_key", "io_type"}),
     ("dagster._core.storage.compute_log_manager", "ComputeLogManager.capture_logs", {"log_key"}),
     ("dagster._core.storage.local_compute_log_manager", "LocalComputeLogManager.complete_artifact_path", {"log_key"}),
+    ("dagster._core.events", "DagsterEvent.asset_materialization", {"step_context", "materialization"}),
+    (
+        "dagster._core.execution.plan.execute_step",
+        "_build_data_version_tags",
+        {"data_version", "code_version", "input_provenance_data", "data_version_is_user_provided"},
+    ),
+    ("dagster._core.execution.plan.execute_step", "_get_code_version", {"asset_key", "step_context"}),
+    ("dagster._core.execution.plan.execute_step", "_get_input_provenance_data", {"asset_key", "step_context"}),
+    ("dagster._core.pipes.context", "build_external_execution_context_data", {"context", "extras"}),
+    (
+        "dagster._core.definitions.data_version",
+        "compute_logical_data_version",
+        {"code_version", "input_data_versions"},
+    ),
+    (
+        "dagster._core.definitions.partitions.utils",
+        "get_tags_from_multi_partition_key",
+        {"multi_partition_key"},
+    ),
 ]
 
 
