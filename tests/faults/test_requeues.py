@@ -121,6 +121,7 @@ def test_requeued_by_hand(trial: Trial, compute: ComputeResource, record: Record
     assert "again (restart 1: the job was requeued)" in trial.messages(result)
 
 
+@pytest.mark.all_faults
 def test_preempted(trial: Trial, compute: ComputeResource, record: Record) -> None:
     def preempt() -> None:
         trial.wait_for_starts(1)

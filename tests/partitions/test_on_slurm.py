@@ -127,7 +127,10 @@ def job_ids(world: World) -> list[str]:
     return [str(each.metadata["slurm_job_id"].value) for each in world.materializations()]
 
 
-@pytest.mark.parametrize("after_seconds", [0.3, 0.8, 1.2, 1.6, 2.0, 2.6])
+@pytest.mark.parametrize(
+    "after_seconds",
+    [0.3, 1.2, 2.0, *(pytest.param(seconds, marks=pytest.mark.all_faults) for seconds in (0.0, 0.6, 0.9, 1.6, 2.6))],
+)
 def test_killed_at_some_moment_and_retried(make: Make, cluster: Sandbox, after_seconds: float) -> None:
     world = make("sleep 0.5\n", count=8, cluster=cluster)
     process = world.process()
