@@ -74,14 +74,11 @@ class World:
             instance=self.instance(), raise_on_error=False, tags=self.range_tags(), **options
         )
 
-    def retry(self, run_id: str) -> dg.JobExecutionResult:
-        """A re-execution from failure."""
-        instance = self.instance()
-        job = dg.reconstructable(_job)
-        options = dg.ReexecutionOptions.from_failure(run_id, instance)
-        return dg.execute_job(  # type: ignore[no-any-return]
-            job, instance=instance, reexecution_options=options, raise_on_error=False, tags=self.range_tags()
-        )
+    def retry(self, run_id: str) -> bool:
+        """Whether a re-execution from failure succeeds."""
+        argv = [sys.executable, "-m", "tests.partitions.retry", run_id]
+        with (self.directory / "retry.log").open("ab") as log:
+            return subprocess.run(argv, stdout=log, stderr=log, timeout=120, check=False).returncode == 0
 
     def range_tags(self) -> dict[str, str]:
         return {FIRST: "p000", LAST: f"p{self.count - 1:03d}"}
@@ -127,10 +124,6 @@ def project() -> Any:
     """The project, with the variables of now."""
     sys.modules.pop("tests.partitions.project", None)
     return importlib.import_module("tests.partitions.project")
-
-
-def _job() -> dg.JobDefinition:
-    return project().defs.resolve_job_def("all")  # type: ignore[no-any-return]
 
 
 Make = Callable[..., World]

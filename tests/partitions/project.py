@@ -42,3 +42,7 @@ defs = dg.Definitions(
     resources={"compute": compute_resource()},
     executor=dg.in_process_executor,
 )
+
+
+def all_job() -> dg.JobDefinition:
+    return defs.resolve_job_def("all")
