@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dagster import OpExecutionContext
 
-from dagster_slurm.claims import Claims, Withdrawn
+from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import ResultLostError
@@ -178,10 +178,6 @@ class CallArrays:
         self._claims.close(array.handle.directory, generation=array.handle.generation)
         if has_failures:
             array.handle.directory.trim(self._cluster.transport)
-
-    def withdraw(self, directory: RunDirectory) -> Withdrawn:
-        """See to it that no task of an array begins its payload any more."""
-        return self._claims.withdraw(directory)
 
     def launches(self, count: int) -> list[RunDirectory]:
         """The directories of the first arrays."""

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from dagster import OpExecutionContext
 
 from dagster_slurm.claims import Claims
 from dagster_slurm.environments import Activation, Site
-from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, ResultLostError, SubmitLimitError
+from dagster_slurm.errors import AttemptClosedError, ResultLostError, SubmitLimitError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.job.reattach import Found, Reattachment
 from dagster_slurm.job.retrying import Outcome, next_request
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import launch_function
+from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
 from dagster_slurm.pipes.follow import JobFollower
@@ -38,10 +36,7 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 
-T = TypeVar("T")
-
 _MAX_ROUNDS = 10
-_CANCEL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -102,11 +97,7 @@ class Launch:
         self._interruptions = interruptions
         self._adopt_abandoned = adopt_abandoned
         self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
-        self._persistence = Persistence(
-            tell=lambda text, level: step.log.log(level, text),
-            reached=lambda: self._cluster.was_reached,
-            sleep=interruptions.pause,
-        )
+        self._calls = ClusterCalls(step, self._cluster, interruptions)
         self._teller = Teller()
         self._directory: RunDirectory | None = None
         self._request = order.request
@@ -124,7 +115,7 @@ class Launch:
         """
         try:
             for _ in range(_MAX_ROUNDS):
-                found = self._persist(self._find)
+                found = self._calls.persist(self._find)
                 self._directory = found.directory
                 try:
                     finished = self._take_up(found, found.handle) if found.handle else self._begin(found.directory)
@@ -165,7 +156,7 @@ class Launch:
 
     def _begin(self, directory: RunDirectory) -> Finished | None:
         self._request = self._request_of(directory)
-        activation = self._persist(self._check)
+        activation = self._calls.persist(self._check)
         with self._session(directory) as session:
             handle = self._submit(directory, activation, session)
             return self._follow(handle, session)
@@ -190,14 +181,14 @@ class Launch:
     def outcomes(self) -> list[Outcome]:
         """How the attempts at this piece of work have ended so far."""
         first = self._work.key.first_attempt(self._cluster.base())
-        found = self._persist(lambda: self._claims.outcomes(first))
+        found = self._calls.persist(lambda: self._claims.outcomes(first))
         read = (Outcome.from_json(found[number]) for number in sorted(found))
         return [outcome for outcome in read if outcome is not None]
 
     def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
         order = self._order
         inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
-        self._persist(inputs.upload)
+        self._calls.persist(inputs.upload)
         plan = order.plan(order.payload, activation)
         launch = launch_function(
             plan, work_directory=directory.work, env_file=directory.env_file, scratch=order.staging.scratch
@@ -205,7 +196,7 @@ class Launch:
         script = batch_script(self._request, directory=directory, launch=launch)
         variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
         description = describe(self._step, self._work, self._digests, environment_path=activation.path)
-        self._persist(
+        self._calls.persist(
             lambda: directory.create(
                 self._cluster.transport,
                 script=script,
@@ -217,7 +208,7 @@ class Launch:
                 progress=lambda report: self._step.log.info(str(report)),
             )
         )
-        self._persist(lambda: inputs.place(directory.work))
+        self._calls.persist(lambda: inputs.place(directory.work))
         self._interruptions.pause(self._connection.turns.take())
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
@@ -245,7 +236,7 @@ class Launch:
                 is_full = True
                 raise
 
-        return self._persist(try_to)
+        return self._calls.persist(try_to)
 
     def _tell_of_adoption(self, found: Found, handle: JobHandle) -> None:
         does = "Collecting" if found.standing is Standing.COMPLETED else "Reattaching to"
@@ -286,7 +277,7 @@ class Launch:
         )
         outputs_dir = outputs_directory(self._step) if staging.outputs.needs_default else Path()
         result = f"{data_place(self._step)}/{result_name(key.origin_run_id, key.call)}"
-        collected = self._persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
+        collected = self._calls.persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
         return replace(finished, collected=collected)
 
     def _ran_the_payload(self, handle: JobHandle) -> bool:
@@ -295,7 +286,7 @@ class Launch:
         Raises:
             ResultLostError: The directory is not there any more.
         """
-        owner = self._persist(lambda: self._claims.gate_owner(handle.directory, generation=handle.generation))
+        owner = self._calls.persist(lambda: self._claims.gate_owner(handle.directory, generation=handle.generation))
         if not owner:
             raise ResultLostError(
                 f"The run directory {handle.directory.path} was removed before it was read",
@@ -307,13 +298,13 @@ class Launch:
 
     def _cancel(self) -> str:
         """Cancel whatever this piece of work has, wait for Slurm a while, and say what came of it."""
-        until = time.monotonic() + _CANCEL_SECONDS
+        until = time.monotonic() + CANCEL_SECONDS
         job_ids = self._withdraw(self._directory)
         if not job_ids:
             return "no job was submitted"
         names = ", ".join(job_ids)
         while time.monotonic() < until:
-            entries = self._bounded(lambda: self._cluster.queue(job_ids), "squeue") or {}
+            entries = self._calls.bounded(lambda: self._cluster.queue(job_ids), "squeue") or {}
             if all(entry.state.is_terminal for entry in entries.values()):
                 return f"Slurm job {names} was cancelled"
             time.sleep(0.5)
@@ -322,27 +313,7 @@ class Launch:
     def _withdraw(self, directory: RunDirectory | None) -> tuple[str, ...]:
         """Take back every try to submit, and cancel the jobs there may be."""
         self._step.log.info("The run was terminated: cancelling its Slurm job")
-        if directory is None:
-            return ()
-        withdrawn = self._bounded(lambda: self._claims.withdraw(directory), "looking for the job")
-        if withdrawn is None:
-            return ()
-        if withdrawn.job_ids:
-            self._bounded(lambda: self._cluster.cancel(withdrawn.job_ids), f"scancel {' '.join(withdrawn.job_ids)}")
-        if withdrawn.job_names:
-            self._bounded(lambda: self._cluster.cancel_by_name(withdrawn.job_names), "scancel --name")
-        return withdrawn.job_ids
-
-    def _bounded(self, call: Callable[[], T], what: str) -> T | None:
-        """Make a call of a cancellation: a while, and no longer. None without an answer."""
-        try:
-            return self._interruptions.beside(call, timeout_seconds=_CANCEL_SECONDS / 2)
-        except (DagsterSlurmError, TimeoutError) as error:
-            self._step.log.error(f"Cancelling: {what} on {self._cluster.host} has not succeeded: {error}")
-            return None
-
-    def _persist(self, call: Callable[[], T]) -> T:
-        return self._persistence(lambda: self._interruptions.beside(call))
+        return self._calls.withdraw([directory] if directory else [])
 
 
 def _of_the_attempt(directory: RunDirectory) -> dict[str, str]:

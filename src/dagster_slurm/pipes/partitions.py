@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from dagster import AssetKey, OpExecutionContext
 
@@ -22,22 +22,18 @@ from dagster_slurm.job.events import (
     Ended,
 )
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.job.retrying import Outcome, decide_next, next_request
 from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.pipes.arrays import ArrayJob, CallArrays, next_array
+from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.followed_arrays import FollowedArrays, Task
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome
 from dagster_slurm.pipes.partition_results import Recorder
-from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 
-T = TypeVar("T")
-
 _EVENT_SECONDS = 0.5
-_CONFIRM_SECONDS = 60.0
 _PROGRESS_SECONDS = 10.0
 _FULL_SECONDS = 5.0
 # What has failed is gathered, so that a hundred tasks that are tried again are no hundred arrays.
@@ -91,11 +87,7 @@ class PartitionsLaunch:
         self._interruptions = interruptions
         self._max_parallel = max_parallel
         self._metadata_of = metadata
-        self._persist_call = Persistence(
-            tell=lambda text, level: step.log.log(level, text),
-            reached=lambda: self._cluster.was_reached,
-            sleep=interruptions.pause,
-        )
+        self._calls = ClusterCalls(step, self._cluster, interruptions)
         self._followed = FollowedArrays(step, connection)
         self._outcomes: dict[str, list[Outcome]] = {}
         self._pool: dict[str, list[Outcome]] = {}
@@ -139,7 +131,7 @@ class PartitionsLaunch:
 
     def _look(self) -> None:
         """Take up the arrays there are; what is in none of them waits for a task."""
-        known = self._persist(self._arrays.known)
+        known = self._calls.persist(self._arrays.known)
         self._following = known.following
         for array in known.open:
             for what in array.changed:
@@ -200,17 +192,17 @@ class PartitionsLaunch:
             except SubmitLimitError:
                 return 0
 
-        return self._persist(ask if may_wait else ask_once)
+        return self._calls.persist(ask if may_wait else ask_once)
 
     def _submit(self, partitions: Sequence[str], request: JobRequest) -> None:
         activation = self._provided()
         number = self._following
-        directory = self._persist(lambda: self._arrays.prepare(number, partitions, request, activation))
+        directory = self._calls.persist(lambda: self._arrays.prepare(number, partitions, request, activation))
         self._interruptions.pause(self._connection.turns.take())
         # A run that was terminated, or taken over, while the files were sent gets no jobs.
         self._interruptions.check(afresh=True)
         self._following += 1
-        array = self._persist(lambda: self._arrays.submit(directory, request))
+        array = self._calls.persist(lambda: self._arrays.submit(directory, request))
         for partition in filter(None, map(self._by_name.get, array.partitions)):
             self._outcomes[partition] = self._pool.pop(partition, [])
         limit = "" if self._max_parallel is None else f", at most {self._max_parallel} at once"
@@ -223,7 +215,7 @@ class PartitionsLaunch:
     def _provided(self) -> Activation:
         if self._activation is None:
             site = Site(self._cluster, self._step.log.info, self._order.force_env_push)
-            self._activation = self._persist(lambda: self._order.environment.provide(site))
+            self._activation = self._calls.persist(lambda: self._order.environment.provide(site))
         return self._activation
 
     # -- following
@@ -255,7 +247,7 @@ class PartitionsLaunch:
             ResultLostError: The directory is not there any more.
         """
         array = task.of.array
-        owner = self._persist(lambda: self._arrays.gate_owner(array))
+        owner = self._calls.persist(lambda: self._arrays.gate_owner(array))
         if owner == array.handle.job_id:
             return True
         if not owner.isdecimal():
@@ -334,7 +326,7 @@ class PartitionsLaunch:
             self._cancel_waiting(job_id)
 
     def _cancel_waiting(self, job_id: str) -> None:
-        self._persist(lambda: self._cluster.cancel([job_id], only_pending=True))
+        self._calls.persist(lambda: self._cluster.cancel([job_id], only_pending=True))
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
@@ -353,35 +345,12 @@ class PartitionsLaunch:
     def _cancel(self) -> str:
         """Take back every array, wait for Slurm a while, and say what came of it."""
         self._step.log.info("The run was terminated: cancelling its Slurm arrays")
-        until = time.monotonic() + _CONFIRM_SECONDS
-        job_ids: list[str] = []
-        for directory in self._arrays.launches(self._following + 1):
-            job_ids += self._withdraw(directory)
-        if job_ids:
-            self._bounded(lambda: self._cluster.cancel(job_ids))
+        until = time.monotonic() + CANCEL_SECONDS
+        job_ids = self._calls.withdraw(self._arrays.launches(self._following + 1))
         while self._followed and time.monotonic() < until:
             self._follow_on()
         if not job_ids:
             return "no job was submitted"
-        names = ", ".join(dict.fromkeys(job_ids))
+        names = ", ".join(job_ids)
         end = "was cancelled" if not self._followed else "was cancelled, and has not ended yet, as far as Slurm says"
         return f"Slurm array {names} {end}"
-
-    def _withdraw(self, directory: RunDirectory) -> tuple[str, ...]:
-        withdrawn = self._bounded(lambda: self._arrays.withdraw(directory))
-        if withdrawn is None:
-            return ()
-        if withdrawn.job_names:
-            self._bounded(lambda: self._cluster.cancel_by_name(withdrawn.job_names))
-        return withdrawn.job_ids
-
-    def _bounded(self, call: Callable[[], T]) -> T | None:
-        """Make a call of a cancellation: a while, and no longer. None without an answer."""
-        try:
-            return self._interruptions.beside(call, timeout_seconds=_CONFIRM_SECONDS / 2)
-        except (DagsterSlurmError, TimeoutError) as error:
-            self._step.log.error(f"Cancelling on {self._cluster.host} has not succeeded: {error}")
-            return None
-
-    def _persist(self, call: Callable[[], T]) -> T:
-        return self._persist_call(lambda: self._interruptions.beside(call))
