@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import common
+from arrivals import Arrivals
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 
@@ -68,7 +68,6 @@ SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
 QUERIES = re.compile(
     r"REQUEST_(JOB_(INFO|USER_INFO|WILL_RUN|STEP_INFO)|NODE_INFO|PARTITION_INFO|BUILD_INFO|KILL|CANCEL)"
 )
-LOOK_SECONDS = 0.05
 BY_HAND = f"""
 for n in $(seq {{number}}); do
     sbatch --parsable --mem=10M --cpus-per-task=1 --output=/dev/null --wrap='sleep {PAYLOAD_SECONDS}' >/dev/null || exit
@@ -82,47 +81,6 @@ def by_hand(sandbox: Sandbox, number: int) -> float:
         assert sandbox.run(["bash", "-c", BY_HAND.format(number=number)]).returncode == 0
 
     return common.timed(run)
-
-
-@dataclass
-class Arrivals:
-    """Notes when lines arrive in the compute logs below a directory."""
-
-    directory: Path
-    delays: list[float] = field(default_factory=list)
-    _files: dict[Path, int] = field(default_factory=dict)
-    _over: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Arrivals:
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        looks = 0
-        while not self._over.wait(LOOK_SECONDS):
-            if looks % 10 == 0:
-                for path in self.directory.glob("storage/*/compute_logs/*.out"):
-                    self._files.setdefault(path, 0)
-            looks += 1
-            for path in self._files:
-                self._read(path)
-
-    def _read(self, path: Path) -> None:
-        at = self._files[path]
-        if path.stat().st_size == at:
-            return
-        now = time.time()
-        with path.open("rb") as file:
-            file.seek(at)
-            whole = file.read().rpartition(b"\n")[0]
-        self._files[path] = at + len(whole) + 1
-        lines = (line.split() for line in whole.splitlines())
-        self.delays += [now - float(words[1]) for words in lines if words and words[0] == b"sent"]
 
 
 @dataclass(frozen=True)
@@ -184,19 +142,14 @@ def with_dagster(sandbox: Sandbox, number: int) -> Measured:
 def main() -> None:
     """Run and print."""
     numbers = [int(word) for word in sys.argv[1:]] or list(NUMBERS)
-    sandbox = Sandbox(SandboxConfig(name="at-once", user="atonce", nodes=1, cpus_per_node=256))
-    was_up = sandbox.is_up()
-    sandbox.up()
+    config = SandboxConfig(name="at-once", user="atonce", nodes=1, cpus_per_node=256)
     rows, kinds = [], []
-    try:
+    with common.running_sandbox(config) as sandbox:
         for number in numbers:
             floor = by_hand(sandbox, number)
             measured = with_dagster(sandbox, number)
             rows.append(_row(number, floor, measured))
             kinds += [[str(number), kind, str(calls)] for kind, calls in sorted(measured.calls.items())]
-    finally:
-        if not was_up:
-            sandbox.down()
     common.print_table(f"Jobs of {PAYLOAD_SECONDS} s at once", COLUMNS, rows)
     common.print_table("Calls of the controller, all users'; `total` the user's", ["jobs", "kind", "calls"], kinds)
 

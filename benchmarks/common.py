@@ -31,14 +31,8 @@ def running_sandbox(config: SandboxConfig | None = None) -> Iterator[Sandbox]:
         config: Which. If not given, the one that `SANDBOX_VARIABLE` names, or the default one.
     """
     name = os.environ.get(SANDBOX_VARIABLE)
-    sandbox = Sandbox(config or (wide(name) if name else None))
-    was_up = sandbox.is_up()
-    sandbox.up()
-    try:
+    with Sandbox(config or (wide(name) if name else None)).running() as sandbox:
         yield sandbox
-    finally:
-        if not was_up:
-            sandbox.down()
 
 
 def ssh_of(sandbox: Sandbox) -> SSHConnectionResource:

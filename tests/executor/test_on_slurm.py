@@ -31,12 +31,8 @@ IN_FLIGHT = 100 if os.environ.get("FAULTS") == "all" else 30
 def wide() -> Iterator[Sandbox]:
     """A sandbox with room for all jobs at once."""
     skip_where_it_cannot_run()
-    made = Sandbox(SandboxConfig(name="wide", user="widener", nodes=1, cpus_per_node=256))
-    was_up = made.is_up()
-    made.up()
-    yield made
-    if not was_up:
-        made.down()
+    with Sandbox(SandboxConfig(name="wide", user="widener", nodes=1, cpus_per_node=256)).running() as made:
+        yield made
 
 
 @pytest.fixture

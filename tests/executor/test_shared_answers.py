@@ -71,12 +71,8 @@ if __name__ == "__main__":
 def cluster() -> Iterator[Sandbox]:
     """A sandbox of its own: the counts by type are those of all users."""
     skip_where_it_cannot_run()
-    made = Sandbox(SandboxConfig(name="answers", user="answerer", nodes=1, cpus_per_node=256))
-    was_up = made.is_up()
-    made.up()
-    yield made
-    if not was_up:
-        made.down()
+    with Sandbox(SandboxConfig(name="answers", user="answerer", nodes=1, cpus_per_node=256)).running() as made:
+        yield made
 
 
 class Runs:

@@ -36,14 +36,10 @@ def breakable() -> Iterator[Sandbox]:
     skip_where_it_cannot_run()
     options = {"Epilog": str(_EPILOG)}
     config = SandboxConfig(name="faults", user="breaker", nodes=1, cpus_per_node=64, slurm_options=options)
-    cluster = Sandbox(config)
-    was_up = cluster.is_up()
-    cluster.up()
-    # Marks of an earlier session would be taken for executions of this one.
-    shutil.rmtree(cluster.home / "faults", ignore_errors=True)
-    yield cluster
-    if not was_up:
-        cluster.down()
+    with Sandbox(config).running() as cluster:
+        # Marks of an earlier session would be taken for executions of this one.
+        shutil.rmtree(cluster.home / "faults", ignore_errors=True)
+        yield cluster
 
 
 @pytest.fixture(scope="session")

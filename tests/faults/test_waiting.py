@@ -29,14 +29,8 @@ PAYLOAD = "echo $SLURM_JOB_ID >>$HOME/{marks}; for n in $(seq 0 4); do echo line
 def cluster() -> Iterator[Sandbox]:
     """A sandbox whose partitions, nodes and limits these tests change; one that is up already is left up."""
     skip_where_it_cannot_run()
-    made = Sandbox(SandboxConfig(name="waiting", user="waiter", nodes=2, cpus_per_node=4))
-    was_up = made.is_up()
-    made.up()
-    try:
+    with Sandbox(SandboxConfig(name="waiting", user="waiter", nodes=2, cpus_per_node=4)).running() as made:
         yield made
-    finally:
-        if not was_up:
-            made.down()
 
 
 @pytest.fixture

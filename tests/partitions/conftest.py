@@ -28,14 +28,10 @@ FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_ra
 def cluster() -> Iterator[Sandbox]:
     """A sandbox with room for many tasks, and for small arrays only."""
     skip_where_it_cannot_run()
-    made = Sandbox(
-        SandboxConfig(name="arrays", user="arrayer", nodes=1, cpus_per_node=64, slurm_options={"MaxArraySize": "26"})
-    )
-    was_up = made.is_up()
-    made.up()
-    yield made
-    if not was_up:
-        made.down()
+    options = {"MaxArraySize": "26"}
+    config = SandboxConfig(name="arrays", user="arrayer", nodes=1, cpus_per_node=64, slurm_options=options)
+    with Sandbox(config).running() as made:
+        yield made
 
 
 @dataclass

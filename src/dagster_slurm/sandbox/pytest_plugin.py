@@ -31,11 +31,5 @@ def sandbox() -> Iterator[Sandbox]:
     cannot run, tests are skipped with the reason; in continuous integration (variable `CI`) they fail.
     """
     skip_where_it_cannot_run()
-    cluster = Sandbox()
-    was_up = cluster.is_up()
-    try:
-        cluster.up()
+    with Sandbox().running() as cluster:
         yield cluster
-    finally:
-        if not was_up:
-            cluster.down()

@@ -114,6 +114,17 @@ class Sandbox:
         with states.locked(self.paths):
             teardown.remove_all(self.paths, states.remains(self.paths))
 
+    @contextmanager
+    def running(self) -> Iterator[Sandbox]:
+        """It is up within the block; one that was up already is left up after it."""
+        was_up = self.is_up()
+        try:
+            self.up()
+            yield self
+        finally:
+            if not was_up:
+                self.down()
+
     def is_up(self) -> bool:
         """Whether it was brought up and not taken down (its parts may be broken)."""
         return self.paths.state_file.exists()
