@@ -9,6 +9,7 @@ from enum import Enum
 
 from dagster_slurm.job.status_file import EndMark, Mark, parse_marks
 from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, Listing
+from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
 
 # `RunDirectory.job_name`: the step, twelve digits of its key, and the numbers of a later try.
@@ -97,10 +98,8 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
 def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
     """One line for each job array: that of a task which has not ended, if there is one."""
     found: dict[str, UserQueueEntry] = {}
-    for each in queue:
-        other = found.get(each.entry.array_job_id)
-        if other is None or (other.entry.state.is_terminal and not each.entry.state.is_success):
-            found[each.entry.array_job_id] = each
+    for each in sorted(queue, key=lambda each: arrays.rank(each.entry.state)):
+        found.setdefault(each.entry.array_job_id, each)
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.states import JobState
 
 
 def task_id(array_job_id: str, task: int) -> str:
@@ -49,9 +50,9 @@ def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping
     found: dict[str, QueueEntry] = {}
     for entry in entries:
         found.update((job_id, entry) for job_id in _ids(entry) if job_id in wanted)
-    for entry in entries:
-        # An array lives as long as one of its tasks.
-        if entry.array_job_id in wanted and not entry.state.is_terminal:
+    # An array lives as long as one of its tasks.
+    for entry in sorted(entries, key=lambda entry: rank(entry.state), reverse=True):
+        if entry.array_job_id in wanted:
             found[entry.array_job_id] = entry
     return found
 
@@ -60,7 +61,7 @@ def _ids(entry: QueueEntry) -> list[str]:
     if entry.array_task_id is None:
         return [entry.job_id]
     # The task that is left last has the array's own number (22.05.8).
-    return [entry.array_job_id, *(task_id(entry.array_job_id, task) for task in tasks_of(entry.array_task_id))]
+    return [task_id(entry.array_job_id, task) for task in tasks_of(entry.array_task_id)]
 
 
 def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) -> Mapping[str, AccountingRecord]:
@@ -72,9 +73,14 @@ def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) 
     for job_id, record in records.items():
         if "_" in job_id:
             tasks.setdefault(job_of(job_id), []).append(record)
-    whole = {job_id: min(tasks[job_id], key=_rank) for job_id in job_ids if job_id in tasks and job_id not in records}
+    whole = {
+        job_id: min(tasks[job_id], key=lambda task: rank(task.state))
+        for job_id in job_ids
+        if job_id in tasks and job_id not in records
+    }
     return {**records, **{job_id: replace(record, job_id=job_id) for job_id, record in whole.items()}}
 
 
-def _rank(record: AccountingRecord) -> int:
-    return record.state.is_terminal + record.state.is_success
+def rank(state: JobState) -> int:
+    """By what an array is as one of its tasks: those that have not ended first, then those that have failed."""
+    return state.is_terminal + state.is_success
