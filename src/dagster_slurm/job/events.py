@@ -123,39 +123,6 @@ class Listener(Protocol):
         ...
 
 
-class Subscription:
-    """A bounded line of events from the watcher's thread to the one that waits."""
-
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._pending_bytes = 0
-        self._lock = threading.Lock()
-
-    @property
-    def room_bytes(self) -> int:
-        """How many more bytes may be read for this job before the waiting side has caught up."""
-        with self._lock:
-            return max(0, _MAX_PENDING_BYTES - self._pending_bytes)
-
-    def put(self, event: Event) -> None:
-        """Tell one event."""
-        if isinstance(event, Output):
-            with self._lock:
-                self._pending_bytes += len(event.data)
-        self._events.put(event)
-
-    def get(self, timeout_seconds: float) -> Event | None:
-        """The next event, or None if there is none in time."""
-        try:
-            event = self._events.get(timeout=timeout_seconds)
-        except queue.Empty:
-            return None
-        if isinstance(event, Output):
-            with self._lock:
-                self._pending_bytes -= len(event.data)
-        return event
-
-
 class ManySubscriptions:
     """One bounded line of events from the watcher's thread, of many jobs, each with a number."""
 
@@ -206,3 +173,15 @@ class _OneOfMany:
 
     def put(self, event: Event) -> None:
         self._line.put(self._number, event)
+
+
+class Subscription(_OneOfMany):
+    """A bounded line of events from the watcher's thread to the one that waits."""
+
+    def __init__(self) -> None:
+        super().__init__(ManySubscriptions(), 0)
+
+    def get(self, timeout_seconds: float) -> Event | None:
+        """The next event, or None if there is none in time."""
+        news = self._line.get(timeout_seconds)
+        return None if news is None else news[1]

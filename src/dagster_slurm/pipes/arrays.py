@@ -194,7 +194,7 @@ class CallArrays:
         checkpoint = f"{self._launch(0).checkpoint}/{short_digest(partition)}"
         return {
             "DAGSTER_SLURM_CHECKPOINT_DIR": checkpoint,
-            **partition_variables(self._step, partition, context=directory.context, messages=directory.messages),
+            **partition_variables(partition, context=directory.context, messages=directory.messages),
         }
 
 

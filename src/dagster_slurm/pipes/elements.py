@@ -15,7 +15,13 @@ from dagster import (
     PipesSession,
     TimeWindowPartitionsDefinition,
 )
-from dagster_pipes import PipesDefaultContextLoader
+from dagster_pipes import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    PipesDefaultContextLoader,
+    PipesDefaultMessageWriter,
+    encode_param,
+)
 
 from dagster_slurm.pipes.dagster_private import pipes_context_of
 from dagster_slurm.pipes.messages import FedMessageReader
@@ -53,17 +59,19 @@ class StepContexts:
         }
 
 
-def partition_variables(step: OpExecutionContext, partition: str, *, context: str, messages: str) -> dict[str, str]:
+def partition_variables(partition: str, *, context: str, messages: str) -> dict[str, str]:
     """What tells a payload its partition, and where to find Pipes.
 
     Args:
-        step: The step's context.
         partition: The partition key.
         context: Path of its context, as the payload sees it.
         messages: Path of the file for its messages.
     """
-    session, _ = _session(step, {}, context=context, messages=messages)
-    return {PARTITION_VARIABLE: partition, **session.get_bootstrap_env_vars()}
+    return {
+        PARTITION_VARIABLE: partition,
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({PipesDefaultContextLoader.FILE_PATH_KEY: context}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: messages}),
+    }
 
 
 class ElementSession:
@@ -77,7 +85,16 @@ class ElementSession:
     """
 
     def __init__(self, step: OpExecutionContext, partition: str, *, messages: str, logs: StepLogs) -> None:
-        self._pipes, self.reader = _session(step, {}, context="", messages=messages)
+        self.reader = _ElementReader(messages)
+        handler = PipesMessageHandler(step, self.reader)
+        # How its payload finds Pipes, `partition_variables` says; this end of the session only takes messages.
+        self._pipes = PipesSession(
+            context_data={},  # type: ignore[typeddict-item]
+            message_handler=handler,
+            context_injector_params={},
+            message_reader_params=self.reader.attach(handler),
+            context=step,
+        )
         self.logs = LabelledLogs(logs, partition)
 
     def take(self, stream: str, data: bytes) -> None:
@@ -120,18 +137,3 @@ def _is_opening(line: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(message, dict) and message.get("method") == "opened"
-
-
-def _session(
-    step: OpExecutionContext, data: dict[str, Any], *, context: str, messages: str
-) -> tuple[PipesSession, FedMessageReader]:
-    reader = _ElementReader(messages)
-    handler = PipesMessageHandler(step, reader)
-    session = PipesSession(
-        context_data=data,  # type: ignore[arg-type]
-        message_handler=handler,
-        context_injector_params={PipesDefaultContextLoader.FILE_PATH_KEY: context},
-        message_reader_params=reader.attach(handler),
-        context=step,
-    )
-    return session, reader

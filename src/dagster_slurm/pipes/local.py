@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dagster import Failure, OpExecutionContext, PipesClient
+from dagster import OpExecutionContext, PipesClient
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import JobFailedError, OutputNotFoundError, PayloadFailedError
@@ -110,7 +110,7 @@ class LocalPipesClient(PipesClient):
                 session.reader.finish()
             collected = Collected() if exit_code else self._collect(step, staging, directory / "work")
         if exit_code:
-            raise self._failure(exit_code, session.logs.stderr_tail(), directory)
+            raise failure(self._error(exit_code, session.logs.stderr_tail(), directory), {"exit_code": exit_code})
         return SlurmCompletedInvocation(session.pipes, collected)
 
     def run_partitions(
@@ -157,28 +157,20 @@ class LocalPipesClient(PipesClient):
             if set(step.selected_asset_keys) <= have:
                 continue
             with self._directory() as directory:
-                place = {"context": str(directory / "context.json"), "messages": str(directory / "messages")}
-                session = ElementSession(step, partition, messages=place["messages"], logs=logs)
+                messages = directory / "messages"
+                session = ElementSession(step, partition, messages=str(messages), logs=logs)
                 launch = self._prepare(
                     directory,
                     files,
                     staging,
                     launch_plan,
                     context=json.dumps(contexts.of(partition)).encode(),
-                    variables={
-                        "PYTHONUNBUFFERED": "1",
-                        **(extra_env or {}),
-                        "DAGSTER_SLURM_CHECKPOINT_DIR": str(directory / "checkpoint"),
-                        **partition_variables(step, partition, **place),
-                    },
+                    variables=_variables_of(partition, directory, extra_env),
                 )
-                (directory / "checkpoint").mkdir()
-                exit_code = _follow(launch, directory / "messages", session.take)
+                exit_code = _follow(launch, messages, session.take)
                 session.finish()
                 if exit_code:
-                    failed[partition] = _error(
-                        exit_code, str(session.logs.stderr_tail), str(directory) if self._keep else None
-                    )
+                    failed[partition] = self._error(exit_code, str(session.logs.stderr_tail), directory)
                     step.log.error(f"Partition {partition}: {failed[partition]}")
                 else:
                     recorder.record(partition, session, {}, job_id="", done=have)
@@ -230,24 +222,31 @@ class LocalPipesClient(PipesClient):
         with tempfile.TemporaryDirectory(prefix="dagster-slurm-") as path:
             yield Path(path)
 
-    def _failure(self, exit_code: int, stderr_tail: str, directory: Path) -> Failure:
-        error = _error(exit_code, stderr_tail, str(directory) if self._keep else None)
-        return failure(error, {"exit_code": exit_code})
+    def _error(self, exit_code: int, stderr_tail: str, directory: Path) -> PayloadFailedError:
+        said = f"\nLast lines of stderr:\n{stderr_tail}" if stderr_tail else "\nIt wrote nothing to stderr."
+        kept = str(directory) if self._keep else "nothing was kept (debug_mode=True keeps the directory)"
+        signal_number = -exit_code if exit_code < 0 else 0
+        outcome = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
+        return PayloadFailedError(
+            f"The payload did not succeed.{said}\nState FAILED, {outcome}, node {os.uname().nodename}; {kept}",
+            state="FAILED",
+            exit_code=None if signal_number else exit_code,
+            signal=signal_number,
+            node=os.uname().nodename,
+            stderr_tail=stderr_tail,
+        )
 
 
-def _error(exit_code: int, stderr_tail: str, kept_path: str | None) -> PayloadFailedError:
-    said = f"\nLast lines of stderr:\n{stderr_tail}" if stderr_tail else "\nIt wrote nothing to stderr."
-    kept = kept_path or "nothing was kept (debug_mode=True keeps the directory)"
-    signal_number = -exit_code if exit_code < 0 else 0
-    outcome = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
-    return PayloadFailedError(
-        f"The payload did not succeed.{said}\nState FAILED, {outcome}, node {os.uname().nodename}; {kept}",
-        state="FAILED",
-        exit_code=None if signal_number else exit_code,
-        signal=signal_number,
-        node=os.uname().nodename,
-        stderr_tail=stderr_tail,
-    )
+def _variables_of(partition: str, directory: Path, extra_env: Mapping[str, str] | None) -> dict[str, str]:
+    checkpoint = directory / "checkpoint"
+    checkpoint.mkdir()
+    place = {"context": str(directory / "context.json"), "messages": str(directory / "messages")}
+    return {
+        "PYTHONUNBUFFERED": "1",
+        **(extra_env or {}),
+        "DAGSTER_SLURM_CHECKPOINT_DIR": str(checkpoint),
+        **partition_variables(partition, **place),
+    }
 
 
 def _copy(source: bytes | Path, destination: Path, mode: int) -> None:

@@ -282,14 +282,13 @@ class ComputeResource(ConfigurableResource[Any]):
         given = Arguments(payload_path, **arguments)
         stop_in_dry_run(lambda: job_plan(self, context, given, Tasks.of(context, max_parallel)))
         step = op_context(context)
-        partitions_of(step)
         call = Call(self, step, given)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run_partitions(
                 context=context, name=arguments.get("name"), **vars(call.work_here())
             )
         job = call.job()
-        affordable(job.request, self.max_node_hours, tasks=len(step.partition_keys))
+        affordable(job.request, self.max_node_hours, tasks=len(partitions_of(step)))
         return self._client(call.slurm(), job.environment).run_partitions(
             context=context, max_parallel=max_parallel, **job.arguments()
         )
