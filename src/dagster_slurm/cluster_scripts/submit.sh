@@ -13,21 +13,23 @@ if [ $# -gt 0 ] && mkdir -- "$claim" 2>/dev/null; then
     touch -c -- "${attempt%/*/*}"
     if [ -e "$attempt/asset" ] && read -r asset <"$attempt/asset"; then
         assets=${attempt%/runs/*}/assets
-        mkdir -p -- "$assets" && ln -sfT -- "../runs/${attempt##*/runs/}" "$assets/$asset"
+        [ -d "$assets" ] || mkdir -p -- "$assets"
+        ln -sfT -- "../runs/${attempt##*/runs/}" "$assets/$asset"
     fi
     # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
     # shellcheck disable=SC2016,SC2154
     (
-        umask "$login_umask"
         if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
         exec setsid sh -c '
             claim=$1; shift
-            (umask 077; : >"$claim/stdout" >"$claim/stderr")
+            umask 077
+            : >"$claim/stdout" >"$claim/stderr"
+            umask "$1"; shift
             "$@" >"$claim/stdout" 2>"$claim/stderr" </dev/null
             echo $? >"$claim/status.part" &&
                 sync -- "$claim/stdout" "$claim/status.part" &&
                 mv -- "$claim/status.part" "$claim/status"
-        ' sh "$claim" "$@"
+        ' sh "$claim" "$login_umask" "$@"
     ) </dev/null >/dev/null 2>&1 &
     wait "$!"
 elif [ -L "$claim" ]; then
@@ -42,5 +44,9 @@ while [ ! -e "$claim/status" ] && [ "$patience" -gt 0 ]; do
 done
 printf '%s ' "$who"
 [ -e "$claim/status" ] || exit 75
-cat -- "$claim/status" "$claim/stdout"
-cat -- "$claim/stderr" >&2
+print() {
+    while IFS= read -r line || [ -n "$line" ]; do printf '%s\n' "$line"; done <"$1"
+}
+print "$claim/status"
+print "$claim/stdout"
+print "$claim/stderr" >&2

@@ -27,22 +27,59 @@ if ! ln -sT -- "$owns" "$claim/gate" 2>/dev/null; then
     fi
 fi
 
-mkdir -p -- "${run_directory%/*}/checkpoint"
+[ -d "${run_directory%/*}/checkpoint" ] || mkdir -p -- "${run_directory%/*}/checkpoint"
 
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
 : >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
 
-bytes_of() { stat -c %s -- "$log/$1.$restart" 2>/dev/null || printf 0; }
+# Sets `sizes`: of stdout, stderr and messages, 0 for what the payload has removed. One process, where all are there.
+measure() {
+    local name files=()
+    for name in stdout stderr messages; do files+=("$log/$name.$restart"); done
+    # shellcheck disable=SC2207  # numbers
+    sizes=($(stat -c %s -- "${files[@]}" 2>/dev/null))
+    if [ ${#sizes[@]} = 3 ]; then return; fi
+    sizes=()
+    for name in "${files[@]}"; do sizes+=("$(stat -c %s -- "$name" 2>/dev/null || printf 0)"); done
+}
 
-# Processes of this job on this node, whatever session or group they went to, but for this script.
-leftovers() {
-    local file pid
-    # shellcheck disable=SC2013  # these names hold no white space
-    for file in $(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ); do
-        pid=${file#/proc/}
-        pid=${pid%/environ}
-        if [ "$pid" != "$$" ] && [ "$pid" != "$BASHPID" ] && [ -d "/proc/$pid" ]; then printf '%s\n' "$pid"; fi
+# Sets `now`, in seconds. The variable is of bash 5, and has the decimal sign of the locale.
+look_at_clock() {
+    now=${EPOCHREALTIME/[!0-9]/.}
+    now=${now:-$(date +%s.%N)}
+}
+
+# Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has.
+find_group() {
+    local controllers path
+    while IFS=: read -r _ controllers path; do
+        case $path in */job_"$SLURM_JOB_ID"/*) ;; *) continue ;; esac
+        group=/sys/fs/cgroup/$controllers$path/cgroup.procs
+        if [ -r "$group" ]; then return; fi
+    done 2>/dev/null </proc/self/cgroup
+    group=
+}
+
+# Sets `left`: the processes of this job on this node, whatever session or group they went to, but for this script and
+# what it looks after. Where there is no control group, their environment tells; to read everybody's takes its time.
+find_leftovers() {
+    local file group pid pids=()
+    find_group
+    if [ -n "$group" ]; then
+        mapfile -t pids <"$group"
+    else
+        # shellcheck disable=SC2013  # these names hold no white space
+        for file in $(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ); do
+            pid=${file#/proc/}
+            pids+=("${pid%/environ}")
+        done
+    fi
+    left=()
+    for pid in "${pids[@]}"; do
+        # slurmstepd is of the same group, and not ours to signal. 0: of another namespace.
+        case $pid in 0 | "$$" | "$PPID" | "$fresh") continue ;; esac
+        if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); fi
     done
 }
 
@@ -50,7 +87,7 @@ leftovers() {
 sweep() {
     local tries left
     for tries in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        mapfile -t left < <(leftovers)
+        find_leftovers
         [ ${#left[@]} -gt 0 ] || return 0
         if [ "$tries" = 1 ]; then kill -TERM "${left[@]}" 2>/dev/null; fi
         sleep 0.1
@@ -75,8 +112,9 @@ finish() {
     # What is copied back is to be final, and a signal that hits every process is not to end it.
     if declare -F leave_scratch >/dev/null; then leave_scratch || [ "$code" != 0 ] || code=74; fi
     touch -c -- "${run_directory%/*/*}"
-    printf 'end %s %s %s %s %s %s %s\n' "$job" "$restart" "$code" "$(date +%s.%N)" \
-        "$(bytes_of stdout)" "$(bytes_of stderr)" "$(bytes_of messages)" >>"$log/status"
+    measure
+    look_at_clock
+    printf 'end %s %s %s %s %s %s %s\n' "$job" "$restart" "$code" "$now" "${sizes[@]}" >>"$log/status"
     exit "$code"
 }
 fresh=
@@ -90,7 +128,8 @@ for signal in TERM INT HUP $forwarded_signals; do
     trap "kill -$signal -- -\$payload 2>/dev/null" "$signal"
 done
 
-printf 'start %s %s %s %s\n' "$job" "$restart" "$(date +%s.%N)" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
+look_at_clock
+printf 'start %s %s %s %s\n' "$job" "$restart" "$now" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
 
 # A pipe that this script holds open at both ends has never anything to read, and never ends.
 if exec {never}<> <(:); then

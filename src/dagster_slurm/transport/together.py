@@ -14,28 +14,29 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError
-from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, InvalidRequestError
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import quote, shell_file, with_arguments
 from dagster_slurm.transport.shell_transport import ShellTransport
+from dagster_slurm.transport.small_trees import SmallTree, TreeRequest, many_trees, one_tree
 
 MOST = 8
 """How many scripts run side by side at the far end; a login node counts a user's processes."""
 
-_SMALL_TREE_BYTES = 256 << 10
+_MOST_TREES = 32
 _NO_DIRECTORY_STATUS = 74
 
 
 @dataclass
 class _Request:
-    """One script that is to be run, and what came of it."""
+    """One script that is to be run, or one tree that is to be put, and what came of it."""
 
-    script: str
-    args: Sequence[str]
-    stdin: bytes
-    timeout_seconds: float
+    script: str = ""
+    args: Sequence[str] = ()
+    stdin: bytes = b""
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    tree: SmallTree | None = None
     answer: CompletedCommand | None = None
     error: BaseException | None = None
     leads: bool = False
@@ -64,7 +65,19 @@ class Together:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> CompletedCommand:
         """As `Transport.run`; for what is short, since the others wait for its end."""
-        request = _Request(script, args, stdin, timeout_seconds)
+        return self._answered(_Request(script, args, stdin, timeout_seconds))
+
+    def put_tree(
+        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
+    ) -> None:
+        """As `Transport.put_tree`; small trees go together."""
+        tree = SmallTree(list(entries), destination)
+        if not isinstance(self._transport, ShellTransport) or not tree.is_small:
+            self._transport.put_tree(tree.files, destination, progress=progress)
+            return
+        self._transport.refuse_upload(self._answered(_Request(tree=tree)), what=destination)
+
+    def _answered(self, request: _Request) -> CompletedCommand:
         with self._lock:
             self._waiting.append(request)
             request.leads, self._is_led = not self._is_led, True
@@ -78,24 +91,10 @@ class Together:
             raise AssertionError("a request without an outcome")
         return request.answer
 
-    def put_tree(
-        self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
-    ) -> None:
-        """As `Transport.put_tree`; small trees go together."""
-        files = list(entries)
-        if not isinstance(self._transport, ShellTransport) or not _is_small(files):
-            self._transport.put_tree(files, destination, progress=progress)
-            return
-        archive = archive_tree(files)
-        args = (destination, archive.checksums_name, str(len(files)))
-        answer = self.run(_script("put_tree.sh"), args, stdin=b"".join(archive.blocks()))
-        self._transport.refuse_upload(answer, what=destination)
-
     def _lead(self, own: _Request) -> None:
         """Serve this thread's request with those in front of it and behind it; then let another lead."""
         while own.answer is None and own.error is None:
-            with self._lock:
-                batch = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            batch = self._next_batch()
             self._serve(batch)
             for request in batch:
                 request.woken.set()
@@ -106,16 +105,61 @@ class Together:
                 following.leads = True
                 following.woken.set()
 
+    def _next_batch(self) -> list[_Request]:
+        batch: list[_Request] = []
+        trees = 0
+        with self._lock:
+            while self._waiting and trees < _MOST_TREES and len(batch) - trees < MOST:
+                batch.append(self._waiting.popleft())
+                trees += batch[-1].tree is not None
+        return batch
+
     def _serve(self, batch: Sequence[_Request]) -> None:
         try:
-            answers = self._answers(batch)
+            self._serve_all(batch)
         except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits
             for request in batch:
-                # Each thread adds its own traceback, and may add what it knows.
-                request.error = copy.copy(error) if isinstance(error, DagsterSlurmError) else error
+                if request.answer is None and request.error is None:
+                    # Each thread adds its own traceback, and may add what it knows.
+                    request.error = copy.copy(error) if isinstance(error, DagsterSlurmError) else error
+
+    def _serve_all(self, batch: Sequence[_Request]) -> None:
+        trees = [request for request in batch if request.tree is not None]
+        scripts = [request for request in batch if request.tree is None]
+        merged = self._merged(trees)
+        self._serve_scripts([*scripts, merged] if merged else scripts)
+        for request in trees:
+            if merged and merged.answer and merged.answer.returncode == 0:
+                request.answer = merged.answer
+            else:
+                self._serve_tree(request)
+
+    def _merged(self, requests: Sequence[_Request]) -> _Request | None:
+        """The one request that puts the trees of several; None if each is to go by itself."""
+        trees = [request.tree for request in requests if request.tree is not None]
+        if len(trees) == 1:
+            return None
+        try:
+            return _request_of(many_trees(trees)) if trees else None
+        except (InvalidRequestError, OSError):
+            # Of one of them, which is told by itself.
+            return None
+
+    def _serve_tree(self, request: _Request) -> None:
+        if request.tree is None:
+            raise AssertionError("not a tree")
+        try:
+            alone = _request_of(one_tree(request.tree))
+        except (InvalidRequestError, OSError) as error:
+            request.error = error
             return
-        for request, answer in zip(batch, answers, strict=True):
-            request.answer = answer
+        self._serve_scripts([alone])
+        request.answer = alone.answer
+
+    def _serve_scripts(self, batch: Sequence[_Request]) -> None:
+        if batch:
+            for request, answer in zip(batch, self._answers(batch), strict=True):
+                request.answer = answer
 
     def _answers(self, batch: Sequence[_Request]) -> list[CompletedCommand]:
         if len(batch) > 1:
@@ -142,6 +186,10 @@ class Together:
         return [CompletedCommand(out, err, status) for (out, status), (err, _) in zip(outs, errs, strict=True)]
 
 
+def _request_of(made: TreeRequest) -> _Request:
+    return _Request(made.script, made.args, made.stdin)
+
+
 def _combined(nonce: str, batch: Sequence[_Request]) -> str:
     lines = (
         f"dagster_slurm_begin {len(request.stdin)} {quote(with_arguments(request.script, request.args))}"
@@ -161,15 +209,6 @@ def _parts(stream: bytes, nonce: bytes) -> list[tuple[bytes, int]]:
         found.append((written, int(status)))
         written = following
     return found
-
-
-def _is_small(files: Sequence[TreeEntry]) -> bool:
-    try:
-        sizes = [len(each.source) if isinstance(each.source, bytes) else each.source.stat().st_size for each in files]
-    except OSError:
-        # Whoever reads the files says what is wrong with them.
-        return False
-    return sum(sizes) <= _SMALL_TREE_BYTES
 
 
 def _script(name: str) -> str:
