@@ -20,6 +20,7 @@ from dagster import (
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
+    DataProvenance,
     Field,
     JobDefinition,
     MaterializeResult,
@@ -35,6 +36,7 @@ from dagster._core.definitions.data_version import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     compute_logical_data_version,
+    extract_data_provenance_from_entry,
 )
 from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -104,6 +106,7 @@ __all__ = [
     "mark_failed",
     "mark_succeeded",
     "op_context",
+    "provenance_in",
     "report_engine_event",
     "retry_number",
     "step_key",
@@ -514,6 +517,11 @@ def events_of_step(step_context: Any) -> Iterator[DagsterEvent]:
         events.append(event)
         yield event
     yield from _trigger_hook(step_context, events)
+
+
+def provenance_in(entry: Any) -> DataProvenance | None:
+    """What was made of what, by the record of a materialisation."""
+    return extract_data_provenance_from_entry(entry)
 
 
 # -- the partitions of one step: `dagster_slurm.pipes.partitions`

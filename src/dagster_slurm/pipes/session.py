@@ -10,6 +10,7 @@ from typing import Any
 from dagster import OpExecutionContext, PipesSession, open_pipes_session
 
 from dagster_slurm.pipes.messages import FedMessageReader, FileContextInjector
+from dagster_slurm.pipes.provenance import with_provenance
 from dagster_slurm.pipes.step_logs import StepLogs
 
 
@@ -43,7 +44,7 @@ def payload_session(
     injector = FileContextInjector(context_path)
     reader = FedMessageReader(messages_path)
     with open_pipes_session(
-        context=context,
+        context=with_provenance(context),
         context_injector=injector,
         message_reader=reader,
         extras=None if extras is None else dict(extras),

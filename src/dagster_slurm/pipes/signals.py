@@ -17,10 +17,12 @@ from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
+from dagster_slurm.job.shared_answers import seconds_since_boot
 from dagster_slurm.pipes.intent import Intent, decide_intent
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STATUS_SECONDS = 3.0
+STATUS_SECONDS = 3.0
+"""How old a run's status may be while nothing has happened."""
 
 
 @dataclass
@@ -58,17 +60,17 @@ class RunSignals:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.times.append(time.monotonic())
 
-    def run_status(self, *, afresh: bool) -> DagsterRunStatus | None:
-        """The run's status; asked for at most every few seconds, unless wanted afresh.
+    def run_status(self, *, max_age_seconds: float) -> DagsterRunStatus | None:
+        """The run's status, as it was not longer than that before this call.
 
         Without an answer it is what it was before, and `error` says why.
         """
-        came = time.monotonic()
+        # A machine that sleeps in between has all the time that others need to end the run.
         # Of many threads that come while one asks, one asks for all.
-        oldest = came if afresh else came - _STATUS_SECONDS
+        oldest = seconds_since_boot() - max_age_seconds
         with self._lock:
             if self.instance is not None and self.run is not None and self._asked <= oldest:
-                self._asked = time.monotonic()
+                self._asked = seconds_since_boot()
                 try:
                     run = self.instance.get_run_by_id(self.run.run_id)
                 except Exception as error:  # noqa: BLE001 - a database that is away must not end the monitoring of a job
@@ -101,7 +103,7 @@ class Shared:
     def is_to_stop(self, run_id: str) -> bool:
         """Whether no further step is to begin: the run was terminated or taken over, or this process is to end."""
         mine = self._runs[run_id]
-        status = mine.run_status(afresh=bool(mine.times) and mine.status is None)
+        status = mine.run_status(max_age_seconds=0.0 if mine.times and mine.status is None else STATUS_SECONDS)
         return decide_intent(status, mine.times, lambda: False) is not Intent.GO_ON
 
 

@@ -74,6 +74,8 @@ USED = [
         "compute_logical_data_version",
         {"code_version", "input_data_versions"},
     ),
+    ("dagster._core.definitions.data_version", "extract_data_provenance_from_entry", {"entry"}),
+    ("dagster._core.execution.context.op_execution_context", "OpExecutionContext.get_asset_provenance", {"asset_key"}),
     (
         "dagster._core.definitions.partitions.utils",
         "get_tags_from_multi_partition_key",

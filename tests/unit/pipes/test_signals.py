@@ -36,10 +36,27 @@ def storage() -> Any:
 
 def test_the_status_is_asked_for_once_in_a_while(storage: Any) -> None:
     mine = RunSignals(storage, RUN)
-    assert [mine.run_status(afresh=False) for _ in range(100)] == [DagsterRunStatus.STARTED] * 100
+    assert [mine.run_status(max_age_seconds=60) for _ in range(100)] == [DagsterRunStatus.STARTED] * 100
     assert storage.asked == 1
-    mine.run_status(afresh=True)
+    mine.run_status(max_age_seconds=0)
     assert storage.asked == 2
+
+
+def test_an_answer_serves_for_as_long_as_is_said(storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("dagster_slurm.pipes.signals.seconds_since_boot", lambda: now[0])
+    mine = RunSignals(storage, RUN)
+    for seconds, max_age_seconds, asked in [
+        (0, 3, 1),
+        (0.1, 0.2, 1),
+        (0.2, 0.2, 2),
+        (0, 0, 3),
+        (2.9, 3, 3),
+        (0.1, 3, 4),
+    ]:
+        now[0] += seconds
+        mine.run_status(max_age_seconds=max_age_seconds)
+        assert storage.asked == asked, (seconds, max_age_seconds)
 
 
 def test_a_database_that_is_away_ends_nothing(storage: Any) -> None:
@@ -48,7 +65,7 @@ def test_a_database_that_is_away_ends_nothing(storage: Any) -> None:
         storage.away = True
         mine = SHARED.find(RUN)
         assert mine is not None
-        assert mine.run_status(afresh=True) is DagsterRunStatus.STARTED
+        assert mine.run_status(max_age_seconds=0) is DagsterRunStatus.STARTED
         assert isinstance(mine.error, ConnectionError)
         assert not SHARED.is_to_stop(RUN.run_id)
     assert SHARED.find(RUN) is None
@@ -64,4 +81,4 @@ def test_handlers_are_put_back(storage: Any) -> None:
 
 
 def test_without_a_run_nobody_is_asked() -> None:
-    assert RunSignals(None, None).run_status(afresh=True) is None
+    assert RunSignals(None, None).run_status(max_age_seconds=0) is None

@@ -1,0 +1,51 @@
+"""One question for all threads that have it at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass
+class _Batch(Generic[K, V]):
+    keys: set[K] = field(default_factory=set)
+    answers: Mapping[K, V] | None = None
+    error: Exception | None = None
+
+
+class Gathered(Generic[K, V]):
+    """Asks about many keys at once. While one question is under way those that come wait, and the next is for them all.
+
+    So no answer is older than the call that gets it, and a single thread waits for nobody.
+
+    Args:
+        ask_about: Asks about some keys; a key without an answer is left out.
+    """
+
+    def __init__(self, ask_about: Callable[[Collection[K]], Mapping[K, V]]) -> None:
+        self._ask_about = ask_about
+        self._adding = threading.Lock()
+        self._asking = threading.Lock()
+        self._next: _Batch[K, V] = _Batch()
+
+    def ask(self, keys: Iterable[K]) -> dict[K, V]:
+        """The answers about some keys; what `ask_about` raises is raised to everybody it was asked for."""
+        with self._adding:
+            batch = self._next
+            batch.keys.update(wanted := set(keys))
+        with self._asking:
+            if batch.answers is None and batch.error is None:
+                with self._adding:
+                    self._next = _Batch()
+                try:
+                    batch.answers = self._ask_about(batch.keys)
+                except Exception as error:  # noqa: BLE001 - raised below, by every thread that waits for it
+                    batch.error = error
+        if batch.answers is None:
+            raise batch.error or AssertionError("a question without an outcome")
+        return {key: batch.answers[key] for key in wanted if key in batch.answers}

@@ -1,0 +1,50 @@
+"""The provenance in a Pipes context is the one that Dagster would put there."""
+
+import dagster as dg
+from dagster import AssetExecutionContext, DagsterInstance
+
+from dagster_slurm.pipes.dagster_private import pipes_context_of
+from dagster_slurm.pipes.provenance import with_provenance
+
+SEEN: list[tuple[dict, dict]] = []
+
+
+@dg.asset(code_version="1")
+def tides():
+    return 1
+
+
+@dg.multi_asset(
+    specs=[dg.AssetSpec("low", deps=["tides"], code_version="2"), dg.AssetSpec(["a", "high"], deps=["tides"])],
+    can_subset=True,
+)
+def both(context: AssetExecutionContext):
+    SEEN.append((pipes_context_of(with_provenance(context), {"a": 1}), pipes_context_of(context, {"a": 1})))
+    for key in sorted(context.selected_asset_keys):
+        yield dg.MaterializeResult(key)
+
+
+def materialize(instance: DagsterInstance, *selected: str) -> None:
+    assert dg.materialize([tides, both], instance=instance, selection=list(selected) or None).success
+
+
+def test_as_dagster_tells_it(tmp_path) -> None:
+    SEEN.clear()
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        materialize(instance)
+        materialize(instance, "low")
+        materialize(instance)
+        instance.wipe_assets([dg.AssetKey("low")])
+        materialize(instance)
+    assert [mine for mine, _ in SEEN] == [theirs for _, theirs in SEEN]
+    first, _, third, last = (mine["provenance_by_asset_key"] for mine, _ in SEEN)
+    assert first == {"low": None, "a/high": None}
+    assert third["low"]["code_version"] == "2"
+    assert set(third["low"]["input_data_versions"]) == {"tides"}
+    assert last["low"] is None
+    assert last["a/high"] is not None
+
+
+def test_a_function_that_is_called_directly_has_none() -> None:
+    context = dg.build_op_context()
+    assert with_provenance(context) is context
