@@ -171,6 +171,7 @@ class RunDirectory:
                 *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
                 *_log_files("log"),
                 *tasks,
+                TreeEntry("claim/"),
             ],
             self.path,
             progress=progress,

@@ -118,6 +118,13 @@ class TestReadNew:
         seen = cluster.read_new(positions, max_bytes=100)
         assert seen == {each.log_name("stdout.0"): b"%d" % number for number, each in enumerate(directories)}
 
+    def test_a_file_that_is_not_there_yet_or_no_file(self, cluster: SlurmCluster) -> None:
+        path = Path(cluster.base(), "runs", "new")
+        positions = [FilePosition("new", 0), FilePosition(".", 0)]
+        assert cluster.read_new(positions, max_bytes=9) == {}
+        path.write_bytes(b"first\0")
+        assert cluster.read_new(positions, max_bytes=9) == {"new": b"first\0"}
+
     @pytest.mark.parametrize("name", ["total", "run/total"])
     def test_a_file_with_the_name_of_the_total(self, cluster: SlurmCluster, name: str) -> None:
         path = Path(cluster.base(), "runs", name)
@@ -127,6 +134,29 @@ class TestReadNew:
 
     def test_a_missing_root_holds_nothing_new(self, transport: LocalTransport, tmp_path: Path) -> None:
         assert SlurmCluster(transport, remote_base=str(tmp_path)).read_new([FilePosition("a", 0)], max_bytes=9) == {}
+
+
+@pytest.fixture(params=["perl", "without perl", "a broken perl"])
+def shell_with(request: pytest.FixtureRequest, programs: Path) -> LocalTransport:
+    """A login node with Perl, or without; the second and the third find a stand-in that fails as the shell would."""
+    if request.param != "perl":
+        (programs / "perl").write_text(f"#!/bin/sh\nexit {127 if request.param == 'without perl' else 2}\n")
+        (programs / "perl").chmod(0o755)
+    return LocalTransport()
+
+
+class TestReadNewWithAndWithoutPerl(TestReadNew):
+    """The same with one process for all files, and with one for each."""
+
+    @pytest.fixture
+    def cluster(self, shell_with: LocalTransport, tmp_path: Path) -> Iterator[SlurmCluster]:
+        (tmp_path / "base it's" / "runs").mkdir(parents=True)
+        yield SlurmCluster(shell_with, remote_base=str(tmp_path / "base it's"))
+        shell_with.close()
+
+    @pytest.fixture
+    def transport(self, shell_with: LocalTransport) -> LocalTransport:
+        return shell_with
 
 
 class TestRunDirectory:
@@ -274,6 +304,7 @@ class TestSubmit:
 
     def test_a_claim_that_cannot_be_written(self, own: SlurmCluster, programs: Path) -> None:
         directory = created(own)
+        Path(directory.path, "claim").rmdir()
         Path(directory.path, "claim").write_text("in the way")
         with pytest.raises((RemoteStorageError, TransportError)) as caught:
             Claims(own).submit(directory)

@@ -5,7 +5,7 @@
 # Status 75: no outcome yet; 76: the attempt is closed. Without SBATCH nothing is submitted.
 claim=$1 patience=$2 who=found
 shift 2
-if [ $# -gt 0 ]; then mkdir -p -- "${claim%/*}" || exit 74; fi
+if [ $# -gt 0 ] && [ ! -d "${claim%/*}" ]; then mkdir -p -- "${claim%/*}" || exit 74; fi
 if [ $# -gt 0 ] && mkdir -- "$claim" 2>/dev/null; then
     who=made
     attempt=${claim%/*/*}

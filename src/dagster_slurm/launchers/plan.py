@@ -59,7 +59,8 @@ def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str, scr
     """
     lines = (
         # Without a payload to upload, nothing has made it yet.
-        f"mkdir -p -- {quote(work_directory)} && cd -- {quote(work_directory)} || exit 74",
+        f"[ -d {quote(work_directory)} ] || mkdir -p -- {quote(work_directory)}",
+        f"cd -- {quote(work_directory)} || exit 74",
         *(("enter_scratch || exit 74",) if scratch else ()),
         *plan.setup,
         f". {quote(env_file)} || exit 74",

@@ -20,7 +20,8 @@ _FORBIDDEN = frozenset("\n\r\\\0")
 # Of the ustar format (pax(1p), ustar Interchange Format): what fits into a header of one block, and where it stands.
 # For its sum, the checksum counts as eight spaces.
 _SHORT_NAME, _SMALL_BYTES = 100, 0o77777777777
-_MODE, _SIZE, _CHECKSUM = slice(100, 107), slice(124, 135), slice(148, 155)
+_MODE, _SIZE, _CHECKSUM, _KIND = slice(100, 107), slice(124, 135), slice(148, 155), slice(156, 157)
+_DIRECTORY_MODE = 0o700
 _EMPTY_HEAD = bytearray(tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT))
 _EMPTY_HEAD[148:156] = b" " * 8
 
@@ -71,13 +72,19 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
 
     Raises:
         InvalidRequestError: A name is absolute, leaves the tree, stands twice, is also a directory, or holds
-            what a checksum file cannot.
+            what a checksum file cannot; or a directory has content.
     """
     files = list(entries)
     _check_names([entry.name for entry in files])
+    for entry in files:
+        if entry.is_directory and entry.source != b"":
+            raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
     lines, members = [], []
     kept_bytes = 0
     for entry in files:
+        if entry.is_directory:
+            members.append(_member(TreeEntry(entry.name, mode=_DIRECTORY_MODE), 0))
+            continue
         digest, size, whole = content.digest(entry.source)
         # `./`, or `sha256sum --check` would take `-` for its stdin and `*` for its mark of binary mode.
         lines.append(f"{digest}  ./{entry.name}\n")
@@ -93,17 +100,19 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
 
 
 def _check_names(names: list[str]) -> None:
-    for name in names:
+    files = [name for name in names if not name.endswith("/")]
+    directories = {name[:-1] for name in names if name.endswith("/")}
+    for name in (*files, *directories):
         if not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise InvalidRequestError(f"{name!r} is not a relative path inside the directory that is sent")
         if not _FORBIDDEN.isdisjoint(name):
             raise InvalidRequestError(f"The file name {name!r} holds a line break, a backslash or a NUL")
         if not _is_utf8(name):
             raise InvalidRequestError(f"The file name {name!r} is not UTF-8")
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice or CHECKSUMS_NAME in names:
+    twice = sorted(name for name, count in Counter(files).items() if count > 1)
+    if twice or CHECKSUMS_NAME in files:
         raise InvalidRequestError(f"More than one file would become {(twice or [CHECKSUMS_NAME])[0]!r}")
-    both = sorted(_directories(names).intersection(names))
+    both = sorted((_directories(names) | directories).intersection(files))
     if both:
         raise InvalidRequestError(f"{both[0]!r} would be a file and a directory")
 
@@ -135,11 +144,15 @@ def _head(name: str, size: int, mode: int) -> bytes:
     if len(name) > _SHORT_NAME or not name.isascii() or size > _SMALL_BYTES:
         info = tarfile.TarInfo(name)
         info.size, info.mode = size, mode
+        if name.endswith("/"):
+            info.type = tarfile.DIRTYPE
         return info.tobuf(tarfile.PAX_FORMAT)
     head = bytearray(_EMPTY_HEAD)
     head[: len(name)] = name.encode()
     head[_MODE] = b"%07o" % mode
     head[_SIZE] = b"%011o" % size
+    if name.endswith("/"):
+        head[_KIND] = tarfile.DIRTYPE
     head[_CHECKSUM] = b"%06o\0" % sum(head)
     return bytes(head)
 

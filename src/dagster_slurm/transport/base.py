@@ -33,14 +33,19 @@ class CompletedCommand:
 
 @dataclass(frozen=True)
 class TreeEntry:
-    """One file of a tree to put: `name` is relative, with `/` between its parts.
+    """One file of a tree to put: `name` is relative, with `/` between its parts; an empty directory has one behind it.
 
     `source` is the content itself, or a file of this machine that is read while it is sent.
     """
 
     name: str
-    source: bytes | Path
+    source: bytes | Path = b""
     mode: int = 0o600
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is an empty directory, which has no content."""
+        return self.name.endswith("/")
 
 
 class Transport(ABC):

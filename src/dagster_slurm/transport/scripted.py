@@ -60,6 +60,8 @@ class ScriptedTransport(Transport):
         if any(path.startswith(f"{destination}/") for path in self.files):
             return
         for entry in files:
+            if entry.is_directory:
+                continue
             self.put(entry.source, f"{destination}/{entry.name}", mode=entry.mode)
 
     def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:

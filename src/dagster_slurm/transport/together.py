@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ MOST = 8
 """How many scripts run side by side at the far end; a login node counts a user's processes."""
 
 _MOST_TREES = 32
+# Each round trip starts some ten processes there, however many requests it carries. Who was not alone the last time
+# waits so long for company; a single thread never does.
+_GATHERING_SECONDS = 0.03
 _NO_DIRECTORY_STATUS = 74
 
 
@@ -54,6 +58,7 @@ class Together:
         self._transport = transport
         self._waiting: deque[_Request] = deque()
         self._is_led = False
+        self._has_company = False
         self._lock = threading.Lock()
 
     def run(
@@ -94,7 +99,10 @@ class Together:
     def _lead(self, own: _Request) -> None:
         """Serve this thread's request with those in front of it and behind it; then let another lead."""
         while own.answer is None and own.error is None:
+            if self._has_company and len(self._waiting) < MOST:
+                time.sleep(_GATHERING_SECONDS)
             batch = self._next_batch()
+            self._has_company = len(batch) > 1
             self._serve(batch)
             for request in batch:
                 request.woken.set()

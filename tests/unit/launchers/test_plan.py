@@ -26,7 +26,8 @@ from dagster_slurm.slurm.request import merge
 
 GOLDEN = """\
 launch() {
-    mkdir -p -- '/runs/it'"'"'s/work' && cd -- '/runs/it'"'"'s/work' || exit 74
+    [ -d '/runs/it'"'"'s/work' ] || mkdir -p -- '/runs/it'"'"'s/work'
+    cd -- '/runs/it'"'"'s/work' || exit 74
     . /env/activate.sh
     . '/runs/it'"'"'s/env.sh' || exit 74
     exec /env/bin/python main.py

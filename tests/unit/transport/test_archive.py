@@ -84,6 +84,30 @@ def test_a_file_that_changed_its_size_never_gives_more_than_announced(tmp_path: 
     assert sent <= archive.size_bytes
 
 
+def test_empty_directories(tmp_path: Path) -> None:
+    deep = "deep/" * 30
+    archive = archive_tree([TreeEntry("claim/"), TreeEntry("a/b", b"1"), TreeEntry(deep), TreeEntry("a/c/")])
+    subprocess.run(["tar", "-xf", "-", "-C", tmp_path], input=b"".join(archive.blocks()), check=True)
+    made = sorted(path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir()))
+    assert made == sorted(tmp_path / name for name in ("claim", deep, "a/c"))
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [TreeEntry("a/", b"x")],
+        [TreeEntry("a/"), TreeEntry("a", b"x")],
+        [TreeEntry("../a/")],
+        [TreeEntry("/")],
+        [TreeEntry("a//")],
+    ],
+)
+def test_no_directory_like_that(entries: list[TreeEntry]) -> None:
+    with pytest.raises(InvalidRequestError):
+        archive_tree(entries)
+
+
 @given(st.text(max_size=12) | st.from_regex(r"[a./\\\n]{0,8}", fullmatch=True))
 def test_no_name_leaves_the_tree(name: str) -> None:
     try:

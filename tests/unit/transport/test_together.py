@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.errors import ConnectionFailedError, TransferCorruptedError
+from dagster_slurm.errors import ConnectionFailedError, InvalidRequestError, RemoteStorageError, TransferCorruptedError
 from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
 from dagster_slurm.transport.together import MOST, Together, together
 
@@ -125,10 +125,37 @@ def test_trees(transport: Counting, tmp_path: Path) -> None:
         assert (made / "a/b.txt").read_text() == f"{n}\n"
         assert (made / "run.sh").stat().st_mode & 0o777 == 0o700
         assert sorted(path.name for path in made.iterdir()) == ["a", "run.sh"]
-    assert len(transport.scripts) < THREADS
+    # The first came alone, and those behind it in one stream.
+    assert len(transport.scripts) <= 4
+    assert not list(tmp_path.rglob("*.part.*"))
     # Put again, it is as it was.
     combined.put_tree([TreeEntry("other", b"")], f"{tmp_path}/run/0/0")
     assert not (tmp_path / "run/0/0/other").exists()
+
+
+def test_of_many_trees_only_those_fail_that_cannot_be_put(transport: Counting, tmp_path: Path) -> None:
+    combined = Together(transport)
+    (tmp_path / "run").mkdir()
+    # Where the directory of a launch would be, there is a file; and one was put before.
+    (tmp_path / "run/3").write_text("in the way")
+    (tmp_path / "run/4/0").mkdir(parents=True)
+
+    def put(n: int) -> CompletedCommand:
+        name = "a\nb" if n == 5 else "a"
+        try:
+            combined.put_tree([TreeEntry(name, f"{n}\n".encode())], f"{tmp_path}/run/{n}/0")
+        except (RemoteStorageError, InvalidRequestError) as error:
+            return CompletedCommand(b"", str(error).encode(), 1)
+        return CompletedCommand(b"", b"", 0)
+
+    answers = at_once(put)
+    assert [n for n, answer in enumerate(answers) if answer.returncode] == [3, 5]
+    assert f"{tmp_path}/run/3/0" in answers[3].error_text
+    assert "line break" in answers[5].error_text
+    assert sorted(int(path.parent.parent.name) for path in tmp_path.glob("run/*/0/a")) == [
+        n for n in range(THREADS) if n not in {3, 4, 5}
+    ]
+    assert not list(tmp_path.rglob("*.part.*"))
 
 
 def test_a_tree_that_does_not_arrive_whole(
