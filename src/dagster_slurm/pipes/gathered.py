@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -21,14 +22,17 @@ class _Batch(Generic[K, V]):
 class Gathered(Generic[K, V]):
     """Asks about many keys at once. While one question is under way those that come wait, and the next is for them all.
 
-    So no answer is older than the call that gets it, and a single thread waits for nobody.
+    So no answer is older than the call that gets it. What is asked for by itself is asked at once.
 
     Args:
         ask_about: Asks about some keys; a key without an answer is left out.
+        interval_seconds: Between two questions.
     """
 
-    def __init__(self, ask_about: Callable[[Collection[K]], Mapping[K, V]]) -> None:
+    def __init__(self, ask_about: Callable[[Collection[K]], Mapping[K, V]], interval_seconds: float = 0.0) -> None:
         self._ask_about = ask_about
+        self._interval_seconds = interval_seconds
+        self._asked = float("-inf")
         self._adding = threading.Lock()
         self._asking = threading.Lock()
         self._next: _Batch[K, V] = _Batch()
@@ -40,12 +44,14 @@ class Gathered(Generic[K, V]):
             batch.keys.update(wanted := set(keys))
         with self._asking:
             if batch.answers is None and batch.error is None:
+                time.sleep(max(0.0, self._asked + self._interval_seconds - time.monotonic()))
                 with self._adding:
                     self._next = _Batch()
                 try:
                     batch.answers = self._ask_about(batch.keys)
                 except Exception as error:  # noqa: BLE001 - raised below, by every thread that waits for it
                     batch.error = error
+                self._asked = time.monotonic()
         if batch.answers is None:
             raise batch.error or AssertionError("a question without an outcome")
         return {key: batch.answers[key] for key in wanted if key in batch.answers}

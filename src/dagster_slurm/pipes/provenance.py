@@ -12,6 +12,7 @@ from dagster import AssetKey, DagsterInstance, DataProvenance, OpExecutionContex
 from dagster_slurm.pipes.dagster_private import dagster_run, provenance_in
 from dagster_slurm.pipes.gathered import Gathered
 
+_INTERVAL_SECONDS = 0.1
 _known: WeakKeyDictionary[DagsterInstance, Gathered[AssetKey, DataProvenance]] = WeakKeyDictionary()
 _known_lock = threading.Lock()
 
@@ -46,7 +47,7 @@ def with_provenance(context: OpExecutionContext) -> OpExecutionContext:
 def _questions(instance: DagsterInstance) -> Gathered[AssetKey, DataProvenance]:
     with _known_lock:
         if instance not in _known:
-            _known[instance] = Gathered(lambda keys: _ask(instance, keys))
+            _known[instance] = Gathered(lambda keys: _ask(instance, keys), _INTERVAL_SECONDS)
         return _known[instance]
 
 

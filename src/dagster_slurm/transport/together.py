@@ -27,8 +27,9 @@ MOST = 8
 
 _MOST_TREES = 32
 # Each round trip starts some ten processes there, however many requests it carries. Who was not alone the last time
-# waits so long for company; a single thread never does.
-_GATHERING_SECONDS = 0.03
+# waits for company, the longer the more it was; a single thread never does.
+_GATHERING_SECONDS_EACH = 0.01
+_GATHERING_MAX_SECONDS = 0.1
 _NO_DIRECTORY_STATUS = 74
 
 
@@ -58,7 +59,7 @@ class Together:
         self._transport = transport
         self._waiting: deque[_Request] = deque()
         self._is_led = False
-        self._has_company = False
+        self._last_count = 1
         self._lock = threading.Lock()
 
     def run(
@@ -99,10 +100,10 @@ class Together:
     def _lead(self, own: _Request) -> None:
         """Serve this thread's request with those in front of it and behind it; then let another lead."""
         while own.answer is None and own.error is None:
-            if self._has_company and len(self._waiting) < MOST:
-                time.sleep(_GATHERING_SECONDS)
+            if self._last_count > 1 and len(self._waiting) < MOST:
+                time.sleep(min(_GATHERING_SECONDS_EACH * self._last_count, _GATHERING_MAX_SECONDS))
             batch = self._next_batch()
-            self._has_company = len(batch) > 1
+            self._last_count = len(batch)
             self._serve(batch)
             for request in batch:
                 request.woken.set()

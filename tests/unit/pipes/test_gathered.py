@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -78,3 +79,14 @@ def test_no_key_no_answer() -> None:
     asked.go_on.set()
     with pytest.raises(KeyError):
         Gathered(asked).ask([-1])[-1]
+
+
+def test_one_by_one_there_is_a_pause_between_two_questions() -> None:
+    asked = Asked()
+    asked.go_on.set()
+    gathered = Gathered(asked, 0.2)
+    began = time.monotonic()
+    gathered.ask([1])
+    first = time.monotonic() - began
+    gathered.ask([2])
+    assert first < 0.2 <= time.monotonic() - began
