@@ -21,7 +21,7 @@ from pathlib import Path
 import common
 import dagster as dg
 
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
+from dagster_slurm.sandbox import Sandbox
 
 NUMBER = 1000
 SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
@@ -157,7 +157,7 @@ def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else NUMBER
     keys = {f"{each:05}" for each in range(number)}
     failing = {key for key in keys if key.endswith("37")}
-    config = SandboxConfig(name="partitions", user="partitions", nodes=1, cpus_per_node=256)
+    config = common.wide(os.environ.get(common.SANDBOX_VARIABLE, "partitions"))
     with (
         common.running_sandbox(config) as sandbox,
         tempfile.TemporaryDirectory(prefix="partitions-", dir="/tmp") as directory,

@@ -258,7 +258,9 @@ class TestTheGate:
         job_id = launch.submit()
         assert wait_until(lambda: "up" in site.shell("ls", launch.directory.work).split())
         site.shell("scontrol", "requeue", job_id)
-        # It would wait for two minutes.
+        # It would wait for two minutes; but slurmd refuses a job that it has ended in the very same second (22.05, "Job
+        # credential revoked").
+        time.sleep(1.1)
         assert wait_until(lambda: site.cluster.queue([job_id])[job_id].state is JobState.PENDING)
         site.shell("scontrol", "update", f"jobid={job_id}", "starttime=now")
         # Until then the accounting tells the end of the first incarnation.
