@@ -173,7 +173,7 @@ def main() -> None:
     assert first.executed == Counter(keys) and records[0] == Counter(keys - failing)
     assert second.executed == Counter(failing) and records[1] == Counter(failing)
     common.print_table(
-        f"{number} partitions as one array, and the retry of what failed",
+        f"{number:,} partitions as one array, and the retry of what failed",
         COLUMNS,
         [
             _row("run", first, records[0]),
