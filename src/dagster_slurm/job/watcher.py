@@ -289,7 +289,7 @@ class JobWatcher:
         news = [job.take(blocks) for job in jobs]
         for job in jobs:
             job.note_moment(self._queue_question.now())
-        # Of hundreds of jobs some always write; the login node has a process to start for each file that grew.
+        # Of hundreds of jobs some always write, and every look costs both ends something.
         self._tick_pace.first_seconds = self._shortest_pause(len(jobs))
         if any(news):
             self._tick_pace.restart(now)

@@ -41,6 +41,11 @@ _STORAGE_FAULTS = {
 }
 
 
+def upload_timeout_seconds(size_bytes: int) -> float:
+    """How long to wait for the end of a request that brings so much."""
+    return DEFAULT_TIMEOUT_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
+
+
 def storage_fault(said: str, *, what: str, host: str) -> RemoteStorageError | None:
     """The error for a message of the C library about a directory that cannot be used, if it is one."""
     for text, hint in _STORAGE_FAULTS.items():
@@ -161,8 +166,8 @@ class ShellTransport(Transport):
         takes: bool = False,
     ) -> CompletedCommand:
         """A request of an upload to `what`."""
-        timeout_seconds = DEFAULT_TIMEOUT_SECONDS + stdin_bytes / _SLOWEST_BYTES_PER_SECOND
         size = None if takes else stdin_bytes
+        timeout_seconds = upload_timeout_seconds(stdin_bytes)
         answer = self._request(script, args, stdin=stdin, stdin_bytes=size, timeout_seconds=timeout_seconds)
         self.refuse_upload(answer, what=what)
         return answer

@@ -19,7 +19,7 @@ from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, Inval
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import quote, shell_file, with_arguments
-from dagster_slurm.transport.shell_transport import ShellTransport
+from dagster_slurm.transport.shell_transport import ShellTransport, upload_timeout_seconds
 from dagster_slurm.transport.small_trees import SmallTree, TreeRequest, many_trees, one_tree
 
 MOST = 8
@@ -99,20 +99,24 @@ class Together:
 
     def _lead(self, own: _Request) -> None:
         """Serve this thread's request with those in front of it and behind it; then let another lead."""
-        while own.answer is None and own.error is None:
-            if self._last_count > 1 and len(self._waiting) < MOST:
-                time.sleep(min(_GATHERING_SECONDS_EACH * self._last_count, _GATHERING_MAX_SECONDS))
-            batch = self._next_batch()
-            self._last_count = len(batch)
-            self._serve(batch)
-            for request in batch:
-                request.woken.set()
-        with self._lock:
-            following = self._waiting[0] if self._waiting else None
-            self._is_led = following is not None
-            if following is not None:
-                following.leads = True
-                following.woken.set()
+        try:
+            while own.answer is None and own.error is None:
+                self._gather()
+                batch = self._next_batch()
+                self._serve(batch)
+                for request in batch:
+                    request.woken.set()
+        finally:
+            with self._lock:
+                following = self._waiting[0] if self._waiting else None
+                self._is_led = following is not None
+                if following is not None:
+                    following.leads = True
+                    following.woken.set()
+
+    def _gather(self) -> None:
+        if self._last_count > 1 and len(self._waiting) < MOST:
+            time.sleep(min(_GATHERING_SECONDS_EACH * self._last_count, _GATHERING_MAX_SECONDS))
 
     def _next_batch(self) -> list[_Request]:
         batch: list[_Request] = []
@@ -121,6 +125,7 @@ class Together:
             while self._waiting and trees < _MOST_TREES and len(batch) - trees < MOST:
                 batch.append(self._waiting.popleft())
                 trees += batch[-1].tree is not None
+        self._last_count = len(batch)
         return batch
 
     def _serve(self, batch: Sequence[_Request]) -> None:
@@ -196,7 +201,7 @@ class Together:
 
 
 def _request_of(made: TreeRequest) -> _Request:
-    return _Request(made.script, made.args, made.stdin)
+    return _Request(made.script, made.args, made.stdin, upload_timeout_seconds(len(made.stdin)))
 
 
 def _combined(nonce: str, batch: Sequence[_Request]) -> str:
