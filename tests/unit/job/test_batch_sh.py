@@ -1,0 +1,76 @@
+"""batch.sh without Slurm: where no control group names the job's processes, and bash has no clock of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.job.batch_script import batch_script
+from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.request import merge
+
+JOB_ID = "4711047"
+BASH_4 = "unset EPOCHREALTIME\n"
+
+
+def run_job(tmp_path: Path, payload: str, *, before: str = "") -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run the batch script of a job as slurmstepd would; `payload` is bash, in the directory for its work."""
+    directory = RunDirectory(str(tmp_path), "run", "it's")
+    root = Path(directory.path)
+    for name in ("work", "log", "claim/0"):
+        (root / name).mkdir(parents=True)
+    for name in ("status", "stdout.0", "stderr.0", "messages.0"):
+        (root / "log" / name).touch()
+    launch = f'{before}launch() {{ cd "$run_directory/work" || exit 74; {payload}\n}}'
+    script = tmp_path / "job.sh"
+    script.write_text(batch_script(merge(), directory=directory, launch=launch))
+    environment = {**os.environ, "SLURM_JOB_ID": JOB_ID, "SLURMD_NODENAME": "n1"}
+    return subprocess.run(
+        ["bash", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    ), root
+
+
+def is_running(pid: str) -> bool:
+    """What nobody waits for stays as a zombie on some machines."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("before", ["", BASH_4], ids=["bash 5", "bash 4"])
+def test_marks_with_times_and_sizes(tmp_path: Path, before: str) -> None:
+    began = time.time()
+    done, root = run_job(tmp_path, "echo out; echo error >&2; exit 3", before=before)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    (start, end), _ = parse_marks((root / "log/status").read_text())
+    assert isinstance(start, StartMark) and isinstance(end, EndMark)
+    assert (start.node, end.job_id, end.exit_code) == ("n1", JOB_ID, 3)
+    assert began <= start.at_epoch_seconds <= end.at_epoch_seconds <= time.time()
+    assert end.bytes_of == {"stdout": 4, "stderr": 6, "messages": 0}
+
+
+def test_a_log_that_the_payload_removed_counts_nothing(tmp_path: Path) -> None:
+    _, root = run_job(tmp_path, "echo out; rm ../log/stderr.0 ../log/messages.0")
+    end = parse_marks((root / "log/status").read_text())[0][-1]
+    assert isinstance(end, EndMark)
+    assert end.bytes_of == {"stdout": 4, "stderr": 0, "messages": 0}
+
+
+def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
+    _, root = run_job(tmp_path, "for _ in 1 2 3; do setsid sleep 300 & echo $! >>pids; done; sleep 0.3")
+    pids = (root / "work/pids").read_text().split()
+    assert len(pids) == 3
+    assert not [pid for pid in pids if is_running(pid)]
+
+
+def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"], env={**os.environ, "SLURM_JOB_ID": JOB_ID + "1"}) as other:
+        done, _ = run_job(tmp_path, "true")
+        assert (done.returncode, other.poll()) == (0, None)
+        other.kill()
