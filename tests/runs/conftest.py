@@ -171,6 +171,8 @@ class World:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        # A step whose executor was killed before is nobody's child here, and takes a moment to end.
+        wait_until(lambda: not has_living(process.pid), f"process group {process.pid} has not ended")
 
     def wait_for(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a step has made its mark."""
@@ -206,6 +208,16 @@ class World:
         run = self.runs()[-1]
         assert run.status is dg.DagsterRunStatus.STARTED
         return run
+
+
+def has_living(group: int) -> bool:
+    """Whether a process of a group has not ended yet, whether or not somebody has waited for it (proc(5), stat)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                return True
+    return False
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
