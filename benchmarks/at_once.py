@@ -64,7 +64,6 @@ defs = dg.Definitions(
 )
 """
 # By type, `sdiag` counts all users, of whom there is one here. What nodes, jobs and `sdiag` itself send is no query.
-SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
 QUERIES = re.compile(
     r"REQUEST_(JOB_(INFO|USER_INFO|WILL_RUN|STEP_INFO)|NODE_INFO|PARTITION_INFO|BUILD_INFO|KILL|CANCEL)"
 )
@@ -97,7 +96,7 @@ class Measured:
 
     @property
     def submissions(self) -> int:
-        return self.calls.get(SUBMISSION, 0)
+        return self.calls.get(common.SUBMISSION, 0)
 
     @property
     def queries(self) -> int:
@@ -109,19 +108,17 @@ def with_dagster(sandbox: Sandbox, number: int) -> Measured:
         here = Path(directory)
         (here / "program.py").write_text(PROGRAM)
         (here / "payload.sh").write_text(PAYLOAD)
-        (here / "home").mkdir()
-        # Otherwise it reads a file and asks its storage for each event of each step.
-        (here / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        home = common.make_dagster_home(here)
         variables = {
             **os.environ,
             **sandbox.env(),
             "NUMBER": str(number),
-            "DAGSTER_HOME": str(here / "home"),
+            "DAGSTER_HOME": str(home),
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(here / "c"),
         }
         argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(here / "program.py"), "-j", "all"]
         logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
-        with Arrivals(here / "home") as arrivals:
+        with Arrivals(home) as arrivals:
             began = time.monotonic()
             process = subprocess.Popen(argv, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)

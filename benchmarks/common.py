@@ -16,6 +16,8 @@ from dagster_slurm.sandbox import Sandbox, SandboxConfig
 
 REPETITIONS = 5
 SANDBOX_VARIABLE = "BENCHMARK_SANDBOX"
+SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
+"""The controller's name for the call of an `sbatch`."""
 
 
 def wide(name: str) -> SandboxConfig:
@@ -48,6 +50,14 @@ def compute_on(sandbox: Sandbox) -> ComputeResource:
         slurm=SlurmResource(ssh=ssh_of(sandbox), queue=SlurmQueueConfig(partition="compute", mem="500M")),
         pre_deployed_env_path=sandbox.create_environment("benchmark", ["dagster-pipes"]),
     )
+
+
+def make_dagster_home(directory: Path) -> Path:
+    """A DAGSTER_HOME without telemetry, which reads a file and asks the storage for each event of each step."""
+    home = directory / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+    return home
 
 
 def payload(text: str) -> Path:

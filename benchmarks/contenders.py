@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import common
 from arrivals import Arrivals
 
 from dagster_slurm.sandbox import Sandbox
@@ -82,8 +83,7 @@ def with_dagster(site: Site, python: str, program: str, number: int, payload: st
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name:
         directory = Path(name)
         shutil.copytree(PROGRAMS, directory / "programs")
-        (directory / "home").mkdir()
-        (directory / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        home = common.make_dagster_home(directory)
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))},
             **site.node.env(),
@@ -91,11 +91,11 @@ def with_dagster(site: Site, python: str, program: str, number: int, payload: st
             "PAYLOAD": payload,
             "PAYLOAD_SECONDS": str(seconds),
             "DEPLOYED_ENVIRONMENT": site.deployed,
-            "DAGSTER_HOME": str(directory / "home"),
+            "DAGSTER_HOME": str(home),
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(directory / "c"),
         }
         argv = [python, "-m", "dagster", "job", "execute", "-f", f"programs/{program}", "-j", "all"]
-        with Arrivals(directory / "home") as arrivals, (directory / "said").open("w") as said:
+        with Arrivals(home) as arrivals, (directory / "said").open("w") as said:
             done = subprocess.run(
                 [sys.executable, HERE / "meter.py", *argv],
                 cwd=directory,

@@ -24,7 +24,6 @@ import dagster as dg
 from dagster_slurm.sandbox import Sandbox
 
 NUMBER = 1000
-SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
 PAYLOAD = """
 key=$DAGSTER_SLURM_PARTITION_KEY
 mkdir -p MARKS
@@ -103,9 +102,7 @@ class World:
         self._marks = sandbox.home / f"marks-{time.monotonic_ns()}"
         (directory / "program.py").write_text(PROGRAM)
         (directory / "payload.sh").write_text(PAYLOAD.replace("MARKS", str(self._marks)))
-        (directory / "home").mkdir()
-        # As in `at_once.py`.
-        (directory / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        self._home = common.make_dagster_home(directory)
 
     def run(self, *again: str) -> Run:
         """Run all partitions, or retry a run."""
@@ -114,7 +111,7 @@ class World:
             **os.environ,
             **self._sandbox.env(),
             "NUMBER": str(self._number),
-            "DAGSTER_HOME": str(self._directory / "home"),
+            "DAGSTER_HOME": str(self._home),
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(self._directory / "c"),
         }
         argv = [sys.executable, str(self._directory / "program.py"), *again]
@@ -136,7 +133,7 @@ class World:
         self._sandbox.run(["touch", f"{self._marks}.repaired"])
 
     def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self._directory / "home"))
+        return dg.DagsterInstance.from_config(str(self._home))
 
     def recorded(self, run_id: str) -> Counter[str]:
         """How often each partition is on record in a run."""
@@ -149,7 +146,7 @@ class World:
         return Counter(name.name.split(".")[0] for name in self._marks.iterdir())
 
     def _submissions(self) -> int:
-        return self._sandbox.rpc_counts().get(SUBMISSION, 0)
+        return self._sandbox.rpc_counts().get(common.SUBMISSION, 0)
 
 
 def main() -> None:

@@ -64,8 +64,7 @@ find_group() {
 # Sets `left`: the processes of this job on this node, whatever session or group they went to, but for this script and
 # what it looks after. Where there is no control group, their environment tells; to read everybody's takes its time.
 find_leftovers() {
-    local file group pid pids=()
-    find_group
+    local file pid pids=()
     if [ -n "$group" ]; then
         mapfile -t pids <"$group"
     else
@@ -85,7 +84,8 @@ find_leftovers() {
 
 # What the payload left behind would hold the job in COMPLETING for KillWait, 30 s by default (slurm.conf(5)).
 sweep() {
-    local tries left
+    local tries left group
+    find_group
     for tries in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         find_leftovers
         [ ${#left[@]} -gt 0 ] || return 0

@@ -76,13 +76,12 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
     """
     files = list(entries)
     _check_names([entry.name for entry in files])
-    for entry in files:
-        if entry.is_directory and entry.source != b"":
-            raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
     lines, members = [], []
     kept_bytes = 0
     for entry in files:
         if entry.is_directory:
+            if entry.source != b"":
+                raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
             members.append(_member(TreeEntry(entry.name, mode=_DIRECTORY_MODE), 0))
             continue
         digest, size, whole = content.digest(entry.source)
@@ -100,19 +99,18 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
 
 
 def _check_names(names: list[str]) -> None:
-    files = [name for name in names if not name.endswith("/")]
-    directories = {name[:-1] for name in names if name.endswith("/")}
-    for name in (*files, *directories):
-        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+    for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.removesuffix("/").split("/")):
             raise InvalidRequestError(f"{name!r} is not a relative path inside the directory that is sent")
         if not _FORBIDDEN.isdisjoint(name):
             raise InvalidRequestError(f"The file name {name!r} holds a line break, a backslash or a NUL")
         if not _is_utf8(name):
             raise InvalidRequestError(f"The file name {name!r} is not UTF-8")
+    files = [name for name in names if not name.endswith("/")]
     twice = sorted(name for name, count in Counter(files).items() if count > 1)
     if twice or CHECKSUMS_NAME in files:
         raise InvalidRequestError(f"More than one file would become {(twice or [CHECKSUMS_NAME])[0]!r}")
-    both = sorted((_directories(names) | directories).intersection(files))
+    both = sorted(_directories(names).intersection(files))
     if both:
         raise InvalidRequestError(f"{both[0]!r} would be a file and a directory")
 

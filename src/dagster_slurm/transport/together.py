@@ -151,10 +151,10 @@ class Together:
     def _merged(self, requests: Sequence[_Request]) -> _Request | None:
         """The one request that puts the trees of several; None if each is to go by itself."""
         trees = [request.tree for request in requests if request.tree is not None]
-        if len(trees) == 1:
+        if len(trees) < 2:
             return None
         try:
-            return _request_of(many_trees(trees)) if trees else None
+            return _request_of(many_trees(trees))
         except (InvalidRequestError, OSError):
             # Of one of them, which is told by itself.
             return None

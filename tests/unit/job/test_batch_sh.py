@@ -11,6 +11,7 @@ import pytest
 
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
@@ -33,14 +34,6 @@ def run_job(tmp_path: Path, payload: str, *, before: str = "") -> tuple[subproce
     return subprocess.run(
         ["bash", script], env=environment, capture_output=True, text=True, timeout=60, check=False
     ), root
-
-
-def is_running(pid: str) -> bool:
-    """What nobody waits for stays as a zombie on some machines."""
-    try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize("before", ["", BASH_4], ids=["bash 5", "bash 4"])
@@ -66,7 +59,7 @@ def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     _, root = run_job(tmp_path, "for _ in 1 2 3; do setsid sleep 300 & echo $! >>pids; done; sleep 0.3")
     pids = (root / "work/pids").read_text().split()
     assert len(pids) == 3
-    assert not [pid for pid in pids if is_running(pid)]
+    assert not [pid for pid in pids if ProcessIdentity.of(int(pid))]
 
 
 def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
