@@ -12,6 +12,7 @@ from pathlib import Path
 from dagster_slurm.errors import SandboxError
 
 DEFAULT_NAME = "default"
+DEFAULT_USER = "researcher"
 DEFAULT_BASE_DIR = Path("/var/lib/dagster-slurm-sandbox")
 BASE_DIR_VARIABLE = "DAGSTER_SLURM_SANDBOX_DIR"
 
@@ -47,7 +48,7 @@ class SandboxConfig:
     nodes: int = 3
     cpus_per_node: int = 8
     memory_mib_per_node: int = 16000
-    user: str = "researcher"
+    user: str = DEFAULT_USER
     account: str = "research"
     min_job_age_seconds: int = 300
     kill_wait_seconds: int = 30

@@ -8,11 +8,12 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import processes
 from dagster_slurm.sandbox.config import MARKER_VARIABLE
 
-_DAEMONS = frozenset({"munged", "slurmctld", "slurmdbd", "slurmd"})
+# A munged by itself is no Slurm: Debian starts one wherever the package is installed, and ours has its own socket.
+_DAEMONS = frozenset({"slurmctld", "slurmdbd", "slurmd"})
 
 
 def running() -> dict[str, int]:
-    """Daemons of Slurm and munge in this machine's own network namespace that no sandbox has started."""
+    """Daemons of Slurm in this machine's own network namespace that no sandbox has started."""
     here = frozenset({Path("/proc/self/ns/net").stat().st_ino})
     found = {}
     for process in processes.matching(lambda directory: _is_foreign(directory, here)):

@@ -97,7 +97,7 @@ def login_node(
             state = states.load(paths)
             if state is None:
                 raise SandboxError("The sandbox is not up", hint="Run `dagster-slurm sandbox up`.")
-            port = _free_port(paths)
+            port = _take_port(paths)
             node = _prepare(paths, state, port, otp=otp, shell=shell, home_files=home_files)
             cleanup.callback(_remove, paths, node)
             _write_files(paths, node, options)
@@ -105,9 +105,13 @@ def login_node(
         yield node
 
 
-def _free_port(paths: SandboxPaths) -> int:
-    ports = raising.free_ports(64, but=raising.reserved_ports(paths))
-    return next(port for port in ports if not _directory(paths, port).exists())
+def _take_port(paths: SandboxPaths) -> int:
+    """Choose a port and make the directory by which other sandboxes know that it is taken."""
+    with states.machine_locked():
+        ports = raising.free_ports(64, but=raising.reserved_ports(paths))
+        port = next(port for port in ports if not _directory(paths, port).exists())
+        _directory(paths, port).mkdir(mode=0o755)
+    return port
 
 
 def _directory(paths: SandboxPaths, port: int) -> Path:
@@ -126,7 +130,6 @@ def _prepare(
 ) -> LoginNode:
     """Decide what it is to be, and make its directory and its account."""
     directory = _directory(paths, port)
-    directory.mkdir(mode=0o755)
     user, password = state.config.user, _password(paths)
     if shell is not None or home_files is not None:
         user, password = f"login-{port}", secrets.token_urlsafe(18)

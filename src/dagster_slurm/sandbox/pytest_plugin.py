@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox.config import DEFAULT_NAME, DEFAULT_USER, SandboxConfig
 from dagster_slurm.sandbox.programs import check_machine, require_packages
 from dagster_slurm.sandbox.sandbox import Sandbox
 
@@ -23,13 +25,27 @@ def skip_where_it_cannot_run() -> None:
         pytest.skip(str(error))
 
 
+def config_for_this_worker(name: str = DEFAULT_NAME, user: str = DEFAULT_USER, **options: Any) -> SandboxConfig:
+    """A sandbox of this process alone: with pytest-xdist each worker has its own, with a user of its own.
+
+    Args:
+        name: Its name where there is one process.
+        user: Its user there.
+        options: The other fields of `SandboxConfig`.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    suffix = f"-{worker}" if worker else ""
+    return SandboxConfig(name=f"{name}{suffix}", user=f"{user}{suffix}", **options)
+
+
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """A Slurm cluster on this machine, for trying and testing.
 
-    One that is up is used and left up; otherwise one is brought up, and taken down after the last test. Where it
-    cannot run, tests are skipped with the reason; in continuous integration (variable `CI`) they fail.
+    One that is up is used and left up; otherwise one is brought up, and taken down after the last test. Each worker of
+    pytest-xdist has its own. Where it cannot run, tests are skipped with the reason; in continuous integration
+    (variable `CI`) they fail.
     """
     skip_where_it_cannot_run()
-    with Sandbox().running() as cluster:
+    with Sandbox(config_for_this_worker()).running() as cluster:
         yield cluster

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
-from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State, ports_of
+from dagster_slurm.sandbox.state import State, machine_locked, ports_of, save
 
 # Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
 _SSH_PORTS = range(22022, 22900)
@@ -29,6 +30,38 @@ class Progress:
     def __call__(self, message: str) -> None:
         if not self._quiet:
             print(f"sandbox: {time.monotonic() - self._started:5.1f} s  {message}", file=sys.stderr, flush=True)
+
+
+def make_room(config: SandboxConfig, paths: SandboxPaths) -> State:
+    """Take subnet, ports and directories for a new sandbox, as no other that comes up at this moment takes them.
+
+    Raises:
+        SandboxError: sshd would refuse every key below that base directory, or no subnet is free.
+    """
+    refuse_writable_parents(paths.state_dir)
+    with machine_locked():
+        make_directories(paths)
+        state = plan_state(config, paths)
+        # Ports are known to others by this file, the subnet by its route.
+        save(paths, state)
+        make_network(paths, state)
+    return state
+
+
+def refuse_writable_parents(state_dir: Path) -> None:
+    """Refuse a place below which sshd takes no `authorized_keys`.
+
+    Raises:
+        SandboxError: Others than root may write a directory above it (sshd_config(5), StrictModes).
+    """
+    for directory in state_dir.parents:
+        status = directory.stat() if directory.exists() else None
+        if status is not None and (status.st_mode & 0o022 or status.st_uid != 0):
+            raise SandboxError(
+                f"A sandbox cannot lie in {state_dir.parent}: others than root may write {directory}, "
+                "and sshd refuses every key below such a directory",
+                hint=f"Set {BASE_DIR_VARIABLE} to a directory that root alone can write, or leave it unset.",
+            )
 
 
 def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
@@ -107,13 +140,18 @@ def raise_cluster(paths: SandboxPaths, state: State, progress: Progress) -> None
 
 def prepare(paths: SandboxPaths, state: State) -> None:
     """Make everything that is not a daemon: network, mounts, groups, files."""
-    if not network.NETNS_DIR.exists():
-        outside.note(paths, network.NETNS_DIR)
-    network.ensure(state.plan(paths))
+    make_network(paths, state)
     share_homes(paths)
     if state.cgroups:
         cgroups.ensure(paths.tag, state.config.node_names)
     write_files(paths, state)
+
+
+def make_network(paths: SandboxPaths, state: State) -> None:
+    """Make what is missing of the network."""
+    if not network.NETNS_DIR.exists():
+        outside.note(paths, network.NETNS_DIR)
+    network.ensure(state.plan(paths))
 
 
 def share_homes(paths: SandboxPaths) -> None:

@@ -97,9 +97,7 @@ class Sandbox:
             state = states.load(self.paths)
             if state is None:
                 foreign.refuse_beside()
-                raising.make_directories(self.paths)
-                state = raising.plan_state(self._asked, self.paths)
-                states.save(self.paths, state)
+                state = raising.make_room(self._asked, self.paths)
             faults.mend_everything(self.paths, state)
             raising.raise_cluster(self.paths, state, progress)
         progress("ready")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from dagster_slurm.sandbox.processes import Process
 SCHEMA_VERSION = 1
 # `up` starts daemons in several threads.
 _WRITING = threading.RLock()
+_MACHINE_LOCK = "\0dagster-slurm-sandbox"
 
 
 @dataclass
@@ -159,6 +162,38 @@ def locked(paths: SandboxPaths, *, timeout_seconds: float = 120) -> Iterator[Non
             paths.lock_file.unlink(missing_ok=True)
             _remove_if_empty(paths.lock_file.parent)
         os.close(handle)
+
+
+@contextmanager
+def machine_locked(*, timeout_seconds: float = 120) -> Iterator[None]:
+    """Hold this machine's lock, while subnets, ports and directories are chosen that all of its sandboxes share.
+
+    It is the name of an abstract Unix socket (unix(7)): it has the scope of what it guards, a network namespace, holds
+    for sandboxes of every base directory, and goes with its process.
+
+    Raises:
+        SandboxError: Another process held it for all that time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with socket.socket(socket.AF_UNIX) as lock:
+        while not _try_bind(lock):
+            if time.monotonic() > deadline:
+                raise SandboxError(
+                    f"Other sandboxes have been coming up for {timeout_seconds:.0f} s",
+                    hint=f"Look who holds the socket {_MACHINE_LOCK!r} in `ss -xap`.",
+                )
+            time.sleep(0.02)
+        yield
+
+
+def _try_bind(lock: socket.socket) -> bool:
+    try:
+        lock.bind(_MACHINE_LOCK)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def _try_lock(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from dagster_slurm.sandbox.network import Plan
 from dagster_slurm.sandbox.processes import Process
 from dagster_slurm.sandbox.programs import run
 from dagster_slurm.sandbox.raising import mount_points
-from dagster_slurm.sandbox.state import Remains
+from dagster_slurm.sandbox.state import Remains, machine_locked
 
 
 def remove_all(paths: SandboxPaths, remains: Remains) -> None:
@@ -39,7 +39,8 @@ def remove_all(paths: SandboxPaths, remains: Remains) -> None:
         raise SandboxError(f"Something is still mounted below {paths.state_dir}", hint="Unmount it and try again.")
     if paths.state_dir.exists():
         shutil.rmtree(paths.state_dir)
-    outside.remove_if_last(paths)
+    with machine_locked():
+        outside.remove_if_last(paths)
 
 
 def end_processes(paths: SandboxPaths, remains: Remains) -> None:
