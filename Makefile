@@ -3,10 +3,8 @@
 .SUFFIXES:
 
 bin = .venv/bin
-# Hundreds of tests count logins, questions and seconds on a real cluster: on a machine that is busy with something else
-# a few may fail. Those are named, and run once more by themselves; one that fails again fails the whole.
-again = { echo 'The tests that failed, once more by themselves:'; \
-	$(bin)/python -m pytest --last-failed --last-failed-no-failures none; }
+# Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
+workers = 4
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.* ## /    make \1\t/p' Makefile
@@ -16,7 +14,7 @@ demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm clus
 
 test: static ## Run every check and every test, those on the real cluster included.
 	@$(bin)/python scripts/cluster_packages.py --trials
-	@$(bin)/python -m pytest || $(again)
+	@$(bin)/python -m pytest -n $(workers)
 
 faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
 	@$(bin)/python scripts/cluster_packages.py --trials
