@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from tests.support import durations
 from tests.support.side_by_side import in_order, mark_groups
 
+EPILOG = Path(__file__).parent / "support" / "epilog.sh"
 RECORD = Path(__file__).with_name("durations.tsv")
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 
@@ -40,6 +43,30 @@ def pytest_configure(config: pytest.Config) -> None:
     hands_out = config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
     if directory and not hands_out:
         config.pluginmanager.register(durations.Recorder(Path(directory)))
+
+
+@pytest.fixture(scope="session")
+def sandbox_config() -> SandboxConfig:
+    """One shape for all tests: with room for hundreds of jobs, small arrays, and jobs that take the place of others."""
+    # Above, pytest would find the plugin imported before it could rewrite its assertions.
+    from dagster_slurm.sandbox.pytest_plugin import config_for_this_worker
+
+    options = {
+        "Epilog": str(EPILOG),
+        "MaxArraySize": "26",
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+    }
+    size = {"nodes": 3, "cpus_per_node": 256, "memory_mib_per_node": 512_000}
+    return config_for_this_worker("tests", "tester", **size, kill_wait_seconds=5, slurm_options=options)
+
+
+@pytest.fixture(scope="session")
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """The worker's cluster; one that an earlier session has left up is rid of what its tests have made."""
+    for path in sandbox.home.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return sandbox
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import Sandbox, SandboxConfig, daemons, foreign
+from dagster_slurm.sandbox import Sandbox, SandboxConfig, daemons
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.network import NETNS_DIR
 from dagster_slurm.sandbox.raising import mount_points
 
@@ -27,11 +29,17 @@ USER = "sandbox-selftest"
 
 
 def traces() -> set[str]:
-    """Everything on the machine by which a sandbox could be noticed."""
+    """Everything on the machine by which a sandbox could be noticed, but for those of tests beside these."""
+    others = [SandboxPaths(path.parent) for path in Path("/var/lib").glob("*/*/state.json") if path.parent.name != NAME]
+    marks = [mark for paths in others for mark in (paths.tag, f"{paths.state_dir}/")]
+    return {trace for trace in all_traces() if not any(mark in trace for mark in marks)}
+
+
+def all_traces() -> set[str]:
     netns = {f"netns {each.name}" for each in NETNS_DIR.glob("*")} if NETNS_DIR.exists() else set()
     links = {f"link {name}" for _, name in socket.if_nameindex()}
     mounts = {f"mount {point}" for point in mount_points() if NAME in point or "netns" in point}
-    users = {f"user {entry.pw_name}" for entry in pwd.getpwall()}
+    users = {f"user {entry.pw_name} {entry.pw_dir}" for entry in pwd.getpwall()}
     groups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/dagster-slurm-*")}
     return netns | links | mounts | users | groups | commands_of(NAME)
 
@@ -56,7 +64,7 @@ def before() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def own(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
+def own_cluster(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
     cluster = Sandbox(SandboxConfig(name=NAME, user=USER, slurmd_timeout_seconds=9))
     start = time.monotonic()
     cluster.up(quiet=True)
@@ -65,6 +73,13 @@ def own(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
         yield cluster
     finally:
         cluster.down()
+
+
+@pytest.fixture
+def own(own_cluster: Sandbox) -> Sandbox:
+    """Up and whole, whatever the test before has done to it."""
+    own_cluster.up(quiet=True)
+    return own_cluster
 
 
 def submit(cluster: Sandbox, *options: str, script: str) -> str:
@@ -272,20 +287,53 @@ def test_unknown_parts_are_refused(own: Sandbox) -> None:
         own.break_("network:n1", hang=True)
 
 
-def test_foreign_daemons_are_seen_and_refused(before: set[str], tmp_path: Path) -> None:
-    foreign.refuse_beside()
-    fake = tmp_path / "slurmctld"
+def up_beside(tmp_path: Path, daemon: str) -> str:
+    """What `up` says where such a daemon runs, in a network of its own: sandboxes of other tests come up meanwhile."""
+    fake = tmp_path / daemon
     shutil.copy(shutil.which("sleep") or "/bin/sleep", fake)
-    with subprocess.Popen([str(fake), "60"]) as daemon:
-        try:
-            assert eventually(lambda: str(foreign.running()), str({"slurmctld": daemon.pid})) == str(
-                {"slurmctld": daemon.pid}
-            )
-            with pytest.raises(SandboxError, match="in use on this machine"):
-                Sandbox(SandboxConfig(name="beside")).up(quiet=True)
-        finally:
-            daemon.kill()
-    assert not Sandbox(SandboxConfig(name="beside")).is_up()
+    script = 'trap "kill 0" EXIT; "$1" 60 & until [ "$(cat /proc/$!/comm)" = "${1##*/}" ]; do :; done; "$2" -c "$3"'
+    argv = ["unshare", "--net", "setsid", "sh", "-c", script, "sh", str(fake), sys.executable, BESIDE]
+    environment = {**os.environ, BASE_DIR_VARIABLE: str(tmp_path / "base")}
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False).stdout.strip()
+
+
+BESIDE = """
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import Sandbox
+try:
+    Sandbox().up(quiet=True)
+except SandboxError as error:
+    print(error.message)
+"""
+
+
+def test_a_slurm_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    said = up_beside(tmp_path, "slurmctld")
+    assert re.fullmatch(r"A Slurm installation is in use on this machine: slurmctld \(process \d+\)", said)
+    assert not (tmp_path / "base").exists()
+
+
+def test_an_idle_munged_is_no_slurm(tmp_path: Path) -> None:
+    """It comes as far as the place, which sshd would not take here; what it made is nothing."""
+    said = up_beside(tmp_path, "munged")
+    assert said.startswith(f"A sandbox cannot lie in {tmp_path / 'base'}: others than root may write /tmp, and sshd ")
+    assert not (tmp_path / "base").exists()
+
+
+def test_two_at_the_same_moment_are_two_clusters() -> None:
+    there = traces()
+    pair = [Sandbox(SandboxConfig(name=f"{NAME}-{each}", user=f"{USER}-{each}", nodes=1)) for each in "ab"]
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda cluster: cluster.up(quiet=True), pair))
+        assert all(cluster.status().ready for cluster in pair)
+        assert len({cluster.env()["SLURM_EDGE_NODE_PORT"] for cluster in pair}) == 2
+        first, second = (cluster.run(["srun", "hostname", "-i"]).stdout.strip() for cluster in pair)
+        assert first != second
+    finally:
+        for cluster in pair:
+            cluster.down()
+    assert traces() - there == set()
 
 
 LOGIN_NODE = f"""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -25,11 +24,10 @@ from dagster_slurm.housekeeping.word import RunStanding
 from dagster_slurm.job.events import Waiting
 from dagster_slurm.job.waiting import line_of
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
+from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.options import canonical_option
 from dagster_slurm.slurm.reasons import parse_reason
-from tests.docs.markdown import PAGES, ROOT, Block, blocks_of, name_of
+from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 
 if sys.version_info >= (3, 11):
@@ -241,23 +239,7 @@ def test_every_file_of_a_page_is_used_by_another_block(page: Path) -> None:
             assert defines or any(module in text for text in others), f"{block.place}: nothing uses {block.title}"
 
 
-@pytest.fixture(scope="module")
-def own_sandbox(sandbox: Sandbox) -> Iterator[dict[str, str]]:
-    """Variables by which a page brings up, breaks and takes down sandboxes that are not the tests' own."""
-    del sandbox  # it is up, and its user is there
-    # Not below /tmp: sshd takes no keys from where everybody can write (StrictModes, sshd_config(5)).
-    made = tempfile.TemporaryDirectory(prefix="dagster-slurm-", dir="/var/lib")
-    with made as directory, pytest.MonkeyPatch.context() as patch:
-        Path(directory).chmod(0o755)  # the cluster's user has to reach sockets and files in it
-        patch.setenv(BASE_DIR_VARIABLE, directory)
-        try:
-            yield {BASE_DIR_VARIABLE: directory}
-        finally:
-            for name in ("default", "second"):
-                Sandbox(SandboxConfig(name=name)).down()
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def names(sandbox: Sandbox) -> dict[str, str]:
     """What the pages call things, and what they are called here."""
     reach, strict = sandbox.env(), sandbox.env(strict=True)
@@ -283,8 +265,9 @@ def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict
 
 
 @pytest.mark.cluster
-def test_a_reader_who_follows_the_page_of_the_sandbox(own_sandbox: dict[str, str], tmp_path: Path) -> None:
-    _follow(Reader(tmp_path, own_sandbox, {}), Sandbox(), blocks_of(ROOT / SANDBOX_PAGE))
+@pytest.mark.xdist_group(READERS)
+def test_a_reader_who_follows_the_page_of_the_sandbox(named_by_a_reader: dict[str, str], tmp_path: Path) -> None:
+    _follow(Reader(tmp_path, named_by_a_reader, {}), Sandbox(), blocks_of(ROOT / SANDBOX_PAGE))
 
 
 def _follow(reader: Reader, sandbox: Sandbox, blocks: list[Block]) -> None:

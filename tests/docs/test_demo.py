@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
-from tests.docs.markdown import ROOT
+from tests.docs.markdown import READERS, ROOT
 
 ASSETS = ["elevations", "viewsheds", "lookouts"]
 QUERY = """{
@@ -35,9 +35,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def output(sandbox: Sandbox, home: Path) -> str:
+def output(named_by_a_reader: dict[str, str], home: Path) -> str:
     """What the demo prints, run for the second time: it can be run twice."""
-    del sandbox  # it is up
+    del named_by_a_reader  # it is in the environment
     _run_demo(home)
     return _run_demo(home)
 
@@ -62,6 +62,7 @@ def _rows(output: str, first: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.cluster
+@pytest.mark.xdist_group(READERS)
 def test_each_asset_is_shown_here_and_there(output: str) -> None:
     here, there = _rows(output, "asset +seconds"), _rows(output, "asset +job")
     assert [row["asset"] for row in here] == [row["asset"] for row in there] == ASSETS
@@ -74,9 +75,10 @@ def test_each_asset_is_shown_here_and_there(output: str) -> None:
 
 
 @pytest.mark.cluster
-def test_the_jobs_are_in_the_accounting(output: str, sandbox: Sandbox) -> None:
+@pytest.mark.xdist_group(READERS)
+def test_the_jobs_are_in_the_accounting(output: str) -> None:
     jobs = [row["job"] for row in _rows(output, "asset +job")]
-    known = sandbox.run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocCPUS", "-j", ",".join(jobs)]).stdout
+    known = Sandbox().run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocCPUS", "-j", ",".join(jobs)]).stdout
     assert known.splitlines() == [
         f"{job}|COMPLETED|{cpus}" for job, cpus in zip(jobs, (2, 4, 2), strict=True)
     ]  # `viewsheds` asks for 4 in its metadata
@@ -84,12 +86,14 @@ def test_the_jobs_are_in_the_accounting(output: str, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.xdist_group(READERS)
 def test_the_output_is_short(output: str) -> None:
     assert len(output.splitlines()) < 45
     assert "DEBUG" not in output
 
 
 @pytest.mark.cluster
+@pytest.mark.xdist_group(READERS)
 def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path) -> None:
     command = next(line.strip() for line in output.splitlines() if " dev " in line)
     with socket.socket() as free:

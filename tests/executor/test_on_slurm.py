@@ -12,8 +12,7 @@ import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 
 from ..faults.waiting import eventually
 from .test_threaded import keys, log_of, run
@@ -27,18 +26,14 @@ QUESTIONS = ("REQUEST_JOB_INFO", "REQUEST_JOB_USER_INFO", "REQUEST_JOB_WILL_RUN"
 IN_FLIGHT = 100 if os.environ.get("FAULTS") == "all" else 30
 
 
-@pytest.fixture(scope="module")
-def wide() -> Iterator[Sandbox]:
-    """A sandbox with room for all jobs at once."""
-    skip_where_it_cannot_run()
-    with Sandbox(SandboxConfig(name="wide", user="widener", nodes=1, cpus_per_node=256)).running() as made:
-        yield made
-
-
 @pytest.fixture
-def variables(wide: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def variables(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     control = Path(f"/tmp/ssh-{os.getpid()}-{time.monotonic_ns()}")
-    made = {**wide.env(), "DAGSTER_SLURM_SSH_CONTROL_DIR": str(control), "SLURM_REMOTE_BASE": f"~/runs/{tmp_path.name}"}
+    made = {
+        **sandbox.env(),
+        "DAGSTER_SLURM_SSH_CONTROL_DIR": str(control),
+        "SLURM_REMOTE_BASE": f"~/runs/{tmp_path.name}",
+    }
     for name, value in made.items():
         monkeypatch.setenv(name, value)
     return made
@@ -62,24 +57,23 @@ def assets_of(payload: Path, count: int) -> list[dg.AssetsDefinition]:
     return [made(number) for number in range(count)]
 
 
-def test_many_at_once(wide: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]) -> None:
+def test_many_at_once(sandbox: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]) -> None:
     """A hundred jobs: every line in its own log, one login, no submission too many, and few questions."""
     payload = tmp_path / "payload.sh"
     payload.write_text("for n in 0 1 2 3 4; do echo $NUMBER says $n; sleep 1; done\n")
     job = dg.Definitions(
         assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
     ).resolve_implicit_global_asset_job_def()
-    logins, sessions, calls = wide.logins(), wide.sessions_opened(), wide.rpc_counts()
+    logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
     with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
         began = time.monotonic()
         result = run(job, instance)
         seconds = time.monotonic() - began
-        after = wide.rpc_counts()
+        after = sandbox.rpc_counts()
         spent = {kind: after[kind] - calls.get(kind, 0) for kind in after}
         asked = sum(number for kind, number in spent.items() if kind.startswith(QUESTIONS))
-        print(
-            f"{AT_ONCE} jobs: {seconds:.1f} s, {asked} questions, {wide.sessions_opened() - sessions} channels; {spent}"
-        )
+        channels = sandbox.sessions_opened() - sessions
+        print(f"{AT_ONCE} jobs: {seconds:.1f} s, {asked} questions, {channels} channels; {spent}")
         assert result.success
         assert len(keys(result, "ASSET_MATERIALIZATION")) == AT_ONCE
         for number in range(AT_ONCE):
@@ -87,8 +81,8 @@ def test_many_at_once(wide: Sandbox, compute: ComputeResource, tmp_path: Path, v
             assert log_of(result, instance, f"asset_{number}").splitlines() == expected
         tags = instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
         assert len(tags["slurm/job_id"].split(", ")) == AT_ONCE
-    assert wide.logins() - logins <= 1
-    assert wide.sessions_opened() - sessions <= 8
+    assert sandbox.logins() - logins <= 1
+    assert sandbox.sessions_opened() - sessions <= 8
     assert spent["REQUEST_SUBMIT_BATCH_JOB"] == AT_ONCE
     # One a second, and what may follow at once after a pause.
     assert asked <= seconds + 5
@@ -155,13 +149,13 @@ class Worker:
 
 @pytest.fixture
 def worker(
-    wide: Sandbox, variables: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+    sandbox: Sandbox, variables: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Worker]:
-    made = Worker(tmp_path, wide, getattr(request, "param", FEW))
+    made = Worker(tmp_path, sandbox, getattr(request, "param", FEW))
     yield made
     made.process.kill()
     made.process.wait()
-    wide.run(["scancel", "--me"])
+    sandbox.run(["scancel", "--me"])
 
 
 def test_a_signal_of_a_restart_ends_nothing(worker: Worker) -> None:
@@ -212,7 +206,7 @@ def test_killed_and_retried_each_executed_once(worker: Worker, share: float) -> 
 
 
 def test_where_few_jobs_may_be_submitted(
-    wide: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]
+    sandbox: Sandbox, compute: ComputeResource, tmp_path: Path, variables: dict[str, str]
 ) -> None:
     """Two places for eight jobs: the others wait, and nobody fails."""
     payload = tmp_path / "payload.sh"
@@ -221,16 +215,16 @@ def test_where_few_jobs_may_be_submitted(
         assets=assets_of(payload, 8), resources={"compute": compute}, executor=threaded_executor
     )
     modify = ["sacctmgr", "-i", "modify", "qos", "normal", "set"]
-    assert wide.run([*modify, "MaxSubmitJobsPerUser=2"], user="root").returncode == 0
+    assert sandbox.run([*modify, "MaxSubmitJobsPerUser=2"], user="root").returncode == 0
     try:
         with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
-            calls, began = wide.rpc_counts()["total"], time.monotonic()
+            calls, began = sandbox.rpc_counts()["total"], time.monotonic()
             result = run(definitions.resolve_implicit_global_asset_job_def(), instance)
-            spent, seconds = wide.rpc_counts()["total"] - calls, time.monotonic() - began
+            spent, seconds = sandbox.rpc_counts()["total"] - calls, time.monotonic() - began
             print(f"{seconds:.1f} s, {spent} RPCs")
             assert result.success
             said = [entry.user_message for entry in instance.all_logs(result.run_id)]
             assert [text for text in said if text.startswith("Slurm takes no more jobs now; waiting")]
             assert [text for text in said if text.startswith("There is a place again")]
     finally:
-        assert wide.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0
+        assert sandbox.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 
 from ..faults.waiting import eventually
 
@@ -67,25 +66,17 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Sandbox]:
-    """A sandbox of its own: the counts by type are those of all users."""
-    skip_where_it_cannot_run()
-    with Sandbox(SandboxConfig(name="answers", user="answerer", nodes=1, cpus_per_node=256)).running() as made:
-        yield made
-
-
 class Runs:
     """Runs of the same assets, each in a process of its own, all of which begin at once."""
 
-    def __init__(self, directory: Path, cluster: Sandbox, count: int, *, payload: str, assets: int = 1) -> None:
-        self._directory, self._cluster = directory, cluster
+    def __init__(self, directory: Path, sandbox: Sandbox, count: int, *, payload: str, assets: int = 1) -> None:
+        self._directory, self._cluster = directory, sandbox
         self._names = [f"run{number}" for number in range(count)]
         (directory / "program.py").write_text(PROGRAM)
         (directory / "payload.sh").write_text(payload)
         environment = {
             **os.environ,
-            **cluster.env(),
+            **sandbox.env(),
             "NUMBER_OF_ASSETS": str(assets),
             "SLURM_REMOTE_BASE": f"~/runs/{directory.name}",
             "DAGSTER_SLURM_SSH_CONTROL_DIR": f"/tmp/ssh-{os.getpid()}-{time.monotonic_ns()}",
@@ -125,19 +116,19 @@ class Runs:
 
 
 @pytest.fixture
-def runs(cluster: Sandbox, tmp_path: Path) -> Iterator[list[Runs]]:
+def runs(sandbox: Sandbox, tmp_path: Path) -> Iterator[list[Runs]]:
     made: list[Runs] = []
     yield made
     for each in made:
         each.close()
 
 
-def test_eight_runs_ask_no_more_than_one(cluster: Sandbox, tmp_path: Path, runs: list[Runs]) -> None:
+def test_eight_runs_ask_no_more_than_one(sandbox: Sandbox, tmp_path: Path, runs: list[Runs]) -> None:
     counts = []
     for count in (1, 8):
         directory = tmp_path / f"of{count}"
         directory.mkdir()
-        runs.append(Runs(directory, cluster, count, payload=f"sleep {PAYLOAD_SECONDS}\n"))
+        runs.append(Runs(directory, sandbox, count, payload=f"sleep {PAYLOAD_SECONDS}\n"))
         asked, seconds = runs[-1].questions()
         print(f"{count} runs: {asked.total()} questions in {seconds:.0f} s: {dict(+asked)}")
         assert runs[-1].results() == ["success"] * count
@@ -146,11 +137,11 @@ def test_eight_runs_ask_no_more_than_one(cluster: Sandbox, tmp_path: Path, runs:
 
 
 def test_jobs_that_end_together_are_asked_about_once_a_second(
-    cluster: Sandbox, tmp_path: Path, runs: list[Runs]
+    sandbox: Sandbox, tmp_path: Path, runs: list[Runs]
 ) -> None:
     """Jobs that fail are asked about in the queue, and these end a tenth of a second after each other."""
     payload = 'sleep "$((3 + NUMBER / 10)).$((NUMBER % 10))"; exit 3\n'
-    runs.append(Runs(tmp_path, cluster, 2, payload=payload, assets=30))
+    runs.append(Runs(tmp_path, sandbox, 2, payload=payload, assets=30))
     asked, seconds = runs[0].questions()
     print(f"60 jobs: {asked.total()} questions in {seconds:.0f} s: {dict(+asked)}")
     assert runs[0].results() == ["failure"] * 2

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 
 from . import table
 from .deployment import Deployment
@@ -24,28 +22,15 @@ from .world import World
 ALL = os.environ.get("FAULTS") == "all"
 SEED = int(os.environ.get("FAULTS_SEED", "4"))
 FIGURES = Path(os.environ["FAULTS_FIGURES"]) if "FAULTS_FIGURES" in os.environ else None
-_EPILOG = Path(__file__).with_name("epilog.sh")
 
 Record = Callable[..., None]
 Recorded = dict[str, dict[str, object]]
 
 
 @pytest.fixture(scope="session")
-def breakable() -> Iterator[Sandbox]:
-    """A second sandbox beside the one that other tests use; one that is up already is left up."""
-    skip_where_it_cannot_run()
-    options = {"Epilog": str(_EPILOG)}
-    config = SandboxConfig(name="faults", user="breaker", nodes=1, cpus_per_node=64, slurm_options=options)
-    with Sandbox(config).running() as cluster:
-        # Marks of an earlier session would be taken for executions of this one.
-        shutil.rmtree(cluster.home / "faults", ignore_errors=True)
-        yield cluster
-
-
-@pytest.fixture(scope="session")
-def deployment(breakable: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A `dagster dev` that stays up: its runs are killed, it is not."""
-    world = Deployment(breakable, tmp_path_factory.mktemp("deployment"))
+    world = Deployment(sandbox, tmp_path_factory.mktemp("deployment"))
     try:
         world.up()
         yield world
@@ -54,9 +39,9 @@ def deployment(breakable: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def world(breakable: Sandbox, tmp_path: Path) -> Iterator[World]:
+def world(sandbox: Sandbox, tmp_path: Path) -> Iterator[World]:
     """A DAGSTER_HOME without any daemon."""
-    made = World(breakable, tmp_path / "world")
+    made = World(sandbox, tmp_path / "world")
     yield made
     made.close()
 

@@ -53,20 +53,20 @@ def away(sandbox: Sandbox, part: str, *, hang: bool = False) -> None:
 
 
 @pytest.mark.all_faults
-def test_sshd_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
-    disturbed("sshd-gone", lambda: away(breakable, "sshd"))
+def test_sshd_gone(sandbox: Sandbox, disturbed: Disturbed) -> None:
+    disturbed("sshd-gone", lambda: away(sandbox, "sshd"))
 
 
 @pytest.mark.all_faults
-def test_sshd_hangs(breakable: Sandbox, disturbed: Disturbed) -> None:
-    disturbed("sshd-hangs", lambda: away(breakable, "sshd", hang=True))
+def test_sshd_hangs(sandbox: Sandbox, disturbed: Disturbed) -> None:
+    disturbed("sshd-hangs", lambda: away(sandbox, "sshd", hang=True))
 
 
-def test_sshd_flaps(breakable: Sandbox, disturbed: Disturbed) -> None:
+def test_sshd_flaps(sandbox: Sandbox, disturbed: Disturbed) -> None:
     def flap() -> None:
         until = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < until:
-            with breakable.broken("sshd"):
+            with sandbox.broken("sshd"):
                 time.sleep(FLAP_SECONDS)
             time.sleep(FLAP_SECONDS)
 
@@ -82,29 +82,29 @@ def stop_controller(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.all_faults
-def test_slurmctld_restarted(breakable: Sandbox, disturbed: Disturbed) -> None:
+def test_slurmctld_restarted(sandbox: Sandbox, disturbed: Disturbed) -> None:
     def restart() -> None:
-        stop_controller(breakable)
-        breakable.mend("slurmctld")
+        stop_controller(sandbox)
+        sandbox.mend("slurmctld")
 
     disturbed("slurmctld-restarted", restart)
 
 
-def test_slurmctld_gone(breakable: Sandbox, disturbed: Disturbed) -> None:
+def test_slurmctld_gone(sandbox: Sandbox, disturbed: Disturbed) -> None:
     def stop() -> None:
-        stop_controller(breakable)
+        stop_controller(sandbox)
         time.sleep(AWAY_SECONDS)
-        breakable.mend("slurmctld")
+        sandbox.mend("slurmctld")
 
     disturbed("slurmctld-gone", stop)
 
 
-def test_slurmdbd_gone(breakable: Sandbox, world: World, record: Record) -> None:
+def test_slurmdbd_gone(sandbox: Sandbox, world: World, record: Record) -> None:
     """From before the end of the job until after the run: the run ends without the accounting."""
     plan = Plan("slurmdbd-gone", lines=20)
     world.execute(JOB, plan)
     world.started(plan)
-    with breakable.broken("slurmdbd"):
+    with sandbox.broken("slurmdbd"):
         begun = time.monotonic()
         world.wait_for_the_end(plan)
         if ALL:

@@ -26,9 +26,9 @@ EXECUTORS = ("in_process", "multiprocess")
 
 
 @pytest.fixture
-def mortal(breakable: Sandbox, tmp_path: Path) -> Iterator[Deployment]:
+def mortal(sandbox: Sandbox, tmp_path: Path) -> Iterator[Deployment]:
     """A `dagster dev` that is killed."""
-    made = Deployment(breakable, tmp_path / "mortal")
+    made = Deployment(sandbox, tmp_path / "mortal")
     yield made
     made.close()
 

@@ -36,7 +36,7 @@ def a_laptop(sandbox: Sandbox, directory: Path) -> Iterator[Deployment]:
         made.close()
 
 
-def test_left_and_started_again(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+def test_left_and_started_again(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
     """Four laptops at the same time."""
     stories: Mapping[str, Callable[[Deployment, Plan], None]] = {
         "ctrl-c": interrupt,
@@ -47,7 +47,7 @@ def test_left_and_started_again(breakable: Sandbox, tmp_path: Path, record: Reco
 
     def tell(row: str) -> None:
         plan = Plan(row, lines=240 if row == "killed-running" else 60, pause_seconds=0.25)
-        with a_laptop(breakable, tmp_path / row) as laptop:
+        with a_laptop(sandbox, tmp_path / row) as laptop:
             laptop.launch(JOB, plan)
             laptop.started(plan)
             stories[row](laptop, plan)
@@ -86,15 +86,15 @@ def kill_and_come_back_late(laptop: Deployment, plan: Plan) -> None:
     reconcile(laptop, laptop.run_of(plan))
 
 
-def test_asleep(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+def test_asleep(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
     """One job ends meanwhile, the other goes on after it."""
     plans = [Plan("asleep-ended"), Plan("asleep-running", lines=int(10 * STOPPED_SECONDS))]
-    with a_laptop(breakable, tmp_path / "asleep") as laptop:
+    with a_laptop(sandbox, tmp_path / "asleep") as laptop:
         for plan in plans:
             laptop.launch(JOB, plan)
         for plan in plans:
             laptop.started(plan)
-        sleep(laptop, breakable)
+        sleep(laptop, sandbox)
         record("asleep", at_the_same_time(lambda plan: figures_at_the_end(laptop, plan), plans))
 
 

@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def environment(breakable: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The strict site in the environment, without its password."""
     control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
-    for name, value in {**breakable.env(strict=True), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}.items():
+    for name, value in {**sandbox.env(strict=True), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SLURM_EDGE_NODE_PASSWORD")
     yield dict(os.environ)
@@ -36,9 +36,9 @@ def environment(breakable: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def test_the_run_waits_for_a_login(
-    breakable: Sandbox, environment: dict[str, str], tmp_path: Path, record: Record
+    sandbox: Sandbox, environment: dict[str, str], tmp_path: Path, record: Record
 ) -> None:
-    answers = {"password:": breakable.password()}
+    answers = {"password:": sandbox.password()}
     assert on_a_terminal(COMMAND, environment, answers)[0] == 0
     path = tmp_path / "counting.py"
     path.write_text(
@@ -50,13 +50,13 @@ def test_the_run_waits_for_a_login(
             ssh=SSHConnectionResource.from_env(), queue=SlurmQueueConfig(mem="100M", cpus=1), remote_base="~/expiring"
         ),
     )
-    logins = breakable.logins(strict=True)
+    logins = sandbox.logins(strict=True)
     with dg.DagsterInstance.local_temp() as instance:
         told: list[str] = []
 
         def expire_and_log_in() -> None:
             deadline = time.monotonic() + 120.0
-            while "RUNNING" not in breakable.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
+            while "RUNNING" not in sandbox.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
             subprocess.run([*COMMAND, "--end"], env=environment, capture_output=True, check=True)
@@ -75,6 +75,6 @@ def test_the_run_waits_for_a_login(
         assert result.success
         expected = "".join(f"{number}\n" for number in range(40))
         assert compute_log(result, instance) == expected
-        record("login-expires", [figures_of(breakable, tmp_path.name, result, expected, expected)])
+        record("login-expires", [figures_of(sandbox, tmp_path.name, result, expected, expected)])
         assert any("answers again" in text for text in log_messages(result, instance))
-    assert breakable.logins(strict=True) - logins == 1
+    assert sandbox.logins(strict=True) - logins == 1

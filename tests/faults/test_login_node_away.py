@@ -30,8 +30,8 @@ EXPECTED = "".join(f"line {number}\n" for number in range(LINES))
 
 
 @pytest.fixture
-def compute(breakable: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ComputeResource:
-    for name, value in breakable.env().items():
+def compute(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ComputeResource:
+    for name, value in sandbox.env().items():
         monkeypatch.setenv(name, value)
     cluster = SlurmResource(
         ssh=SSHConnectionResource.from_env(),
@@ -82,7 +82,7 @@ def wait_for_running_job(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("hang", [False, True], ids=["killed", "hanging"])
 def test_away_while_the_job_runs(
-    breakable: Sandbox,
+    sandbox: Sandbox,
     compute: ComputeResource,
     instance: dg.DagsterInstance,
     tmp_path: Path,
@@ -91,29 +91,29 @@ def test_away_while_the_job_runs(
 ) -> None:
     path = tmp_path / "talkative.py"
     path.write_text(marking(tmp_path.name) + TALKATIVE)
-    before = jobs_of(breakable)
+    before = jobs_of(sandbox)
 
     def disturb() -> None:
-        wait_for_running_job(breakable)
+        wait_for_running_job(sandbox)
         time.sleep(5.0)
-        with breakable.broken("sshd", hang=hang):
+        with sandbox.broken("sshd", hang=hang):
             time.sleep(AWAY_SECONDS)
 
     result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
     assert result.success
     assert compute_log(result, instance) == EXPECTED
-    assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
+    assert jobs_of(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
     messages = log_messages(result, instance)
     # A connection that hangs is found out after half a minute or so.
     told = 1 if ALL or not hang else 0
     assert len([text for text in messages if "does not answer" in text]) == told
     assert len([text for text in messages if "answers again" in text]) == told
     row = "sshd-hanging" if hang else "sshd-killed"
-    record(row, [figures_of(breakable, tmp_path.name, result, compute_log(result, instance), EXPECTED)])
+    record(row, [figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), EXPECTED)])
 
 
 def test_killed_while_200_mb_are_sent(
-    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
+    sandbox: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
 ) -> None:
     path = tmp_path / "count.py"
     path.write_text(marking(tmp_path.name) + "import os\nprint(os.path.getsize('large'))\n")
@@ -122,40 +122,40 @@ def test_killed_while_200_mb_are_sent(
     with large.open("wb") as file:
         for _ in range(200):
             file.write(bytes(1000) * 1000)
-    before = jobs_of(breakable)
+    before = jobs_of(sandbox)
 
     def disturb() -> None:
-        runs = breakable.home / "runs" / tmp_path.name
+        runs = sandbox.home / "runs" / tmp_path.name
         deadline = time.monotonic() + 60.0
         while sum(file.stat().st_size for file in runs.rglob("*") if file.is_file()) < 20_000_000:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        with breakable.broken("sshd"):
+        with sandbox.broken("sshd"):
             time.sleep(5.0)
 
     result = run_while(disturb, lambda: run_asset(asset_of(path, extra_files=[large]), compute, instance))
     assert result.success
     assert compute_log(result, instance) == f"{size}\n"
-    assert jobs_of(breakable) - before == {metadata_of(result)["slurm_job_id"]}
-    figures = figures_of(breakable, tmp_path.name, result, compute_log(result, instance), f"{size}\n")
+    assert jobs_of(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
+    figures = figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), f"{size}\n")
     record("upload-interrupted", [figures])
 
 
 def test_controller_away_at_submission(
-    breakable: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
+    sandbox: Sandbox, compute: ComputeResource, instance: dg.DagsterInstance, tmp_path: Path, record: Record
 ) -> None:
     path = tmp_path / "once.py"
     path.write_text(marking(tmp_path.name) + "print('once')\n")
-    before = jobs_of(breakable)
-    breakable.break_("slurmctld")
+    before = jobs_of(sandbox)
+    sandbox.break_("slurmctld")
 
     def disturb() -> None:
         time.sleep(12.0)
-        breakable.mend("slurmctld")
+        sandbox.mend("slurmctld")
 
     result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
     assert result.success
     assert compute_log(result, instance) == "once\n"
-    assert len(jobs_of(breakable) - before) == 1
-    figures = figures_of(breakable, tmp_path.name, result, compute_log(result, instance), "once\n")
+    assert len(jobs_of(sandbox) - before) == 1
+    figures = figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), "once\n")
     record("controller-at-submission", [figures])

@@ -10,8 +10,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SlurmRetryPolicy, SSHConnectionResource
 from dagster_slurm.errors import JobNodeFailError
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from .conftest import Record
@@ -27,20 +26,14 @@ PAYLOAD = (
 )
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[Sandbox]:
-    """Two nodes, and a partition whose jobs take the place of others."""
-    skip_where_it_cannot_run()
-    options = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
-    config = SandboxConfig(
-        name="requeues", user="requeuer", nodes=2, slurmd_timeout_seconds=10, kill_wait_seconds=5, slurm_options=options
-    )
-    cluster = Sandbox(config)
-    cluster.up()
-    partition = ["scontrol", "create", "PartitionName=urgent", "Nodes=n1,n2", "PriorityTier=10", "State=UP"]
-    assert cluster.run(partition, user="root").returncode == 0
-    yield cluster
-    cluster.down()
+@pytest.fixture
+def site(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """A partition whose jobs take the place of others."""
+    partition = ["scontrol", "create", "PartitionName=urgent", "Nodes=n1,n2,n3", "PriorityTier=10", "State=UP"]
+    assert sandbox.run(partition, user="root").returncode == 0
+    yield sandbox
+    sandbox.run(["scancel", "--me"])
+    sandbox.run(["scontrol", "delete", "PartitionName=urgent"], user="root")
 
 
 class Trial:
@@ -125,7 +118,7 @@ def test_requeued_by_hand(trial: Trial, compute: ComputeResource, record: Record
 def test_preempted(trial: Trial, compute: ComputeResource, record: Record) -> None:
     def preempt() -> None:
         trial.wait_for_starts(1)
-        urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 5"]
+        urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=3", "--exclusive", "--wrap=sleep 5"]
         assert trial.site.run(urgent).returncode == 0
 
     result = trial.run(compute, preempt)

@@ -31,7 +31,7 @@ exit 1
 """
 
 
-def test_peculiar_sites(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
     """All of them at the same time: each has a login node or a directory of its own."""
     sites: Mapping[str, Callable[[Sandbox, Path, Plan], Figures]] = {
         "sacct-absent": without_sacct,
@@ -43,7 +43,7 @@ def test_peculiar_sites(breakable: Sandbox, tmp_path: Path, record: Record) -> N
     }
 
     def trial(row: str) -> None:
-        record(row, [sites[row](breakable, tmp_path / row, Plan(row, line_bytes=500))])
+        record(row, [sites[row](sandbox, tmp_path / row, Plan(row, line_bytes=500))])
 
     at_the_same_time(trial, sites, most=3)
 

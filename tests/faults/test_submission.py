@@ -36,15 +36,15 @@ fi
 Finish = Callable[[], Figures]
 
 
-def test_cut_off(breakable: Sandbox, tmp_path: Path, record: Record) -> None:
+def test_cut_off(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
     """The login node crashes for two of them; what both do then takes a minute, in which the others are cut off."""
     with ExitStack() as cleanup:
-        trials = Trials(breakable, tmp_path, cleanup)
+        trials = Trials(sandbox, tmp_path, cleanup)
         crashed = {
             "login-crashed-in-flight": trials.held_back(Plan("login-crashed-in-flight", lines=60))[1],
             "login-crashed": trials.not_recorded(Plan("login-crashed"))[1],
         }
-        crash_login_node(breakable)
+        crash_login_node(sandbox)
         killed = {"sbatch-killed": trials.sbatch_killed, "shell-killed": trials.shell_killed}
 
         def trial(row: str) -> None:

@@ -8,8 +8,7 @@ import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.commands import squeue
 
 from ..assets.conftest import compute_log
@@ -25,27 +24,19 @@ LINES = [f"line {number}" for number in range(5)]
 PAYLOAD = "echo $SLURM_JOB_ID >>$HOME/{marks}; for n in $(seq 0 4); do echo line $n; done"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Sandbox]:
-    """A sandbox whose partitions, nodes and limits these tests change; one that is up already is left up."""
-    skip_where_it_cannot_run()
-    with Sandbox(SandboxConfig(name="waiting", user="waiter", nodes=2, cpus_per_node=4)).running() as made:
-        yield made
-
-
 @pytest.fixture
-def site(cluster: Sandbox) -> Iterator[Site]:
+def site(sandbox: Sandbox) -> Iterator[Site]:
     """The cluster with nothing in its queue, before and after."""
-    made = Site(cluster)
+    made = Site(sandbox)
     made.end_everything()
     yield made
     made.end_everything()
 
 
 @pytest.fixture
-def begin(cluster: Sandbox, tmp_path: Path) -> Iterator[Begin]:
+def begin(sandbox: Sandbox, tmp_path: Path) -> Iterator[Begin]:
     """Begins a run of an asset whose job asks for options of sbatch."""
-    env = cluster.env()
+    env = sandbox.env()
     ssh = SSHConnectionResource(
         host=env["SLURM_EDGE_NODE_HOST"],
         port=int(env["SLURM_EDGE_NODE_PORT"]),
@@ -69,13 +60,13 @@ def begin(cluster: Sandbox, tmp_path: Path) -> Iterator[Begin]:
         yield begin_run
 
 
-def _both_nodes_are_in_use(site: Site) -> None:
-    site.run_another("--nodes=2", "--exclusive", "--time=10")
+def _all_nodes_are_in_use(site: Site) -> None:
+    site.run_another("--nodes=3", "--exclusive", "--time=10")
 
 
 def _another_goes_first(site: Site) -> None:
-    _both_nodes_are_in_use(site)
-    site.submit("--nodes=2", "--exclusive", "--time=10")
+    _all_nodes_are_in_use(site)
+    site.submit("--nodes=3", "--exclusive", "--time=10")
 
 
 def _one_job_for_each_user(site: Site) -> None:
@@ -98,7 +89,7 @@ def _nothing(site: Site) -> None:
 # The reason, how it comes about, what the job asks for, what is told, and what ends it.
 HELD_BACK = [
     pytest.param(
-        _both_nodes_are_in_use,
+        _all_nodes_are_in_use,
         {},
         r"info: .*: the nodes, CPUs, memory or GPUs it asks for are in use \(Resources\); it starts when other jobs "
         r"end and free them\. Expected start: ",

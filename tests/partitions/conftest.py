@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm.sandbox import Sandbox
 
 from ..faults.waiting import eventually
 
 PROJECT = Path(__file__).with_name("project.py")
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Sandbox]:
-    """A sandbox with room for many tasks, and for small arrays only."""
-    skip_where_it_cannot_run()
-    options = {"MaxArraySize": "26"}
-    config = SandboxConfig(name="arrays", user="arrayer", nodes=1, cpus_per_node=64, slurm_options=options)
-    with Sandbox(config).running() as made:
-        yield made
 
 
 @dataclass

@@ -22,9 +22,9 @@ HELD = "while ! [ -e MARKS/go ]; do sleep 0.2; done\n"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(cluster: Sandbox) -> Iterator[None]:
+def _nothing_is_left(sandbox: Sandbox) -> Iterator[None]:
     yield
-    cluster.run(["scancel", "--me"])
+    sandbox.run(["scancel", "--me"])
 
 
 def each_once(world: World) -> None:
@@ -36,25 +36,25 @@ def texts(world: World, run_id: str) -> list[str]:
     return [entry.user_message for entry in world.instance().all_logs(run_id)]
 
 
-def test_one_array_and_a_record_for_each_partition(make: Make, cluster: Sandbox) -> None:
-    world = make("echo $DAGSTER_SLURM_PARTITION_KEY says hello\n", count=12, cluster=cluster)
-    logins, arrays = cluster.logins(), len(world.arrays())
+def test_one_array_and_a_record_for_each_partition(make: Make, sandbox: Sandbox) -> None:
+    world = make("echo $DAGSTER_SLURM_PARTITION_KEY says hello\n", count=12, cluster=sandbox)
+    logins, arrays = sandbox.logins(), len(world.arrays())
     done = world.run()
     assert done.success
     each_once(world)
     assert len(world.arrays()) - arrays == 1
-    assert cluster.logins() - logins <= 1
+    assert sandbox.logins() - logins <= 1
     made = [{name: value.value for name, value in each.metadata.items()} for each in world.materializations()]
     array = world.arrays()[-1]
     assert sorted(each["slurm_job_id"] for each in made) == sorted(f"{array}_{task}" for task in range(12))
     assert {each["slurm_state"] for each in made} == {"COMPLETED"}
     assert sorted(world.materialized("after")) == world.all_names()
-    base = cluster.home / "runs" / world.directory.name / "runs"
+    base = sandbox.home / "runs" / world.directory.name / "runs"
     eventually(lambda: not list(base.glob("*/many-*")), "the directory is removed", seconds=20.0)
 
 
-def test_lines_tell_whose_they_are(make: Make, cluster: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
-    world = make("for n in 1 2 3; do echo $n; done; printf end\n", count=3, cluster=cluster)
+def test_lines_tell_whose_they_are(make: Make, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    world = make("for n in 1 2 3; do echo $n; done; printf end\n", count=3, cluster=sandbox)
     assert world.run().success
     lines = capfd.readouterr().out.splitlines()
     for name in world.all_names():
@@ -63,9 +63,9 @@ def test_lines_tell_whose_they_are(make: Make, cluster: Sandbox, capfd: pytest.C
         ]
 
 
-def test_pipes_in_every_task(make: Make, cluster: Sandbox) -> None:
-    environment = cluster.create_environment("partitions", ["dagster-pipes"])
-    world = make("", count=4, cluster=cluster, ENVIRONMENT=environment)
+def test_pipes_in_every_task(make: Make, sandbox: Sandbox) -> None:
+    environment = sandbox.create_environment("partitions", ["dagster-pipes"])
+    world = make("", count=4, cluster=sandbox, ENVIRONMENT=environment)
     payload = world.directory / "payload.py"
     payload.write_text(
         "from dagster_pipes import open_dagster_pipes\n"
@@ -80,11 +80,11 @@ def test_pipes_in_every_task(make: Make, cluster: Sandbox) -> None:
     assert made == {"p000": 0, "p001": 3, "p002": 6, "p003": 9}
 
 
-def test_failures_fail_alone_and_a_retry_submits_only_those(make: Make, cluster: Sandbox) -> None:
+def test_failures_fail_alone_and_a_retry_submits_only_those(make: Make, sandbox: Sandbox) -> None:
     world = make(
         "[ -e MARKS/good ] || case $DAGSTER_SLURM_PARTITION_KEY in *[37]) echo bad >&2; exit 3;; esac\n",
         count=20,
-        cluster=cluster,
+        cluster=sandbox,
     )
     failed = world.run()
     assert not failed.success
@@ -103,8 +103,8 @@ def test_failures_fail_alone_and_a_retry_submits_only_those(make: Make, cluster:
     assert world.materialized() == dict.fromkeys(world.all_names(), 1)
 
 
-def test_killed_in_flight_and_retried(make: Make, cluster: Sandbox) -> None:
-    world = make(f"case $DAGSTER_SLURM_PARTITION_KEY in p00[0-4]) exit 0;; esac\n{HELD}", count=10, cluster=cluster)
+def test_killed_in_flight_and_retried(make: Make, sandbox: Sandbox) -> None:
+    world = make(f"case $DAGSTER_SLURM_PARTITION_KEY in p00[0-4]) exit 0;; esac\n{HELD}", count=10, cluster=sandbox)
     process = world.process()
     eventually(lambda: len(world.materialized()) == 5 and len(world.executed()) == 10, "half of them are done")
     process.kill()
@@ -131,8 +131,8 @@ def job_ids(world: World) -> list[str]:
     "after_seconds",
     [0.3, 1.2, 2.0, *(pytest.param(seconds, marks=pytest.mark.all_faults) for seconds in (0.0, 0.6, 0.9, 1.6, 2.6))],
 )
-def test_killed_at_some_moment_and_retried(make: Make, cluster: Sandbox, after_seconds: float) -> None:
-    world = make("sleep 0.5\n", count=8, cluster=cluster)
+def test_killed_at_some_moment_and_retried(make: Make, sandbox: Sandbox, after_seconds: float) -> None:
+    world = make("sleep 0.5\n", count=8, cluster=sandbox)
     process = world.process()
     eventually(lambda: has_begun(world.instance()), "the step has begun", pause_seconds=0.02)
     time.sleep(after_seconds)
@@ -148,8 +148,8 @@ def test_killed_at_some_moment_and_retried(make: Make, cluster: Sandbox, after_s
     each_once(world)
 
 
-def test_a_signal_of_a_restart_ends_nothing(make: Make, cluster: Sandbox) -> None:
-    world = make(HELD, count=4, cluster=cluster)
+def test_a_signal_of_a_restart_ends_nothing(make: Make, sandbox: Sandbox) -> None:
+    world = make(HELD, count=4, cluster=sandbox)
     process = world.process()
     world.eventually_executed(4)
     process.send_signal(signal.SIGTERM)
@@ -160,8 +160,8 @@ def test_a_signal_of_a_restart_ends_nothing(make: Make, cluster: Sandbox) -> Non
     each_once(world)
 
 
-def test_a_termination_cancels_every_task(make: Make, cluster: Sandbox) -> None:
-    world = make(HELD, count=6, cluster=cluster, MAX_PARALLEL="3")
+def test_a_termination_cancels_every_task(make: Make, sandbox: Sandbox) -> None:
+    world = make(HELD, count=6, cluster=sandbox, MAX_PARALLEL="3")
     process = world.process()
     world.eventually_executed(3)
     instance = world.instance()
@@ -171,17 +171,17 @@ def test_a_termination_cancels_every_task(make: Make, cluster: Sandbox) -> None:
     process.wait(timeout=90)
     ended = instance.get_run_by_id(only.run_id)
     assert ended is not None and ended.status == dg.DagsterRunStatus.CANCELED
-    assert not cluster.run(["squeue", "--me", "--noheader", "--states=RUNNING,PENDING"]).stdout
+    assert not sandbox.run(["squeue", "--me", "--noheader", "--states=RUNNING,PENDING"]).stdout
     assert len(world.executed()) == 3
     assert not world.materialized()
 
 
-def test_not_more_at_once_than_allowed(make: Make, cluster: Sandbox) -> None:
+def test_not_more_at_once_than_allowed(make: Make, sandbox: Sandbox) -> None:
     world = make(
         ": >MARKS/run.$DAGSTER_SLURM_PARTITION_KEY; ls MARKS | grep -c ^run >>MARKS/seen; sleep 0.5\n"
         "rm MARKS/run.$DAGSTER_SLURM_PARTITION_KEY\n",
         count=8,
-        cluster=cluster,
+        cluster=sandbox,
         MAX_PARALLEL="2",
     )
     assert world.run().success
@@ -189,31 +189,31 @@ def test_not_more_at_once_than_allowed(make: Make, cluster: Sandbox) -> None:
     assert max(map(int, (world.marks / "seen").read_text().split())) <= 2
 
 
-def test_more_than_an_array_may_have(make: Make, cluster: Sandbox) -> None:
+def test_more_than_an_array_may_have(make: Make, sandbox: Sandbox) -> None:
     """MaxArraySize is 26 there."""
-    world = make("", count=60, cluster=cluster)
+    world = make("", count=60, cluster=sandbox)
     arrays = len(world.arrays())
     assert world.run().success
     each_once(world)
     assert len(world.arrays()) - arrays == 3
 
 
-def test_more_than_may_be_submitted(make: Make, cluster: Sandbox) -> None:
-    world = make("sleep 0.5\n", count=14, cluster=cluster)
+def test_more_than_may_be_submitted(make: Make, sandbox: Sandbox) -> None:
+    world = make("sleep 0.5\n", count=14, cluster=sandbox)
     modify = ["sacctmgr", "-i", "modify", "qos", "normal", "set"]
-    assert cluster.run([*modify, "MaxSubmitJobsPerUser=4"], user="root").returncode == 0
+    assert sandbox.run([*modify, "MaxSubmitJobsPerUser=4"], user="root").returncode == 0
     try:
         assert world.run().success
     finally:
-        assert cluster.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0
+        assert sandbox.run([*modify, "MaxSubmitJobsPerUser=-1"], user="root").returncode == 0
     each_once(world)
 
 
-def test_it_is_one_job_in_the_listing(make: Make, cluster: Sandbox) -> None:
-    world = make(f"[ $DAGSTER_SLURM_PARTITION_KEY = p000 ] || {HELD}", count=4, cluster=cluster)
+def test_it_is_one_job_in_the_listing(make: Make, sandbox: Sandbox) -> None:
+    world = make(f"[ $DAGSTER_SLURM_PARTITION_KEY = p000 ] || {HELD}", count=4, cluster=sandbox)
     process = world.process()
     world.eventually_executed(4)
-    (array,) = {line.partition("_")[0] for line in squeue(cluster)}
+    (array,) = {line.partition("_")[0] for line in squeue(sandbox)}
     listed = CliRunner().invoke(main, ["jobs"], catch_exceptions=False).output
     mine = [line for line in listed.splitlines() if "many" in line and "RUNNING" in line]
     assert len(mine) == 1 and mine[0].split()[0] == array, listed
@@ -222,12 +222,12 @@ def test_it_is_one_job_in_the_listing(make: Make, cluster: Sandbox) -> None:
 
 
 @pytest.mark.all_faults
-def test_a_requeued_task_has_one_record(make: Make, cluster: Sandbox) -> None:
-    world = make(HELD, count=3, cluster=cluster)
+def test_a_requeued_task_has_one_record(make: Make, sandbox: Sandbox) -> None:
+    world = make(HELD, count=3, cluster=sandbox)
     process = world.process()
     world.eventually_executed(3)
-    (array,) = {line.partition("_")[0] for line in squeue(cluster)}
-    assert cluster.run(["scontrol", "requeue", f"{array}_1"], user="root").returncode == 0
+    (array,) = {line.partition("_")[0] for line in squeue(sandbox)}
+    assert sandbox.run(["scontrol", "requeue", f"{array}_1"], user="root").returncode == 0
     eventually(lambda: world.executed()["p001"] == 2, "it runs again", seconds=200.0)
     (world.marks / "go").touch()
     assert process.wait(timeout=60) == 0
@@ -235,30 +235,30 @@ def test_a_requeued_task_has_one_record(make: Make, cluster: Sandbox) -> None:
     assert world.executed() == {"p000": 1, "p001": 2, "p002": 1}
 
 
-def squeue(cluster: Sandbox) -> list[str]:
-    return cluster.run(["squeue", "--me", "--noheader", "--format=%i"]).stdout.split()
+def squeue(sandbox: Sandbox) -> list[str]:
+    return sandbox.run(["squeue", "--me", "--noheader", "--format=%i"]).stdout.split()
 
 
-def test_a_wrong_option_is_refused_before_anything_is_uploaded(make: Make, cluster: Sandbox) -> None:
-    world = make("", count=3, cluster=cluster)
+def test_a_wrong_option_is_refused_before_anything_is_uploaded(make: Make, sandbox: Sandbox) -> None:
+    world = make("", count=3, cluster=sandbox)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MAX_PARALLEL", "-1")
         failed = world.run()
     (step,) = [event for event in failed.all_node_events if event.is_step_failure]
     assert "max_parallel is -1" in step.step_failure_data.error.to_string()  # type: ignore[union-attr]
-    assert not (cluster.home / "runs" / world.directory.name / "runs").exists()
+    assert not (sandbox.home / "runs" / world.directory.name / "runs").exists()
 
 
-def test_node_hours_of_all_partitions_together(make: Make, cluster: Sandbox) -> None:
-    world = make("", count=3, cluster=cluster, MAX_NODE_HOURS="0.2")
+def test_node_hours_of_all_partitions_together(make: Make, sandbox: Sandbox) -> None:
+    world = make("", count=3, cluster=sandbox, MAX_NODE_HOURS="0.2")
     failed = world.run()
     (step,) = [event for event in failed.all_node_events if event.is_step_failure]
     said = step.step_failure_data.error.to_string()  # type: ignore[union-attr]
     assert "0.25 node-hours (3 tasks of 1 nodes), and max_node_hours is 0.2" in said
 
 
-def test_a_backfill_from_the_command_line(make: Make, cluster: Sandbox) -> None:
-    world = make("", count=5, cluster=cluster)
+def test_a_backfill_from_the_command_line(make: Make, sandbox: Sandbox) -> None:
+    world = make("", count=5, cluster=sandbox)
     argv = [
         sys.executable,
         "-m",

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,26 +25,30 @@ class CpuClock:
     """CPU seconds of this process and of all that it has started, now and before."""
 
     def __init__(self) -> None:
-        self._usage = self._enter_group()
+        version_1 = _CGROUPS / "cpuacct"
+        self._top, name = (version_1, "cpuacct.usage") if version_1.is_dir() else (_CGROUPS, "cpu.stat")
+        self._group = self._top / f"dagster-slurm-tests-{os.getpid()}"
+        self._usage = self._group / name
+        with suppress(OSError):
+            self._group.mkdir()
+            self._move_to(self._group)
 
     @staticmethod
-    def _enter_group() -> Path | None:
-        version_1 = _CGROUPS / "cpuacct"
-        top = version_1 if version_1.is_dir() else _CGROUPS
-        group = top / f"dagster-slurm-tests-{os.getpid()}"
-        try:
-            group.mkdir()
-            (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-        except OSError:
-            return None
-        return group / ("cpuacct.usage" if top == version_1 else "cpu.stat")
+    def _move_to(group: Path) -> None:
+        (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
 
     def seconds(self) -> float:
         """CPU so far; without control groups, that of processes which were waited for."""
-        if self._usage is None:
+        if not self._usage.exists():
             return sum(os.times()[:4])
         text = self._usage.read_text(encoding="ascii")
         return int(text) / 1e9 if text.strip().isdigit() else int(text.split()[1]) / 1e6
+
+    def close(self) -> None:
+        """Remove the group; one in which a cluster lives on stays."""
+        with suppress(OSError):
+            self._move_to(self._top)
+            self._group.rmdir()
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Recorder:
         name = item.nodeid.removesuffix(f"@{group}")
         self._file.write(json.dumps([name, group, round(taken[0], 3), round(taken[1], 3)]) + "\n")
         return result
+
+    def pytest_unconfigure(self) -> None:
+        self._clock.close()
+        self._file.close()
 
 
 def read(directory: Path) -> list[Duration]:

@@ -39,7 +39,13 @@ def config_for_this_worker(name: str = DEFAULT_NAME, user: str = DEFAULT_USER, *
 
 
 @pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
+def sandbox_config() -> SandboxConfig:
+    """What the fixture `sandbox` is to look like; a `conftest.py` may have another one in its place."""
+    return config_for_this_worker()
+
+
+@pytest.fixture(scope="session")
+def sandbox(sandbox_config: SandboxConfig) -> Iterator[Sandbox]:
     """A Slurm cluster on this machine, for trying and testing.
 
     One that is up is used and left up; otherwise one is brought up, and taken down after the last test. Each worker of
@@ -47,5 +53,5 @@ def sandbox() -> Iterator[Sandbox]:
     (variable `CI`) they fail.
     """
     skip_where_it_cannot_run()
-    with Sandbox(config_for_this_worker()).running() as cluster:
+    with Sandbox(sandbox_config).running() as cluster:
         yield cluster
