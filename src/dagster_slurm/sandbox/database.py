@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 
+from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.daemons import database_options
+from dagster_slurm.sandbox.daemons import SLURMDBD, database_options
 from dagster_slurm.sandbox.files import CLUSTER_NAME
 from dagster_slurm.sandbox.programs import run
 from dagster_slurm.sandbox.state import State
@@ -31,19 +33,39 @@ def ensure_data(paths: SandboxPaths) -> None:
     complete.touch()
 
 
-def ensure_associations(paths: SandboxPaths, state: State) -> None:
-    """Add cluster, account and users to the accounting, as far as they are missing."""
-    slurm = {"SLURM_CONF": str(paths.slurm_conf)}
-    query = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=cluster,account,user"]
-    present = set(run(query, environment=slurm).splitlines())
+def ensure_associations(paths: SandboxPaths, state: State, *, timeout_seconds: float = 30) -> None:
+    """Add cluster, account and users to the accounting, as far as they are missing.
+
+    Raises:
+        SandboxError: The accounting does not take them.
+    """
     account, user = state.config.account, state.config.user
-    if {f"{CLUSTER_NAME}|{account}|{each}" for each in (user, "root")} <= present:
-        return
+    wanted = {f"{CLUSTER_NAME}|{account}|{each}" for each in (user, "root")}
+    deadline, said = time.monotonic() + timeout_seconds, ""
+    while not wanted <= _associations(paths):
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"The accounting does not take the user {user} of account {account}: {said}",
+                hint=f"See {paths.log(SLURMDBD)}.",
+            )
+        said = _add_associations(paths, account, user)
+
+
+def _associations(paths: SandboxPaths) -> set[str]:
+    query = ["sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=cluster,account,user"]
+    return set(run(query, environment={"SLURM_CONF": str(paths.slurm_conf)}).splitlines())
+
+
+def _add_associations(paths: SandboxPaths, account: str, user: str) -> str:
     commands = [
         f"add cluster {CLUSTER_NAME}",
         f"add account {account} Description=sandbox Organization=sandbox",
         f"add user {user} Account={account}",
         f"add user root Account={account}",
     ]
-    # One process for all of them. What is there already makes it end with 1, and the rest is done all the same.
-    run(["sacctmgr", "--immediate"], stdin="\n".join(commands) + "\nquit\n", environment=slurm, accept=(0, 1))
+    # One process for all of them. What is there already makes it end with 1, and the rest is done all the same; so does
+    # a slurmdbd that is still busy with its tables, and then the rest is not done (22.05.8, three coming up at once).
+    environment = {"SLURM_CONF": str(paths.slurm_conf)}
+    return run(
+        ["sacctmgr", "--immediate"], stdin="\n".join(commands) + "\nquit\n", environment=environment, accept=(0, 1)
+    )
