@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave what is marked so to `make faults`."""
     everything = os.environ.get("FAULTS") == "all"
@@ -57,8 +58,18 @@ def sandbox_config() -> SandboxConfig:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
     }
-    size = {"nodes": 3, "cpus_per_node": 256, "memory_mib_per_node": 512_000}
-    return config_for_this_worker("tests", "tester", **size, kill_wait_seconds=5, slurm_options=options)
+    return config_for_this_worker(
+        "tests",
+        "tester",
+        nodes=3,
+        cpus_per_node=256,
+        memory_mib_per_node=512_000,
+        # Slurm's own times are for clusters of thousands of nodes; here they would only be waited for.
+        kill_wait_seconds=5,
+        message_timeout_seconds=3,
+        credential_seconds=10,
+        slurm_options=options,
+    )
 
 
 @pytest.fixture(scope="session")

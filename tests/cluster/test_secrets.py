@@ -22,6 +22,7 @@ from dagster_slurm import ComputeResource, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import control_directory
+from tests.support.files import let_everybody_in
 
 pytestmark = pytest.mark.cluster
 
@@ -112,7 +113,9 @@ def files_with(words: Sequence[bytes], places: Sequence[Path], since: float) -> 
     """Files that hold one of the words, each with its modes and those of its directory."""
     found = set()
     for place in places:
-        for directory, _, names in os.walk(place):
+        for directory, below, names in os.walk(place):
+            # Directories of tests beside this one, of which there are many; its own is a place by itself.
+            below[:] = [name for name in below if not name.startswith("pytest-of-")]
             for path in (Path(directory, name) for name in names):
                 with suppress(FileNotFoundError):
                     if holds(path, words, since):
@@ -160,7 +163,7 @@ def plant(sandbox: Sandbox, directory: Path, control_dir: str, *, status: int) -
         watch = Watch(words, node.port, sandbox.home.stat().st_uid, "python planted.py")
         # The run's own directory by itself, too: a walk may miss what stands beside directories that come and go.
         base = sandbox.home / "test-runs" / directory.name
-        places = [base, Path(control_dir), Path("/tmp"), Path("/dev/shm"), *state_of(sandbox)]
+        places = [base, directory, Path(control_dir), Path("/tmp"), Path("/dev/shm"), *state_of(sandbox)]
         with (
             running(sandbox, node, directory, control_dir, status) as process,
             watch.watching(),
@@ -187,8 +190,7 @@ def planted(
     request: pytest.FixtureRequest, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Planted]:
     directory = tmp_path_factory.mktemp(f"planted{request.param}")
-    for parent in list(directory.parents)[:2]:
-        parent.chmod(0o755)
+    let_everybody_in(directory)
     with control_directory() as control_dir:
         run = plant(sandbox, directory, control_dir, status=request.param)
         assert run.report["success"] == (request.param == 0), run.output

@@ -12,6 +12,8 @@ from pathlib import Path
 from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.sandbox import processes as process_table
 
+from ..support.files import let_everybody_in
+
 _USUAL = Path("/usr/bin")
 
 
@@ -45,13 +47,6 @@ def login_node_with(
     settings = {"PATH": str(own), **(variables or {})}
     with sandbox.login_node(options=[f"SetEnv {name}={value}" for name, value in settings.items()]) as node:
         yield node
-
-
-def let_everybody_in(directory: Path) -> None:
-    """The cluster's user is to reach what a test has made below a private directory."""
-    for path in (directory, *directory.parents):
-        if path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
 
 
 def kill(pids: Sequence[int]) -> None:

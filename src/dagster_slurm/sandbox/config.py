@@ -38,6 +38,8 @@ class SandboxConfig:
         account: The account jobs are charged to.
         min_job_age_seconds: How long the controller remembers an ended job (`MinJobAge`).
         kill_wait_seconds: Pause between SIGTERM and SIGKILL (`KillWait`).
+        message_timeout_seconds: How long Slurm's commands try to reach a controller that is away (`MessageTimeout`).
+        credential_seconds: How long a job's credential holds, and so a requeued job waits (`AuthInfo`, `cred_expire`).
         slurmd_timeout_seconds: After how long without an answer a node is down (`SlurmdTimeout`).
         debug_max_minutes: `MaxTime` of the partition `debug`.
         enforce_memory: Whether to hold jobs to their `--mem` where cgroups allow it.
@@ -52,6 +54,8 @@ class SandboxConfig:
     account: str = "research"
     min_job_age_seconds: int = 300
     kill_wait_seconds: int = 30
+    message_timeout_seconds: int = 10
+    credential_seconds: int = 120
     slurmd_timeout_seconds: int = 30
     debug_max_minutes: int = 5
     enforce_memory: bool = True

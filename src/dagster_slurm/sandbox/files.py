@@ -46,7 +46,7 @@ def slurm_conf(config: SandboxConfig, paths: SandboxPaths, plan: Plan, *, cgroup
         cgroups: Whether jobs are tracked and held to their memory by cgroups.
     """
     settings: dict[str, object] = {
-        **_identity(paths, plan),
+        **_identity(config, paths, plan),
         **_accounting(paths, plan),
         **_behaviour(config, cgroups=cgroups),
         **config.slurm_options,
@@ -54,7 +54,7 @@ def slurm_conf(config: SandboxConfig, paths: SandboxPaths, plan: Plan, *, cgroup
     return _lines(settings) + _nodes(config, plan) + _partitions(config)
 
 
-def _identity(paths: SandboxPaths, plan: Plan) -> dict[str, object]:
+def _identity(config: SandboxConfig, paths: SandboxPaths, plan: Plan) -> dict[str, object]:
     return {
         "ClusterName": CLUSTER_NAME,
         "SlurmctldHost": f"{CONTROL}({plan.address(CONTROL)})",
@@ -62,7 +62,8 @@ def _identity(paths: SandboxPaths, plan: Plan) -> dict[str, object]:
         "SlurmdPort": SLURMD_PORT,
         "SlurmUser": "root",
         "AuthType": "auth/munge",
-        "AuthInfo": f"socket={paths.munge_socket}",
+        # A requeued job does not start before its last credential has expired, by default after two minutes.
+        "AuthInfo": f"socket={paths.munge_socket},cred_expire={config.credential_seconds}",
         "StateSaveLocation": paths.state_dir / "slurmctld",
         "SlurmdSpoolDir": paths.state_dir / "spool" / "%n",
         "SlurmctldPidFile": paths.state_dir / "run" / "slurmctld.pid",
@@ -104,6 +105,7 @@ def _behaviour(config: SandboxConfig, *, cgroups: bool) -> dict[str, object]:
         "MailProg": "/bin/true",
         "MinJobAge": config.min_job_age_seconds,
         "KillWait": config.kill_wait_seconds,
+        "MessageTimeout": config.message_timeout_seconds,
         "SlurmdTimeout": config.slurmd_timeout_seconds,
         "DefMemPerCPU": max(1, config.memory_mib_per_node // config.cpus_per_node // 2),
     }
