@@ -65,7 +65,6 @@ def sandbox_config() -> SandboxConfig:
         cpus_per_node=256,
         memory_mib_per_node=512_000,
         # Slurm's own times are for clusters of thousands of nodes; here they would only be waited for.
-        kill_wait_seconds=5,
         message_timeout_seconds=3,
         credential_seconds=10,
         slurm_options=options,

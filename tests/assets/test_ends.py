@@ -21,7 +21,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.sandbox import Sandbox
 
-from ..faults.waiting import at_the_same_time
+from ..support.waiting import at_the_same_time
 from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

@@ -14,6 +14,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmMetric, SlurmQueueConfig, SlurmResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
 
 from .conftest import (
     QUEUE,
@@ -37,14 +38,6 @@ def sacct(sandbox: Sandbox, job_id: str, *fields: str) -> list[str]:
     """Fields of a job's allocation line."""
     argv = ["sacct", "-X", "-n", "-P", f"--jobs={job_id}", f"--format={','.join(fields)}"]
     return sandbox.run(argv).stdout.strip().split("|")
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, up to a deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def last_job_id(sandbox: Sandbox) -> int:
@@ -123,7 +116,7 @@ def test_output_is_seen_while_the_job_runs(
     logs = Path(instance.compute_log_manager.get_captured_local_path(["x"], "out")).parent  # type: ignore[attr-defined]
 
     def answer() -> None:
-        until(lambda: any(b"first\n" in file.read_bytes() for file in logs.rglob("*.out")), 25.0)
+        eventually(lambda: any(b"first\n" in file.read_bytes() for file in logs.rglob("*.out")))
         seen.touch()
 
     thread = threading.Thread(target=answer)
@@ -171,7 +164,7 @@ def test_run_directory_is_private_and_removed(
     result = run_asset(measured, slurm(), instance)
     assert result.success
     assert sorted(got[0]["modes"].values()) == ["0o600", "0o700", "0o700"]
-    until(lambda: remote_files() == [])
+    eventually(lambda: remote_files() == [])
     runs = sandbox.run(["sh", "-c", f"ls ~/test-runs/{tmp_path.name}/runs"])
     assert runs.stdout == ""
 

@@ -15,6 +15,7 @@ import pytest
 
 from dagster_slurm import ComputeResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
 
 from . import retried as project
 from .conftest import compute_log
@@ -92,19 +93,12 @@ class World:
         """Do something on another thread as soon as the payload has begun."""
 
         def work() -> None:
-            until(lambda: bool(self.marks()))
+            eventually(lambda: bool(self.marks()))
             disturb()
 
         thread = threading.Thread(target=work)
         thread.start()
         return thread
-
-
-def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -178,7 +172,7 @@ class TestSignals:
         assert world.status(result) is dg.DagsterRunStatus.FAILURE
         (job_id,) = world.marks()
         if ended_meanwhile:
-            until(lambda: world.state(job_id) == "COMPLETED")
+            eventually(lambda: world.state(job_id) == "COMPLETED")
         again = world.again(result)
         assert again.success
         assert world.marks() == [job_id]
@@ -191,7 +185,7 @@ class TestSignals:
 
     def test_nothing_is_left_on_the_cluster(self, world: World, remote_files: Callable[[], list[str]]) -> None:
         assert world.execute().success
-        until(lambda: remote_files() == [])
+        eventually(lambda: remote_files() == [])
 
 
 class TestTermination:
@@ -217,7 +211,7 @@ class TestTermination:
         found: list[str] = []
 
         def terminate() -> None:
-            until(lambda: bool(self.submitted(world)))
+            eventually(lambda: bool(self.submitted(world)))
             found.append(self.submitted(world))
             (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
             world.instance.report_run_canceled(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -28,6 +28,7 @@ from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
 from tests.ssh import connection_of, control_directory
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -100,7 +101,7 @@ class Site:
             records.update(self.cluster.accounting([job_id]) or {})
             return job_id in records and records[job_id].state.is_terminal
 
-        assert wait_until(over, seconds), f"job {job_id} has not ended: {records}"
+        eventually(over, lambda: f"the end of job {job_id}: {records}", seconds=seconds)
         return records[job_id]
 
     def left_queue(self, job_id: str) -> bool:
@@ -112,15 +113,6 @@ class Site:
         done = self.transport.command(argv)
         assert done.returncode == 0, done.error_text
         return done.text
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +181,7 @@ class TestTheEnd:
     def test_what_the_payload_leaves_behind_is_gone_and_holds_nothing_up(self, site: Site, behind: str) -> None:
         launch = site.launch(f"{behind}\nsleep 0.3; date +%s.%N >done; exit 4")
         job_id = launch.submit()
-        assert wait_until(lambda: site.left_queue(job_id), 2 * KILL_WAIT_SECONDS)
+        eventually(lambda: site.left_queue(job_id), seconds=2 * KILL_WAIT_SECONDS)
         seconds = float(site.shell("date", "+%s.%N")) - float(launch.read("work/done"))
         assert seconds < KILL_WAIT_SECONDS / 2
         assert site.ended(job_id).exit_code == 4
@@ -199,13 +191,13 @@ class TestTheEnd:
     def test_cancelled_while_running(self, site: Site) -> None:
         launch = site.launch("trap 'echo stopped; exit 0' TERM; touch up; while :; do sleep 0.1; done")
         job_id = launch.submit()
-        assert wait_until(lambda: "up" in site.shell("ls", launch.directory.work).split())
+        eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
         began = time.monotonic()
         site.cluster.cancel([job_id])
         site.cluster.cancel([job_id])
         assert site.ended(job_id).state is JobState.CANCELLED
         # sacct tells the end before the payload has had its time to stop.
-        assert wait_until(lambda: site.left_queue(job_id))
+        eventually(lambda: site.left_queue(job_id))
         assert time.monotonic() - began < KILL_WAIT_SECONDS / 2
         assert launch.read("log/stdout.0") == "stopped\n"
         assert len(launch.ends()) == 1
@@ -224,7 +216,7 @@ class TestTheEnd:
             "trap 'echo usr2' USR2; touch up; for n in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done; exit 6"
         )
         job_id = launch.submit()
-        assert wait_until(lambda: "up" in site.shell("ls", launch.directory.work).split())
+        eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
         site.shell("scancel", "--signal=USR2", "--batch", job_id)
         assert site.ended(job_id).exit_code == 6
         assert launch.read("log/stdout.0") == "usr2\n"
@@ -256,15 +248,15 @@ class TestTheGate:
     def test_the_same_job_requeued_runs_again_with_files_of_its_own(self, site: Site) -> None:
         launch = site.launch("echo run; [ -e second ] || { touch second up; sleep 100; }; exit 2")
         job_id = launch.submit()
-        assert wait_until(lambda: "up" in site.shell("ls", launch.directory.work).split())
+        eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
         site.shell("scontrol", "requeue", job_id)
         # It would wait for two minutes; but slurmd refuses a job that it has ended in the very same second (22.05, "Job
         # credential revoked").
         time.sleep(1.1)
-        assert wait_until(lambda: site.cluster.queue([job_id])[job_id].state is JobState.PENDING)
+        eventually(lambda: site.cluster.queue([job_id])[job_id].state is JobState.PENDING)
         site.shell("scontrol", "update", f"jobid={job_id}", "starttime=now")
         # Until then the accounting tells the end of the first incarnation.
-        assert wait_until(lambda: len(launch.ends()) == 2, 180)
+        eventually(lambda: len(launch.ends()) == 2, seconds=180)
         assert site.ended(job_id).exit_code == 2
         assert (launch.read("log/stdout.0"), launch.read("log/stdout.1")) == ("run\n", "run\n")
         assert [(mark.job_id, mark.restart) for mark in launch.marks()] == [
@@ -358,7 +350,7 @@ class TestSubmitting:
         assert launch.read("work/runs") == "ran\n"
         named = commands.sacct_by_name(launch.directory.job_name(), datetime.now(timezone.utc) - timedelta(hours=1))
         # A job that ends at once has no name in the accounting until its start is recorded, too.
-        assert wait_until(lambda: from_threads[0] in parse_sacct(site.shell(*named)))
+        eventually(lambda: from_threads[0] in parse_sacct(site.shell(*named)))
         assert set(parse_sacct(site.shell(*named))) == {from_threads[0]}
 
     def test_another_generation_is_another_job(self, site: Site) -> None:

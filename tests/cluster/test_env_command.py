@@ -15,7 +15,7 @@ from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
 from ..environments.projects import Package, Project
-from ..faults.waiting import eventually
+from ..support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from click.testing import CliRunner, Result
 from dagster_slurm.cli import main
 from dagster_slurm.launches import Launches
 from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -148,13 +148,6 @@ def asset_of(path: str) -> str:
     return Path(path).name.rpartition("-")[0]
 
 
-def wait_until(condition: Callable[[], bool], said: Callable[[], object], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.3)
-
-
 @pytest.fixture(scope="module")
 def trial(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     """Runs whose jobs are in every state: see `PROJECT`."""
@@ -191,18 +184,18 @@ def set_the_stage(trial: Trial) -> None:
     killed = trial.start("running", "pending", "uncollected", "adopted")
     ended = trial.start("collected", "failed")
     expected = {"running": "RUNNING", "pending": "PENDING", "uncollected": "RUNNING", "adopted": "RUNNING"}
-    wait_until(lambda: expected.items() <= trial.states().items(), trial.said)
+    eventually(lambda: expected.items() <= trial.states().items(), trial.said)
     trial.kill(killed)
     assert ended.wait(90) == 0, trial.said()
     with trial.instance() as instance:
         (run,) = trial.runs("adopted")
         instance.report_run_failed(run)
     adopting = trial.start("adopted")
-    wait_until(lambda: len(list(trial.base.glob("runs/*/adopted-*/0"))) == 2, trial.said)
+    eventually(lambda: len(list(trial.base.glob("runs/*/adopted-*/0"))) == 2, trial.said)
     for name in ("go-adopted", "go-uncollected"):
         trial.sandbox.run(["touch", str(trial.base / name)])
     assert adopting.wait(90) == 0, trial.said()
-    wait_until(lambda: trial.states()["uncollected"] == "COMPLETED", trial.said)
+    eventually(lambda: trial.states()["uncollected"] == "COMPLETED", trial.said)
 
 
 def test_jobs_shows_them_all(trial: Trial) -> None:
@@ -229,7 +222,7 @@ def test_jobs_of_which_only_directories_and_sacct_know(trial: Trial, monkeypatch
     assert trial.jobs() == {}
     expected = {"uncollected": "COMPLETED", "adopted": "COMPLETED", "collected": "COMPLETED", "failed": "FAILED"}
     # The accounting may be some seconds late.
-    wait_until(lambda: expected.items() <= trial.states("--all").items(), lambda: trial.jobs("--all"))
+    eventually(lambda: expected.items() <= trial.states("--all").items(), lambda: trial.jobs("--all"))
     assert trial.jobs("--all")["failed"]["nodes"].startswith("n")
 
 
@@ -306,5 +299,5 @@ def test_clean_all_removes_a_result_that_nobody_collected(trial: Trial) -> None:
 def test_the_jobs_that_were_live_end_well(trial: Trial) -> None:
     trial.sandbox.run(["touch", str(trial.base / "go")])
     assert trial.sandbox.run(["scontrol", "release", trial.jobs()["pending"]["job_id"]]).returncode == 0
-    wait_until(lambda: set(trial.states().values()) == {"COMPLETED"}, trial.said)
+    eventually(lambda: set(trial.states().values()) == {"COMPLETED"}, trial.said)
     assert [(trial.base / name).read_text() for name in ("running", "pending")] == ["done\n"] * 2

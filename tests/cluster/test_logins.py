@@ -26,6 +26,7 @@ from dagster_slurm.sandbox.login_node import pam_service
 from dagster_slurm.sandbox.one_time_code import hotp
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
 from tests.ssh import connection_of, control_directory, opened
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -230,7 +231,7 @@ class TestPasswords:
             assert "asks for" in caught.value.message
             assert "One-time password (OATH)" in caught.value.message
             assert "askpass_command" in str(caught.value.hint)
-            assert wait_until(lambda: "Connection closed by authenticating user" in node.log.read_text())
+            eventually(lambda: "Connection closed by authenticating user" in node.log.read_text())
             # An attempt with a wrong code would be logged as failed.
             assert (node.failures(), node.logins()) == (0, 0)
 
@@ -326,7 +327,7 @@ class TestKeys:
         socket = f"{control_dir}/agent"
         agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
         try:
-            assert wait_until(lambda: Path(socket).is_socket())
+            eventually(lambda: Path(socket).is_socket())
             monkeypatch.setenv("SSH_AUTH_SOCK", socket)
             subprocess.run(["ssh-add", "-q", str(protected)], check=True)
             protected.unlink()
@@ -447,7 +448,7 @@ class TestStrictServers:
                 shell = Path("/proc", holder.stdout.readline().strip())
                 assert shell.is_dir()
                 holder.kill()
-            assert wait_until(lambda: not shell.exists())
+            eventually(lambda: not shell.exists())
 
     def test_threads_on_a_server_with_one_session_log_in_once(self, sandbox: Sandbox, control_dir: str) -> None:
         with sandbox.login_node(options=["MaxSessions 1"]) as node:
@@ -489,7 +490,7 @@ def authorizing(sandbox: Sandbox, key: Path) -> Any:
 
 def assert_refused_once(node: LoginNode) -> None:
     # The client is gone before the server has written everything down.
-    assert wait_until(lambda: "[preauth]" in node.log.read_text() and node.failures() > 0), node.log.read_text()
+    eventually(lambda: "[preauth]" in node.log.read_text() and node.failures() > 0, node.log.read_text)
     assert (node.failures(), node.logins()) == (1, 0)
 
 
@@ -499,12 +500,3 @@ def known_by_another_key(node: LoginNode, directory: Path) -> Path:
     path = directory / "changed"
     path.write_text(f"[127.0.0.1]:{node.port} {kind} {key}\n")
     return path
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, control_master
 from tests.ssh import connection_of, control_directory
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -75,15 +75,6 @@ def master_pid(transport: OpenSSHTransport) -> int:
     return int(found.group(1))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def client_port(transport: OpenSSHTransport) -> str:
     """The client's port of the TCP connection that carries the transport: another one after each login."""
     return transport.run("echo ${SSH_CONNECTION#* }").text.split(" ")[0]
@@ -130,7 +121,7 @@ class TestLogins:
         ports = [client_port(first), client_port(second)]
         pid = master_pid(first)
         first.disconnect()
-        assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        eventually(lambda: not Path(f"/proc/{pid}").exists())
         assert ports[0] == ports[1] != client_port(second)
 
     def test_another_way_to_log_in_is_another_connection(self, connection: SSHConnection) -> None:
@@ -155,7 +146,7 @@ class TestHealing:
         transport = opened()
         port, pid = client_port(transport), master_pid(transport)
         os.kill(pid, how)
-        assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        eventually(lambda: not Path(f"/proc/{pid}").exists())
         # The channel that is open may break once; never twice.
         try:
             new_port = client_port(transport)

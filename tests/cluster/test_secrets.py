@@ -23,6 +23,7 @@ from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import control_directory
 from tests.support.files import let_everybody_in
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -171,7 +172,7 @@ def plant(sandbox: Sandbox, directory: Path, control_dir: str, *, status: int) -
             assert process.stdin is not None
             process.stdin.write(json.dumps({"PLANTED": secret}) + "\n")
             process.stdin.flush()
-            assert wait_until(lambda: (directory / "running").exists() or process.poll() is not None)
+            eventually(lambda: (directory / "running").exists() or process.poll() is not None)
             during = files_with(words, places, began)
             (directory / "go").touch()
             output = process.communicate(timeout=120)[0]
@@ -233,12 +234,3 @@ def test_representations_hide_secrets() -> None:
     assert connection.password == word
     shown = [ssh, compute, compute.slurm, connection, OpenSSHTransport(connection), connection.control_path()]
     assert [each for each in shown if word in f"{each!r}{each}{[each]}"] == []
-
-
-def wait_until(condition: Any, seconds: float = 90.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

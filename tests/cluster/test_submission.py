@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import OpenSSHTransport, TreeEntry
 from tests.ssh import connection_of
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -59,15 +59,8 @@ class Launch:
         return [line.split()[-1] for line in marks.splitlines()]
 
     def wait_for_runs(self, *, seconds: float = 30.0) -> list[str]:
-        until(lambda: bool(self.runs()), seconds)
+        eventually(lambda: bool(self.runs()), seconds=seconds)
         return self.runs()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def all_ended(cluster: SlurmCluster, job_ids: list[str]) -> bool:
@@ -121,7 +114,7 @@ def test_late_duplicate_ends_at_the_gate(cluster: SlurmCluster, sandbox: Sandbox
     job_id, generation = launch.submit()
     assert generation == 1
     late = sandbox.run(["sbatch", "--parsable", "--job-name=late", launch.directory.script, "0"]).stdout.strip()
-    until(lambda: all_ended(cluster, [late, job_id]))
+    eventually(lambda: all_ended(cluster, [late, job_id]))
     assert launch.runs() == [job_id]
 
 

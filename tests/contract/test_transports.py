@@ -37,6 +37,7 @@ from dagster_slurm.transport import (
 )
 from tests.ssh import connection_of, control_directory
 from tests.ssh import opened as logged_in
+from tests.support.waiting import eventually
 
 HOSTILE_WORDS = [
     *("", " ", "a b", "'", '"', "''\"\"", ";", "; exit 3", "$(exit 3)", "`id`", "$HOME", "${x", "*", "~", "!", "#x"),
@@ -378,7 +379,7 @@ class TestPutInARealFileSystem:
         with pytest.raises(InvalidRequestError, match="changed while it was sent"):
             shell.transport.put(changing_file(SEVERAL_MIB, second), f"{directory}/file")
         assert shell.transport.run("cat", stdin=b"on") == CompletedCommand(b"on", b"", 0)
-        assert wait_until(lambda: shell.names(directory) == [])
+        eventually(lambda: shell.names(directory) == [])
 
     def test_readers_see_the_old_file_or_the_new_one(self, shell: Far) -> None:
         path = shell.path()
@@ -510,7 +511,7 @@ class TestPutTreeInARealFileSystem:
         with pytest.raises(InvalidRequestError, match="changed while it was sent"):
             shell.transport.put_tree([TreeEntry("a", changing_file(SEVERAL_MIB, second))], f"{parent}/tree")
         assert shell.transport.run("echo on").text == "on\n"
-        assert wait_until(lambda: shell.names(parent) == [])
+        eventually(lambda: shell.names(parent) == [])
 
     def test_one_of_several_at_once_wins_and_none_fails(self, shell: Far) -> None:
         parent = shell.directory()
@@ -628,12 +629,3 @@ def mounted(options: str) -> Iterator[str]:
             yield path
         finally:
             subprocess.run(["umount", "--lazy", path], check=True)
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,8 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 from tests.docs.markdown import READERS, ROOT
+from tests.support import graphql
+from tests.support.waiting import eventually
 
 ASSETS = ["elevations", "viewsheds", "lookouts"]
 QUERY = """{
@@ -96,9 +94,7 @@ def test_the_output_is_short(output: str) -> None:
 @pytest.mark.xdist_group(READERS)
 def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path) -> None:
     command = next(line.strip() for line in output.splitlines() if " dev " in line)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = graphql.free_port()
     server = subprocess.Popen(
         ["bash", "-c", f"{command.replace('&& ', '&& exec ')} --port {port}"],
         cwd="/",
@@ -109,7 +105,7 @@ def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path)
         start_new_session=True,
     )
     try:
-        answer = _ask(f"http://127.0.0.1:{port}/graphql", QUERY)
+        answer = eventually(lambda: _asked(port), "the web server")
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # with the servers it started; it keeps nothing that could be lost
         server.wait(30)
@@ -122,16 +118,10 @@ def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path)
     assert image.startswith("![lookouts](data:image/png;base64,iVBOR")
 
 
-def _ask(url: str, query: str) -> Any:
-    """The answer, as soon as there is somebody to give one."""
-    request = urllib.request.Request(url, json.dumps({"query": query}).encode(), {"Content-Type": "application/json"})
-    for _ in range(120):
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.URLError:
-            time.sleep(0.5)
-    raise AssertionError(f"{url} does not answer")
+def _asked(port: int) -> dict[str, Any] | None:
+    with suppress(OSError):
+        return graphql.ask(port, QUERY)
+    return None
 
 
 def test_without_a_cluster_it_shows_the_local_part_and_says_why(tmp_path: Path) -> None:

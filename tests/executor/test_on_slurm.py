@@ -14,7 +14,7 @@ import pytest
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
 from dagster_slurm.sandbox import Sandbox
 
-from ..faults.waiting import eventually
+from ..support.waiting import eventually
 from .test_threaded import keys, log_of, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

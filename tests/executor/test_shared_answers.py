@@ -12,7 +12,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
-from ..faults.waiting import eventually
+from ..support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

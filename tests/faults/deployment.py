@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import select
@@ -12,8 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +20,9 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
 from dagster_slurm.sandbox import Sandbox
 
+from ..support import graphql
+from ..support.waiting import eventually
 from .project.plan import Plan
-from .waiting import eventually
 from .world import MODULE, ROOT, World
 
 # The daemon looks every second here.
@@ -52,7 +50,7 @@ class Deployment(World):
 
     def __init__(self, sandbox: Sandbox, directory: Path, **options: Any) -> None:
         super().__init__(sandbox, directory, **options)
-        self.port = _free_port()
+        self.port = graphql.free_port()
         self.terminal: int | None = None
         self._terminal_closes = threading.Event()
         self._drain: threading.Thread | None = None
@@ -115,14 +113,7 @@ class Deployment(World):
 
     def ask(self, query: str, **variables: object) -> dict[str, Any]:
         """One GraphQL request."""
-        data = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60.0) as answer:
-            said = json.loads(answer.read())
-        assert "errors" not in said, said
-        (result,) = said["data"].values()
+        (result,) = graphql.ask(self.port, query, **variables).values()
         return dict(result)
 
     def launch(self, job: str, plan: Plan, *, tags: Mapping[str, str] | None = None) -> DagsterRun:
@@ -201,7 +192,7 @@ class Deployment(World):
         return run
 
     def _find_location(self) -> dict[str, str] | None:
-        with suppress(urllib.error.URLError, OSError):
+        with suppress(OSError):
             nodes = self.ask(_LOCATIONS).get("nodes")
             if nodes:
                 return {"repositoryName": nodes[0]["name"], "repositoryLocationName": nodes[0]["location"]["name"]}
@@ -229,9 +220,3 @@ def _drain(terminal: int, log: Path, closes: threading.Event) -> None:
                 output.write(block)
                 output.flush()
     os.close(terminal)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

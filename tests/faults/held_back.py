@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import dagster as dg
 
 from dagster_slurm.sandbox import Sandbox
 
-# Longer than all a test does; on a busy machine the ends of jobs take their time.
-PATIENCE_SECONDS = 90.0
-
-
-def until(holds: Callable[[], bool], what: str, so_far: Callable[[], object] = str) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"not in time: {what}; so far {so_far()}"
-        time.sleep(0.2)
+from ..support.waiting import PATIENCE_SECONDS, eventually
 
 
 @dataclass
@@ -52,7 +41,7 @@ class Site:
         """Another job of the user, which is running."""
         job_id = self.submit(*options)
         asked = ("squeue", "--noheader", "--format=%T", f"--jobs={job_id}")
-        until(lambda: self.user(*asked) == "RUNNING", f"job {job_id} runs")
+        eventually(lambda: self.user(*asked) == "RUNNING", f"job {job_id} runs")
 
     def end_others(self) -> None:
         """End the other jobs."""
@@ -61,7 +50,7 @@ class Site:
     def end_everything(self) -> None:
         """End all jobs of the user."""
         self.user("scancel", "--me")
-        until(lambda: not self.user("squeue", "--noheader", "--me"), "an empty queue")
+        eventually(lambda: not self.user("squeue", "--noheader", "--me"), "an empty queue")
 
     def calls(self) -> int:
         """How many calls of the user the controller has answered."""
@@ -94,7 +83,7 @@ class Run:
         def found() -> list[re.Match[str]]:
             return [match for line in self.lines() if (match := re.search(pattern, line))]
 
-        until(lambda: bool(found()), f"{pattern!r} in the log", self.lines)
+        eventually(lambda: bool(found()), lambda: f"{pattern!r} in the log; so far {self.lines()}")
         return found()[-1]
 
     def end(self) -> dg.ExecuteInProcessResult:

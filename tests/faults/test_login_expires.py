@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, run_asset
 from ..cluster.test_login_command import COMMAND, on_a_terminal
+from ..support.waiting import eventually
 from .conftest import Record
 from .marking import figures_of, marking
+from .test_login_node_away import wait_for_running_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -33,6 +34,13 @@ def environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[d
     yield dict(os.environ)
     subprocess.run([*COMMAND, "--end"], capture_output=True, check=False)
     shutil.rmtree(control_dir)
+
+
+def told_to_log_in(instance: dg.DagsterInstance) -> list[str]:
+    (run,) = instance.get_runs()
+    return [
+        entry.user_message for entry in instance.all_logs(run.run_id) if "dagster-slurm login" in entry.user_message
+    ]
 
 
 def test_the_run_waits_for_a_login(
@@ -55,16 +63,9 @@ def test_the_run_waits_for_a_login(
         told: list[str] = []
 
         def expire_and_log_in() -> None:
-            deadline = time.monotonic() + 120.0
-            while "RUNNING" not in sandbox.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            wait_for_running_job(sandbox)
             subprocess.run([*COMMAND, "--end"], env=environment, capture_output=True, check=True)
-            while not told and time.monotonic() < deadline:
-                (run,) = instance.get_runs()
-                entries = instance.all_logs(run.run_id)
-                told.extend(entry.user_message for entry in entries if "dagster-slurm login" in entry.user_message)
-                time.sleep(0.2)
+            told.extend(eventually(lambda: told_to_log_in(instance), "a line that says how to log in"))
             on_a_terminal(COMMAND, environment, answers)
 
         thread = threading.Thread(target=expire_and_log_in)

@@ -13,6 +13,7 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
+from ..support.waiting import eventually
 from .conftest import ALL, Record
 from .marking import figures_of, marking
 
@@ -73,11 +74,13 @@ def run_while(disturb: Callable[[], None], run: Callable[[], Any]) -> Any:
     return result
 
 
+def bytes_below(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
 def wait_for_running_job(sandbox: Sandbox) -> None:
-    deadline = time.monotonic() + 60.0
-    while "RUNNING" not in sandbox.run(["squeue", "--me", "--noheader", "--format=%T"]).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    asked = ["squeue", "--me", "--noheader", "--format=%T"]
+    eventually(lambda: "RUNNING" in sandbox.run(asked).stdout, "a running job", pause_seconds=0.2)
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["killed", "hanging"])
@@ -126,10 +129,7 @@ def test_killed_while_200_mb_are_sent(
 
     def disturb() -> None:
         runs = sandbox.home / "runs" / tmp_path.name
-        deadline = time.monotonic() + 60.0
-        while sum(file.stat().st_size for file in runs.rglob("*") if file.is_file()) < 20_000_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        eventually(lambda: bytes_below(runs) > 20_000_000, "an upload that is under way", pause_seconds=0.005)
         with sandbox.broken("sshd"):
             time.sleep(5.0)
 

@@ -7,11 +7,11 @@ import signal
 import pytest
 from dagster import DagsterEventType
 
+from ..support.waiting import at_the_same_time, eventually
 from .conftest import ALL, Record
 from .deployment import Deployment, send
 from .figures import Figures
 from .project.plan import PARTITIONS, Plan, trial_name
-from .waiting import at_the_same_time, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -13,6 +13,7 @@ from dagster_slurm.errors import JobNodeFailError
 from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from ..support.waiting import eventually
 from .conftest import Record
 from .figures import Figures, lines_off
 
@@ -57,10 +58,7 @@ class Trial:
         return self.starts()[0][0]
 
     def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not in time; {self.starts()}"
-            time.sleep(0.2)
+        eventually(condition, lambda: f"starts {self.starts()}", seconds=seconds)
 
     def administer(self, *argv: str) -> None:
         done = self.site.run(argv, user="root")

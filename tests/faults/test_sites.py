@@ -11,11 +11,11 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
+from ..support.waiting import at_the_same_time, eventually
 from .conftest import Record
 from .figures import Figures
 from .login import login_node_with
 from .project.plan import Plan
-from .waiting import at_the_same_time, eventually
 from .world import World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]

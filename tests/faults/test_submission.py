@@ -12,12 +12,12 @@ import pytest
 from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.sandbox import processes as process_table
 
+from ..support.waiting import at_the_same_time, eventually
 from .conftest import Record
 from .figures import Figures
 from .login import crash_login_node, kill, login_node_with
 from .project.plan import Plan
 from .proxy import SlowController
-from .waiting import at_the_same_time, eventually
 from .world import World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]

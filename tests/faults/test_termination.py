@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRun
 
+from ..support.waiting import at_the_same_time, eventually
 from .conftest import ALL, Record
 from .deployment import Deployment
 from .figures import CANCELED
 from .project.plan import Plan, trial_name
-from .waiting import at_the_same_time, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 PHASES = ("uploading", "pending", "running", "completing")

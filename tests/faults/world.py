@@ -22,9 +22,9 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import processes as process_table
 from dagster_slurm.sandbox.processes import Process
 
+from ..support.waiting import eventually
 from .figures import NOTHING_LEFT, Figures, lines_off
 from .project.plan import NAME_TAG, Plan
-from .waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.faults.project.definitions"

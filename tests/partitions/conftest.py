@@ -17,7 +17,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
-from ..faults.waiting import eventually
+from ..support.waiting import eventually
 
 PROJECT = Path(__file__).with_name("project.py")
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
-from ..faults.waiting import eventually
+from ..support.waiting import eventually
 from .conftest import Make, World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

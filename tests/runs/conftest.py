@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+
+from tests.support import graphql
+from tests.support.waiting import eventually
 
 PROJECT = """
 import os
@@ -137,25 +137,22 @@ class World:
             argv, cwd=elsewhere, env=variables, capture_output=True, text=True, timeout=120, check=False
         )
 
-    def develop(self) -> str:
-        """Start `dagster dev`, and return the address of its GraphQL server."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+    def develop(self) -> int:
+        """Start `dagster dev`, and return the port of its web server."""
+        port = graphql.free_port()
         self.start("dagster", "dev", "-f", str(self.project), "-h", "127.0.0.1", "-p", str(port))
-        return f"http://127.0.0.1:{port}/graphql"
+        return port
 
-    def launch(self, address: str, job: str) -> dg.DagsterRun:
+    def launch(self, port: int, job: str) -> dg.DagsterRun:
         """Launch a run as the UI does, and wait until it is in the middle of `slow`."""
-        query = {"query": _LAUNCH % job}
-        request = urllib.request.Request(address, json.dumps(query).encode(), {"Content-Type": "application/json"})
-        answers: list[str] = []
+        answers: list[dict[str, Any]] = []
 
         def launched() -> bool:
             with suppress(OSError):
-                answers.append(urllib.request.urlopen(request, timeout=30).read().decode())
-            return "LaunchRunSuccess" in "".join(answers[-1:])
+                answers.append(graphql.ask(port, _LAUNCH % job)["launchRun"])
+            return bool(answers) and answers[-1]["__typename"] == "LaunchRunSuccess"
 
-        wait_until(launched, f"the run was not launched: {answers[-1:]} {self.said()}")
+        eventually(launched, lambda: f"a run that is launched: {answers[-1:]} {self.said()}")
         self.wait_for("slow")
         return self.runs()[-1]
 
@@ -172,11 +169,11 @@ class World:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         # A step whose executor was killed before is nobody's child here, and takes a moment to end.
-        wait_until(lambda: not has_living(process.pid), f"process group {process.pid} has not ended")
+        eventually(lambda: not has_living(process.pid), f"process group {process.pid} has not ended")
 
     def wait_for(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a step has made its mark."""
-        wait_until((self.directory / name).exists, f"{name} was not begun: {self.said()}", seconds)
+        eventually((self.directory / name).exists, f"{name} was not begun: {self.said()}", seconds=seconds)
 
     def said(self) -> str:
         """What the commands have printed."""
@@ -218,14 +215,6 @@ def has_living(group: int) -> bool:
             if int(of) == group and state not in "ZX":
                 return True
     return False
-
-
-def wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from tests.runs.conftest import World, wait_until
+from tests.runs.conftest import World
+from tests.support.waiting import eventually
 
 Status = dg.DagsterRunStatus
 RUN_RETRIES = "run_retries: {enabled: true, max_retries: 2}\ntelemetry: {enabled: false}\n"
@@ -31,7 +32,7 @@ def test_the_sensor_marks_and_the_daemon_retries(world: World) -> None:
     (world.directory / "home" / "dagster.yaml").write_text(RUN_RETRIES)
     killed = killed_with_everything(world, "multiprocess")
     world.develop()
-    wait_until(lambda: retried(world), world.said(), seconds=120)
+    eventually(lambda: retried(world), world.said(), seconds=120)
     retry = world.runs()[-1]
     assert retry.parent_run_id == killed.run_id
     assert retry.tags["dagster/retry_number"] == "1"
@@ -50,7 +51,7 @@ def test_reconcile_leaves_the_retry_to_the_daemon(world: World) -> None:
     done = world.reconcile()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("marked failed; Dagster's daemon retries it (run_retries)\n")
-    wait_until(lambda: retried(world), world.said(), seconds=120)
+    eventually(lambda: retried(world), world.said(), seconds=120)
     assert world.reconcile().stdout == "No run of Slurm jobs is in progress.\n"
     assert len(world.runs()) == 2
 

@@ -9,13 +9,28 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Longer than all that a test waits for; the ends of jobs take their time on a busy machine.
+PATIENCE_SECONDS = 90.0
 
 
-def eventually(look: Callable[[], T | None], what: str, *, seconds: float = 90.0, pause_seconds: float = 0.1) -> T:
-    """Look until there is something to see, and return it."""
+def eventually(
+    look: Callable[[], T | None],
+    what: str | Callable[[], object] = "it",
+    *,
+    seconds: float = PATIENCE_SECONDS,
+    pause_seconds: float = 0.05,
+) -> T:
+    """Look until there is something to see, and return it.
+
+    Args:
+        look: Called again and again, until what it returns is true.
+        what: What is waited for, or a function that tells how things stand when time is up.
+        seconds: For how long to look.
+        pause_seconds: Between two looks.
+    """
     deadline = time.monotonic() + seconds
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what}: not after {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"{what() if callable(what) else what}: not after {seconds:.0f} s"
         time.sleep(pause_seconds)
     return seen
 
