@@ -1,7 +1,6 @@
 """What only a cluster shows: jobs, their figures, their errors, what is left of them."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmMetric, SlurmQueueConfig, SlurmResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support import forked
 from tests.support.waiting import eventually
 
 from .conftest import (
@@ -430,14 +430,9 @@ def test_more_processes_than_channels(sandbox: Sandbox, payload: Write, environm
     )
     (tmp_path / "home").mkdir()
     logins = sandbox.logins()
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-f", str(definitions), "-j", "everything"],
-        env={**os.environ, **sandbox.env(), "DAGSTER_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(definitions), "-j", "everything"]
+    variables = {**os.environ, **sandbox.env(), "DAGSTER_HOME": str(tmp_path / "home")}
+    done = forked.run(argv, env=variables, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         (run,) = instance.get_runs()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from click.testing import CliRunner, Result
 from dagster_slurm.cli import main
 from dagster_slurm.launches import Launches
 from dagster_slurm.sandbox import Sandbox
+from tests.support import forked
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -85,24 +85,23 @@ class Trial:
     directory: Path
     base: Path
     variables: dict[str, str]
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[forked.Process] = field(default_factory=list)
 
-    def start(self, *assets: str) -> subprocess.Popen[bytes]:
+    def start(self, *assets: str) -> forked.Process:
         output = (self.directory / f"output-{len(self.processes)}").open("wb")
-        process = subprocess.Popen(
+        process = forked.start(
             [sys.executable, "project.py", *assets],
             cwd=self.directory,
             env=self.variables,
-            stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=output,
             start_new_session=True,
         )
         output.close()
         self.processes.append(process)
         return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: forked.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 

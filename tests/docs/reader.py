@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.docs.markdown import Block
+from tests.support import forked
 
 MATERIALIZE = Path(__file__).with_name("materialize_block.py")
 
@@ -58,14 +59,17 @@ class Reader:
 
     def run(self, argv: Sequence[str], block: Block) -> None:
         """Run a command; the test fails with what it said."""
-        done = subprocess.run(
-            argv,
-            cwd=self._directory,
-            env=self._variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
+        if argv[0] == sys.executable:
+            done = forked.run(argv, cwd=self._directory, env=self._variables, timeout=200)
+        else:
+            done = subprocess.run(
+                argv,
+                cwd=self._directory,
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=200,
+                check=False,
+            )
         assert done.returncode == 0, f"{block.place} does not work:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"

@@ -14,6 +14,7 @@ import pytest
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
 from dagster_slurm.sandbox import Sandbox
 
+from ..support import forked
 from ..support.waiting import eventually
 from .test_threaded import keys, log_of, run
 
@@ -129,9 +130,8 @@ class Worker:
         (directory / "home").mkdir()
         self.environment = {**os.environ, "DAGSTER_HOME": str(directory / "home"), "NUMBER": str(number)}
         argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(directory / "program.py"), "-j", "all"]
-        self.process = subprocess.Popen(
-            argv, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = forked.start(argv, env=self.environment, **nowhere)
 
     def count(self, what: str) -> int:
         return self.marks.read_text().split().count(what) if self.marks.exists() else 0
@@ -191,14 +191,8 @@ def test_killed_and_retried_each_executed_once(worker: Worker, share: float) -> 
     instance = worker.instance()
     (only,) = instance.get_runs()
     worker.go()
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster_slurm.cli", "reconcile", "--run", only.run_id],
-        env=worker.environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    argv = [sys.executable, "-m", "dagster_slurm.cli", "reconcile", "--run", only.run_id]
+    done = forked.run(argv, env=worker.environment, timeout=240)
     print(done.stdout, done.stderr)
     runs = instance.get_runs()
     assert {each.status for each in runs} == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}

@@ -1,7 +1,6 @@
 """What many runs cost the controller: eight processes at once, and many jobs that end at once."""
 
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
+from ..support import forked
 from ..support.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -86,7 +86,7 @@ class Runs:
             (directory / name).mkdir()
             with (directory / name / "output").open("w") as output:
                 argv = [sys.executable, str(directory / "program.py"), name]
-                self._processes.append(subprocess.Popen(argv, env=environment, stdout=output, stderr=subprocess.STDOUT))
+                self._processes.append(forked.start(argv, env=environment, stdout=output, stderr=output))
 
     def questions(self) -> tuple[Counter[str], float]:
         """How often the controller was asked until all were done, and in how many seconds."""

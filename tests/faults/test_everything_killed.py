@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +89,7 @@ def test_at_each_remote_step(world: World, points: list[str], chance: random.Ran
     def trial(numbered: tuple[int, str]) -> Figures:
         number, point = numbered
         plan = Plan(trial_name("everything", number, point), lines=20, die=point, die_with_group=True)
-        process: subprocess.Popen[bytes] = world.execute(f"plain_{EXECUTORS[number % 2]}", plan)
+        process = world.execute(f"plain_{EXECUTORS[number % 2]}", plan)
         process.wait(timeout=120.0)
         assert world.died(plan), f"no process died {point}"
         eventually(lambda: not world.is_over(plan), f"the death of {plan.name}")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntry, RunsFilter
@@ -22,10 +23,12 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import processes as process_table
 from dagster_slurm.sandbox.processes import Process
 
+from ..support import forked
 from ..support.waiting import eventually
 from .figures import NOTHING_LEFT, Figures, lines_off
 from .project.plan import NAME_TAG, Plan
 
+Started = subprocess.Popen[bytes] | forked.Process
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.faults.project.definitions"
 MARKER = "FAULTS_WORLD"
@@ -101,20 +104,15 @@ class World:
 
     # -- processes
 
-    def start(self, argv: Sequence[str], *, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(self, argv: Sequence[str], *, prefix: Sequence[str] = ()) -> Started:
         """Start one of Python's modules in a session of its own; its output goes to a file."""
         log = (self.directory / f"{argv[0]}.{time.monotonic_ns()}.log").open("wb")
-        return subprocess.Popen(
-            [*prefix, sys.executable, "-m", *argv],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [*prefix, sys.executable, "-m", *argv]
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        begin = subprocess.Popen if prefix else forked.start
+        return begin(command, cwd=ROOT, env=self.environment, start_new_session=True, **how)
 
-    def execute(self, job: str, plan: Plan, *, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def execute(self, job: str, plan: Plan, *, prefix: Sequence[str] = ()) -> Started:
         """`dagster job execute`: a run without daemon, webserver and code server."""
         tags = json.dumps(plan.tags())
         return self.start(["dagster", "job", "execute", "-m", MODULE, "-j", job, "--tags", tags], prefix=prefix)

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
+from ..support import forked
 from ..support.waiting import eventually
 
 PROJECT = Path(__file__).with_name("project.py")
@@ -63,17 +63,17 @@ class World:
         """Whether a re-execution from failure succeeds."""
         argv = [sys.executable, "-m", "tests.partitions.retry", run_id]
         with (self.directory / "retry.log").open("ab") as log:
-            return subprocess.run(argv, stdout=log, stderr=log, timeout=120, check=False).returncode == 0
+            return forked.start(argv, stdout=log, stderr=log).wait(120) == 0
 
     def range_tags(self) -> dict[str, str]:
         return {FIRST: "p000", LAST: f"p{self.count - 1:03d}"}
 
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> forked.Process:
         """A run of all partitions in a process of its own."""
         argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(PROJECT), "-j", "all"]
         argv += ["--tags", json.dumps(self.range_tags())]
         with (self.directory / "process.log").open("wb") as log:
-            return subprocess.Popen(argv, stdout=log, stderr=log)
+            return forked.start(argv, stdout=log, stderr=log)
 
     def materialized(self, asset: str = "many") -> Counter[str]:
         """How often each partition is on record."""

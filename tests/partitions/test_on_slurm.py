@@ -1,7 +1,6 @@
 """All partitions of a run as job arrays of a real cluster: once each, whatever dies."""
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from click.testing import CliRunner
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
+from ..support import forked
 from ..support.waiting import eventually
 from .conftest import Make, World
 
@@ -270,8 +270,6 @@ def test_a_backfill_from_the_command_line(make: Make, sandbox: Sandbox) -> None:
         "--partition-range",
         "p001...p003",
     ]
-    done = subprocess.run(
-        [*argv, "-m", "tests.partitions.project"], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = forked.run([*argv, "-m", "tests.partitions.project"], timeout=120)
     assert done.returncode == 0, done.stderr
     assert world.materialized() == dict.fromkeys(world.names(1, 2, 3), 1)

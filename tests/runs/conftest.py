@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from tests.support import graphql
+from tests.support import forked, graphql
 from tests.support.waiting import eventually
 
 PROJECT = """
@@ -97,12 +97,15 @@ _LAUNCH = """mutation {
 }"""
 
 
+Started = subprocess.Popen[bytes] | forked.Process
+
+
 @dataclass
 class World:
     """A project, a DAGSTER_HOME, and the processes that were started for them."""
 
     directory: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[Started] = field(default_factory=list)
 
     @property
     def project(self) -> Path:
@@ -114,16 +117,18 @@ class World:
         path = f"{binaries}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "WORLD": str(self.directory), "DAGSTER_HOME": home}
 
-    def start(self, *argv: str) -> subprocess.Popen[bytes]:
+    def start(self, *argv: str) -> Started:
         """Start a command in a session of its own, in the project's directory."""
         output = (self.directory / f"output-{len(self.processes)}").open("wb")
-        process = subprocess.Popen(
+        # The servers of `dagster dev` are of its own starting.
+        begin = subprocess.Popen if argv[:2] == ("dagster", "dev") else forked.start
+        process: Started = begin(
             argv, cwd=self.directory, env=self.variables, start_new_session=True, stdout=output, stderr=output
         )
         self.processes.append(process)
         return process
 
-    def execute(self, job: str, *options: str) -> subprocess.Popen[bytes]:
+    def execute(self, job: str, *options: str) -> Started:
         """Start a run."""
         return self.start("dagster", "job", "execute", "-f", str(self.project), "-j", job, *options)
 
@@ -133,9 +138,7 @@ class World:
         elsewhere.mkdir(exist_ok=True)
         variables = {**self.variables, **({} if home is None else {"DAGSTER_HOME": home})}
         argv = ["dagster-slurm", "reconcile", *options]
-        return subprocess.run(
-            argv, cwd=elsewhere, env=variables, capture_output=True, text=True, timeout=120, check=False
-        )
+        return forked.run(argv, cwd=elsewhere, env=variables, timeout=120)
 
     def develop(self) -> int:
         """Start `dagster dev`, and return the port of its web server."""
@@ -163,7 +166,7 @@ class World:
                 if f"WORLD={self.directory}\0".encode() in environment.read_bytes():
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Started) -> None:
         """`kill -9` of a command and of all that it started."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
