@@ -5,9 +5,11 @@
 bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
 workers = 4
+# The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
+SUITE = trixie
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z]*\):.* ## /    make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.* ## /    make \1\t/p' Makefile
 
 demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm cluster on this machine.
 	@$(bin)/python scripts/demo.py
@@ -23,6 +25,9 @@ faults: static ## Run the whole fault suite, which takes about an hour, and writ
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
 	@$(bin)/python -m pytest -m 'not cluster'
+
+slurm-versions: $(bin)/.installed ## Run a choice of the suite with another Debian's Slurm: SUITE=trixie (24.11), testing (26.05), bullseye (20.11).
+	@$(bin)/python scripts/slurm_versions.py $(SUITE)
 
 bench: $(bin)/.installed cluster ## Measure on the sandbox, beside other tools from PyPI, and write docs/benchmarks.md.
 	@$(bin)/python benchmarks/run.py
@@ -45,4 +50,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test faults check bench clean static cluster
+.PHONY: help demo test faults check slurm-versions bench clean static cluster

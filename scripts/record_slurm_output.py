@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -52,9 +53,11 @@ class Recorder:
             "stdout": answer.stdout.replace(str(self.scripts), "/scripts"),
             "stderr": answer.stderr,
         }
-        path = self._folder / f"{case}.{command}.json"
-        path.write_text(json.dumps(kept, indent=2) + "\n")
+        self.keep(f"{case}.{command}.json", json.dumps(kept, indent=2) + "\n")
         return answer.stdout
+
+    def keep(self, name: str, text: str) -> None:
+        (self._folder / name).write_text(text)
 
     def script(self, case: str, body: str, layer: Layer, raw: Sequence[str] = ()) -> str:
         text = render_script(merge(SMALL, layer), output_path="/dev/null", body=body)
@@ -209,10 +212,17 @@ def _version(recorder: Recorder, case: str) -> None:
     recorder.record(case, commands.sinfo_version())
 
 
+def _reasons(recorder: Recorder, case: str) -> None:
+    (library,) = Path("/usr/lib").glob("*/slurm-wlm/libslurmfull.so")
+    argv = [sys.executable, str(Path(__file__).with_name("print_reasons.py")), str(library)]
+    recorder.keep(f"{case}.txt", subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
 _STEPS = "srun -n2 bash -c 'x=$(head -c 60000000 /dev/zero | tr \"\\0\" x); sleep 4; exit 0'; sleep 1"
 
 CASES: dict[str, Callable[[Recorder, str], None]] = {
     "version": _version,
+    "reasons": _reasons,
     "completed": _ends("sleep 1"),
     "failed-exit-7": _ends("exit 7"),
     "killed-by-signal": _ends("kill -KILL $$"),

@@ -13,7 +13,7 @@ from dagster_slurm.slurm.rejections import classify_error
 from dagster_slurm.transport import CompletedCommand
 
 COMMANDS, CONTROLLER, ACCOUNTING, ASSOCIATIONS = "commands", "controller", "accounting", "associations"
-_OLDEST, _NEWEST = (20, 11), (25, 11)
+_OLDEST, _NEWEST = (20, 11), (26, 5)
 _OTHERS = ("sacct", "scontrol", "sinfo", "sacctmgr")
 _NO_SUCH_PROGRAM_STATUS = 127
 # Asked for to see whether the accounting answers at all; whether there was such a job does not matter.
@@ -45,7 +45,9 @@ def judge_commands(facts: Facts, version: tuple[int, int] | None) -> Finding:
         problem = f"Slurm {version[0]}.{version[1]:02d} is older than 20.11, the oldest that is supported"
         return warning(COMMANDS, problem, "Expect refusals of options; ask the site for an update.", found)
     if version > _NEWEST:
-        problem = f"Slurm {version[0]}.{version[1]:02d} is newer than 25.11, the newest that is known"
+        problem = (
+            f"Slurm {version[0]}.{version[1]:02d} is newer than {_NEWEST[0]}.{_NEWEST[1]:02d}, the newest that is known"
+        )
         return warning(COMMANDS, problem, "It may work; look for a newer release of dagster-slurm.", found)
     return fine(COMMANDS, found)
 

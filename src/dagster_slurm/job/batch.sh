@@ -50,11 +50,12 @@ look_at_clock() {
     now=${now:-$(date +%s.%N)}
 }
 
-# Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has.
+# Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has. With control
+# groups of version 2, those of 26.05 are not called by the job's id but by its SLUID.
 find_group() {
     local controllers path
     while IFS=: read -r _ controllers path; do
-        case $path in */job_"$SLURM_JOB_ID"/*) ;; *) continue ;; esac
+        case $path in */job_"$SLURM_JOB_ID"/* | */"${SLURM_JOB_SLUID:-none}"/*) ;; *) continue ;; esac
         group=/sys/fs/cgroup/$controllers$path/cgroup.procs
         if [ -r "$group" ]; then return; fi
     done 2>/dev/null </proc/self/cgroup

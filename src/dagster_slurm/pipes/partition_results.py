@@ -138,15 +138,16 @@ def recorded(step: OpExecutionContext, origin_run_id: str, name: str | None) -> 
 
 
 def partitions_failure(failed: Mapping[str, JobFailedError], total: int) -> Failure:
-    """Dagster's failure for a step of which some partitions have failed."""
-    named = list(failed)[:_MOST_NAMED]
+    """Dagster's failure for a step of which some partitions have failed, in whatever order they ended."""
+    ordered = sorted(failed)
+    named = ordered[:_MOST_NAMED]
     more = f" and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
     first = failed[named[0]]
     raised = Failure(
         f"{len(failed)} of {total} partitions failed: {', '.join(named)}{more}. The others are materialised; a retry "
         f"submits only these.\nPartition {named[0]}: {first}",
         metadata={
-            "slurm_failed_partitions": list(failed),
+            "slurm_failed_partitions": ordered,
             "slurm_end": sorted({type(error).__name__ for error in failed.values()}),
         },
     )

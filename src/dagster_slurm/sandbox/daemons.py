@@ -10,7 +10,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import cgroups, processes
 from dagster_slurm.sandbox.config import CONTROL, MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.files import SLURMD_PORT, SLURMDBD_PORT, SshdSite
-from dagster_slurm.sandbox.programs import find, run
+from dagster_slurm.sandbox.programs import find, run, slurm_version
 from dagster_slurm.sandbox.state import State, note
 from dagster_slurm.sandbox.waiting import accepts_connections, sends_banner, wait_until
 
@@ -20,6 +20,7 @@ SLURMDBD = "slurmdbd"
 SLURMCTLD = "slurmctld"
 SSHD = "sshd"
 STRICT_SSHD = "strict-sshd"
+_LAST_TO_START_WITHOUT_STATE = (24, 11)
 _ENTER = Path(__file__).with_name("enter.sh")
 
 
@@ -79,6 +80,9 @@ def mariadb(paths: SandboxPaths) -> Daemon:
         "--skip-networking",
         "--skip-log-bin",
         "--innodb-lock-wait-timeout=900",
+        # slurmdbd ends where it is on, which is the default from MariaDB 11.6.2 on (so slurmdbd 26.05.5 says); older
+        # releases do not know it.
+        "--loose-innodb-snapshot-isolation=OFF",
     ]
     ping = ["mariadb-admin", "--no-defaults", f"--socket={paths.database_socket}", "ping"]
     return Daemon(MARIADB, argv, log, lambda: paths.database_socket.is_socket() and succeeds(ping, paths))
@@ -111,10 +115,15 @@ def slurmdbd(paths: SandboxPaths, state: State) -> Daemon:
 
 
 def slurmctld(paths: SandboxPaths) -> Daemon:
-    """The controller."""
+    """The controller.
+
+    Killed before its first save, it does not start again in 26.05.5 ("No Assoc usage file to recover"), unless it is
+    told to ignore that state is missing; 20.11.4, 22.05.8 and 24.11.5 do (tried).
+    """
+    ignoring = ["-i"] if slurm_version() > _LAST_TO_START_WITHOUT_STATE else []
     return Daemon(
         SLURMCTLD,
-        [path_of("slurmctld"), "-D"],
+        [path_of("slurmctld"), "-D", *ignoring],
         paths.log(SLURMCTLD),
         lambda: succeeds(["scontrol", "ping"], paths),
         environment={"SLURM_CONF": str(paths.slurm_conf)},

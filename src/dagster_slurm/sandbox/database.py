@@ -8,7 +8,7 @@ import time
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.daemons import SLURMDBD, database_options
-from dagster_slurm.sandbox.files import CLUSTER_NAME
+from dagster_slurm.sandbox.files import CLUSTER_NAME, DATABASE_NAME
 from dagster_slurm.sandbox.programs import run
 from dagster_slurm.sandbox.state import State
 
@@ -31,6 +31,16 @@ def ensure_data(paths: SandboxPaths) -> None:
         environment={MARKER_VARIABLE: str(paths.state_dir)},
     )
     complete.touch()
+
+
+def ensure_database(paths: SandboxPaths) -> None:
+    """Make the accounting's database. slurmdbd would, but not with MariaDB 11.8's library.
+
+    There the failed attempt to use a database that is not there spoils the connection, and slurmdbd 24.11.5 ends
+    ("Number of columns in result (=1) set execeeds maxmimum allowed", tried).
+    """
+    statement = f"CREATE DATABASE IF NOT EXISTS {DATABASE_NAME}"
+    run(["mariadb", "--no-defaults", f"--socket={paths.database_socket}", f"--execute={statement}"])
 
 
 def ensure_associations(paths: SandboxPaths, state: State, *, timeout_seconds: float = 30) -> None:

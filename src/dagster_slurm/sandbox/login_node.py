@@ -17,7 +17,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import daemons, files, observing, processes, raising, users
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.config import SandboxPaths
-from dagster_slurm.sandbox.programs import run
+from dagster_slurm.sandbox.programs import openssh_version, run
 from dagster_slurm.sandbox.state import State
 from dagster_slurm.sandbox.waiting import sends_banner
 
@@ -176,7 +176,7 @@ def _write_files(paths: SandboxPaths, node: LoginNode, options: Sequence[str]) -
     node.known_hosts.write_text(files.known_hosts([node.port], host_key), encoding="ascii")
     ways = files.ONLY_CODES if node.askpass_command is not None else ()
     site = files.SshdSite(node.directory.name, node.port, strict=False)
-    usual = files.sshd_config(site, paths, node.user)
+    usual = files.sshd_config(site, paths, node.user, openssh=openssh_version())
     text = files.overridden(files.overridden(usual, ways), options)
     (node.directory / "sshd.conf").write_text(text, encoding="utf-8")
 

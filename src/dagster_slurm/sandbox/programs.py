@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
+from dagster_slurm.slurm.output import parse_slurm_version
 
-# Debian 12's names; each package by a file of it that the sandbox uses.
+# The names of Debian 11 to testing; each package by a file of it that the sandbox uses.
 _PROGRAMS = {
     "slurmctld": ("slurm-wlm", "slurmctld"),
     "slurmd": ("slurm-wlm", "slurmd"),
@@ -86,6 +89,31 @@ def run(
         said = (done.stderr or done.stdout).strip()
         raise SandboxError(f"Ended with status {done.returncode}: {said}", command=command)
     return done.stdout
+
+
+@lru_cache
+def slurm_version() -> tuple[int, int]:
+    """Major and minor number of the Slurm that is installed on this machine.
+
+    Raises:
+        SandboxError: There is none, or it does not tell.
+    """
+    return parse_slurm_version(run(["slurmctld", "-V"]))
+
+
+@lru_cache
+def openssh_version() -> tuple[int, int]:
+    """Major and minor number of the OpenSSH that is installed on this machine.
+
+    Raises:
+        SandboxError: It is missing, or does not tell.
+    """
+    # sshd(8) has no option for it before 9.2, and ssh says it on stderr; they come from one source.
+    said = run(["sh", "-c", "ssh -V 2>&1"])
+    match = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    if match is None:
+        raise SandboxError(f"`ssh -V` does not tell the version of OpenSSH: {said.strip()!r}")
+    return int(match[1]), int(match[2])
 
 
 def missing_packages(*, trials: bool = False) -> tuple[str, ...]:

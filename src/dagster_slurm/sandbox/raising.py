@@ -13,7 +13,7 @@ from pathlib import Path
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
 from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
-from dagster_slurm.sandbox.programs import run
+from dagster_slurm.sandbox.programs import openssh_version, run
 from dagster_slurm.sandbox.state import State, machine_locked, ports_of, save
 
 # Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
@@ -189,6 +189,7 @@ def _raise_database(daemon: daemons.Daemon, paths: SandboxPaths, state: State) -
     if not daemons.is_running(state, daemon.name):
         database.ensure_data(paths)
     _start(daemon, paths, state)
+    database.ensure_database(paths)
 
 
 def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: State) -> None:
@@ -198,7 +199,7 @@ def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: 
     ports = (state.ssh_port, state.strict_ssh_port)
     paths.known_hosts.write_text(files.known_hosts(ports, host_key), encoding="ascii")
     for site in daemons.sites(state):
-        text = files.sshd_config(site, paths, state.config.user)
+        text = files.sshd_config(site, paths, state.config.user, openssh=openssh_version())
         (paths.ssh / f"{site.name}.conf").write_text(text, encoding="utf-8")
         _start(daemon[site.name], paths, state)
 

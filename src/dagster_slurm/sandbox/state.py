@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,5 +210,6 @@ def _try_lock(path: Path) -> int | None:
 
 
 def _remove_if_empty(directory: Path) -> None:
-    if not any(directory.iterdir()):
+    # A sandbox that comes up at this moment makes it not empty; a mount point of the machine's stays.
+    with suppress(OSError):
         directory.rmdir()

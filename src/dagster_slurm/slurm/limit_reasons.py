@@ -1,4 +1,4 @@
-"""The reasons that name a limit of an association or a QOS: 145 codes, made of four parts.
+"""The reasons that name a limit of an association or a QOS: 163 codes, made of four parts.
 
 Such as `QOSMaxCpuPerUserLimit`: whose limit, of which kind, on what, and measured how. Source: the page "Job Reason
 Codes" (https://slurm.schedmd.com/job_reason_codes.html); what each limit counts: "Resource Limits"
@@ -13,7 +13,7 @@ from typing import NamedTuple
 _CODE = re.compile(
     r"(?P<whose>assoc|qos|)(?P<kind>grp|max|min)"
     r"(?P<what>bb|billing|cpu|energy|gres|license|memory|mem|node|unknown|submitjobs?|jobs?|wallduration|wall)"
-    r"(?P<measure>runminutes|minutesperjob|minutes|perjob|pernode|peruser|peraccount|)(?:limit|notsatisfied|)"
+    r"(?P<measure>runminutes|runminsperuser|runminsperaccount|minutesperjob|minutes|perjob|pernode|peruser|peraccount|)(?:limit|notsatisfied|)"
 )
 _WHAT = {
     "bb": "burst buffer space",
@@ -101,6 +101,16 @@ def _of_one(whose: str, what: str, measure: str) -> Limit:
         others = "your other jobs" if measure == "peruser" else "other jobs of the account"
         ends = f"it starts when {others} end, unless it alone asks for more than that: then it never does"
         return Limit(f"it would go beyond the {what} that {whose} allows {who}", ends, False)
+    if measure in ("runminsperuser", "runminsperaccount"):
+        jobs = "your running jobs" if measure == "runminsperuser" else "the running jobs of its account"
+        who = "one user" if measure == "runminsperuser" else "one account"
+        words = (
+            f"with {jobs} it would go beyond the {what} that {whose} allows {who}, counted with the time they have left"
+        )
+        ends = (
+            "it starts when they come nearer to their ends, unless it alone asks for more than that: then it never does"
+        )
+        return Limit(words, ends, False)
     if measure == "minutesperjob":
         words = f"its {what}, times its time limit, are more than {whose} allows a job"
         return _beyond(words, "less, or for less time")

@@ -1,6 +1,6 @@
 """Why a job waits, or ended, in words; and what would end the waiting.
 
-Sources: squeue(1), JOB REASON CODES, releases 20.11 to 25.11, and the page "Job Reason Codes"
+Sources: squeue(1), JOB REASON CODES, releases 20.11 to 26.05, and the page "Job Reason Codes"
 (https://slurm.schedmd.com/job_reason_codes.html). In place of a code squeue may print a text of slurmctld's; those
 that a release has are in `_TEXTS`. What nobody here knows, such as a reason of a site's own plugin, is shown as it is.
 """
@@ -96,6 +96,17 @@ _MEANINGS: dict[str, _Meaning] = {
     "powerreserved": _Meaning(
         _QUEUE, "the power it needs is reserved for other jobs", "it starts when they have ended"
     ),
+    "maxpoweredupnodes": _Meaning(
+        _QUEUE, "as many nodes are powered up as the site allows", "it starts when such nodes are free or powered down"
+    ),
+    "mpiportsbusy": _Meaning(
+        _QUEUE, "the ports that are reserved for MPI are in use", "it starts when other jobs end and free them"
+    ),
+    "nvidiaimexchannels": _Meaning(
+        _QUEUE,
+        "the IMEX channels, by which NVIDIA GPUs of several nodes share memory, are in use",
+        "it starts when other jobs end and free them",
+    ),
     # Its time has not come.
     "begintime": _Meaning(
         _TIME,
@@ -171,6 +182,9 @@ _MEANINGS: dict[str, _Meaning] = {
     "cleaning": _Meaning(_SLURM, "Slurm cleans up after its last start", _BY_ITSELF),
     "burstbufferstagein": _Meaning(_SLURM, "its files are being staged into the burst buffer", _BY_ITSELF),
     "fedjoblock": _Meaning(_SLURM, "the clusters of the federation agree on which of them runs it", _BY_ITSELF),
+    # What the library prints for a number that it has no code for; 24.11 misspells it.
+    "invalidreason": _Meaning(_SLURM, "Slurm has no name for the reason", _SEE_LOG),
+    "invaildreason": _Meaning(_SLURM, "Slurm has no name for the reason", _SEE_LOG),
     # Held.
     "jobhelduser": _Meaning(_HELD, "it is held, by you or by a coordinator of its account", _RELEASE),
     "jobheldadmin": _Meaning(_HELD, "it is held by an administrator", _ADMIN_RELEASE),

@@ -104,7 +104,8 @@ class TestSlurm:
             ((20, 11), "ok"),
             ((22, 5), "ok"),
             ((25, 11), "ok"),
-            ((26, 5), "warning"),
+            ((26, 5), "ok"),
+            ((26, 11), "warning"),
         ],
     )
     def test_versions(self, version: tuple[int, int] | None, status: str) -> None:

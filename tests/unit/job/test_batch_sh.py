@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import dagster_slurm.job
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.process_identity import ProcessIdentity
@@ -16,6 +17,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
 JOB_ID = "4711047"
+BATCH_SH = Path(dagster_slurm.job.__file__).with_name("batch.sh")
 BASH_4 = "unset EPOCHREALTIME\n"
 
 
@@ -67,3 +69,43 @@ def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
         done, _ = run_job(tmp_path, "true")
         assert (done.returncode, other.poll()) == (0, None)
         other.kill()
+
+
+OF_VERSION_1 = "9:name=systemd:/\n6:freezer:/slurm_n1/uid_0/job_4711047/step_batch\n0::/\n"
+OF_VERSION_2 = "0::/system.slice/slurmstepd.scope/{}/step_batch/user/task_0\n"
+SLUID = "s4Y9M8HZ1EZC00"
+
+
+@pytest.mark.parametrize(
+    ("listed", "sluid", "found"),
+    [
+        (OF_VERSION_1, None, "freezer/slurm_n1/uid_0/job_4711047/step_batch"),
+        (OF_VERSION_1, SLUID, "freezer/slurm_n1/uid_0/job_4711047/step_batch"),
+        (OF_VERSION_1.replace(JOB_ID, JOB_ID + "1"), None, None),
+        (
+            OF_VERSION_2.format(f"job_{JOB_ID}"),
+            None,
+            f"system.slice/slurmstepd.scope/job_{JOB_ID}/step_batch/user/task_0",
+        ),
+        (OF_VERSION_2.format(SLUID), SLUID, f"system.slice/slurmstepd.scope/{SLUID}/step_batch/user/task_0"),
+        (OF_VERSION_2.format(SLUID + "1"), SLUID, None),
+        (OF_VERSION_2.format(SLUID), None, None),
+        ("0::/user.slice\n", None, None),
+    ],
+)
+def test_the_control_group_is_that_of_the_job(
+    tmp_path: Path, listed: str, sluid: str | None, found: str | None
+) -> None:
+    text = BATCH_SH.read_text(encoding="utf-8")
+    function = text[text.index("find_group() {") : text.index("}\n", text.index("find_group() {")) + 2]
+    # No test can be in a group of its choosing: the function reads files of the test's in place of the kernel's.
+    function = function.replace("/proc/self/cgroup", str(tmp_path / "cgroup")).replace("/sys/fs/cgroup", str(tmp_path))
+    (tmp_path / "cgroup").write_text(listed)
+    for line in listed.splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        (tmp_path / controllers / path[1:]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / controllers / path[1:] / "cgroup.procs").touch()
+    environment = {**os.environ, "SLURM_JOB_ID": JOB_ID, **({"SLURM_JOB_SLUID": sluid} if sluid else {})}
+    argv = ["bash", "-c", f'{function}find_group\nprintf %s "$group"']
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    assert os.path.normpath(done.stdout or ".") == (f"{tmp_path}/{found}/cgroup.procs" if found else ".")

@@ -17,6 +17,9 @@ CONFIG = SandboxConfig(nodes=2, slurm_options={"MinJobAge": "7", "AccountingStor
 PLAN = Plan(tag=PATHS.tag, subnet="10.213.17.0/24", names=(CONTROL, *CONFIG.node_names))
 
 
+OPENSSH = (9, 2)
+
+
 def settings(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
@@ -54,8 +57,14 @@ def test_memory_is_constrained_only_with_cgroups(cgroups: bool, proctrack: str, 
     assert settings(files.cgroup_conf(cgroups=cgroups))["ConstrainRAMSpace"] == constrain
 
 
+def test_cgroup_conf_names_nothing_that_a_release_does_not_know() -> None:
+    # 20.11.4: "unrecognized key: CgroupPlugin"; 24.11.5: "The option 'CgroupAutomount' is defunct".
+    for cgroups in (True, False):
+        assert not {"CgroupPlugin", "CgroupAutomount"} & set(settings(files.cgroup_conf(cgroups=cgroups)))
+
+
 def test_nothing_but_loopback_for_sshd() -> None:
-    text = files.sshd_config(files.SshdSite("sshd", 22022, strict=False), PATHS, "researcher")
+    text = files.sshd_config(files.SshdSite("sshd", 22022, strict=False), PATHS, "researcher", openssh=OPENSSH)
     assert "ListenAddress 127.0.0.1:22022\n" in text
     assert text.count("ListenAddress") == 1
     assert f"SetEnv SLURM_CONF={PATHS.slurm_conf}\n" in text
@@ -63,10 +72,16 @@ def test_nothing_but_loopback_for_sshd() -> None:
 
 
 def test_strict_sshd_takes_a_password_only_and_one_channel() -> None:
-    text = files.sshd_config(files.SshdSite("strict-sshd", 22023, strict=True), PATHS, "researcher")
+    text = files.sshd_config(files.SshdSite("strict-sshd", 22023, strict=True), PATHS, "researcher", openssh=OPENSSH)
     for line in ("PubkeyAuthentication no", "KbdInteractiveAuthentication no", "MaxSessions 1"):
         assert f"{line}\n" in text
     assert "PasswordAuthentication yes\n" in text
+
+
+def test_nobody_is_kept_away_for_what_others_do_from_the_same_address() -> None:
+    site = files.SshdSite("sshd", 22022, strict=False)
+    texts = {version: files.sshd_config(site, PATHS, "researcher", openssh=version) for version in ((9, 7), (9, 8))}
+    assert texts[9, 8] == texts[9, 7] + "PerSourcePenalties no\n"
 
 
 def test_options_take_the_place_of_those_with_the_same_keyword_and_variables_are_added() -> None:

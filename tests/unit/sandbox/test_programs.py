@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def test_run_tells_what_the_program_said() -> None:
     assert programs.run(["cat"], stdin="x") == "x"
     with pytest.raises(SandboxError, match="is missing"):
         programs.run(["no-such-program"])
+
+
+def test_versions_are_read_from_the_programs() -> None:
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    assert said.startswith("OpenSSH_{}.{}".format(*programs.openssh_version()))
+    if programs.find("slurmctld") is None:
+        pytest.skip("no Slurm is installed here")
+    assert (20, 11) <= programs.slurm_version() < (100, 0)
 
 
 def test_services_are_kept_from_starting_and_the_policy_goes_away(

@@ -48,6 +48,16 @@ QOSResourceLimit QOSTimeLimit QOSUsageThreshold RaisedSignal ReqNodeNotAvail Res
 ReservationInvalid Resources SchedDefer SystemFailure TimeLimit
 """
 )
+# What the libraries of 24.11 and 26.05 have besides (tests/recorded/*/reasons.txt), one of them misspelled.
+REASONS += _words(
+    """
+InvaildReason InvalidReason MaxBBRunMinsPerAccount MaxBBRunMinsPerUser MaxBillingRunMinsPerAccount
+MaxBillingRunMinsPerUser MaxCpuRunMinsPerAccount MaxCpuRunMinsPerUser MaxEnergyRunMinsPerAccount MaxEnergyRunMinsPerUser
+MaxGRESRunMinsPerAccount MaxGRESRunMinsPerUser MaxLicenseRunMinsPerAccount MaxLicenseRunMinsPerUser
+MaxMemoryRunMinsPerAccount MaxMemoryRunMinsPerUser MaxNodeRunMinsPerAccount MaxNodeRunMinsPerUser MaxPoweredUpNodes
+MaxUnknownRunMinsPerAccount MaxUnknownRunMinsPerUser MpiPortsBusy NvidiaImexChannels
+"""
+)
 
 # squeue(1), JOB REASON CODES, 22.05. A star stands for any word.
 REASONS_OF_SQUEUE = _words(
