@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from tests.support import durations
+from tests.support.instances import empty_instance
 from tests.support.side_by_side import in_order, mark_groups
 
 EPILOG = Path(__file__).parent / "support" / "epilog.sh"
@@ -77,6 +80,13 @@ def sandbox(sandbox: Sandbox) -> Sandbox:
     for path in sandbox.home.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return sandbox
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance with a storage of its own, compute logs included."""
+    with empty_instance() as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from tests.support.instances import empty_instance
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.housekeeping.dagster_records import DagsterRecords, records_of_environment
@@ -53,7 +54,7 @@ class Book:
 
 @pytest.fixture
 def book() -> Iterator[Book]:
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
         yield Book(instance)
 
 
