@@ -5,6 +5,8 @@
 bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
 workers = 4
+# These wait for nothing.
+quick_workers = 2
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.* ## /    make \1\t/p' Makefile
@@ -21,8 +23,8 @@ faults: static ## Run the whole fault suite, which takes about an hour, and writ
 	@rm -f .faults.json
 	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions
 
-check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
-	@$(bin)/python -m pytest -m 'not cluster'
+check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
+	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
 
 bench: $(bin)/.installed cluster ## Measure on the sandbox, beside other tools from PyPI, and write docs/benchmarks.md.
 	@$(bin)/python benchmarks/run.py

@@ -19,7 +19,7 @@ from . import retried as project
 from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from .test_retries import World, until
 
-pytestmark = pytest.mark.usefixtures("local_store")
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("local_store")]
 
 Write = Callable[..., Path]
 Make = Callable[..., ComputeResource]
