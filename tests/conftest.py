@@ -27,6 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # With nohup, SIGHUP is ignored, here and in what tests start: no terminal could be closed.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Dagster's first run in this process leaves SIGTERM with the handler of SIGINT. It is so from the first test on, and no
+# test sees it change.
+signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

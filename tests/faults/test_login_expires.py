@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource

@@ -15,7 +15,8 @@ from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
-JOB_ID = "4711047"
+# The script ends what has this id, on the whole machine: no other session of these tests has the same.
+JOB_ID = f"4{os.getpid():07d}"
 BASH_4 = "unset EPOCHREALTIME\n"
 
 
@@ -64,6 +65,8 @@ def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
 
 def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"], env={**os.environ, "SLURM_JOB_ID": JOB_ID + "1"}) as other:
-        done, _ = run_job(tmp_path, "true")
-        assert (done.returncode, other.poll()) == (0, None)
-        other.kill()
+        try:
+            done, _ = run_job(tmp_path, "true")
+            assert (done.returncode, other.poll()) == (0, None)
+        finally:
+            other.kill()
