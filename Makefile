@@ -7,6 +7,8 @@ bin = .venv/bin
 workers = 4
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
+# These wait for nothing.
+quick_workers = 2
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.* ## /    make \1\t/p' Makefile
@@ -23,8 +25,8 @@ faults: static ## Run the whole fault suite, which takes about an hour, and writ
 	@rm -f .faults.json
 	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions
 
-check: static ## Run the fast part: format, lint, types, shell, and the tests that need no cluster.
-	@$(bin)/python -m pytest -m 'not cluster'
+check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
+	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
 
 slurm-versions: $(bin)/.installed ## Run a choice of the suite with another Debian's Slurm: SUITE=trixie (24.11), testing (26.05), bullseye (20.11).
 	@$(bin)/python scripts/slurm_versions.py $(SUITE)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from tests.support import durations
+from tests.support.instances import empty_instance
 from tests.support.side_by_side import in_order, mark_groups
 
 EPILOG = Path(__file__).parent / "support" / "epilog.sh"
@@ -24,6 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # With nohup, SIGHUP is ignored, here and in what tests start: no terminal could be closed.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Dagster's first run in this process leaves SIGTERM with the handler of SIGINT. It is so from the first test on, and no
+# test sees it change.
+signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -77,6 +83,13 @@ def sandbox(sandbox: Sandbox) -> Sandbox:
     for path in sandbox.home.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return sandbox
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance with a storage of its own, compute logs included."""
+    with empty_instance() as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Assets, ops and checks on this machine and on the sandbox cluster, through real Dagster runs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,6 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from dagster_slurm.sandbox import Sandbox
 
 QUEUE = {"partition": "compute", "mem": "300M", "time_limit": "00:05:00", "cpus": 1}
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """An instance with a storage of its own, compute logs included."""
-    with dg.DagsterInstance.local_temp() as temporary:
-        yield temporary
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from dagster_slurm import ComputeResource, SlurmRunConfig
 
 from .conftest import asset_of, compute_log, echo_back, failure_of, log_messages, metadata_of, run_asset
 
+pytestmark = pytest.mark.process
+
 Write = Callable[..., Path]
 
 

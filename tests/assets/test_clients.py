@@ -11,6 +11,8 @@ from dagster_slurm.errors import UnknownOptionError
 
 from .conftest import compute_log
 
+pytestmark = pytest.mark.process
+
 Write = Callable[..., Path]
 REPORT = (
     "from dagster_pipes import open_dagster_pipes\n"

@@ -14,12 +14,13 @@ import pytest
 from dagster_slurm import ComputeResource, RemotePath, SlurmPathIOManager, SlurmRunConfig
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.staging.collect import Collector
+from tests.support.waiting import eventually
 
 from . import retried as project
 from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
-from .test_retries import World, until
+from .test_retries import World
 
-pytestmark = pytest.mark.usefixtures("local_store")
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("local_store")]
 
 Write = Callable[..., Path]
 Make = Callable[..., ComputeResource]
@@ -222,7 +223,7 @@ class TestOnTheCluster:
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, remote_files: Files
     ) -> None:
         result = TestInBothModes().two_assets(slurm(), instance, payload)
-        until(lambda: not [name for name in remote_files() if name.startswith("./runs/")])
+        eventually(lambda: not [name for name in remote_files() if name.startswith("./runs/")])
         place = f"./results/waves/{result.run_id}.0"
         assert [name for name in remote_files() if "waves" in name or "today" in name] == [f"{place}/waves/today.txt"]
 
@@ -236,7 +237,7 @@ class TestOnTheCluster:
         ]
         assert "3 files, 3 of them uploaded" in told[0][0]
         assert "3 files, 0 of them uploaded" in told[1][0]
-        until(lambda: len([name for name in remote_files() if name.startswith("./data/")]) == 3)
+        eventually(lambda: len([name for name in remote_files() if name.startswith("./data/")]) == 3)
 
     def test_after_a_missing_output_the_directory_stays_and_a_retry_collects(
         self, sandbox: Sandbox, instance: dg.DagsterInstance, slurm: Make, tmp_path: Path, remote_files: Files
@@ -256,7 +257,7 @@ class TestOnTheCluster:
             project.SETTINGS = project.Settings()
         assert len(world.marks()) == 1
         assert below(tmp_path / "to") == {"result.csv": "1\n"}
-        until(lambda: not [name for name in remote_files() if name.startswith("./runs/")])
+        eventually(lambda: not [name for name in remote_files() if name.startswith("./runs/")])
 
     @pytest.mark.parametrize("ended_meanwhile", [False, True], ids=["still running", "ended meanwhile"])
     def test_a_retry_that_reattaches_fetches(
@@ -274,7 +275,7 @@ class TestOnTheCluster:
             assert not below(tmp_path / "to")
             (job_id,) = world.marks()
             if ended_meanwhile:
-                until(lambda: world.state(job_id) == "COMPLETED")
+                eventually(lambda: world.state(job_id) == "COMPLETED")
             again = world.again(result)
             assert again.success
         finally:
@@ -373,5 +374,5 @@ def _job_that_runs(instance: dg.DagsterInstance) -> str:
         lines = [entry.user_message for run in runs for entry in instance.all_logs(run.run_id)]
         return next((line.split()[2] for line in lines if line.startswith("Slurm job") and " runs on " in line), "")
 
-    until(lambda: bool(job_id()))
+    eventually(lambda: bool(job_id()))
     return job_id()

@@ -20,6 +20,7 @@ from dagster_slurm.errors import (
     PayloadFailedError,
 )
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..support.waiting import at_the_same_time
 from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
@@ -140,7 +141,7 @@ class TestPolicy:
             assert "It had 00:01:00" in str(error)
 
         def with_policy() -> None:
-            with dg.DagsterInstance.local_temp() as another:
+            with empty_instance() as another:
                 asset = asset_of(
                     path, extra_slurm_opts=options, retry_policy=SlurmRetryPolicy(max_time_limit="00:03:00")
                 )

@@ -12,6 +12,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, ContainerEnvironment, ModuleEnvironment, UvEnvironment
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..environments.projects import Package, Project
 from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
@@ -56,7 +57,7 @@ def test_it_runs_in_the_projects_environment(uv: Make, instance: dg.DagsterInsta
     assert version == "1.0"
     assert "/env-cache/" in prefix
     assert any(message.startswith("Installed the uv project tides") for message in log_messages(first, instance))
-    with dg.DagsterInstance.local_temp() as another:
+    with empty_instance() as another:
         second = run_asset(asset_of(path), uv(), another)
         assert compute_log(second, another) == compute_log(first, instance)
         assert not [message for message in log_messages(second, another) if message.startswith("Install")]

@@ -14,6 +14,7 @@ import pytest
 from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmRunConfig, UvEnvironment
 from dagster_slurm.errors import EnvironmentNotFoundError, InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..environments.projects import Package, Project
 from .conftest import asset_of, run_asset
@@ -66,7 +67,7 @@ def test_a_call_with_settings_from_everywhere(
     before = submitted_jobs(sandbox)
     launchpad = {"ops": {"model": {"config": {"extra_slurm_opts": {"nodes": 2}}}}}
     resources = {"compute": slurm(max_node_hours=1)}
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
         dg.materialize([model], resources=resources, run_config=launchpad, instance=instance)
     (plan,) = plans
     sources = {option.name: (option.value, option.source) for option in plan.options}

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, UvEnvironment
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..environments.projects import Package, Project
 from ..support.waiting import eventually
@@ -94,7 +95,7 @@ def test_pruned_but_not_while_a_job_runs_in_it(
     results: list[dg.ExecuteInProcessResult] = []
 
     def run() -> None:
-        with dg.DagsterInstance.local_temp() as instance:
+        with empty_instance() as instance:
             results.append(dg.materialize([measured], resources={"compute": compute}, instance=instance))
 
     thread = threading.Thread(target=run)

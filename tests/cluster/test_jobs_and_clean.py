@@ -20,6 +20,7 @@ from dagster_slurm.cli import main
 from dagster_slurm.launches import Launches
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
+from tests.support.instances import lay_out_storage
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -151,7 +152,7 @@ def asset_of(path: str) -> str:
 def trial(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     """Runs whose jobs are in every state: see `PROJECT`."""
     directory = tmp_path_factory.mktemp("trial")
-    (directory / "home").mkdir()
+    lay_out_storage(directory / "home")
     (directory / "home" / "dagster.yaml").touch()
     (directory / "project.py").write_text(PROJECT)
     base = sandbox.home / "test-runs" / f"jobs-{uuid.uuid4().hex[:8]}"

@@ -16,8 +16,9 @@ from dagster_slurm.job.reattach import Found, Reattachment
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
 
-from .test_submission import Launch, all_ended, cluster, until
+from .test_submission import Launch, all_ended, cluster
 
 __all__ = ["cluster"]
 
@@ -72,7 +73,7 @@ class TestFind:
     def test_completed(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         launch = Launch(cluster)
         job_id, _ = launch.submit()
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         found = reattachment.find(first_of(launch))
         assert found.handle is not None
         assert (found.handle.job_id, found.standing) == (job_id, Standing.COMPLETED)
@@ -81,7 +82,7 @@ class TestFind:
         launch = Launch(cluster, time_limit="00:01:00")
         cluster.transport.run('echo "exit 3" >>"$1/work/mark.sh"', (launch.directory.path,))
         job_id, _ = launch.submit()
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         assert_next(reattachment.find(first_of(launch)), launch, 1)
         with pytest.raises(AttemptClosedError):
             Claims(cluster).try_to_submit(launch.directory, generation=1)
@@ -106,14 +107,14 @@ class TestFind:
         sandbox.run(["mkdir", "-p", launch.directory.claim(0)])
         assert_next(reattachment.find(first_of(launch)), launch, 1)
         late = sandbox.run(["sbatch", "--parsable", "--job-name=late", launch.directory.script, "0"]).stdout.strip()
-        until(lambda: all_ended(cluster, [late]))
+        eventually(lambda: all_ended(cluster, [late]))
         assert launch.runs() == []
 
     def test_slurm_does_not_answer(self, cluster: SlurmCluster, reattachment: Reattachment, sandbox: Sandbox) -> None:
         """No answer is not "not there"."""
         launch = Launch(cluster)
         job_id, _ = launch.submit()
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         with sandbox.broken("slurmctld"), pytest.raises(SlurmUnavailableError):
             reattachment.find(first_of(launch))
         assert reattachment.find(first_of(launch)).standing is Standing.COMPLETED
@@ -157,18 +158,18 @@ class TestElsewhere:
         # From now on it is found by the own key: also when it has completed.
         sandbox.run(["scontrol", "release", job_id])
         assert launch.wait_for_runs() == [job_id]
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         again = reattachment.find(own)
         assert again.handle is not None
         assert (again.handle.job_id, again.standing) == (job_id, Standing.COMPLETED)
         own.remove(cluster.transport)
         for path in (own.launch, launch.directory.launch):
-            until(lambda path=path: cluster.transport.command(["test", "-e", path]).returncode == 1)
+            eventually(lambda path=path: cluster.transport.command(["test", "-e", path]).returncode == 1)
 
     def test_completed_is_left_alone(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         launch = Launch(cluster)
         job_id, _ = launch.submit()
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         own = LaunchKey("again", launch.key.origin_run_id).first_attempt(cluster.base())
         assert reattachment.find_live([first_of(launch)], own) is None
         assert reattachment.find(own) == Found(own)
@@ -189,7 +190,7 @@ class TestWithdraw:
         assert Claims(cluster).withdraw(launch.directory).job_ids == (job_id,)
         # Even if nobody could cancel it.
         sandbox.run(["scontrol", "release", job_id])
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
         assert launch.runs() == []
 
     def test_running(self, cluster: SlurmCluster) -> None:
@@ -199,7 +200,7 @@ class TestWithdraw:
         launch.wait_for_runs()
         assert Claims(cluster).withdraw(launch.directory).job_ids == (job_id,)
         cluster.cancel([job_id])
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
 
     def test_answer_lost(self, cluster: SlurmCluster, sandbox: Sandbox) -> None:
         """The job's id is known nowhere; its name is."""
@@ -209,7 +210,7 @@ class TestWithdraw:
         withdrawn = Claims(cluster).withdraw(launch.directory)
         assert (withdrawn.job_ids, withdrawn.job_names) == ((), (launch.directory.job_name(),))
         cluster.cancel_by_name(withdrawn.job_names)
-        until(lambda: all_ended(cluster, [job_id]))
+        eventually(lambda: all_ended(cluster, [job_id]))
 
 
 def test_a_live_job_keeps_its_run_s_directory_fresh(cluster: SlurmCluster) -> None:
@@ -217,7 +218,7 @@ def test_a_live_job_keeps_its_run_s_directory_fresh(cluster: SlurmCluster) -> No
     launch = Launch(cluster)
     top = launch.directory.launch.rpartition("/")[0]
     job_id, _ = launch.submit()
-    until(lambda: all_ended(cluster, [job_id]))
+    eventually(lambda: all_ended(cluster, [job_id]))
     age = time.time() - float(cluster.transport.command(["stat", "-c", "%Y", top]).text)
     assert age < 60
     cluster.transport.command(["touch", "-d", "4 days ago", top])
@@ -235,4 +236,4 @@ def test_a_run_directory_is_removed_with_what_its_payload_has_locked(cluster: Sl
     )
     assert made.returncode == 0
     launch.directory.remove(cluster.transport)
-    until(lambda: cluster.transport.command(["test", "-e", launch.directory.launch]).returncode == 1)
+    eventually(lambda: cluster.transport.command(["test", "-e", launch.directory.launch]).returncode == 1)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,18 +119,27 @@ def source(tmp_path: Path) -> Path:
 
 @dataclass
 class Pieces:
-    """What is sent in pieces: how many of them, how many bytes; and what is done when one is due."""
+    """What is sent in pieces: how many of them, how many bytes; and what is done when one is due.
+
+    When `before` is called, the far end may have the request already, and sum the piece that came before; not so when
+    `early` is called.
+    """
 
     sent_bytes: int = 0
     count: int = 0
     before: Callable[[int], None] = lambda number: None
+    early: Callable[[int], None] = lambda number: None
 
 
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Pieces:
     """Watches the pieces, all of which are small."""
     seen = Pieces()
-    blocks = Piece.blocks
+    blocks, init = Piece.blocks, Piece.__init__
+
+    def made(piece: Piece, *args: Any) -> None:
+        init(piece, *args)
+        seen.early(seen.count + 1)
 
     def watched(piece: Piece) -> Iterator[bytes]:
         seen.count += 1
@@ -138,6 +148,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Pieces:
             seen.sent_bytes += len(block)
             yield block
 
+    monkeypatch.setattr(Piece, "__init__", made)
     monkeypatch.setattr(Piece, "blocks", watched)
     monkeypatch.setattr(upload.Pacer, "piece_bytes", SMALLEST_PIECE_BYTES)
     return seen
@@ -308,7 +319,7 @@ class TestBroken:
                     file.seek(-1, os.SEEK_CUR)
                     file.write(bytes([byte[0] ^ 1]))
 
-        pieces.before = corrupt
+        pieces.early = corrupt
         source.write_bytes(RANDOM[:-1])
         with pytest.raises(TransferCorruptedError) as caught:
             put_any(far, source, tree=tree)

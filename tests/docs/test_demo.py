@@ -18,6 +18,8 @@ from tests.docs.markdown import READERS, ROOT
 from tests.support import graphql
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.process
+
 ASSETS = ["elevations", "viewsheds", "lookouts"]
 QUERY = """{
   runsOrError { ... on Runs { results { runId status } } }

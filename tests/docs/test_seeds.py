@@ -15,6 +15,9 @@ import pytest
 
 from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
+
+pytestmark = pytest.mark.process
 
 LOCAL_MODE = """
 compute = ComputeResource(
@@ -69,7 +72,7 @@ def _materialize(compute: ComputeResource, directory: Path) -> dict[str, Any]:
     def answer(context, compute: ComputeResource):  # type: ignore[no-untyped-def]
         return compute.run(context, payload, extras={"factor": 7}).get_materialize_result()
 
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
         result = dg.materialize([dg.asset(answer)], resources={"compute": compute}, instance=instance)
         (event,) = result.get_asset_materialization_events()
     return {name: value.value for name, value in event.materialization.metadata.items()}

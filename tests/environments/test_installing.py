@@ -22,6 +22,8 @@ from dagster_slurm.transport import Transport
 
 from .projects import Package, Project
 
+pytestmark = pytest.mark.process
+
 RunIn = Callable[[Activation, str], str]
 PYTHON = "/usr/bin/python3"
 

@@ -22,6 +22,8 @@ from dagster_slurm.transport import LocalTransport, Transport
 from ..ssh import connection_of, opened
 from .kinds import Builder, Kind, Packages, Pixi, Uv
 
+pytestmark = pytest.mark.process
+
 RunIn = Callable[[Activation, str], str]
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
 

@@ -21,11 +21,7 @@ from dagster_slurm import threaded_executor
 
 from .test_threaded import keys, run
 
-
-@pytest.fixture
-def instance() -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp() as temporary:
-        yield temporary
+pytestmark = pytest.mark.process
 
 
 @dg.op

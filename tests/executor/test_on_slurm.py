@@ -15,6 +15,7 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, thre
 from dagster_slurm.sandbox import Sandbox
 
 from ..support import forked
+from ..support.instances import empty_instance
 from ..support.waiting import eventually
 from .test_threaded import keys, log_of, run
 
@@ -66,7 +67,7 @@ def test_many_at_once(sandbox: Sandbox, compute: ComputeResource, tmp_path: Path
         assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
     ).resolve_implicit_global_asset_job_def()
     logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
-    with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
+    with empty_instance(tmp_path) as instance:
         began = time.monotonic()
         result = run(job, instance)
         seconds = time.monotonic() - began
@@ -94,6 +95,7 @@ import os
 from pathlib import Path
 import dagster as dg
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
+from tests.support.instances import empty_instance
 
 HERE = Path(__file__).parent
 
@@ -211,7 +213,7 @@ def test_where_few_jobs_may_be_submitted(
     modify = ["sacctmgr", "-i", "modify", "qos", "normal", "set"]
     assert sandbox.run([*modify, "MaxSubmitJobsPerUser=2"], user="root").returncode == 0
     try:
-        with dg.DagsterInstance.local_temp(tempdir=str(tmp_path)) as instance:
+        with empty_instance(tmp_path) as instance:
             calls, began = sandbox.rpc_counts()["total"], time.monotonic()
             result = run(definitions.resolve_implicit_global_asset_job_def(), instance)
             spent, seconds = sandbox.rpc_counts()["total"] - calls, time.monotonic() - began

@@ -14,11 +14,7 @@ from dagster._core.execution.api import execute_run
 
 from dagster_slurm import threaded_executor
 
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp() as temporary:
-        yield temporary
+pytestmark = pytest.mark.process
 
 
 def run(job: dg.JobDefinition, instance: dg.DagsterInstance, **config: Any) -> Any:

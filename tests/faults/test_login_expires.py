@@ -13,6 +13,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..assets.conftest import asset_of, compute_log, log_messages, run_asset
 from ..cluster.test_login_command import COMMAND, on_a_terminal
@@ -59,7 +60,7 @@ def test_the_run_waits_for_a_login(
         ),
     )
     logins = sandbox.logins(strict=True)
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
         told: list[str] = []
 
         def expire_and_log_in() -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,6 @@ def compute(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         remote_base=f"~/runs/{tmp_path.name}",
     )
     return ComputeResource(mode="slurm", slurm=cluster, debug_mode=True)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp() as temporary:
-        yield temporary
 
 
 def jobs_of(sandbox: Sandbox) -> set[str]:

@@ -11,6 +11,7 @@ import pytest
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SlurmRetryPolicy, SSHConnectionResource
 from dagster_slurm.errors import JobNodeFailError
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import empty_instance
 
 from ..assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from ..support.waiting import eventually
@@ -93,7 +94,7 @@ class Trial:
 
 @pytest.fixture
 def trial(site: Sandbox, tmp_path: Path) -> Iterator[Trial]:
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
         yield Trial(site, instance, tmp_path)
 
 

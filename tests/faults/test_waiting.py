@@ -10,6 +10,7 @@ import pytest
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.commands import squeue
+from tests.support.instances import empty_instance
 
 from ..assets.conftest import compute_log
 from .conftest import Record
@@ -46,7 +47,7 @@ def begin(sandbox: Sandbox, tmp_path: Path) -> Iterator[Begin]:
     )
     slurm = SlurmResource(ssh=ssh, queue=SlurmQueueConfig(**QUEUE), remote_base=f"~/test-runs/{tmp_path.name}")
     payload = tmp_path / "payload.sh"
-    with dg.DagsterInstance.local_temp() as instance:
+    with empty_instance() as instance:
 
         def begin_run(text: str = "true", /, **options: object) -> Run:
             payload.write_text(f"{text}\n")

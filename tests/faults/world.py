@@ -22,6 +22,7 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntr
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import processes as process_table
 from dagster_slurm.sandbox.processes import Process
+from tests.support.instances import lay_out_storage
 
 from ..support import forked
 from ..support.waiting import eventually
@@ -67,8 +68,9 @@ class World:
         self.sandbox = sandbox
         self.directory = directory
         self.home, self.notes = directory / "dagster", directory / "notes"
-        for path in (self.home, self.notes):
-            path.mkdir(parents=True)
+        self.notes.mkdir(parents=True)
+        # Two processes that find no storage would both make it, and one of them would fail.
+        lay_out_storage(self.home)
         (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
         self.control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
         self.marker = str(directory)
@@ -89,8 +91,6 @@ class World:
             "FAULTS_ENVIRONMENT": sandbox.create_environment("faults", ["dagster-pipes"]),
             MARKER: self.marker,
         }
-        # Two processes that find no storage would both make it, and one of them would fail.
-        self.instance.get_runs_count()
 
     @property
     def marks_dir(self) -> Path:

@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import dagster as dg
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
+from tests.support.instances import lay_out_storage
 
 from ..support import forked
 from ..support.waiting import eventually
@@ -50,6 +52,10 @@ class World:
         return Counter(name.name.split(".")[0] for name in self.marks.glob("*.begun"))
 
     def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @cached_property
+    def _instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(self.directory / "home"))
 
     def run(self, **options: Any) -> dg.ExecuteInProcessResult:
@@ -115,7 +121,9 @@ Make = Callable[..., World]
 
 
 @pytest.fixture
-def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    worlds: list[World] = []
+
     def made(payload: str, *, count: int, cluster: Sandbox | None = None, **variables: str) -> World:
         """A world whose payload is this bash; it notes that it was begun before anything else."""
         home = tmp_path if cluster is None else cluster.home
@@ -123,7 +131,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         path = tmp_path / "payload.sh"
         begin = f'mkdir -p {marks}; : >"$(mktemp -u {marks}/$DAGSTER_SLURM_PARTITION_KEY.XXXXXX).begun"\n'
         path.write_text(begin + payload.replace("MARKS", str(marks)))
-        (tmp_path / "home").mkdir(exist_ok=True)
+        if not (tmp_path / "home").exists():
+            lay_out_storage(tmp_path / "home")
         values = {
             "PAYLOAD": str(path),
             "COUNT": str(count),
@@ -137,6 +146,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         }
         for name, value in values.items():
             monkeypatch.setenv(name, value)
-        return World(tmp_path, cluster, count, values)
+        worlds.append(World(tmp_path, cluster, count, values))
+        return worlds[-1]
 
-    return made
+    yield made
+    for world in worlds:
+        world.instance().dispose()

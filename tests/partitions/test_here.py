@@ -1,6 +1,7 @@
 """All partitions of a run on this machine: contexts, records, failures and retries."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from dagster_slurm import ComputeResource
 from dagster_slurm.errors import InvalidRequestError
 
 from .conftest import FIRST, LAST, Make
+
+pytestmark = pytest.mark.process
 
 REPORTING = """
 import json, os
@@ -33,12 +36,21 @@ with open_dagster_pipes() as pipes:
 """
 
 
-def execute(asset: dg.AssetsDefinition, first: str, last: str) -> tuple[dg.ExecuteInProcessResult, dg.DagsterInstance]:
-    instance = dg.DagsterInstance.ephemeral()
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """One in memory is enough: no other process looks into it."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def execute(
+    instance: dg.DagsterInstance, asset: dg.AssetsDefinition, first: str, last: str
+) -> dg.ExecuteInProcessResult:
     definitions = dg.Definitions(assets=[asset], resources={"compute": ComputeResource(mode="local")})
     job = definitions.resolve_implicit_global_asset_job_def()
-    done = job.execute_in_process(instance=instance, tags={FIRST: first, LAST: last}, raise_on_error=False)
-    return done, instance
+    return job.execute_in_process(  # type: ignore[no-any-return]
+        instance=instance, tags={FIRST: first, LAST: last}, raise_on_error=False
+    )
 
 
 def records(done: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
@@ -63,10 +75,10 @@ def reporting(tmp_path: Path, definition: dg.PartitionsDefinition, seen: list[An
     return told
 
 
-def test_each_partition_has_its_context_and_its_record(tmp_path: Path) -> None:
+def test_each_partition_has_its_context_and_its_record(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     seen: list[Any] = []
     definition = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-01-10")
-    done, instance = execute(reporting(tmp_path, definition, seen), "2026-01-02", "2026-01-04")
+    done = execute(instance, reporting(tmp_path, definition, seen), "2026-01-02", "2026-01-04")
     assert done.success
     made = {str(each.partition): each for each in records(done, instance)}
     assert list(made) == ["2026-01-02", "2026-01-03", "2026-01-04"]
@@ -86,11 +98,11 @@ def test_each_partition_has_its_context_and_its_record(tmp_path: Path) -> None:
     assert {key for key, status in statuses.items() if status and status.value == "MATERIALIZED"} == set(made)
 
 
-def test_partitions_of_two_dimensions(tmp_path: Path) -> None:
+def test_partitions_of_two_dimensions(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     definition = dg.MultiPartitionsDefinition(
         {"color": dg.StaticPartitionsDefinition(["red", "blue"]), "shape": dg.StaticPartitionsDefinition(["square"])}
     )
-    done, instance = execute(reporting(tmp_path, definition, []), "red|square", "blue|square")
+    done = execute(instance, reporting(tmp_path, definition, []), "red|square", "blue|square")
     assert done.success
     made = records(done, instance)
     assert sorted(str(each.partition) for each in made) == ["blue|square", "red|square"]
@@ -98,9 +110,8 @@ def test_partitions_of_two_dimensions(tmp_path: Path) -> None:
     assert {each["dagster/partition/color"] for each in tags} == {"red", "blue"}
 
 
-def test_a_single_partition(tmp_path: Path) -> None:
+def test_a_single_partition(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     definition = dg.StaticPartitionsDefinition(["a", "b"])
-    instance = dg.DagsterInstance.ephemeral()
     definitions = dg.Definitions(
         assets=[reporting(tmp_path, definition, [])], resources={"compute": ComputeResource(mode="local")}
     )
@@ -109,7 +120,7 @@ def test_a_single_partition(tmp_path: Path) -> None:
     assert [each.partition for each in records(done, instance)] == ["b"]
 
 
-def test_several_assets_of_one_step(tmp_path: Path) -> None:
+def test_several_assets_of_one_step(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     payload = tmp_path / "payload.py"
     payload.write_text(
         "from dagster_pipes import open_dagster_pipes\n"
@@ -129,7 +140,7 @@ def test_several_assets_of_one_step(tmp_path: Path) -> None:
             done.get_materialize_result()
         yield from done.get_results()
 
-    done, instance = execute(both, "a", "b")
+    done = execute(instance, both, "a", "b")
     assert done.success
     made = sorted((each.asset_key.to_user_string(), str(each.partition)) for each in records(done, instance))
     assert made == [("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")]
@@ -153,7 +164,7 @@ def test_a_failure_fails_its_partition_alone_and_a_retry_runs_only_that(make: Ma
     assert sorted(world.materialized("after")) == world.all_names()
 
 
-def test_an_asset_that_forgets_to_return_the_result_is_told(tmp_path: Path) -> None:
+def test_an_asset_that_forgets_to_return_the_result_is_told(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     payload = tmp_path / "payload.sh"
     payload.write_text("true\n")
 
@@ -161,13 +172,13 @@ def test_an_asset_that_forgets_to_return_the_result_is_told(tmp_path: Path) -> N
     def forgetful(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
         compute.run_partitions(context, payload)
 
-    done, _ = execute(forgetful, "a", "a")
+    done = execute(instance, forgetful, "a", "a")
     (failure,) = [event for event in done.all_node_events if event.is_step_failure]
     assert "run_partitions" in json.dumps(failure.step_failure_data.error.to_string())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("asked", [{"outputs": ["*.csv"]}, {"scratch": True}, {"keep_on_cluster": ["*.csv"]}])
-def test_what_it_does_not_know_is_refused(tmp_path: Path, asked: dict[str, Any]) -> None:
+def test_what_it_does_not_know_is_refused(instance: dg.DagsterInstance, tmp_path: Path, asked: dict[str, Any]) -> None:
     payload = tmp_path / "payload.sh"
     payload.write_text("true\n")
 
@@ -175,7 +186,7 @@ def test_what_it_does_not_know_is_refused(tmp_path: Path, asked: dict[str, Any])
     def asking(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
         return compute.run_partitions(context, payload, **asked).get_materialize_result()
 
-    done, instance = execute(asking, "a", "a")
+    done = execute(instance, asking, "a", "a")
     (failure,) = [event for event in done.all_node_events if event.is_step_failure]
     assert f"run_partitions does not know {next(iter(asked))}" in failure.step_failure_data.error.to_string()  # type: ignore[union-attr]
     assert not records(done, instance)

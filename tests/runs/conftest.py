@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 
 from tests.support import forked, graphql
+from tests.support.instances import lay_out_storage
 from tests.support.waiting import eventually
 
 PROJECT = """
@@ -223,7 +224,7 @@ def has_living(group: int) -> bool:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A project and a DAGSTER_HOME; what was started ends with the test."""
-    (tmp_path / "home").mkdir()
+    lay_out_storage(tmp_path / "home")
     (tmp_path / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     (tmp_path / "project.py").write_text(PROJECT)
     made = World(tmp_path)

@@ -7,10 +7,12 @@ import pytest
 
 from dagster_slurm import reconcile_orphaned_slurm_runs
 from dagster_slurm.pipes.dagster_private import report_engine_event
-from dagster_slurm.pipes.leases import LEASE_KEY, leases_of, take_lease
+from dagster_slurm.pipes.leases import LEASE_KEY
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.reconcile.decision import Verdict
 from tests.runs.conftest import World
+
+pytestmark = pytest.mark.process
 
 Status = dg.DagsterRunStatus
 
@@ -113,26 +115,3 @@ def test_a_run_whose_code_is_not_recorded(world: World) -> None:
     done = world.reconcile("-m", "project", "-d", str(world.directory))
     assert done.returncode == 0, done.stdout + done.stderr
     assert [run.status for run in world.runs()] == [Status.FAILURE, Status.SUCCESS]
-
-
-def test_a_function_that_is_called_directly_takes_no_lease() -> None:
-    take_lease(None, None)
-    with dg.DagsterInstance.ephemeral() as instance:
-        take_lease(instance, None)
-
-
-def test_a_lease_is_written_once() -> None:
-    @dg.op
-    def leased(context: dg.OpExecutionContext) -> None:
-        take_lease(context.instance, context.run)
-        take_lease(context.instance, context.run, step_key="leased")
-
-    @dg.job
-    def leasing() -> None:
-        leased()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = leasing.execute_in_process(instance=instance)
-        events = [entry for entry in instance.all_logs(result.run_id) if "is worked on by process" in entry.message]
-        assert len(events) == 1
-        assert leases_of(instance, result.run_id) == [ProcessIdentity.of_this_process()]

@@ -12,6 +12,8 @@ from dagster_slurm.pipes.leases import leases_of
 from dagster_slurm.process_identity import ProcessIdentity
 from tests.runs.conftest import World
 
+pytestmark = pytest.mark.process
+
 Status = dg.DagsterRunStatus
 
 

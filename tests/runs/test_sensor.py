@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 
 from dagster_slurm import build_slurm_orphan_reconcile_sensor
 from tests.runs.conftest import World
@@ -18,6 +19,7 @@ def evaluate(instance: dg.DagsterInstance) -> str:
     return said.skip_message or ""
 
 
+@pytest.mark.process
 def test_it_marks_and_says_what_is_missing(world: World) -> None:
     killed = world.killed_run()
     with world.open() as instance:
@@ -33,6 +35,7 @@ def test_it_marks_and_says_what_is_missing(world: World) -> None:
     assert [run.status for run in world.runs()] == [Status.FAILURE, Status.SUCCESS]
 
 
+@pytest.mark.process
 def test_with_run_retries_the_run_will_be_retried(world: World) -> None:
     (world.directory / "home" / "dagster.yaml").write_text("run_retries: {enabled: true, max_retries: 2}\n")
     world.killed_run()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 
 from tests.runs.conftest import World
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
 
 Status = dg.DagsterRunStatus
 RUN_RETRIES = "run_retries: {enabled: true, max_retries: 2}\ntelemetry: {enabled: false}\n"

@@ -21,6 +21,8 @@ from dagster_slurm.transport.parcel import Piece
 
 from .conftest import Far
 
+pytestmark = pytest.mark.process
+
 LARGE_BYTES = 6 << 20
 
 

@@ -20,6 +20,8 @@ from dagster_slurm.transport.shell_transport import ShellTransport
 
 from .conftest import Far
 
+pytestmark = pytest.mark.process
+
 LARGE_BYTES = 5 << 20
 
 

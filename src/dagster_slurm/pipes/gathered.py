@@ -27,11 +27,22 @@ class Gathered(Generic[K, V]):
     Args:
         ask_about: Asks about some keys; a key without an answer is left out.
         interval_seconds: Between two questions.
+        clock: Seconds from some fixed moment; a test injects its own.
+        sleep: Waits for so many seconds.
     """
 
-    def __init__(self, ask_about: Callable[[Collection[K]], Mapping[K, V]], interval_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        ask_about: Callable[[Collection[K]], Mapping[K, V]],
+        interval_seconds: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._ask_about = ask_about
         self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._sleep = sleep
         self._asked = float("-inf")
         self._adding = threading.Lock()
         self._asking = threading.Lock()
@@ -44,14 +55,14 @@ class Gathered(Generic[K, V]):
             batch.keys.update(wanted := set(keys))
         with self._asking:
             if batch.answers is None and batch.error is None:
-                time.sleep(max(0.0, self._asked + self._interval_seconds - time.monotonic()))
+                self._sleep(max(0.0, self._asked + self._interval_seconds - self._clock()))
                 with self._adding:
                     self._next = _Batch()
                 try:
                     batch.answers = self._ask_about(batch.keys)
                 except Exception as error:  # noqa: BLE001 - raised below, by every thread that waits for it
                     batch.error = error
-                self._asked = time.monotonic()
+                self._asked = self._clock()
         if batch.answers is None:
             raise batch.error or AssertionError("a question without an outcome")
         return {key: batch.answers[key] for key in wanted if key in batch.answers}

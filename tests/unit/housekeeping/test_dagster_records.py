@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -25,10 +24,9 @@ def step() -> None:
 class Book:
     """An instance, and runs written into it."""
 
-    def __init__(self, instance: dg.DagsterInstance) -> None:
+    def __init__(self, instance: dg.DagsterInstance, success: dg.DagsterEvent) -> None:
         self.instance = instance
-        done = dg.materialize([step], instance=instance)
-        (self._success,) = done.filter_events(lambda event: event.event_type_value == "STEP_SUCCESS")
+        self._success = success
 
     def run(
         self, run_id: str, status: Status, parent: str | None = None, *, retry: bool = False, success: bool = False
@@ -51,10 +49,18 @@ class Book:
         return word.standing, word.run_id, word.status
 
 
+@pytest.fixture(scope="module")
+def success() -> dg.DagsterEvent:
+    """Of a real run, which costs more than all that is written here."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([step], instance=instance)
+    (event,) = done.filter_events(lambda event: event.event_type_value == "STEP_SUCCESS")
+    return event
+
+
 @pytest.fixture
-def book() -> Iterator[Book]:
-    with dg.DagsterInstance.local_temp() as instance:
-        yield Book(instance)
+def book(instance: dg.DagsterInstance, success: dg.DagsterEvent) -> Book:
+    return Book(instance, success)
 
 
 def test_without_records_nothing_is_known() -> None:

@@ -16,7 +16,9 @@ from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
-JOB_ID = "4711047"
+# The script ends what has this id, on the whole machine: no other session of these tests has the same.
+JOB_ID = f"4{os.getpid():07d}"
+LISTED_ID = "4711047"
 BATCH_SH = Path(dagster_slurm.job.__file__).with_name("batch.sh")
 BASH_4 = "unset EPOCHREALTIME\n"
 
@@ -66,9 +68,11 @@ def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
 
 def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"], env={**os.environ, "SLURM_JOB_ID": JOB_ID + "1"}) as other:
-        done, _ = run_job(tmp_path, "true")
-        assert (done.returncode, other.poll()) == (0, None)
-        other.kill()
+        try:
+            done, _ = run_job(tmp_path, "true")
+            assert (done.returncode, other.poll()) == (0, None)
+        finally:
+            other.kill()
 
 
 OF_VERSION_1 = "9:name=systemd:/\n6:freezer:/slurm_n1/uid_0/job_4711047/step_batch\n0::/\n"
@@ -81,11 +85,11 @@ SLUID = "s4Y9M8HZ1EZC00"
     [
         (OF_VERSION_1, None, "freezer/slurm_n1/uid_0/job_4711047/step_batch"),
         (OF_VERSION_1, SLUID, "freezer/slurm_n1/uid_0/job_4711047/step_batch"),
-        (OF_VERSION_1.replace(JOB_ID, JOB_ID + "1"), None, None),
+        (OF_VERSION_1.replace(LISTED_ID, LISTED_ID + "1"), None, None),
         (
-            OF_VERSION_2.format(f"job_{JOB_ID}"),
+            OF_VERSION_2.format(f"job_{LISTED_ID}"),
             None,
-            f"system.slice/slurmstepd.scope/job_{JOB_ID}/step_batch/user/task_0",
+            f"system.slice/slurmstepd.scope/job_{LISTED_ID}/step_batch/user/task_0",
         ),
         (OF_VERSION_2.format(SLUID), SLUID, f"system.slice/slurmstepd.scope/{SLUID}/step_batch/user/task_0"),
         (OF_VERSION_2.format(SLUID + "1"), SLUID, None),
@@ -105,7 +109,7 @@ def test_the_control_group_is_that_of_the_job(
         controllers, path = line.split(":", 2)[1:]
         (tmp_path / controllers / path[1:]).mkdir(parents=True, exist_ok=True)
         (tmp_path / controllers / path[1:] / "cgroup.procs").touch()
-    environment = {**os.environ, "SLURM_JOB_ID": JOB_ID, **({"SLURM_JOB_SLUID": sluid} if sluid else {})}
+    environment = {**os.environ, "SLURM_JOB_ID": LISTED_ID, **({"SLURM_JOB_SLUID": sluid} if sluid else {})}
     argv = ["bash", "-c", f'{function}find_group\nprintf %s "$group"']
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
     assert os.path.normpath(done.stdout or ".") == (f"{tmp_path}/{found}/cgroup.procs" if found else ".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -84,9 +83,8 @@ def test_no_key_no_answer() -> None:
 def test_one_by_one_there_is_a_pause_between_two_questions() -> None:
     asked = Asked()
     asked.go_on.set()
-    gathered = Gathered(asked, 0.2)
-    began = time.monotonic()
+    pauses: list[float] = []
+    gathered = Gathered(asked, 0.2, clock=lambda: 1000.0, sleep=pauses.append)
     gathered.ask([1])
-    first = time.monotonic() - began
     gathered.ask([2])
-    assert first < 0.2 <= time.monotonic() - began
+    assert pauses == [0.0, pytest.approx(0.2)]

@@ -28,14 +28,13 @@ def materialize(instance: DagsterInstance, *selected: str) -> None:
     assert dg.materialize([tides, both], instance=instance, selection=list(selected) or None).success
 
 
-def test_as_dagster_tells_it(tmp_path) -> None:
+def test_as_dagster_tells_it(instance: DagsterInstance) -> None:
     SEEN.clear()
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
-        materialize(instance)
-        materialize(instance, "low")
-        materialize(instance)
-        instance.wipe_assets([dg.AssetKey("low")])
-        materialize(instance)
+    materialize(instance)
+    materialize(instance, "low")
+    materialize(instance)
+    instance.wipe_assets([dg.AssetKey("low")])
+    materialize(instance)
     assert [mine for mine, _ in SEEN] == [theirs for _, theirs in SEEN]
     first, _, third, last = (mine["provenance_by_asset_key"] for mine, _ in SEEN)
     assert first == {"low": None, "a/high": None}

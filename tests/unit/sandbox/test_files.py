@@ -35,7 +35,7 @@ def test_slurm_conf_has_nodes_with_own_addresses_and_both_partitions() -> None:
 
 def test_slurm_conf_points_every_client_at_the_own_munge() -> None:
     found = settings(files.slurm_conf(CONFIG, PATHS, PLAN, cgroups=True))
-    assert found["AuthInfo"] == f"socket={PATHS.munge_socket}"
+    assert found["AuthInfo"] == f"socket={PATHS.munge_socket},cred_expire={CONFIG.credential_seconds}"
     assert found["AccountingStoragePass"] == str(PATHS.munge_socket)
     assert settings(files.slurmdbd_conf(PATHS, PLAN))["AuthInfo"] == f"socket={PATHS.munge_socket}"
 
