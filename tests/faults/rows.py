@@ -191,17 +191,17 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         for executor in ("in_process", "multiprocess")
     },
     "The laptop": {
-        "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_left_and_started_again"),
+        "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_interrupted"),
         "terminal-closed": Line(
-            "the terminal of `dagster dev` closed, started again", "faults/test_laptop.py::test_left_and_started_again"
+            "the terminal of `dagster dev` closed, started again", "faults/test_laptop.py::test_terminal_closed"
         ),
         "killed-running": Line(
             "everything killed, started again while the job still runs; `dagster-slurm reconcile`",
-            "faults/test_laptop.py::test_left_and_started_again",
+            "faults/test_laptop.py::test_killed",
         ),
         "killed-ended": Line(
             "everything killed, started again after the job ended; `dagster-slurm reconcile`",
-            "faults/test_laptop.py::test_left_and_started_again",
+            "faults/test_laptop.py::test_killed",
         ),
         "asleep": Line(
             "all processes stopped for 120 s and continued, connections dead meanwhile",

@@ -17,7 +17,7 @@ from .project.plan import Plan, trial_name
 from .world import World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-AWAY_SECONDS = 60.0 if ALL else 10.0
+AWAY_SECONDS = 60.0 if ALL else 5.0
 FLAP_SECONDS = 3.0
 JOB = "plain_in_process"
 
@@ -31,7 +31,7 @@ class Disturbed(Protocol):
 @pytest.fixture
 def disturbed(world: World, record: Record) -> Disturbed:
     def run(row: str, disturb: Callable[[], None]) -> None:
-        running = Plan(trial_name(row, "running"), lines=int(4 * AWAY_SECONDS) + 20, pause_seconds=0.3)
+        running = Plan(trial_name(row, "running"), lines=int(4 * AWAY_SECONDS) + 10, pause_seconds=0.3)
         submitted = Plan(trial_name(row, "submission"), lines=20)
         world.execute(JOB, running)
         world.started(running)

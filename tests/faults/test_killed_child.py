@@ -31,7 +31,7 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
         deployment.wait_for_the_end(plan)
         return deployment.figures(plan)
 
-    moments = random_moments(chance, 50 if ALL else 3, payload_seconds=6.0)
+    moments = random_moments(chance, 50 if ALL else 1, payload_seconds=6.0)
     record("child-random", at_the_same_time(trial, enumerate(moments)), ends=ENDS)
 
 
@@ -44,5 +44,5 @@ def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: 
         assert deployment.died(plan), f"no process died {point}"
         return deployment.figures(plan)
 
-    chosen = sample(chance, points, None if ALL else 2)
+    chosen = sample(chance, points, None if ALL else 1)
     record("child-steps", at_the_same_time(trial, enumerate(chosen)), ends=ENDS)

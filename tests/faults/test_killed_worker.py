@@ -29,7 +29,7 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
         deployment.wait_for_the_end(plan)
         return deployment.figures(plan)
 
-    moments = random_moments(chance, 50 if ALL else 2, payload_seconds=6.0)
+    moments = random_moments(chance, 50 if ALL else 1, payload_seconds=6.0)
     figures = at_the_same_time(trial, [(executor, moment) for executor in EXECUTORS for moment in moments])
     ends = (SUCCESS, NOTHING_LEFT)
     record("worker-in-process-random", figures[: len(moments)], ends=ends)
@@ -45,5 +45,5 @@ def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: 
         assert deployment.died(plan), f"no process died {point}"
         return deployment.figures(plan)
 
-    chosen = sample(chance, points, None if ALL else 2)
+    chosen = sample(chance, points, None if ALL else 1)
     record("worker-steps", at_the_same_time(trial, enumerate(chosen)), ends=(SUCCESS, NOTHING_LEFT))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,13 +20,13 @@ from .test_everything_killed import reconcile
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 JOB = "plain_in_process"
-STOPPED_SECONDS = 120.0 if ALL else 20.0
+STOPPED_SECONDS = 120.0 if ALL else 10.0
 
 
-@contextmanager
-def a_laptop(sandbox: Sandbox, directory: Path) -> Iterator[Deployment]:
-    """A `dagster dev` on a terminal."""
-    made = Deployment(sandbox, directory)
+@pytest.fixture(scope="module")
+def laptop(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A `dagster dev` on a terminal; every test leaves one behind that serves."""
+    made = Deployment(sandbox, tmp_path_factory.mktemp("laptop"))
     try:
         made.up(on_terminal=True)
         yield made
@@ -36,66 +34,63 @@ def a_laptop(sandbox: Sandbox, directory: Path) -> Iterator[Deployment]:
         made.close()
 
 
-def test_left_and_started_again(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
-    """Four laptops at the same time."""
-    stories: Mapping[str, Callable[[Deployment, Plan], None]] = {
-        "ctrl-c": interrupt,
-        "terminal-closed": close_the_terminal,
-        "killed-running": kill_while_the_job_runs,
-        "killed-ended": kill_and_come_back_late,
-    }
-
-    def tell(row: str) -> None:
-        plan = Plan(row, lines=240 if row == "killed-running" else 60, pause_seconds=0.25)
-        with a_laptop(sandbox, tmp_path / row) as laptop:
-            laptop.launch(JOB, plan)
-            laptop.started(plan)
-            stories[row](laptop, plan)
-            laptop.wait_for_the_end(plan)
-            record(row, [laptop.figures(plan)])
-
-    at_the_same_time(tell, stories, most=4)
-
-
-def interrupt(laptop: Deployment, plan: Plan) -> None:
-    laptop.type(b"\x03")
-    come_back(laptop)
-
-
-def close_the_terminal(laptop: Deployment, plan: Plan) -> None:
-    laptop.close_terminal()
-    come_back(laptop)
+def launched(laptop: Deployment, *plans: Plan) -> None:
+    """Returns when the payloads of all of them run."""
+    for plan in plans:
+        laptop.launch(JOB, plan)
+    for plan in plans:
+        laptop.started(plan)
 
 
 def come_back(laptop: Deployment) -> None:
     eventually(lambda: not laptop.serves(), "the end of the webserver")
-    laptop.up()
+    laptop.up(on_terminal=True)
 
 
-def kill_while_the_job_runs(laptop: Deployment, plan: Plan) -> None:
+def test_interrupted(laptop: Deployment, record: Record) -> None:
+    plan = Plan("ctrl-c", lines=60, pause_seconds=0.25)
+    launched(laptop, plan)
+    laptop.type(b"\x03")
+    come_back(laptop)
+    record("ctrl-c", [figures_at_the_end(laptop, plan)])
+
+
+def test_terminal_closed(laptop: Deployment, record: Record) -> None:
+    plan = Plan("terminal-closed", lines=60, pause_seconds=0.25)
+    launched(laptop, plan)
+    laptop.close_terminal()
+    come_back(laptop)
+    record("terminal-closed", [figures_at_the_end(laptop, plan)])
+
+
+def test_killed(laptop: Deployment, record: Record) -> None:
+    """Two jobs: one ends before anybody comes back, one goes on."""
+    ended, running = Plan("killed-ended"), Plan("killed-running", lines=60, hold=True)
+    launched(laptop, ended, running)
     laptop.kill_everything()
-    laptop.up()
-    assert len(laptop.marks(plan)) == 1, "the job has ended before its time"
-    reconcile(laptop, laptop.run_of(plan))
+    eventually(lambda: len(laptop.marks(ended)) == 2, "the end of the job")
+    laptop.up(on_terminal=True)
+    assert len(laptop.marks(running)) == 1, "the job has ended before its time"
+    reconcile(laptop, laptop.run_of(ended))
+    at_the_same_time(
+        lambda do: do(), [lambda: reconcile(laptop, laptop.run_of(running)), lambda: let_go(laptop, running)]
+    )
+    for plan in (ended, running):
+        record(plan.name, [figures_at_the_end(laptop, plan)])
 
 
-def kill_and_come_back_late(laptop: Deployment, plan: Plan) -> None:
-    laptop.kill_everything()
-    eventually(lambda: len(laptop.marks(plan)) == 2, "the end of the job")
-    laptop.up()
-    reconcile(laptop, laptop.run_of(plan))
+def let_go(laptop: Deployment, plan: Plan) -> None:
+    """When its run is taken up again."""
+    eventually(lambda: len(laptop.runs_of(plan)) > 1, f"a retry of {plan.name}")
+    laptop.let_go(plan)
 
 
-def test_asleep(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
+def test_asleep(laptop: Deployment, sandbox: Sandbox, record: Record) -> None:
     """One job ends meanwhile, the other goes on after it."""
     plans = [Plan("asleep-ended"), Plan("asleep-running", lines=int(10 * STOPPED_SECONDS))]
-    with a_laptop(sandbox, tmp_path / "asleep") as laptop:
-        for plan in plans:
-            laptop.launch(JOB, plan)
-        for plan in plans:
-            laptop.started(plan)
-        sleep(laptop, sandbox)
-        record("asleep", at_the_same_time(lambda plan: figures_at_the_end(laptop, plan), plans))
+    launched(laptop, *plans)
+    sleep(laptop, sandbox)
+    record("asleep", at_the_same_time(lambda plan: figures_at_the_end(laptop, plan), plans))
 
 
 def sleep(laptop: Deployment, sandbox: Sandbox) -> None:

@@ -19,8 +19,8 @@ from .marking import figures_of, marking
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 
-AWAY_SECONDS = 60.0 if ALL else 10.0
-LINES = int(2 * AWAY_SECONDS) + 30
+AWAY_SECONDS = 60.0 if ALL else 5.0
+LINES = int(2 * AWAY_SECONDS) + 16
 TALKATIVE = f"""
 import time
 for number in range({LINES}):
@@ -92,7 +92,7 @@ def test_away_while_the_job_runs(
 
     def disturb() -> None:
         wait_for_running_job(sandbox)
-        time.sleep(5.0)
+        time.sleep(2.0)
         with sandbox.broken("sshd", hang=hang):
             time.sleep(AWAY_SECONDS)
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def test_each_partition_reattaches_to_its_own(deployment: Deployment, record: Record) -> None:
-    partitions = PARTITIONS[: 20 if ALL else 5]
+    partitions = PARTITIONS[: 20 if ALL else 3]
     plan = Plan("partitions", hold=True)
     deployment.backfill("parts_in_process", partitions, plan)
     for partition in partitions:

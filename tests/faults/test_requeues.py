@@ -15,12 +15,12 @@ from tests.support.instances import empty_instance
 
 from ..assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from ..support.waiting import eventually
-from .conftest import Record
+from .conftest import ALL, Record
 from .figures import Figures, lines_off
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-LINES = 30
+LINES = 30 if ALL else 10
 EXPECTED = [f"line {number}" for number in range(LINES)]
 PAYLOAD = (
     "echo start $SLURM_JOB_ID $SLURMD_NODENAME >>$HOME/{marks}\n"
@@ -147,7 +147,7 @@ def test_held_and_released(trial: Trial, compute: ComputeResource, record: Recor
             return bool(found)
 
         trial.until(is_held)
-        time.sleep(3.0)
+        time.sleep(3.0 if ALL else 1.0)
         assert trial.site.run(["scontrol", "release", found[0]]).returncode == 0
 
     result = trial.run(compute, release, extra_slurm_opts={"hold": True})
@@ -158,7 +158,7 @@ def test_suspended_and_resumed(trial: Trial, compute: ComputeResource, record: R
     def suspend() -> None:
         job_id = trial.wait_for_starts(1)
         trial.administer("scontrol", "suspend", job_id)
-        time.sleep(10.0)
+        time.sleep(10.0 if ALL else 3.0)
         trial.administer("scontrol", "resume", job_id)
 
     result = trial.run(compute, suspend)

@@ -29,7 +29,7 @@ def test_sigterm(deployment: Deployment, chance: random.Random, record: Record) 
         deployment.wait_for_the_end(plan)
         return deployment.figures(plan)
 
-    moments = random_moments(chance, 10 if ALL else 2, payload_seconds=6.0)
+    moments = random_moments(chance, 10 if ALL else 1, payload_seconds=6.0)
     figures = at_the_same_time(trial, [(executor, moment) for executor in EXECUTORS for moment in moments])
     ends = (SUCCESS, NOTHING_LEFT)
     record("sigterm-in-process", figures[: len(moments)], ends=ends)
