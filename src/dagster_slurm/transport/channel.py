@@ -141,7 +141,7 @@ class ShellChannel:
             TransportError: The connection broke, as `fault` says.
         """
         nonce = uuid4().hex
-        text = with_arguments(script, args).encode()
+        text = f"{with_arguments(script, args)}\n#{nonce}".encode()
         head = f"{nonce} {len(text)} {'own' if stdin_bytes is None else stdin_bytes}\n".encode() + text
         status, end = (f"\n{nonce} ", "\n"), f"\n{nonce} end\n"
         on_stdout, on_stderr = (_Marks(*status, end), _Marks()) if self._tty else (_Marks(*status), _Marks(end))

@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # dagster_slurm_serve NONCE STREAMS: serves requests on stdin until it ends. A request is a line "NONCE
-# SCRIPT_BYTES STDIN_BYTES", the script, and the script's stdin. The answer is the script's stdout and "NEWLINE NONCE
-# SPACE STATUS NEWLINE", and its stderr and "NEWLINE NONCE end NEWLINE": on two streams or, behind each other, on the
-# one that a TTY has. What is read here, is read by `read` and `head -c`: they take no byte too many from a pipe, as a
-# shell that reads its script does.
+# SCRIPT_BYTES STDIN_BYTES", the script, whose last line is "#NONCE", and the script's stdin. The answer is the script's
+# stdout and "NEWLINE NONCE SPACE STATUS NEWLINE", and its stderr and "NEWLINE NONCE end NEWLINE": on two streams or,
+# behind each other, on the one that a TTY has. What is read here, is read by `read` and `head -c`: they take no byte too
+# many from a pipe, as a shell that reads its script does.
 dagster_slurm_serve() {
     # Options that a site or an outer job put into the environment must not decide about our commands
     # (sbatch(1), INPUT ENVIRONMENT VARIABLES). SLURM_CONF says which cluster it is.
@@ -35,8 +35,14 @@ dagster_slurm_serve() {
 dagster_slurm_loop() {
     printf '\n%s ready\n' "$1"
     while IFS=' ' read -r nonce script_bytes stdin_bytes; do
-        script=$(head -c "$script_bytes")
-        "$2"
+        # A connection that ends, or a `head` that is killed with the session it serves, leaves part of a script, which
+        # must not be run; and what follows is no request.
+        script=$(head -c "$script_bytes") || exit 74
+        case $script in
+        *"
+#$nonce") "$2" ;;
+        *) exit 74 ;;
+        esac
     done
 }
 dagster_slurm_answer_on_two_streams() {
