@@ -5,6 +5,8 @@
 bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
 workers = 4
+# Where `make faults` has more to do than `make test`.
+with_long = tests/faults tests/partitions tests/executor/test_on_slurm.py tests/environments
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
 # These wait for nothing.
@@ -20,10 +22,16 @@ test: static ## Run every check and every test, those on the real cluster includ
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@$(bin)/python -m pytest -n $(workers)
 
+durations: static ## Run every test, write where the time goes to tests/durations.tsv, and fail if it is too long.
+	@$(bin)/python scripts/cluster_packages.py --trials
+	@rm -rf .durations && mkdir .durations
+	@DURATIONS=$$PWD/.durations $(bin)/python -m pytest -n $(workers)
+	@$(bin)/python -m tests.support.durations .durations tests/durations.tsv
+
 faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
 	@$(bin)/python scripts/cluster_packages.py --trials
-	@rm -f .faults.json
-	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions
+	@rm -rf .faults && mkdir .faults
+	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults $(bin)/python -m pytest -n 2 $(with_long)
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
 	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
@@ -35,7 +43,7 @@ bench: $(bin)/.installed cluster ## Measure on the sandbox, beside other tools f
 	@$(bin)/python benchmarks/run.py
 
 clean: ## Remove the virtual environment, caches and what the demo left here; the sandbox cluster stays.
-	@rm -rf .venv .demo .faults.json .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf .venv .demo .durations .faults .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 static: $(bin)/.installed
@@ -52,4 +60,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test faults check slurm-versions bench clean static cluster
+.PHONY: help demo test durations faults check slurm-versions bench clean static cluster

@@ -24,7 +24,6 @@ SEED = int(os.environ.get("FAULTS_SEED", "4"))
 FIGURES = Path(os.environ["FAULTS_FIGURES"]) if "FAULTS_FIGURES" in os.environ else None
 
 Record = Callable[..., None]
-Recorded = dict[str, dict[str, object]]
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +62,8 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.name}")
 
 
-@pytest.fixture(scope="session")
-def recorded() -> Recorded:
-    """The rows so far, those of an earlier session included where the figures are kept in a file."""
-    return json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES and FIGURES.exists() else {}
-
-
 @pytest.fixture
-def record(recorded: Recorded) -> Record:
+def record() -> Record:
     """Notes the figures of a row, and fails if one of them is not what it should be."""
 
     def note(
@@ -83,9 +76,9 @@ def record(recorded: Recorded) -> Record:
         lines: bool = True,
     ) -> None:
         assert row in LINES, f"rows.py does not have the row {row}"
-        recorded[row] = summary(trials).as_dict()
         if FIGURES:
-            FIGURES.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+            # A file for each row: several processes record at once.
+            (FIGURES / f"{row}.json").write_text(json.dumps(summary(trials).as_dict()), encoding="utf-8")
         wrong = [each for each in trials if not each.as_expected(executed=executed, jobs=jobs, ends=ends, lines=lines)]
         assert not wrong, f"{row}: {len(wrong)} of {len(trials)} trials are wrong: {wrong}"
 
@@ -94,5 +87,5 @@ def record(recorded: Recorded) -> Record:
 
 def pytest_sessionfinish(exitstatus: int) -> None:
     """After a complete run of the suite, write the table."""
-    if ALL and FIGURES and FIGURES.exists() and exitstatus == 0:
-        print(table.write(json.loads(FIGURES.read_text(encoding="utf-8"))))
+    if ALL and FIGURES and exitstatus == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(table.write({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FIGURES.glob("*.json")}))

@@ -18,6 +18,12 @@ def test_the_page_has_the_rows_of_the_suite() -> None:
     assert rows == [(line.text, line.test) for line in LINES.values()]
 
 
+@pytest.mark.process
+def test_the_page_names_what_the_short_suite_leaves_out() -> None:
+    """Written again by `python -m tests.faults.table`."""
+    assert table.PAGE.read_text(encoding="utf-8").endswith(table.long_section())
+
+
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_every_row_belongs_to_a_test(line: Line) -> None:
     path, _, name = line.test.partition("::")

@@ -7,22 +7,26 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRun
 
-from ..support.waiting import at_the_same_time, eventually
-from .conftest import ALL, Record
+from ..support.waiting import eventually
+from .conftest import Record
 from .deployment import Deployment
 from .figures import CANCELED
 from .project.plan import Plan, trial_name
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 PHASES = ("uploading", "pending", "running", "completing")
-# make test takes each phase with one of the executors.
-SAMPLE = [
+# `make test` takes each phase with one of the executors.
+SHORT = {
     ("uploading", "multiprocess"),
     ("pending", "in_process"),
     ("running", "multiprocess"),
     ("completing", "in_process"),
+}
+PAIRS = [
+    pytest.param(phase, executor, marks=() if (phase, executor) in SHORT else pytest.mark.all_faults)
+    for phase in PHASES
+    for executor in ("in_process", "multiprocess")
 ]
-ALL_PAIRS = [(phase, executor) for phase in PHASES for executor in ("in_process", "multiprocess")]
 UPLOAD_MB = 500
 EXECUTED = {"uploading": 0, "pending": 0, "running": 1, "completing": 1}
 # What is left of the job; one whose upload was broken off was never there.
@@ -39,19 +43,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_terminated(deployment: Deployment, large: Path, record: Record) -> None:
-    def trial(pair: tuple[str, str]) -> None:
-        phase, executor = pair
-        plan = plan_for(phase, executor, large)
-        run = deployment.launch(f"retried_{executor}", plan)
-        wait_for_phase(deployment, plan, run, phase)
-        deployment.terminate(run)
-        deployment.wait_for_the_end(plan)
-        check_that_nothing_goes_on(deployment, plan, phase)
-        row = f"terminated-{phase}-{executor}"
-        record(row, [deployment.figures(plan)], executed=EXECUTED[phase], ends=(CANCELED,))
-
-    at_the_same_time(trial, ALL_PAIRS if ALL else SAMPLE, most=4)
+@pytest.mark.parametrize(("phase", "executor"), PAIRS)
+def test_terminated(deployment: Deployment, large: Path, record: Record, phase: str, executor: str) -> None:
+    plan = plan_for(phase, executor, large)
+    run = deployment.launch(f"retried_{executor}", plan)
+    wait_for_phase(deployment, plan, run, phase)
+    deployment.terminate(run)
+    deployment.wait_for_the_end(plan)
+    check_that_nothing_goes_on(deployment, plan, phase)
+    record(f"terminated-{phase}-{executor}", [deployment.figures(plan)], executed=EXECUTED[phase], ends=(CANCELED,))
 
 
 def plan_for(phase: str, executor: str, large: Path) -> Plan:

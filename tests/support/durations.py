@@ -1,14 +1,20 @@
 """Where the time of the suite goes: seconds and CPU of each test, with everything that it starts.
 
 CPU is counted by a control group for each worker, so that daemons, jobs and killed processes are in it.
+
+usage: python -m tests.support.durations DIRECTORY RECORD
+
+Writes the record out of what the workers wrote, and fails where the whole suite takes longer than it may.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +25,9 @@ from tests.support.side_by_side import marked_group
 
 VARIABLE = "DURATIONS"
 _CGROUPS = Path("/sys/fs/cgroup")
+MOST_SECONDS = 15 * 60
+# What takes less is in the sums of its directory.
+_LEAST_OF_TEST, _LEAST_OF_GROUP = 3.0, 10.0
 
 
 class CpuClock:
@@ -58,12 +67,14 @@ class Duration:
     Args:
         name: Its node id.
         group: What stays together with it.
+        began: When, in seconds since 1970.
         seconds: From its set-up to its tear-down.
         cpu_seconds: CPU of everything meanwhile.
     """
 
     name: str
     group: str
+    began: float
     seconds: float
     cpu_seconds: float
 
@@ -78,12 +89,12 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        began, cpu = time.monotonic(), self._clock.seconds()
+        began, cpu = time.time(), self._clock.seconds()
         result = yield
         group = marked_group(item)
-        taken = (time.monotonic() - began, self._clock.seconds() - cpu)
+        taken = (began, time.time() - began, self._clock.seconds() - cpu)
         name = item.nodeid.removesuffix(f"@{group}")
-        self._file.write(json.dumps([name, group, round(taken[0], 3), round(taken[1], 3)]) + "\n")
+        self._file.write(json.dumps([name, group, *(round(each, 3) for each in taken)]) + "\n")
         return result
 
     def pytest_unconfigure(self) -> None:
@@ -101,5 +112,52 @@ def seconds_by_group(record: Path) -> dict[str, float]:
     """How long each group took when the record was written; nothing without a record."""
     if not record.exists():
         return {}
-    rows = [line.split("\t") for line in record.read_text(encoding="utf-8").splitlines() if line.startswith("group\t")]
-    return {name: float(seconds) for _, name, seconds, _ in rows}
+    rows = [line.split("\t") for line in record.read_text(encoding="utf-8").splitlines()]
+    return {row[1]: float(row[2]) for row in rows if row[0] == "group"}
+
+
+def whole_seconds(durations: Sequence[Duration]) -> float:
+    """From the start of the first test to the end of the last."""
+    return max(each.began + each.seconds for each in durations) - min(each.began for each in durations)
+
+
+def record_of(durations: Sequence[Duration]) -> str:
+    """The record's text: what, its name, seconds and CPU seconds; the longest first."""
+    rows = [("whole", "tests", whole_seconds(durations), sum(each.cpu_seconds for each in durations))]
+    for kind, key, least in (
+        ("directory", _directory, 0.0),
+        ("group", lambda each: each.group, _LEAST_OF_GROUP),
+        ("test", lambda each: each.name, _LEAST_OF_TEST),
+    ):
+        rows += [(kind, *row) for row in _sums(durations, key) if row[1] >= least]
+    return "".join(f"{kind}\t{name}\t{seconds:.0f}\t{cpu:.0f}\n" for kind, name, seconds, cpu in rows)
+
+
+def _directory(duration: Duration) -> str:
+    return "/".join(duration.name.partition("::")[0].split("/")[:2])
+
+
+def _sums(durations: Sequence[Duration], key: Callable[[Duration], str]) -> list[tuple[str, float, float]]:
+    found: dict[str, list[Duration]] = defaultdict(list)
+    for each in durations:
+        found[key(each)].append(each)
+    rows = [(name, sum(d.seconds for d in of), sum(d.cpu_seconds for d in of)) for name, of in found.items()]
+    return sorted(rows, key=lambda row: (-round(row[1]), row[0]))
+
+
+def main(directory: str, record: str) -> str | None:
+    """Write the record.
+
+    Returns:
+        What is wrong with it.
+    """
+    durations = read(Path(directory))
+    Path(record).write_text(record_of(durations), encoding="utf-8")
+    whole, cpu = whole_seconds(durations), sum(each.cpu_seconds for each in durations)
+    print(f"{len(durations)} tests: {whole:.0f} s, {cpu:.0f} s of CPU; see {record}")
+    too_long = whole > MOST_SECONDS
+    return f"The suite takes {whole:.0f} s, and {MOST_SECONDS} s is what it may take" if too_long else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

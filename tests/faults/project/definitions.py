@@ -1,8 +1,6 @@
 """Assets that run the payload, in both of Dagster's executors. What a trial is to do comes with the run's tags."""
 
 import os
-import select
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -11,14 +9,6 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from tests.faults.project import dying
 from tests.faults.project.plan import PARTITIONS, Plan
 
-
-def sleep(seconds: float) -> None:
-    """As `time.sleep`, without clock_nanosleep(2), which fails with EINVAL under faketime 0.9.10."""
-    select.select([], [], [], seconds)
-
-
-if os.environ.get("FAULTS_CLOCK"):
-    time.sleep = sleep  # type: ignore[assignment]
 PAYLOAD = Path(__file__).with_name("payload.py")
 
 
