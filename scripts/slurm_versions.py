@@ -72,7 +72,7 @@ TESTS = (
             "test_strict_login_takes_the_password_and_no_key",
             "test_rpc_counts_go_up_with_the_users_questions",
             "test_the_options_of_a_login_node_are_in_force_and_wrong_ones_are_told",
-            "test_down_leaves_nothing_and_up_works_again",
+            "test_a_controller_that_is_killed_before_its_first_save_comes_back",
         )
     ),
 )
