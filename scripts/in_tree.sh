@@ -27,6 +27,10 @@ mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 
+# Sandboxes of the machine end what their users have left by the users' numbers, and see the tree's processes: users that
+# are made in the tree have numbers of their own.
+sed -i "s/^UID_MIN.*/UID_MIN $FIRST_UID/" "$root/etc/login.defs"
+
 # bind FILE OR DIRECTORY [WHERE]: shows something of the machine in the tree.
 bind() {
     where=$root${2:-$1}

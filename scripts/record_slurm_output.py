@@ -26,6 +26,8 @@ from dagster_slurm.slurm.script import render_script
 from dagster_slurm.slurm.states import JobState
 
 RECORDED = Path(__file__).resolve().parent.parent / "tests" / "recorded"
+STATE = "/var/lib/dagster-slurm-sandbox/default"
+_UNKNOWN_DEPENDENCY_REFUSED_SINCE = (24, 11)
 SMALL = {"cpus": 1, "mem": "100M", "time": "5"}
 Layer = dict[str, object]
 
@@ -48,13 +50,17 @@ class Recorder:
         answer = self.run(argv, stdin)
         command = next(word for word in argv if word in {"sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo"})
         kept = {
-            "argv": [str(word).replace(str(self.scripts), "/scripts") for word in argv],
+            "argv": [self._usual(str(word)) for word in argv],
             "returncode": answer.returncode,
-            "stdout": answer.stdout.replace(str(self.scripts), "/scripts"),
-            "stderr": answer.stderr,
+            "stdout": self._usual(answer.stdout),
+            "stderr": self._usual(answer.stderr),
         }
         self.keep(f"{case}.{command}.json", json.dumps(kept, indent=2) + "\n")
         return answer.stdout
+
+    def _usual(self, text: str) -> str:
+        """The text with the usual paths in place of those that this run alone has."""
+        return text.replace(str(self.scripts), "/scripts").replace(str(self.sandbox.paths.state_dir), STATE)
 
     def keep(self, name: str, text: str) -> None:
         (self._folder / name).write_text(text)
@@ -145,7 +151,11 @@ def _pending(recorder: Recorder, case: str) -> None:
 
 
 def _dependency_on_unknown_job(recorder: Recorder, case: str) -> None:
-    job_id = recorder.submit(case, "true", {"dependency": "afterok:999999"})
+    script = recorder.script(case, "true", {"dependency": "afterok:999999"})
+    answer = recorder.record(case, commands.sbatch(script, f"record-{case}"))
+    if recorder.version >= _UNKNOWN_DEPENDENCY_REFUSED_SINCE:
+        return
+    job_id = parse_job_id(answer)
     time.sleep(6)
     recorder.record(case, commands.squeue([job_id]))
     recorder.run(commands.scancel([job_id]))

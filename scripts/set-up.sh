@@ -22,12 +22,12 @@ install_package() {
     rm -f -- "$log"
 }
 
-command -v python3 >/dev/null 2>&1 || install_package python3 || die 'There is no python3. Install Python 3.10 to 3.13.'
+command -v python3 >/dev/null 2>&1 || install_package python3 || die 'There is no python3. Install Python 3.10 to 3.14.'
 
 version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 case $version in
-    3.10 | 3.11 | 3.12 | 3.13) ;;
-    *) die "python3 is Python $version, and 3.10 to 3.13 is needed. Put one of these first on PATH." ;;
+    3.10 | 3.11 | 3.12 | 3.13 | 3.14) ;;
+    *) die "python3 is Python $version, and 3.10 to 3.14 is needed. Put one of these first on PATH." ;;
 esac
 
 # Debian keeps ensurepip in a package of its own.
@@ -45,7 +45,7 @@ command -v shellcheck >/dev/null 2>&1 || install_package shellcheck ||
 command -v faketime >/dev/null 2>&1 || install_package faketime ||
     say 'faketime is missing and cannot be installed from here; one test is left out.'
 
-if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info[:2] > (3, 13))' >/dev/null 2>&1; then
+if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info[:2] > (3, 14))' >/dev/null 2>&1; then
     say "Making the virtual environment .venv with Python $version ..."
     python3 -m venv --clear .venv
 fi

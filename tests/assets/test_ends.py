@@ -83,7 +83,9 @@ class TestTypes:
         path = payload("sleep 60\n", name="payload.sh")
 
         def cancel_and_run(compute: ComputeResource, context: dg.AssetExecutionContext) -> None:
-            threading.Timer(3.0, lambda: sandbox.run(["scancel", "--state=PENDING", "--me"])).start()
+            # 20.11 does not know `--me` here.
+            cancel = ["scancel", "--state=PENDING", f"--user={sandbox.user}"]
+            threading.Timer(3.0, lambda: sandbox.run(cancel)).start()
             compute.run(context, path, extra_slurm_opts={"begin": "now+1hour"})
 
         error = failed(cancel_and_run, slurm(), instance)

@@ -399,7 +399,12 @@ def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) 
         own.up(quiet=True)
         print(f"up took {time.monotonic() - start:.1f} s")
     assert own.status().ready
-    # So soon it has saved nothing yet, without which 26.05 does not start by itself.
+
+
+def test_a_controller_that_is_killed_before_its_first_save_comes_back(own: Sandbox) -> None:
+    # Without what it saves 26.05 does not start by itself.
+    own.down()
+    own.up(quiet=True)
     with own.broken("slurmctld"):
         pass
     assert own.status().ready

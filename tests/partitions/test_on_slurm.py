@@ -24,7 +24,7 @@ HELD = "while ! [ -e MARKS/go ]; do sleep 0.2; done\n"
 @pytest.fixture(autouse=True)
 def _nothing_is_left(sandbox: Sandbox) -> Iterator[None]:
     yield
-    sandbox.run(["scancel", "--me"])
+    sandbox.run(["scancel", f"--user={sandbox.user}"])
 
 
 def each_once(world: World) -> None:

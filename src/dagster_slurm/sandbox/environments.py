@@ -14,7 +14,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox.config import SandboxPaths
 
 _MARKER = ".complete.json"
-_VERSIONS = ("3.13", "3.12", "3.11", "3.10")
+_VERSIONS = ("3.14", "3.13", "3.12", "3.11", "3.10")
 
 
 class Cluster(Protocol):
@@ -44,7 +44,7 @@ def usable_interpreter(cluster: Cluster) -> Path:
         if path.exists() and cluster.run([str(path), "-c", "import ssl, venv"]).returncode == 0:
             return path
     raise SandboxError(
-        "There is no Python 3.10 to 3.13 that the cluster's user can execute",
+        "There is no Python 3.10 to 3.14 that the cluster's user can execute",
         hint="Install Debian's python3.",
     )
 

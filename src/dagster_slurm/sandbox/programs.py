@@ -190,10 +190,16 @@ def install_packages(*, trials: bool = False) -> tuple[str, ...]:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():
             run(["apt-get", "update"], environment=apt, timeout_seconds=600)
-            install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+            offered = [package for package in missing if package != _PLUGIN_PACKAGE or _is_offered(package)]
+            install = ["apt-get", "install", "-y", "--no-install-recommends", *offered]
             run(install, environment=apt, timeout_seconds=1800)
         require_packages(trials=trials)
     return missing
+
+
+def _is_offered(package: str) -> bool:
+    # In Debian 11 the plugin is in a package that slurm-wlm brings, and has none of its own.
+    return bool(run(["apt-cache", "--quiet", "show", package], accept=(0, 100)))
 
 
 @contextmanager

@@ -315,8 +315,8 @@ _MAX_DETAIL_CHARACTERS = 200
 def parse_reason(text: str | None) -> Reason:
     """Read a reason as squeue, sacct or scontrol print it; None, if they print none.
 
-    Accepted: a code, in parentheses or not; a code, a comma and details; a text in place of a code, with spaces or, as
-    scontrol has it, underscores.
+    Accepted: a code, in parentheses or not; a code, a comma or colon and details; a text in place of a code,
+    with spaces or, as scontrol has it, underscores.
     """
     said = (text or "").strip()
     said = (said[1:-1].strip() if said.startswith("(") and said.endswith(")") else said) or "None"
@@ -327,8 +327,8 @@ def parse_reason(text: str | None) -> Reason:
     for pattern, code, own in _TEXTS:
         if pattern.fullmatch(spaced):
             return Reason(code, *(own or _known(code)), _detail(spaced))
-    code, comma, rest = said.partition(",")
-    meaning = _meaning_of(code.strip()) if comma else None
+    code, separator, rest = _split(said)
+    meaning = _meaning_of(code.strip()) if separator else None
     if meaning is not None:
         return Reason(code.strip(), *meaning, _short(rest.strip(" _")))
     return Reason(
@@ -342,6 +342,11 @@ def parse_reason(text: str | None) -> Reason:
 def documented_reasons() -> tuple[str, ...]:
     """The codes of the table that are not made of parts, in small letters."""
     return tuple(_MEANINGS)
+
+
+def _split(said: str) -> list[str]:
+    """The code, what follows it, and the details, as in "RaisedSignal:9(Killed)" of 24.11."""
+    return [*re.split("([,:])", said, maxsplit=1), "", ""][:3]
 
 
 def _meaning_of(code: str) -> _Meaning | None:

@@ -29,7 +29,7 @@ _UNAVAILABLE = (
         "The controller does not answer; the same call may work later.",
     ),
     _cause(
-        r"slurmdbd[:\s]|slurm_persist_conn_open|unable to connect to slurm database"
+        r"slurmdbd[:\s]|persist_conn|unable to connect to slurm database"
         r"|problem talking to the database",
         "The accounting does not answer; the job itself is not concerned.",
     ),

@@ -114,6 +114,7 @@ NODES_TEXT = "Nodes required for job are DOWN, DRAINED or reserved for jobs in h
             "maintenance",
             "ReqNodeNotAvail, Reserved for maintenance",
         ),
+        ("RaisedSignal:9(Killed)", "RaisedSignal", C.ENDED, "a signal ended it", "9(Killed)"),
         (NODES_TEXT, "Resources", C.NODES, "partitions of higher priority", NODES_TEXT),
         (NODES_TEXT.replace(" ", "_"), "Resources", C.NODES, "partitions of higher priority", NODES_TEXT),
         ("launch failed requeued held", "JobLaunchFailure", C.HELD, "launched", "launch failed requeued held"),
