@@ -26,7 +26,8 @@ class Reader:
     def __init__(self, directory: Path, variables: Mapping[str, str], names: Mapping[str, str]) -> None:
         self._directory = directory
         self._names = names
-        binaries = str(Path(sys.executable).parent)
+        # Started for real: in test_demo.py, test_doctor.py and by those who bring up `dagster dev`.
+        binaries = forked.programs()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DAGSTER_"))}
         self._variables = {**inherited, "PATH": f"{binaries}:{os.environ['PATH']}", **variables}
 
@@ -60,7 +61,7 @@ class Reader:
     def run(self, argv: Sequence[str], block: Block) -> None:
         """Run a command; the test fails with what it said."""
         if argv[0] == sys.executable:
-            done = forked.run(argv, cwd=self._directory, env=self._variables, timeout=200)
+            done = forked.run(argv, cwd=self._directory, env=self._variables, timeout=200, children=True)
         else:
             done = subprocess.run(
                 argv,

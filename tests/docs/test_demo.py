@@ -15,7 +15,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox
 from tests.docs.markdown import READERS, ROOT
-from tests.support import graphql
+from tests.support import forked, graphql
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -39,11 +39,12 @@ def output(named_by_a_reader: dict[str, str], home: Path) -> str:
     """What the demo prints, run for the second time: it can be run twice."""
     del named_by_a_reader  # it is in the environment
     _run_demo(home)
-    return _run_demo(home)
+    return _run_demo(home, python=str(forked.programs() / "python"))
 
 
-def _run_demo(home: Path, prefix: tuple[str, ...] = ()) -> str:
-    argv = [*prefix, sys.executable, str(ROOT / "scripts" / "demo.py"), "--home", str(home)]
+def _run_demo(home: Path, *prefix: str, python: str = sys.executable) -> str:
+    """Run it, with Python itself or with the one that forks."""
+    argv = [*prefix, python, str(ROOT / "scripts" / "demo.py"), "--home", str(home)]
     done = subprocess.run(
         argv, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False
     )
@@ -131,7 +132,7 @@ def test_without_a_cluster_it_shows_the_local_part_and_says_why(tmp_path: Path) 
     prefix = ("unshare", "--user", "--map-user=1000") if os.geteuid() == 0 else ()
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine has no user namespaces")
-    output = _run_demo(tmp_path, prefix)
+    output = _run_demo(tmp_path, *prefix)
     assert [row["asset"] for row in _rows(output, "asset +seconds")] == ASSETS
     assert "Left out: the same assets on a Slurm cluster. The sandbox must be run as root." in output
     assert " dev " in output

@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
+FORKED = ("dagster", "dagster-slurm", "python", "python3")
+PROGRAM = Path(__file__).with_name("forked_program.py")
 
 
 class Process:
@@ -87,11 +90,27 @@ def _server() -> str:
         assert server.stdin is not None
         server.stdin.close()
         server.wait()
-        Path(path).unlink()
-        Path(directory).rmdir()
+        shutil.rmtree(directory)
 
     atexit.register(end)
     return path
+
+
+@cache
+def programs() -> Path:
+    """A directory for the PATH, with the programs of this virtual environment; Python and Dagster's are forked."""
+    real = Path(sys.executable)
+    directory = Path(_server()).with_name("bin")
+    directory.mkdir()
+    text = PROGRAM.read_text(encoding="utf-8").replace('SERVER = ""', f"SERVER = {_server()!r}")
+    text = text.replace('PYTHON = ""', f"PYTHON = {str(real)!r}")
+    for path in real.parent.iterdir():
+        if path.name in FORKED:
+            (directory / path.name).write_text(f"#!{real} -IS\n{text}", encoding="utf-8")
+            (directory / path.name).chmod(0o755)
+        else:
+            (directory / path.name).symlink_to(path)
+    return directory
 
 
 def start(
@@ -103,8 +122,12 @@ def start(
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
     start_new_session: bool = False,
+    children: bool = False,
 ) -> Process:
-    """As `subprocess.Popen` of Python, `dagster` or `dagster-slurm`, but for pipes."""
+    """As `subprocess.Popen` of Python, `dagster` or `dagster-slurm`, but for pipes.
+
+    With `children`, the processes of Python that it starts (as Dagster does for steps) are forked as well.
+    """
     out = _handle(1 if stdout is None else stdout)
     error = out if stderr == subprocess.STDOUT else _handle(2 if stderr is None else stderr)
     request = {
@@ -112,6 +135,7 @@ def start(
         "cwd": str(cwd or Path.cwd()),
         "env": dict(os.environ if env is None else env),
         "session": start_new_session,
+        "executable": str(programs() / "python") if children else "",
     }
     data = json.dumps(request).encode()
     connection = socket.socket(socket.AF_UNIX)
@@ -128,6 +152,7 @@ def run(
     cwd: Path | str | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    children: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run` with captured text.
 
@@ -135,7 +160,7 @@ def run(
         subprocess.TimeoutExpired: It has not ended in time; it is killed.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-        process = start(argv, cwd=cwd, env=env, stdout=out, stderr=error)
+        process = start(argv, cwd=cwd, env=env, stdout=out, stderr=error, children=children)
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:

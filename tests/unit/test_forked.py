@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import forked
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -52,3 +53,78 @@ def test_dagster_has_been_imported() -> None:
     assert done.stdout == "True\n", done.stderr
     assert forked.run(["dagster", "--version"]).stdout.startswith("python -m dagster, version 1.")
     assert forked.run(["dagster-slurm", "--help"]).stdout.startswith("Usage: ")
+
+
+class TestPrograms:
+    """Those that stand in a PATH."""
+
+    @staticmethod
+    def path() -> dict[str, str]:
+        return {**os.environ, "PATH": f"{forked.programs()}:{os.environ['PATH']}"}
+
+    def test_streams_and_exit_code(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import dagster, sys\nprint('in', input(), sys.argv, flush=True)\n"
+            "print('err', file=sys.stderr)\nsys.exit(3)\n"
+        )
+        line = f"cd {tmp_path} && echo a word | python script.py x"
+        done = subprocess.run(["bash", "-c", line], env=self.path(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "in a word ['script.py', 'x']\n", "err\n")
+
+    def test_they_are_forked_or_python_itself(self) -> None:
+        for line, said in [
+            ("dagster --version", "python -m dagster, version 1."),
+            ("dagster-slurm --help", "Usage: "),
+            ("python -m dagster --version", "python -m dagster, version 1."),
+            ("python -c 'import sys; print(sys.executable, \"dagster\" in sys.modules)'", f"{sys.executable} False"),
+        ]:
+            done = subprocess.run(["bash", "-c", line], env=self.path(), capture_output=True, text=True, check=False)
+            assert done.stdout.startswith(said), (line, done.stderr)
+
+    def test_a_spawned_process_has_pipes_and_is_forked(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(SPAWNING)
+        done = forked.run([sys.executable, str(script)], children=True, timeout=60)
+        assert done.stdout == "True 41\nTrue 42\n", done.stderr
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_signals(self, tmp_path: Path, number: int) -> None:
+        """One that is killed takes its fork along, and what that has started."""
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import dagster, os, subprocess\nprint(os.getpid(), flush=True)\nsubprocess.run(['sleep', '60'])\n"
+        )
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec python {script}"], env=self.path(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        fork = Path("/proc", process.stdout.readline().strip())
+        children = Path(fork, "task", fork.name, "children")
+        (child,) = eventually(lambda: children.read_text().split())
+        process.send_signal(number)
+        assert process.wait(30) == -number
+        process.stdout.close()
+        eventually(lambda: not fork.exists())
+        if number == signal.SIGKILL:
+            eventually(lambda: not Path("/proc", child).exists())
+        else:
+            os.kill(int(child), signal.SIGKILL)
+
+
+SPAWNING = """
+import multiprocessing, sys
+
+def add(queue, number):
+    queue.put((sys.argv is not None and "dagster" in sys.modules, number + 1))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    for number in (40, 41):
+        queue = context.Queue()
+        process = context.Process(target=add, args=(queue, number))
+        process.start()
+        print(*queue.get())
+        process.join()
+        assert process.exitcode == 0
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,26 @@ def save(name: str, **arrays: Any) -> str:
     return str(path)
 
 
+@cache
+def rays(shape: tuple[int, int], cell_m: tuple[float, float]) -> tuple[Array, Array]:
+    """Rays that go out every quarter of a degree in steps of one cell, farther than the terrain is wide.
+
+    Returns:
+        The distance of each step in metres, and for each ray how many rows and columns it is away by then, as the
+        difference of indices into the terrain with a frame as wide as itself.
+    """
+    step_m = min(cell_m)
+    distance = np.arange(1, int(np.hypot(*shape) * max(cell_m) / step_m)) * step_m
+    bearing = np.radians(np.arange(0, 360, 0.25))[:, None]
+    rows = np.rint(-np.cos(bearing) * distance / cell_m[0]).clip(-shape[0], shape[0])
+    columns = np.rint(np.sin(bearing) * distance / cell_m[1]).clip(-shape[1], shape[1])
+    return distance, (rows * 3 * shape[1] + columns).astype(int)
+
+
 def visible_from(elevation: Array, cell_m: tuple[float, float], row: int, column: int, tower_m: float) -> Array:
     """Which cells are seen from a tower: those that no nearer cell on the line of sight hides.
 
-    Rays go out every quarter of a degree in steps of one cell; along a ray, a cell is seen if it stands at least
-    as steeply above the eye as everything before it.
+    Along a ray, a cell is seen if it stands at least as steeply above the eye as everything before it.
 
     Args:
         elevation: Metres above sea level.
@@ -49,17 +65,15 @@ def visible_from(elevation: Array, cell_m: tuple[float, float], row: int, column
         column: Where the tower stands.
         tower_m: Its height above ground, in metres.
     """
-    step_m = min(cell_m)
-    distance = np.arange(1, int(np.hypot(*elevation.shape) * max(cell_m) / step_m)) * step_m
-    bearing = np.radians(np.arange(0, 360, 0.25))[:, None]
-    rows = np.rint(row - np.cos(bearing) * distance / cell_m[0]).astype(int)
-    columns = np.rint(column + np.sin(bearing) * distance / cell_m[1]).astype(int)
-    inside = (rows >= 0) & (rows < elevation.shape[0]) & (columns >= 0) & (columns < elevation.shape[1])
-    rows, columns = np.where(inside, rows, row), np.where(inside, columns, column)
-    height = elevation[rows, columns] - distance**2 / (2 * OPTICAL_RADIUS_M)
-    slope = np.where(inside, (height - elevation[row, column] - tower_m) / distance, -np.inf)
-    seen = inside & (slope >= np.maximum.accumulate(slope, axis=1))
-    visible = np.zeros(elevation.shape, dtype=bool)
-    visible[rows[seen], columns[seen]] = True
-    visible[row, column] = True
-    return visible
+    height, width = elevation.shape
+    distance, away = rays((height, width), cell_m)
+    # Beyond the terrain nothing hides anything, and what is seen there is left out at the end.
+    framed = np.pad(elevation, ((height, height), (width, width)), constant_values=-np.inf).ravel()
+    eye = (height + row) * 3 * width + width + column
+    cells = eye + away
+    slope = (framed[cells] - distance**2 / (2 * OPTICAL_RADIUS_M) - framed[eye] - tower_m) / distance
+    seen = slope >= np.maximum.accumulate(slope, axis=1)
+    visible = np.zeros(framed.shape, dtype=bool)
+    visible[cells[seen]] = True
+    visible[eye] = True
+    return visible.reshape(3 * height, 3 * width)[height : 2 * height, width : 2 * width]
