@@ -153,7 +153,8 @@ class TestSources:
             found.append((call.request()[1]["cpus-per-task"], call.chosen("scratch", "slurm_scratch").source))
             found.append(call.environment_choice().described())
 
-        dg.materialize([model], instance=dg.DagsterInstance.ephemeral())
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([model], instance=instance)
         assert found == [("asset metadata", "asset metadata"), ("/env", "asset metadata")]
 
 
