@@ -68,8 +68,8 @@ class _Loop:
     active: Any
     streams: ThreadStreams
     limit: int
-    in_flight: dict[str, threading.Thread] = field(default_factory=dict)
-    news: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
+    in_flight: dict[threading.Thread, str] = field(default_factory=dict)
+    news: queue.SimpleQueue[tuple[threading.Thread, str, Any]] = field(default_factory=queue.SimpleQueue)
     error: BaseException | None = None
     stopping: bool = False
 
@@ -97,32 +97,36 @@ class _Loop:
         for step in steps:
             context = self.job_context.for_step(step, self.active.get_known_state())
             thread = threading.Thread(target=self._run, args=(step.key, context), name=f"step {step.key}", daemon=True)
-            self.in_flight[step.key] = thread
+            self.in_flight[thread] = step.key
             thread.start()
 
     def _run(self, key: str, context: Any) -> None:
         """On the step's thread."""
+        thread = threading.current_thread()
         try:
             with inside.captured_for_a_step(context) as (event, files), self.streams.of_this_thread(files):
-                self.news.put((key, event))
+                self.news.put((thread, key, event))
                 for each in inside.events_of_step(context):
-                    self.news.put((key, each))
+                    self.news.put((thread, key, each))
         except BaseException as error:  # noqa: BLE001 - raised again by the run's own thread
-            self.news.put((key, error))
-        self.news.put((key, None))
+            self.news.put((thread, key, error))
+        self.news.put((thread, key, None))
 
     def _news(self) -> Iterator[DagsterEvent]:
         """What has happened: all of it, after the first wait."""
         timeout: float | None = _LOOK_SECONDS
         while True:
             try:
-                key, what = self.news.get(timeout=timeout) if timeout else self.news.get_nowait()
+                thread, key, what = self.news.get(timeout=timeout) if timeout else self.news.get_nowait()
             except queue.Empty:
                 return
             timeout = None
             if what is None:
-                self.in_flight.pop(key).join()
-                self.active.verify_complete(self.job_context, key)
+                del self.in_flight[thread]
+                thread.join()
+                # Its retry may have begun already: that it is to be retried was told before its thread ended.
+                if key not in self.in_flight.values():
+                    self.active.verify_complete(self.job_context, key)
             elif isinstance(what, BaseException):
                 self.error = self.error or what
             else:

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from dagster_slurm import threaded_executor
+from dagster_slurm.pipes import dagster_private
 
 pytestmark = pytest.mark.process
 
@@ -184,6 +186,38 @@ def test_retries_hooks_and_dynamic_mapping(instance: dg.DagsterInstance) -> None
     assert sorted(tries) == sorted([f"n{number}" for number in range(4)] * 2)
     assert len(keys(result, "STEP_UP_FOR_RETRY")) == 4
     assert sorted(hooked) == sorted(["gather", "spread", *(f"flaky[n{number}]" for number in range(4))])
+
+
+def test_a_retry_may_begin_before_the_thread_of_its_first_attempt_has_ended(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine, where to close the log of a step takes its time."""
+    captured = dagster_private.captured_for_a_step
+
+    @contextmanager
+    def slowly(context: Any) -> Iterator[Any]:
+        with captured(context) as it:
+            yield it
+            time.sleep(0.3)
+
+    monkeypatch.setattr(dagster_private, "captured_for_a_step", slowly)
+    tries: list[int] = []
+
+    @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
+    def flaky() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ValueError("not yet")
+        time.sleep(0.6)
+
+    @dg.job(executor_def=threaded_executor)
+    def retried() -> None:
+        flaky()
+
+    result = run(retried, instance)
+    assert result.success
+    assert len(tries) == 2
+    assert (keys(result, "STEP_UP_FOR_RETRY"), keys(result, "STEP_SUCCESS")) == (["flaky"], ["flaky"])
 
 
 def test_two_hundred(instance: dg.DagsterInstance) -> None:

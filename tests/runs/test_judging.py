@@ -1,5 +1,6 @@
 """Runs that cannot be judged, or not by leases; and runs without code."""
 
+import sys
 from dataclasses import asdict, replace
 
 import dagster as dg
@@ -102,7 +103,7 @@ def test_a_run_whose_code_is_not_recorded(world: World) -> None:
         "import dagster as dg\nfrom project import defs\n"
         'defs.resolve_job_def("in_process").execute_in_process(instance=dg.DagsterInstance.get())\n'
     )
-    process = world.start("python", "notebook.py")
+    process = world.start(sys.executable, "notebook.py")
     world.wait_for("slow")
     world.kill(process)
     world.touch("go")

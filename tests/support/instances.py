@@ -31,7 +31,7 @@ def lay_out_storage(directory: Path) -> None:
 
 @contextmanager
 def empty_instance(directory: Path | None = None) -> Iterator[dg.DagsterInstance]:
-    """An instance as `DagsterInstance.local_temp` makes it, closed at the end of the block.
+    """An instance as `DagsterInstance.local_temp` makes it, without telemetry, closed at the end of the block.
 
     Args:
         directory: Where it keeps everything, and leaves it; None for one that is removed at the end.
@@ -41,5 +41,7 @@ def empty_instance(directory: Path | None = None) -> Iterator[dg.DagsterInstance
             yield instance
         return
     lay_out_storage(directory)
-    with dg.DagsterInstance.local_temp(str(directory)) as instance:
+    # Telemetry writes into the home of who runs the tests.
+    quiet = {"telemetry": {"enabled": False}}
+    with dg.DagsterInstance.local_temp(str(directory), overrides=quiet) as instance:
         yield instance

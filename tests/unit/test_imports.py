@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,13 @@ def parsed(path: Path) -> ast.Module:
         gc.enable()
 
 
-def imports(module: str) -> Iterator[str]:
+@cache
+def imports(module: str) -> tuple[str, ...]:
     """Everything a module imports, at its head, within functions, and for types alone."""
+    return tuple(found_imports(module))
+
+
+def found_imports(module: str) -> Iterator[str]:
     for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -153,16 +153,17 @@ class TestSources:
             found.append((call.request()[1]["cpus-per-task"], call.chosen("scratch", "slurm_scratch").source))
             found.append(call.environment_choice().described())
 
-        dg.materialize([model], instance=dg.DagsterInstance.ephemeral())
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([model], instance=instance)
         assert found == [("asset metadata", "asset metadata"), ("/env", "asset metadata")]
 
 
 class TestHere:
     """Mode `local`: what would be run on this machine."""
 
-    @pytest.mark.parametrize("context", [None, dg.build_asset_context(), dg.build_op_context()])
-    def test_without_a_run(self, payload: Path, context: dg.AssetExecutionContext | None) -> None:
-        plan = HERE.plan(context, payload, extra_env={"TOKEN": "s3cret"}, inputs={"data.txt": payload})
+    @pytest.mark.parametrize("context", [lambda: None, dg.build_asset_context, dg.build_op_context])
+    def test_without_a_run(self, payload: Path, context: Callable[[], dg.AssetExecutionContext | None]) -> None:
+        plan = HERE.plan(context(), payload, extra_env={"TOKEN": "s3cret"}, inputs={"data.txt": payload})
         assert (plan.mode, plan.start, plan.node_hours) == ("local", None, None)
         assert [(each.what, len(each.files)) for each in plan.uploads] == [("payload", 1), ("inputs", 1)]
         assert re.search(r"exec \S*python\S* train.py", plan.script)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import eventually
 
 from dagster_slurm.errors import ConnectionFailedError, InvalidRequestError, RemoteStorageError, TransferCorruptedError
 from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
@@ -23,11 +24,12 @@ class Counting(LocalTransport):
     def __init__(self) -> None:
         super().__init__()
         self.scripts: list[str] = []
+        self.hold: Callable[[], object] = lambda: time.sleep(0.3)
 
     def run(self, script: str, args: Sequence[str] = (), **options: object) -> CompletedCommand:
         self.scripts.append(script)
         if len(self.scripts) == 1:
-            time.sleep(0.3)
+            self.hold()
         return super().run(script, args, **options)  # type: ignore[arg-type]
 
 
@@ -58,12 +60,20 @@ def test_alone_is_as_without(transport: Counting) -> None:
     assert transport.scripts == ['echo "$1"; exit 3']
 
 
-def test_they_run_side_by_side_and_do_not_share_variables(transport: Counting) -> None:
+def test_they_run_side_by_side_and_do_not_share_variables(transport: Counting, tmp_path: Path) -> None:
     combined = Together(transport)
-    began = time.monotonic()
-    answers = at_once(lambda n: combined.run('[ -z "$mine" ] && mine=$1; sleep 0.5; echo "$mine"', (str(n),)))
+    transport.hold = lambda: eventually(lambda: len(combined._waiting) >= MOST)
+    # Each goes on when as many have begun as may; one after the other they never would.
+    script = f'''[ -z "$mine" ] && mine=$1
+    echo "$1" >>"$2"; until [ "$(grep -c . "$2")" -ge {MOST} ]; do sleep 0.02; done
+    echo "$mine"'''
+    begun = str(tmp_path / "begun")
+    with ThreadPoolExecutor(1) as first:
+        alone = first.submit(combined.run, ":")
+        eventually(lambda: transport.scripts)
+        answers = at_once(lambda n: combined.run(script, (str(n), begun)))
     assert [answer.text for answer in answers] == [f"{n}\n" for n in range(THREADS)]
-    assert time.monotonic() - began < 0.5 * THREADS / 2
+    assert alone.result().returncode == 0
 
 
 def test_stdin_that_is_left_unread_reaches_nobody_else(transport: Counting) -> None:
