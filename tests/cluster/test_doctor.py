@@ -20,16 +20,19 @@ import pytest
 
 from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox
+from tests.support import forked
 
 pytestmark = pytest.mark.cluster
 
 DOCTOR = Path(sys.executable).with_name("dagster-slurm")
+# A process of its own, and not a forked one.
+STARTED = ("env",)
 Done = subprocess.CompletedProcess[str]
 Doctor = Callable[..., Done]
 WRONG_PASSWORD = "not-the-password-7431"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environment(sandbox: Sandbox) -> str:
     return sandbox.create_environment("documentation", ["dagster-pipes"])
 
@@ -43,14 +46,12 @@ def doctor(sandbox: Sandbox, environment: str) -> Iterator[Doctor]:
 
     def run(*arguments: str, prefix: tuple[str, ...] = (), only: bool = False, **variables: str | None) -> Done:
         given = variables if only else {**site, **variables}
+        environ = {**inherited, **{name: value for name, value in given.items() if value is not None}}
+        argv = [*prefix, str(DOCTOR), "doctor", "--env-path", environment, *arguments]
+        if not prefix:
+            return forked.run(argv, env=environ, timeout=120)
         return subprocess.run(
-            [*prefix, str(DOCTOR), "doctor", "--env-path", environment, *arguments],
-            env={**inherited, **{name: value for name, value in given.items() if value is not None}},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+            argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
         )
 
     yield run
@@ -86,7 +87,7 @@ def assert_names(done: Done, step: str, problem: str, remedy: str) -> None:
 class TestAllIsFine:
     def test_every_step_is_ok_and_a_job_runs(self, sandbox: Sandbox, doctor: Doctor) -> None:
         before = sandbox.logins()
-        done = doctor("--job", "--json")
+        done = doctor("--job", "--json", prefix=STARTED)
         told = json.loads(done.stdout)
         assert {each["step"]: each["status"] for each in told["findings"]} == {step.name: "ok" for step in STEPS}
         assert (done.returncode, done.stderr, told["status"], told["logins"]) == (0, "", "ok", 1)

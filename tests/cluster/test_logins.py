@@ -26,6 +26,7 @@ from dagster_slurm.sandbox.login_node import pam_service
 from dagster_slurm.sandbox.one_time_code import hotp
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
 from tests.ssh import connection_of, control_directory, opened
+from tests.support import forked
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -39,7 +40,7 @@ RUN = Path(__file__).with_name("one_run.py")
 class Client:
     """A process of its own with a Dagster run of its own, which starts when it is told to."""
 
-    process: subprocess.Popen[str]
+    process: forked.Process
     report: Path
 
     def start(self) -> None:
@@ -70,14 +71,14 @@ def launched(sandbox: Sandbox, tmp_path: Path, control_dir: str) -> Iterator[Cal
         path, report = tmp_path / f"payload{number}.py", tmp_path / f"report{number}.json"
         path.write_text(payload)
         base = f"~/test-runs/{tmp_path.name}"
-        process = subprocess.Popen(
-            [sys.executable, str(RUN), str(path), base, environment, str(report)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / f"stderr{number}").open("w"),
-            text=True,
-            env={**os.environ, **node.env(password=password), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir},
-        )
+        with (tmp_path / f"stderr{number}").open("w") as errors:
+            process = forked.start(
+                [sys.executable, str(RUN), str(path), base, environment, str(report)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **node.env(password=password), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir},
+            )
         clients.append(Client(process, report))
         return clients[-1]
 
@@ -269,7 +270,7 @@ class TestPasswords:
             )
             own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
             env = {**own, **node.env(password=True), "PYTHONPATH": str(Path(__file__).parents[2])}
-            subprocess.run([sys.executable, "-c", beforehand], env=env, check=True)
+            assert forked.run([sys.executable, "-c", beforehand], env=env).returncode == 0
             assert node.logins() == 1
             for _ in range(2):
                 transport = OpenSSHTransport(connection)
@@ -443,11 +444,12 @@ class TestStrictServers:
         with sandbox.login_node() as node:
             env = {**own, **node.env(password=password), "PYTHONPATH": str(Path(__file__).parents[2])}
             argv = [sys.executable, "-c", HOLD, control_dir]
-            with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as holder:
-                assert holder.stdout is not None
-                shell = Path("/proc", holder.stdout.readline().strip())
-                assert shell.is_dir()
-                holder.kill()
+            holder = forked.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+            assert holder.stdout is not None
+            shell = Path("/proc", holder.stdout.readline().strip())
+            assert shell.is_dir()
+            holder.kill()
+            holder.wait()
             eventually(lambda: not shell.exists())
 
     def test_threads_on_a_server_with_one_session_log_in_once(self, sandbox: Sandbox, control_dir: str) -> None:

@@ -26,6 +26,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, control_master
 from tests.ssh import connection_of, control_directory
+from tests.support import forked
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -94,14 +95,14 @@ class TestLogins:
         fields = (connection.host, connection.port, connection.user, connection.key_path)
         argv = [sys.executable, "-c", CLIENT, *map(str, fields), connection.known_hosts_file, connection.control_dir]
         clients = [
-            subprocess.Popen([*argv, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # type: ignore[list-item]
+            forked.start([*argv, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # type: ignore[list-item]
             for number in range(10)
         ]
         for client in clients:
             assert client.stdout is not None
             assert client.stdout.readline() == "ready\n"
         before = sandbox.logins()
-        outputs = [client.communicate("go\n", timeout=60)[0] for client in start_all(clients)]
+        outputs = [client.communicate(timeout=60)[0] for client in start_all(clients)]
         assert outputs == [f"{number}\n" * 3 for number in range(10)]
         assert sandbox.logins() - before == 1
         assert opened().run("echo found").text == "found\n"
@@ -130,7 +131,7 @@ class TestLogins:
         assert connection.control_path() == replace(connection).control_path()
 
 
-def start_all(clients: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+def start_all(clients: list[forked.Process]) -> list[forked.Process]:
     for client in clients:
         assert client.stdin is not None
         client.stdin.write("go\n")

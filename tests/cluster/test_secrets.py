@@ -22,12 +22,14 @@ from dagster_slurm import ComputeResource, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import control_directory
+from tests.support import forked
 from tests.support.files import let_everybody_in
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
 RUN = Path(__file__).with_name("one_run.py")
+YOUNG_SECONDS = 0.5
 LARGEST_FILE_BYTES = 64 << 20
 # Tells that it runs, waits to be let go, and ends as it is told.
 PAYLOAD = """
@@ -44,7 +46,10 @@ sys.exit({status})
 
 @dataclass
 class Watch:
-    """Looks at the command line and the environment of every process, again and again, while a block runs."""
+    """Looks at the command line and the environment of every process, again and again, while a block runs.
+
+    At one that has just begun, every few milliseconds: it may end soon, or become another (execve(2)).
+    """
 
     words: Sequence[bytes]
     port: int
@@ -54,13 +59,19 @@ class Watch:
     found: set[str] = field(default_factory=set)
     payloads: set[str] = field(default_factory=set)
     clients: set[str] = field(default_factory=set)
+    _first_seen: dict[str, float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
-    def sample(self) -> None:
-        for directory in Path("/proc").glob("[0-9]*"):
+    def sample(self, young_seconds: float = float("inf")) -> None:
+        """Look at all, or at those which were not there so long ago."""
+        now = time.monotonic()
+        there = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208 - done hundreds of times a second
+        self._first_seen = {name: self._first_seen.get(name, now) for name in there}
+        for name, since in self._first_seen.items():
             # Processes come and go.
-            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                self._look_at(directory)
+            if now - since < young_seconds:
+                with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                    self._look_at(Path("/proc", name))
         self.samples += 1
 
     def _look_at(self, directory: Path) -> None:
@@ -96,6 +107,9 @@ class Watch:
     def _watch(self) -> None:
         while not self._stop.is_set():
             self.sample()
+            for _ in range(20):
+                self._stop.wait(0.005)
+                self.sample(YOUNG_SECONDS)
 
 
 @dataclass
@@ -136,17 +150,16 @@ def holds(path: Path, words: Sequence[bytes], since: float) -> bool:
 @contextmanager
 def running(
     sandbox: Sandbox, node: LoginNode, directory: Path, control_dir: str, status: int
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[forked.Process]:
     payload = directory / "planted.py"
     payload.write_text(PAYLOAD.format(signals=str(directory), status=status))
     directory.chmod(0o777)
     argv = [str(payload), f"~/test-runs/{directory.name}", sandbox.create_environment("tests", ["dagster-pipes"])]
-    process = subprocess.Popen(
+    process = forked.start(
         [sys.executable, str(RUN), *argv, str(directory / "report")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         env={**os.environ, **node.env(password=True), "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir},
     )
     try:

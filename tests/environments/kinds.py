@@ -15,6 +15,7 @@ from dagster_slurm.environments import Recipe
 from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.uv import UvRecipe
 from dagster_slurm.transport import Transport
+from tests.support import forked
 
 from ..unit.environments.test_pixi import make_project, write_lock
 from .projects import Package, Project
@@ -86,7 +87,7 @@ cache = EnvironmentCache(SlurmCluster({way}, remote_base={base!r}), lines.append
 print(json.dumps([cache.provide({recipe!r}).path, lines]))
 """
         argv = [sys.executable, "-c", program]
-        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = forked.start(argv, stdout=subprocess.PIPE, start_new_session=True)
 
     def ended(self) -> tuple[str, list[str]]:
         """The path of the environment, and what was said."""

@@ -18,6 +18,7 @@ from dagster_slurm.staging import DataOptions, RemotePath, local_digests, plan_s
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import LocalTransport
 from dagster_slurm.transport.parcel import Piece
+from tests.support import forked
 
 from .conftest import Far
 
@@ -167,9 +168,7 @@ def test_an_upload_whose_process_was_killed_is_gone_on_with(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tmp_path / "base"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SEND, str(base), str(data / "large.bin")], stdout=subprocess.PIPE, text=True
-    )
+    process = forked.start([sys.executable, "-c", SEND, str(base), str(data / "large.bin")], stdout=subprocess.PIPE)
     assert process.stdout
     for _ in range(8):
         assert process.stdout.readline()

@@ -17,6 +17,7 @@ from dagster_slurm.staging import collect, fetching
 from dagster_slurm.staging.fetching import Fetch, RemoteFile
 from dagster_slurm.transport import LocalTransport
 from dagster_slurm.transport.shell_transport import ShellTransport
+from tests.support import forked
 
 from .conftest import Far
 
@@ -163,7 +164,7 @@ def test_a_fetch_whose_process_was_killed_is_gone_on_with(tmp_path: Path, reads:
     source, to = tmp_path / "large.bin", tmp_path / "here/large.bin"
     source.write_bytes(os.urandom(LARGE_BYTES))
     argv = [str(tmp_path), source.name, str(LARGE_BYTES), sha256(source), str(to)]
-    process = subprocess.Popen([sys.executable, "-c", FETCH, *argv], stdout=subprocess.PIPE, text=True)
+    process = forked.start([sys.executable, "-c", FETCH, *argv], stdout=subprocess.PIPE)
     assert process.stdout
     for _ in range(8):
         assert process.stdout.readline()

@@ -31,6 +31,8 @@ class Process:
 
     def __init__(self, argv: Sequence[str], connection: socket.socket) -> None:
         self.args = list(argv)
+        self.stdin: IO[str] | None = None
+        self.stdout: IO[str] | None = None
         self._connection = connection
         self._answers = connection.makefile("r")
         self.pid = int(self._answers.readline())
@@ -55,6 +57,20 @@ class Process:
             if not select.select([self._connection], [], [], left)[0] and timeout is not None:
                 raise subprocess.TimeoutExpired(self.args, timeout)
         return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Close its stdin, read all that it still says, and wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended in time after its last word.
+        """
+        if self.stdin is not None:
+            self.stdin.close()
+        assert self.stdout is not None
+        with self.stdout:
+            said = self.stdout.read()
+        self.wait(timeout)
+        return said, None
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
@@ -124,11 +140,13 @@ def start(
     start_new_session: bool = False,
     children: bool = False,
 ) -> Process:
-    """As `subprocess.Popen` of Python, `dagster` or `dagster-slurm`, but for pipes.
+    """As `subprocess.Popen` of Python, `dagster` or `dagster-slurm`; with PIPE, stdin and stdout are of text.
 
     With `children`, the processes of Python that it starts (as Dagster does for steps) are forked as well.
     """
-    out = _handle(1 if stdout is None else stdout)
+    pipes = _Pipes()
+    given = pipes.end(stdin, 0)
+    out = pipes.end(1 if stdout is None else stdout, 1)
     error = out if stderr == subprocess.STDOUT else _handle(2 if stderr is None else stderr)
     request = {
         "program": _program(argv),
@@ -140,10 +158,39 @@ def start(
     data = json.dumps(request).encode()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(_server())
-    socket.send_fds(connection, [f"{len(data):8}".encode()], [_handle(stdin), out, error])
+    socket.send_fds(connection, [f"{len(data):8}".encode()], [given, out, error])
     connection.sendall(data)
     connection.shutdown(socket.SHUT_WR)
-    return Process(argv, connection)
+    process = Process(argv, connection)
+    pipes.give(process)
+    return process
+
+
+class _Pipes:
+    """Those to and from a process."""
+
+    def __init__(self) -> None:
+        self._ours: dict[int, int] = {}
+        self._theirs: list[int] = []
+
+    def end(self, stream: int | IO[Any], number: int) -> int:
+        """What the process gets under that number."""
+        if stream != subprocess.PIPE:
+            return _handle(stream)
+        read, write = os.pipe()
+        ours, theirs = (write, read) if number == 0 else (read, write)
+        self._ours[number] = ours
+        self._theirs.append(theirs)
+        return theirs
+
+    def give(self, process: Process) -> None:
+        """The process has its ends; these are the others."""
+        for fd in self._theirs:
+            os.close(fd)
+        if 0 in self._ours:
+            process.stdin = os.fdopen(self._ours[0], "w")
+        if 1 in self._ours:
+            process.stdout = os.fdopen(self._ours[1])
 
 
 def run(

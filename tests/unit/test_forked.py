@@ -48,6 +48,17 @@ def test_signals_and_sessions(tmp_path: Path) -> None:
     assert process.wait(10) == -signal.SIGKILL
 
 
+def test_pipes() -> None:
+    talk = "import sys; print('first', flush=True); print('and', sys.stdin.read())"
+    process = forked.start([sys.executable, "-c", talk], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "first\n"
+    process.stdin.write("second")
+    assert process.communicate(timeout=10) == ("and second\n", None)
+    assert process.returncode == 0
+
+
 def test_dagster_has_been_imported() -> None:
     done = forked.run([sys.executable, "-c", "import sys; print('dagster._cli' in sys.modules)"])
     assert done.stdout == "True\n", done.stderr
