@@ -71,7 +71,7 @@ def test_files_are_read_when_they_are_sent(tmp_path: Path) -> None:
     assert sum(map(len, archive.blocks())) == archive.size_bytes
 
 
-@pytest.mark.parametrize("after", [b"", b"shorter", b"x" * 3_000_000])
+@pytest.mark.parametrize("after", [b"", b"shorter", b"x" * 3_000_000], ids=["empty", "shorter", "longer"])
 def test_a_file_that_changed_its_size_never_gives_more_than_announced(tmp_path: Path, after: bytes) -> None:
     source = tmp_path / "file"
     source.write_bytes(b"x" * 1_000_000)
