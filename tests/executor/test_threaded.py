@@ -61,12 +61,14 @@ def test_steps_run_at_once_in_one_process(instance: dg.DagsterInstance) -> None:
 
 def test_no_more_than_asked_for(instance: dg.DagsterInstance) -> None:
     lock, now, most = threading.Lock(), [0], [0]
+    together = threading.Barrier(3, timeout=30)
 
     @dg.op
     def counted() -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+        together.wait()
         time.sleep(0.05)
         with lock:
             now[0] -= 1
@@ -82,12 +84,14 @@ def test_no_more_than_asked_for(instance: dg.DagsterInstance) -> None:
 
 def test_limits_by_tag(instance: dg.DagsterInstance) -> None:
     lock, now, most = threading.Lock(), [0], [0]
+    together = threading.Barrier(2, timeout=30)
 
     @dg.op(tags={"database": "small"})
     def counted() -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+        together.wait()
         time.sleep(0.05)
         with lock:
             now[0] -= 1
