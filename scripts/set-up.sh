@@ -53,4 +53,6 @@ fi
 say 'Installing the project, its development tools and what the example needs into .venv ...'
 .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
     --editable '.[dev]' --requirement examples/lookouts/requirements.txt
+# Where Python is told to write no bytecode, every process of the tests would compile the package again.
+.venv/bin/python -m compileall -q src tests
 : >.venv/bin/.installed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox.config import DEFAULT_NAME, DEFAULT_USER, SandboxConfig
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, DEFAULT_NAME, DEFAULT_USER, SandboxConfig, paths_of
 from dagster_slurm.sandbox.programs import check_machine, require_packages
 from dagster_slurm.sandbox.sandbox import Sandbox
 
@@ -34,8 +34,10 @@ def config_for_this_worker(name: str = DEFAULT_NAME, user: str = DEFAULT_USER, *
         options: The other fields of `SandboxConfig`.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    suffix = f"-{worker}" if worker else ""
-    return SandboxConfig(name=f"{name}{suffix}", user=f"{user}{suffix}", **options)
+    name = f"{name}-{worker}" if worker else name
+    # Users are the machine's: another checkout may run its tests beside these, in a base directory of its own.
+    elsewhere = f"-{paths_of(name).tag[:4]}" if os.environ.get(BASE_DIR_VARIABLE) else ""
+    return SandboxConfig(name=name, user=f"{user}{f'-{worker}' if worker else ''}{elsewhere}", **options)
 
 
 @pytest.fixture(scope="session")
