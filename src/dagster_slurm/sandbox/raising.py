@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
+from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, processes, users
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, MARKER_VARIABLE, SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.programs import openssh_version, run
 from dagster_slurm.sandbox.state import State, machine_locked, ports_of, save
 
@@ -79,9 +79,13 @@ def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
 
 
 def reserved_ports(paths: SandboxPaths) -> frozenset[int]:
-    """Ports of the other sandboxes of this machine; the daemon behind one may be broken on purpose just now."""
-    others = (SandboxPaths(path) for path in paths.state_dir.parent.glob("*") if path != paths.state_dir)
-    return frozenset(port for other in others for port in ports_of(other))
+    """Ports of the other sandboxes of this machine; the daemon behind one may be broken on purpose just now.
+
+    Those of other base directories are known by their daemons.
+    """
+    elsewhere = map(Path, processes.values_of_variable(MARKER_VARIABLE))
+    others = {*paths.state_dir.parent.glob("*"), *elsewhere} - {paths.state_dir}
+    return frozenset(port for other in others for port in ports_of(SandboxPaths(other)))
 
 
 def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
