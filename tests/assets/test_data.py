@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -300,12 +301,13 @@ class TestOnTheCluster:
         world = World(sandbox, instance, slurm, tmp_path)
         world.payload(world.settings.payload, pause=0.01, then="echo 1 >result.csv\n")
         world.settings.call = {"outputs": ["result.csv"], "outputs_dir": tmp_path / "to"}
-        collect, begun = Collector.collect, threading.Event()
+        begun, over = threading.Event(), threading.Event()
 
-        def slow(self: Collector, **call: Any) -> Any:
+        def slow(*args: object, **call: object) -> None:
             begun.set()
-            time.sleep(6)
-            return collect(self, **call)
+            over.wait(60)
+            # Outside of tests its process has ended by now, and this thread with it.
+            sys.exit()
 
         def disturb() -> None:
             begun.wait(60)
@@ -316,6 +318,7 @@ class TestOnTheCluster:
                 os.kill(os.getpid(), signal.SIGINT)
                 # The main thread looks every 0.2 s, and two signals within a second are one.
                 time.sleep(1.6)
+            over.set()
 
         thread = threading.Thread(target=disturb)
         try:

@@ -432,7 +432,7 @@ def test_more_processes_than_channels(sandbox: Sandbox, payload: Write, environm
     logins = sandbox.logins()
     argv = [sys.executable, "-m", "dagster", "job", "execute", "-f", str(definitions), "-j", "everything"]
     variables = {**os.environ, **sandbox.env(), "DAGSTER_HOME": str(tmp_path / "home")}
-    done = forked.run(argv, env=variables, timeout=240)
+    done = forked.run(argv, env=variables, timeout=240, children=True)
     assert done.returncode == 0, done.stderr[-4000:]
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         (run,) = instance.get_runs()

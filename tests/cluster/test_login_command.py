@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dagster_slurm.errors import AuthenticationError
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import connection_of, control_directory
+from tests.support import forked
 
 pytestmark = pytest.mark.cluster
 
@@ -29,7 +29,7 @@ def environment(sandbox: Sandbox) -> Iterator[dict[str, str]]:
     with control_directory() as control_dir:
         variables = {**os.environ, **site, "DAGSTER_SLURM_SSH_CONTROL_DIR": control_dir}
         yield variables
-        subprocess.run([*COMMAND, "--end"], env=variables, capture_output=True, check=False)
+        forked.run([*COMMAND, "--end"], env=variables)
 
 
 def on_a_terminal(argv: list[str], env: dict[str, str], answers: dict[str, str]) -> tuple[int, str]:
@@ -52,7 +52,7 @@ def on_a_terminal(argv: list[str], env: dict[str, str], answers: dict[str, str])
 
 
 def status(env: dict[str, str], *options: str) -> int:
-    return subprocess.run([*COMMAND, *options], env=env, capture_output=True, check=False).returncode
+    return forked.run([*COMMAND, *options], env=env).returncode
 
 
 def test_log_in_check_use_and_end(environment: dict[str, str], sandbox: Sandbox) -> None:

@@ -107,7 +107,7 @@ def test_ten_processes_that_start_a_run_at_once_log_in_once(sandbox: Sandbox, la
         assert node.failures() == 0
 
 
-LINES = 200
+LINES = 60
 TALKATIVE = """
 import time
 for number in range(LINES):

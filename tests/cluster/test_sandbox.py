@@ -18,7 +18,7 @@ import pytest
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import Sandbox, SandboxConfig, daemons
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxPaths
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, paths_of
 from dagster_slurm.sandbox.network import NETNS_DIR
 from dagster_slurm.sandbox.raising import mount_points
 from tests.support.waiting import eventually
@@ -27,33 +27,35 @@ pytestmark = pytest.mark.cluster
 
 NAME = "selftest"
 USER = "sandbox-selftest"
+# The names of interfaces, namespaces and control groups.
+TAGGED = re.compile(r"\b(?:dss-?|dagster-slurm-|v)([0-9a-f]{8})")
 
 
 def traces() -> set[str]:
-    """Everything on the machine by which a sandbox could be noticed, but for those of tests beside these."""
-    others = [SandboxPaths(path.parent) for path in Path("/var/lib").glob("*/*/state.json") if path.parent.name != NAME]
-    marks = [mark for paths in others for mark in (paths.tag, f"{paths.state_dir}/")]
-    return {trace for trace in all_traces() if not any(mark in trace for mark in marks)}
+    """Everything by which these sandboxes could be noticed on the machine; others come and go beside them."""
+    ours = {paths_of(name).tag for name in (NAME, f"{NAME}-a", f"{NAME}-b")}
+    return {trace for trace in all_traces() if ours.issuperset(TAGGED.findall(trace))}
 
 
 def all_traces() -> set[str]:
     netns = {f"netns {each.name}" for each in NETNS_DIR.glob("*")} if NETNS_DIR.exists() else set()
     links = {f"link {name}" for _, name in socket.if_nameindex()}
     mounts = {f"mount {point}" for point in mount_points() if NAME in point or "netns" in point}
-    users = {f"user {entry.pw_name} {entry.pw_dir}" for entry in pwd.getpwall()}
-    groups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/dagster-slurm-*")}
+    people = {f"user {entry.pw_name} {entry.pw_dir}" for entry in pwd.getpwall()}
+    users = {user for user in people if USER in user or f"/{NAME}" in user}
+    groups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/dagster-slurm-????????")}
     return netns | links | mounts | users | groups | commands_of(NAME)
 
 
 def commands_of(name: str) -> set[str]:
     """Processes that name the state directory in command or environment, or run as its user."""
-    found = set()
+    found, state_dir = set(), paths_of(name).state_dir
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             text = (directory / "cmdline").read_bytes() + (directory / "environ").read_bytes()
         except OSError:
             continue
-        if f"dagster-slurm-sandbox/{name}/".encode() in text or f"sandbox/{name}\0".encode() in text:
+        if f"{state_dir}/".encode() in text or f"{state_dir}\0".encode() in text:
             found.add(f"process {directory.name} {text[:60]!r}")
     return found
 
@@ -66,7 +68,7 @@ def before() -> set[str]:
 
 @pytest.fixture(scope="module")
 def own_cluster(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
-    cluster = Sandbox(SandboxConfig(name=NAME, user=USER, slurmd_timeout_seconds=9))
+    cluster = Sandbox(SandboxConfig(name=NAME, user=USER, slurmd_timeout_seconds=6, message_timeout_seconds=3))
     start = time.monotonic()
     cluster.up(quiet=True)
     print(f"up took {time.monotonic() - start:.1f} s")
@@ -120,10 +122,13 @@ def test_up_again_is_quick_and_changes_nothing(own: Sandbox) -> None:
 
 
 def test_three_idle_nodes_with_distinct_addresses(own: Sandbox) -> None:
-    lines = own.run(["sinfo", "-hNp", "compute", "-o", "%N %T %c %m %o"]).stdout.splitlines()
-    rows = [line.split() for line in lines]
-    assert [row[:4] for row in rows] == [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")]
-    assert len({row[4] for row in rows}) == 3
+    def rows() -> list[list[str]]:
+        lines = own.run(["sinfo", "-hNp", "compute", "-o", "%N %T %c %m %o"]).stdout.splitlines()
+        return [line.split() for line in lines]
+
+    # The job of another test may be ending.
+    eventually(lambda: [row[:4] for row in rows()] == [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")])
+    assert len({row[4] for row in rows()}) == 3
 
 
 def test_every_node_has_its_name_and_address_and_knows_the_others(own: Sandbox) -> None:
