@@ -4,7 +4,7 @@
 #
 # usage: in_tree.sh HOW PLACE CHECKOUT COMMAND [ARGUMENT ...]
 #
-#   HOW       "keep": what the command changes in the tree stays; "try": it does not
+#   HOW       "keep": what the command changes in the tree stays; "try": it does not, and the network is one of its own
 #   PLACE     directory with the tree in `tree`, the sandboxes' files in `var`, and a mount point `root`
 #   CHECKOUT  the project; it is seen at the same path, and the sandboxes too
 set -eu
@@ -19,6 +19,7 @@ else
     # The upper layer lies in memory; the mount point itself serves as its place before it is covered.
     mount -t tmpfs -o mode=755 tree "$root"
     mkdir "$root/upper" "$root/work"
+    ip link set lo up
     mount -t overlay -o "lowerdir=$place/tree,upperdir=$root/upper,workdir=$root/work" tree "$root"
 fi
 mount --rbind /dev "$root/dev"

@@ -6,7 +6,7 @@ SUITE is `trixie` (Slurm 24.11.5, its Python 3.13), `testing` (26.05.5, its Pyth
 machine's Python). With `--record` what its Slurm prints is recorded anew; a COMMAND is run in place of the tests.
 
 A tree is made once, below /var/cache/dagster-slurm-trees or $DAGSTER_SLURM_TREES; remove its directory to have it made
-anew. It is mounted in a namespace of its own, so that neither mounts nor processes can be left behind.
+anew. A run has namespaces of its own, so that no mounts, processes or interfaces can be left behind.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 TREES_VARIABLE = "DAGSTER_SLURM_TREES"
 DEFAULT_TREES = Path("/var/cache/dagster-slurm-trees")
 PYTHON = "/opt/dagster-slurm/bin/python"
+WHEELS = "/opt/wheels"
 WORKERS = 3
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -116,9 +117,11 @@ class Tree:
         self.mounted = self.place / "var"
         self.sandboxes = self.mounted / "sandboxes"
 
-    def environment(self) -> dict[str, str]:
-        """What a command in the tree finds: of the caller's variables, those by which pip reaches an index."""
+    def environment(self, *, keep: bool) -> dict[str, str]:
+        """What a command in the tree finds; with a network, the variables by which pip reaches an index too."""
         network = {name: value for name, value in os.environ.items() if name.upper() in NETWORK_VARIABLES}
+        if not keep:
+            network = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
         own = {
             "PATH": _PATH,
             "HOME": "/root",
@@ -135,13 +138,16 @@ class Tree:
 
         Args:
             argv: The command.
-            keep: Whether what it changes in the tree stays.
+            keep: Whether what it changes in the tree stays; only then it has the machine's network. Without, ports and
+                subnets are its own, and no sandbox of the machine comes in between.
         """
         # Killed with this process, also by SIGKILL; and with their first process all others of the namespace.
         outside = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private"]
-        outside += ["--pid", "--fork", "--kill-child"]
+        outside += ["--pid", "--fork", "--kill-child", *([] if keep else ["--net"])]
         script = ["/bin/sh", str(CHECKOUT / "scripts" / "in_tree.sh"), "keep" if keep else "try"]
-        child = subprocess.Popen([*outside, *script, str(self.place), str(CHECKOUT), *argv], env=self.environment())
+        child = subprocess.Popen(
+            [*outside, *script, str(self.place), str(CHECKOUT), *argv], env=self.environment(keep=keep)
+        )
         try:
             return child.wait()
         except KeyboardInterrupt:
@@ -153,7 +159,7 @@ class Tree:
                 child.wait()
 
     def clean(self) -> None:
-        """Take down what a run that was killed has left of its sandboxes outside the tree: bridges, control groups."""
+        """Take down what a run that was killed has left of its sandboxes outside of its namespaces: control groups."""
         for state in sorted(path for path in self.sandboxes.glob("*") if path.is_dir()):
             program = "from dagster_slurm.cli import main; main()"
             self.enter(PYTHON, "-c", program, "sandbox", "down", "--name", state.name)
@@ -193,8 +199,11 @@ def prepare(tree: Tree) -> None:
     """Make the tree and, in it, the environment that the tests need, as far as they are missing or out of date."""
     if not tree.root.exists():
         make(tree)
-    if tree.debian.own_python:
-        install_project(tree)
+    noted = tree.root / "opt" / "made-for"
+    wanted = hashlib.sha256((CHECKOUT / "pyproject.toml").read_bytes()).hexdigest() + f" {CHECKOUT}"
+    if not noted.exists() or noted.read_text() != wanted:
+        install(tree)
+        noted.write_text(wanted)
 
 
 def make(tree: Tree) -> None:
@@ -230,19 +239,20 @@ def mirror() -> str:
     raise SystemExit("apt knows of no mirror of Debian: run `apt-get update`.")
 
 
-def install_project(tree: Tree) -> None:
-    """Make an environment of the tree's own Python, with the project as it stands in the checkout."""
-    noted = tree.root / "opt" / "dagster-slurm" / ".made-for"
-    wanted = hashlib.sha256((CHECKOUT / "pyproject.toml").read_bytes()).hexdigest() + f" {CHECKOUT}"
-    if noted.exists() and noted.read_text() == wanted:
-        return
+def install(tree: Tree) -> None:
+    """Make an environment of the tree's own Python, with the project as it stands in the checkout.
+
+    What tests install for the cluster's user is fetched, since they have no network.
+    """
     say("installing the project and its tools with the tree's Python ...")
-    environment = str(Path(PYTHON).parent.parent)
-    packages = (PYTHON, "-m", "pip", "install", "--quiet", "--no-compile", "--editable", f"{CHECKOUT}[dev]")
-    for argv in (("python3", "-m", "venv", environment), packages):
+    own = (
+        ("python3", "-m", "venv", str(Path(PYTHON).parent.parent)),
+        (PYTHON, "-m", "pip", "install", "--quiet", "--no-compile", "--editable", f"{CHECKOUT}[dev]"),
+    )
+    wheels = (PYTHON, "-m", "pip", "download", "--quiet", "--dest", WHEELS, "dagster-pipes")
+    for argv in (*(own if tree.debian.own_python else ()), wheels):
         if tree.enter(*argv, keep=True):
             raise SystemExit(f"{shlex.join(argv)} did not work in the tree")
-    noted.write_text(wanted)
 
 
 def machine_python() -> dict[str, str]:

@@ -143,6 +143,11 @@ class SandboxPaths:
         return self.state_dir / "database" / "data"
 
     @property
+    def database_temporary_dir(self) -> Path:
+        """MariaDB's temporary tables. A server that starts removes those it finds, also another's (10.5, tried)."""
+        return self.state_dir / "database" / "tmp"
+
+    @property
     def database_socket(self) -> Path:
         """MariaDB's socket."""
         return self.state_dir / "database" / "socket"

@@ -94,6 +94,7 @@ def database_options(paths: SandboxPaths) -> list[str]:
         "--no-defaults",
         "--user=root",
         f"--datadir={paths.database_dir}",
+        f"--tmpdir={paths.database_temporary_dir}",
         "--innodb-log-file-size=8M",
         "--innodb-buffer-pool-size=64M",
         "--innodb-flush-log-at-trx-commit=0",

@@ -15,6 +15,7 @@ from dagster_slurm.sandbox.state import State
 
 def ensure_data(paths: SandboxPaths) -> None:
     """Make an empty database, unless there is one. Half a one, of a killed `up`, is thrown away."""
+    paths.database_temporary_dir.mkdir(exist_ok=True)
     complete = paths.database_dir.parent / "complete"
     if complete.exists():
         return

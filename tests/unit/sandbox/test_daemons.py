@@ -12,6 +12,10 @@ from dagster_slurm.sandbox.config import SandboxPaths
 PATHS = SandboxPaths(Path("/var/lib/dagster-slurm-sandbox/default"))
 
 
+def test_sandboxes_that_come_up_at_once_have_temporary_tables_of_their_own() -> None:
+    assert f"--tmpdir={PATHS.state_dir}/database/tmp" in daemons.database_options(PATHS)
+
+
 @pytest.mark.parametrize(
     ("version", "options"),
     [((20, 11), ["-D"]), ((22, 5), ["-D"]), ((24, 11), ["-D"]), ((25, 5), ["-D", "-i"]), ((26, 5), ["-D", "-i"])],
