@@ -21,6 +21,7 @@ import pytest
 from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
+from tests.support.controller import controller_stopped
 
 pytestmark = pytest.mark.cluster
 
@@ -268,7 +269,7 @@ class TestMoreThatBreaks:
         assert_names(done, "accounting", "sacct: ", "slurmdbd, the accounting daemon")
 
     def test_the_controller_is_away(self, sandbox: Sandbox, doctor: Doctor) -> None:
-        with sandbox.broken("slurmctld"):
+        with controller_stopped(sandbox):
             done = doctor()
         assert_names(done, "controller", "squeue: ", "slurmctld does not answer")
 

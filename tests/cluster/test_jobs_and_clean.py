@@ -20,6 +20,7 @@ from dagster_slurm.cli import main
 from dagster_slurm.launches import Launches
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
+from tests.support.controller import controller_stopped
 from tests.support.instances import lay_out_storage
 from tests.support.waiting import eventually
 
@@ -263,7 +264,7 @@ def test_clean_lists_and_changes_nothing(trial: Trial) -> None:
 
 def test_without_an_answer_of_slurm_nothing_is_removed(trial: Trial) -> None:
     before = trial.files()
-    with trial.sandbox.broken("slurmctld"):
+    with controller_stopped(trial.sandbox):
         done = trial.call("clean", "--yes", "--all", "--older-than", "0s")
     assert done.exit_code == 1
     assert done.stdout == ""

@@ -16,6 +16,7 @@ from dagster_slurm.job.reattach import Found, Reattachment
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
+from tests.support.controller import controller_stopped
 from tests.support.waiting import eventually
 
 from .test_submission import Launch, all_ended, cluster
@@ -115,7 +116,7 @@ class TestFind:
         launch = Launch(cluster)
         job_id, _ = launch.submit()
         eventually(lambda: all_ended(cluster, [job_id]))
-        with sandbox.broken("slurmctld"), pytest.raises(SlurmUnavailableError):
+        with controller_stopped(sandbox), pytest.raises(SlurmUnavailableError):
             reattachment.find(first_of(launch))
         assert reattachment.find(first_of(launch)).standing is Standing.COMPLETED
 

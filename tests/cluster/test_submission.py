@@ -21,6 +21,7 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import OpenSSHTransport, TreeEntry
 from tests.ssh import connection_of
+from tests.support.controller import controller_stopped
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -78,7 +79,7 @@ def test_asked_again_gives_the_same_job(cluster: SlurmCluster) -> None:
 def test_controller_away(cluster: SlurmCluster, sandbox: Sandbox) -> None:
     """Every try is answered with an error; the one that gets through runs the payload, once."""
     launch = Launch(cluster)
-    with sandbox.broken("slurmctld"):
+    with controller_stopped(sandbox):
         for _ in range(2):
             with pytest.raises(SlurmUnavailableError):
                 launch.submit()

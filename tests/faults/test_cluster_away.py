@@ -9,9 +9,8 @@ from typing import Protocol
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox import processes as process_table
-from dagster_slurm.sandbox import state as states
 
+from ..support.controller import controller_stopped
 from .conftest import ALL, Record
 from .project.plan import Plan, trial_name
 from .world import World
@@ -73,28 +72,19 @@ def test_sshd_flaps(sandbox: Sandbox, disturbed: Disturbed) -> None:
     disturbed("sshd-flaps", flap)
 
 
-def stop_controller(sandbox: Sandbox) -> None:
-    """As systemctl does. One that is killed forgets the jobs of its last seconds, and gives their ids to others."""
-    state = states.load(sandbox.paths)
-    assert state is not None
-    process_table.end([state.processes["slurmctld"]], grace_seconds=20.0)
-    sandbox.break_("slurmctld")
-
-
 @pytest.mark.all_faults
 def test_slurmctld_restarted(sandbox: Sandbox, disturbed: Disturbed) -> None:
     def restart() -> None:
-        stop_controller(sandbox)
-        sandbox.mend("slurmctld")
+        with controller_stopped(sandbox):
+            pass
 
     disturbed("slurmctld-restarted", restart)
 
 
 def test_slurmctld_gone(sandbox: Sandbox, disturbed: Disturbed) -> None:
     def stop() -> None:
-        stop_controller(sandbox)
-        time.sleep(AWAY_SECONDS)
-        sandbox.mend("slurmctld")
+        with controller_stopped(sandbox):
+            time.sleep(AWAY_SECONDS)
 
     disturbed("slurmctld-gone", stop)
 

@@ -13,6 +13,7 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHC
 from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
+from ..support.controller import controller_stopped
 from ..support.waiting import eventually
 from .conftest import ALL, Record
 from .marking import figures_of, marking
@@ -141,13 +142,19 @@ def test_controller_away_at_submission(
     path = tmp_path / "once.py"
     path.write_text(marking(tmp_path.name) + "print('once')\n")
     before = jobs_of(sandbox)
-    sandbox.break_("slurmctld")
+    away = threading.Event()
 
     def disturb() -> None:
-        time.sleep(12.0)
-        sandbox.mend("slurmctld")
+        with controller_stopped(sandbox):
+            away.set()
+            # Longer than Slurm's commands try by themselves.
+            time.sleep(12.0 if ALL else 6.0)
 
-    result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
+    def run() -> dg.ExecuteInProcessResult:
+        assert away.wait(60.0)
+        return run_asset(asset_of(path), compute, instance)
+
+    result = run_while(disturb, run)
     assert result.success
     assert compute_log(result, instance) == "once\n"
     assert len(jobs_of(sandbox) - before) == 1
