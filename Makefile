@@ -23,7 +23,7 @@ test: static ## Run every check and every test, those on the real cluster includ
 faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@rm -f .faults.json
-	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions
+	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults.json $(bin)/python -m pytest tests/faults tests/partitions tests/environments/test_kinds.py
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
 	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
