@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,35 +28,36 @@ pytestmark = pytest.mark.cluster
 
 NAME = "selftest"
 USER = "sandbox-selftest"
-# The names of interfaces, namespaces and control groups.
-TAGGED = re.compile(r"\b(?:dss-?|dagster-slurm-|v)([0-9a-f]{8})")
 
 
-def traces() -> set[str]:
+def traces(*names: str) -> set[str]:
     """Everything by which these sandboxes could be noticed on the machine; others come and go beside them."""
-    ours = {paths_of(name).tag for name in (NAME, f"{NAME}-a", f"{NAME}-b")}
-    return {trace for trace in all_traces() if ours.issuperset(TAGGED.findall(trace))}
-
-
-def all_traces() -> set[str]:
+    paths = [paths_of(name) for name in names]
+    marks = [f"{each.state_dir}/" for each in paths]
     netns = {f"netns {each.name}" for each in NETNS_DIR.glob("*")} if NETNS_DIR.exists() else set()
     links = {f"link {name}" for _, name in socket.if_nameindex()}
-    mounts = {f"mount {point}" for point in mount_points() if NAME in point or "netns" in point}
-    people = {f"user {entry.pw_name} {entry.pw_dir}" for entry in pwd.getpwall()}
-    users = {user for user in people if USER in user or f"/{NAME}" in user}
     groups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/dagster-slurm-????????")}
-    return netns | links | mounts | users | groups | commands_of(NAME)
+    mounts = {f"mount {point}" for point in mount_points()}
+    users = {f"user {entry.pw_name} {entry.pw_dir}/" for entry in pwd.getpwall()}
+    tagged = {trace for trace in netns | links | groups | mounts if {each.tag for each in paths} & {*tags_in(trace)}}
+    placed = {trace for trace in mounts | users if any(mark in trace for mark in marks)}
+    return tagged | placed | {trace for mark in marks for trace in commands_of(mark)}
 
 
-def commands_of(name: str) -> set[str]:
+def tags_in(trace: str) -> list[str]:
+    """The sandboxes whose interface, namespace or control group it is."""
+    return re.findall(r"\b(?:dss-?|dagster-slurm-|v)([0-9a-f]{8})", trace)
+
+
+def commands_of(mark: str) -> set[str]:
     """Processes that name the state directory in command or environment, or run as its user."""
-    found, state_dir = set(), paths_of(name).state_dir
+    found = set()
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             text = (directory / "cmdline").read_bytes() + (directory / "environ").read_bytes()
         except OSError:
             continue
-        if f"{state_dir}/".encode() in text or f"{state_dir}\0".encode() in text:
+        if mark.encode() in text or f"{mark[:-1]}\0".encode() in text:
             found.add(f"process {directory.name} {text[:60]!r}")
     return found
 
@@ -63,7 +65,7 @@ def commands_of(name: str) -> set[str]:
 @pytest.fixture(scope="module")
 def before() -> set[str]:
     Sandbox(SandboxConfig(name=NAME, user=USER)).down()
-    return traces()
+    return traces(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,11 @@ def submit(cluster: Sandbox, *options: str, script: str) -> str:
 
 def sacct_state(cluster: Sandbox, job: str) -> str:
     return cluster.run(["sacct", "-nXP", "-j", job, "-o", "state"]).stdout.strip()
+
+
+def await_running(cluster: Sandbox, job: str) -> None:
+    """Told by the controller: the accounting is seconds late."""
+    eventually(lambda: cluster.run(["squeue", "-h", "-o", "%T", "-j", job]).stdout.strip() == "RUNNING")
 
 
 def ssh(cluster: Sandbox, *command: str, strict: bool = False) -> subprocess.CompletedProcess[str]:
@@ -256,23 +263,25 @@ def test_a_stopped_sshd_does_not_answer(own: Sandbox) -> None:
 
 
 def test_job_steps_outlive_slurmd_and_not_their_node(own: Sandbox) -> None:
-    first = submit(own, "-w", "n1", "-o", "/dev/null", script="sleep 4")
+    go = own.home / "go"
+    first = submit(own, "-w", "n1", "-o", "/dev/null", script=f"while ! [ -e {go} ]; do sleep 0.1; done")
     second = submit(own, "--no-requeue", "-w", "n2", "-o", "/dev/null", script="sleep 60")
     for job in (first, second):
-        eventually(lambda job=job: sacct_state(own, job) == "RUNNING")
+        await_running(own, job)
     with own.broken("slurmd:n1"):
         pass
+    go.touch()
     eventually(lambda: sacct_state(own, first) == "COMPLETED")
     # A node that comes back at once is believed to run its jobs still, for longer than it takes to be missed.
     with own.broken("node:n2"):
-        eventually(lambda: sacct_state(own, second) == "NODE_FAIL")
+        eventually(lambda: sacct_state(own, second) == "NODE_FAIL", pause_seconds=0.5)
 
 
 def test_a_pulled_cable_takes_the_node_down_and_back(own: Sandbox) -> None:
     job = submit(own, "--no-requeue", "-w", "n3", "-o", "/dev/null", script="sleep 100")
-    eventually(lambda: sacct_state(own, job) == "RUNNING")
+    await_running(own, job)
     with own.broken("network:n3"):
-        eventually(lambda: own.status().nodes["n3"] == "down*")
+        eventually(lambda: own.status().nodes["n3"] == "down*", pause_seconds=0.5)
         eventually(lambda: sacct_state(own, job) == "NODE_FAIL")
     assert own.status().nodes["n3"] in {"idle", "completing"}
 
@@ -282,6 +291,13 @@ def test_unknown_parts_are_refused(own: Sandbox) -> None:
         own.break_("n1")
     with pytest.raises(SandboxError, match="cannot hang"):
         own.break_("network:n1", hang=True)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
 
 
 def up_beside(tmp_path: Path, daemon: str) -> str:
@@ -304,22 +320,23 @@ except SandboxError as error:
 """
 
 
-def test_a_slurm_that_is_in_use_is_refused(tmp_path: Path) -> None:
-    said = up_beside(tmp_path, "slurmctld")
+def test_a_slurm_that_is_in_use_is_refused(short_path: Path) -> None:
+    said = up_beside(short_path, "slurmctld")
     assert re.fullmatch(r"A Slurm installation is in use on this machine: slurmctld \(process \d+\)", said)
-    assert not (tmp_path / "base").exists()
+    assert not (short_path / "base").exists()
 
 
-def test_an_idle_munged_is_no_slurm(tmp_path: Path) -> None:
+def test_an_idle_munged_is_no_slurm(short_path: Path) -> None:
     """It comes as far as the place, which sshd would not take here; what it made is nothing."""
-    said = up_beside(tmp_path, "munged")
-    assert said.startswith(f"A sandbox cannot lie in {tmp_path / 'base'}: others than root may write /tmp, and sshd ")
-    assert not (tmp_path / "base").exists()
+    said = up_beside(short_path, "munged")
+    assert said.startswith(f"A sandbox cannot lie in {short_path / 'base'}: others than root may write /tmp, and sshd ")
+    assert not (short_path / "base").exists()
 
 
 def test_two_at_the_same_moment_are_two_clusters() -> None:
-    there = traces()
-    pair = [Sandbox(SandboxConfig(name=f"{NAME}-{each}", user=f"{USER}-{each}", nodes=1)) for each in "ab"]
+    names = [f"{NAME}-a", f"{NAME}-b"]
+    there = traces(*names)
+    pair = [Sandbox(SandboxConfig(name=name, user=f"sandbox-{name}", nodes=1)) for name in names]
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda cluster: cluster.up(quiet=True), pair))
@@ -330,7 +347,7 @@ def test_two_at_the_same_moment_are_two_clusters() -> None:
     finally:
         for cluster in pair:
             cluster.down()
-    assert traces() - there == set()
+    assert traces(*names) - there == set()
 
 
 LOGIN_NODE = f"""
@@ -342,7 +359,7 @@ with Sandbox(SandboxConfig(name="{NAME}")).login_node(otp=True, shell="/usr/bin/
 
 
 def test_a_login_node_goes_with_its_sessions_its_account_and_its_pam_service(own: Sandbox) -> None:
-    there, machine = traces(), Path("/etc/pam.d/sshd").read_bytes()
+    there, machine = traces(NAME), Path("/etc/pam.d/sshd").read_bytes()
     with own.login_node(otp=True, shell="/usr/bin/fish", home_files={".config/fish/config.fish": "true"}) as node:
         assert pwd.getpwnam(node.user).pw_shell == "/usr/bin/fish"
         services = list(Path("/etc/pam.d").glob(f"*{node.directory.name}"))
@@ -351,7 +368,7 @@ def test_a_login_node_goes_with_its_sessions_its_account_and_its_pam_service(own
         with open_socket(node.port) as client:
             assert client.recv(4) == b"SSH-"
     left.wait(timeout=20)
-    assert traces() == there
+    assert traces(NAME) == there
     assert not node.directory.exists()
     assert not any(service.exists() for service in services)
     assert Path("/etc/pam.d/sshd").read_bytes() == machine
@@ -380,7 +397,7 @@ def test_login_nodes_whose_process_was_killed_go_with_the_sandbox(own: Sandbox, 
         assert child.returncode == -9, child.stderr
     assert len(list(own.paths.ssh.glob("login-*"))) == 2
     own.down()
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
     assert not list(Path("/etc/pam.d").glob(f"dagster-slurm-{own.paths.tag}-*"))
     own.up(quiet=True)
 
@@ -393,11 +410,11 @@ def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) 
     submit(own, "-N3", "-o", "/dev/null", script="setsid sleep 600 & srun sleep 600")
     own.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 &"])
     with own.broken("slurmctld"), own.broken("slurmd:n1", hang=True):
-        assert traces() - before
+        assert traces(NAME) - before
         start = time.monotonic()
         own.down()
         print(f"down took {time.monotonic() - start:.1f} s")
-        assert traces() - before == set()
+        assert traces(NAME) - before == set()
         assert not own.paths.state_dir.exists()
         own.down()
         start = time.monotonic()
@@ -425,7 +442,7 @@ def test_a_killed_up_is_cleaned_and_survived(own: Sandbox, before: set[str]) -> 
         child.kill()
         child.wait()
         own.down()
-        eventually(lambda: traces() <= before, lambda: traces() - before)
+        eventually(lambda: traces(NAME) <= before, lambda: traces(NAME) - before)
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     time.sleep(1.5)
     child.kill()

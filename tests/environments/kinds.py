@@ -9,6 +9,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dagster_slurm.environments import Recipe
@@ -98,5 +99,6 @@ print(json.dumps([cache.provide({recipe!r}).path, lines]))
 
     def kill(self) -> None:
         """Kill it, and what it has started."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended before
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
