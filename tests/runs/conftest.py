@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ _LAUNCH = """mutation {
 
 
 Started = subprocess.Popen[bytes] | forked.Process
+forked_with_children = partial(forked.start, children=True)
 
 
 @dataclass
@@ -122,7 +124,7 @@ class World:
         """Start a command in a session of its own, in the project's directory."""
         output = (self.directory / f"output-{len(self.processes)}").open("wb")
         # The servers of `dagster dev` are of its own starting.
-        begin = subprocess.Popen if argv[:2] == ("dagster", "dev") else forked.start
+        begin = subprocess.Popen if argv[:2] == ("dagster", "dev") else forked_with_children
         process: Started = begin(
             argv, cwd=self.directory, env=self.variables, start_new_session=True, stdout=output, stderr=output
         )
@@ -139,7 +141,7 @@ class World:
         elsewhere.mkdir(exist_ok=True)
         variables = {**self.variables, **({} if home is None else {"DAGSTER_HOME": home})}
         argv = ["dagster-slurm", "reconcile", *options]
-        return forked.run(argv, cwd=elsewhere, env=variables, timeout=120)
+        return forked.run(argv, cwd=elsewhere, env=variables, timeout=120, children=True)
 
     def develop(self) -> int:
         """Start `dagster dev`, and return the port of its web server."""

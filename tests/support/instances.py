@@ -37,7 +37,8 @@ def empty_instance(directory: Path | None = None) -> Iterator[dg.DagsterInstance
         directory: Where it keeps everything, and leaves it; None for one that is removed at the end.
     """
     if directory is None:
-        with TemporaryDirectory() as name, empty_instance(Path(name)) as instance:
+        # A run that was interrupted may leave threads that still write a last event.
+        with TemporaryDirectory(ignore_cleanup_errors=True) as name, empty_instance(Path(name)) as instance:
             yield instance
         return
     lay_out_storage(directory)
