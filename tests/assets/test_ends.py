@@ -20,14 +20,14 @@ from dagster_slurm.errors import (
     PayloadFailedError,
 )
 from dagster_slurm.sandbox import Sandbox
-from tests.support.instances import empty_instance
 
-from ..support.waiting import at_the_same_time
 from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 Make = Callable[..., ComputeResource]
+ONE_MINUTE = {"time_limit": "00:01:00"}
+OVER_ITS_WALLTIME = "[ $DAGSTER_SLURM_ATTEMPT = 1 ] || sleep 300; echo second\n"
 Write = Callable[..., Path]
 
 EATS_MEMORY = "data = []\nfor _ in range({mib}):\n    data.append(bytearray(b'x' * (1 << 20)))\nprint('ate', {mib})\n"
@@ -130,30 +130,22 @@ class TestPolicy:
         assert metadata_of(result)["slurm_state"] == "COMPLETED"
 
     def test_over_its_walltime(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
-        """Without a policy, and with one; at the same time, since Slurm takes its time to notice."""
-        path = payload("[ $DAGSTER_SLURM_ATTEMPT = 1 ] || sleep 300; echo second\n", name="payload.sh")
-        options = {"time_limit": "00:01:00"}
+        path = payload(OVER_ITS_WALLTIME, name="payload.sh")
+        error = failed(
+            lambda compute, context: compute.run(context, path, extra_slurm_opts=ONE_MINUTE), slurm(), instance
+        )
+        assert type(error) is JobTimeLimitError
+        assert error.facts["time_limit_seconds"] == 60
+        assert "It had 00:01:00" in str(error)
 
-        def without() -> None:
-            error = failed(
-                lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance
-            )
-            assert type(error) is JobTimeLimitError
-            assert error.facts["time_limit_seconds"] == 60
-            assert "It had 00:01:00" in str(error)
-
-        def with_policy() -> None:
-            with empty_instance() as another:
-                asset = asset_of(
-                    path, extra_slurm_opts=options, retry_policy=SlurmRetryPolicy(max_time_limit="00:03:00")
-                )
-                result = run_asset(asset, slurm(), another)
-                assert result.success
-                (reason,) = [text for text in log_messages(result, another) if "ended as TIMEOUT" in text]
-                assert "the next attempt has 00:02:00" in reason
-                assert metadata_of(result)["slurm_state"] == "COMPLETED"
-
-        at_the_same_time(lambda do: do(), [without, with_policy])
+    def test_over_its_walltime_with_a_policy(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload(OVER_ITS_WALLTIME, name="payload.sh")
+        policy = SlurmRetryPolicy(max_time_limit="00:03:00")
+        result = run_asset(asset_of(path, extra_slurm_opts=ONE_MINUTE, retry_policy=policy), slurm(), instance)
+        assert result.success
+        (reason,) = [text for text in log_messages(result, instance) if "ended as TIMEOUT" in text]
+        assert "the next attempt has 00:02:00" in reason
+        assert metadata_of(result)["slurm_state"] == "COMPLETED"
 
     def test_a_failing_payload_is_not_tried_again(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write

@@ -17,9 +17,8 @@ from .deployment import Deployment
 from .figures import Figures, summary
 from .project.plan import Plan
 from .rows import LINES
-from .world import World
+from .world import ALL, World
 
-ALL = os.environ.get("FAULTS") == "all"
 SEED = int(os.environ.get("FAULTS_SEED", "4"))
 FIGURES = Path(os.environ["FAULTS_FIGURES"]) if "FAULTS_FIGURES" in os.environ else None
 

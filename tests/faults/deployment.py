@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 
 from dagster_slurm.sandbox import Sandbox
 
-from ..support import graphql
+from ..support import forked, graphql
 from ..support.waiting import eventually
 from .project.plan import Plan
-from .world import MODULE, ROOT, World
+from .world import ALL, MODULE, ROOT, World
 
 # The daemon looks every second here.
 OVERLOOKED_SECONDS = 15.0
@@ -66,8 +67,9 @@ class Deployment(World):
         if on_terminal:
             self._start_on_terminal(argv, log)
         else:
+            begin = subprocess.Popen if ALL else partial(forked.start, children=True)
             with log.open("ab") as output:
-                subprocess.Popen(
+                begin(
                     argv,
                     cwd=self.directory,
                     env=self.environment,

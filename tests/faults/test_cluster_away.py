@@ -11,9 +11,9 @@ import pytest
 from dagster_slurm.sandbox import Sandbox
 
 from ..support.controller import controller_stopped
-from .conftest import ALL, Record
+from .conftest import Record
 from .project.plan import Plan, trial_name
-from .world import World
+from .world import ALL, World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 AWAY_SECONDS = 60.0 if ALL else 5.0

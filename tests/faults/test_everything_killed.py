@@ -13,12 +13,12 @@ from dagster import DagsterEventType, DagsterRun
 from dagster_slurm.sandbox import Sandbox
 
 from ..support.waiting import at_the_same_time, eventually
-from .conftest import ALL, Record
+from .conftest import Record
 from .deployment import Deployment
 from .figures import NOTHING_LEFT, SUCCESS, Figures
 from .moments import OVERHEAD_SECONDS, random_moments, sample
 from .project.plan import Plan, trial_name
-from .world import MODULE, World
+from .world import ALL, MODULE, World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 EXECUTORS = ("in_process", "multiprocess")

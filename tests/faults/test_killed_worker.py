@@ -8,11 +8,12 @@ import signal
 import pytest
 
 from ..support.waiting import at_the_same_time
-from .conftest import ALL, Record
+from .conftest import Record
 from .deployment import Deployment, send
 from .figures import NOTHING_LEFT, SUCCESS, Figures
 from .moments import random_moments, sample, wait_for_moment
 from .project.plan import Plan, trial_name
+from .world import ALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 EXECUTORS = ("in_process", "multiprocess")

@@ -12,11 +12,12 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import processes as process_table
 
 from ..support.waiting import at_the_same_time, eventually
-from .conftest import ALL, Record
+from .conftest import Record
 from .deployment import Deployment
 from .figures import Figures
 from .project.plan import Plan
 from .test_everything_killed import reconcile
+from .world import ALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 JOB = "plain_in_process"

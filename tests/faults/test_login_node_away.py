@@ -15,8 +15,9 @@ from dagster_slurm.sandbox import Sandbox
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 from ..support.controller import controller_stopped
 from ..support.waiting import eventually
-from .conftest import ALL, Record
+from .conftest import Record
 from .marking import figures_of, marking
+from .world import ALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 

@@ -8,10 +8,11 @@ import pytest
 from dagster import DagsterEventType
 
 from ..support.waiting import at_the_same_time, eventually
-from .conftest import ALL, Record
+from .conftest import Record
 from .deployment import Deployment, send
 from .figures import Figures
 from .project.plan import PARTITIONS, Plan, trial_name
+from .world import ALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -15,8 +15,9 @@ from tests.support.instances import empty_instance
 
 from ..assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from ..support.waiting import eventually
-from .conftest import ALL, Record
+from .conftest import Record
 from .figures import Figures, lines_off
+from .world import ALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

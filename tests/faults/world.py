@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ..support.waiting import eventually
 from .figures import NOTHING_LEFT, Figures, lines_off
 from .project.plan import NAME_TAG, Plan
 
+ALL = os.environ.get("FAULTS") == "all"
 Started = subprocess.Popen[bytes] | forked.Process
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.faults.project.definitions"
@@ -109,7 +110,8 @@ class World:
         log = (self.directory / f"{argv[0]}.{time.monotonic_ns()}.log").open("wb")
         command = [*prefix, sys.executable, "-m", *argv]
         how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        begin = subprocess.Popen if prefix else forked.start
+        # With all trials, what it starts is started as users start it.
+        begin = subprocess.Popen if prefix else partial(forked.start, children=not ALL)
         return begin(command, cwd=ROOT, env=self.environment, start_new_session=True, **how)
 
     def execute(self, job: str, plan: Plan, *, prefix: Sequence[str] = ()) -> Started:

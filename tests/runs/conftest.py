@@ -123,10 +123,14 @@ class World:
     def start(self, *argv: str) -> Started:
         """Start a command in a session of its own, in the project's directory."""
         output = (self.directory / f"output-{len(self.processes)}").open("wb")
-        # The servers of `dagster dev` are of its own starting.
-        begin = subprocess.Popen if argv[:2] == ("dagster", "dev") else forked_with_children
-        process: Started = begin(
-            argv, cwd=self.directory, env=self.variables, start_new_session=True, stdout=output, stderr=output
+        process = forked.start(
+            argv,
+            cwd=self.directory,
+            env=self.variables,
+            start_new_session=True,
+            stdout=output,
+            stderr=output,
+            children=True,
         )
         self.processes.append(process)
         return process

@@ -325,7 +325,8 @@ class Sandbox:
             SandboxError: No suitable interpreter, or pip failed.
         """
         self._required()
-        return environments.create(self, name, tuple(requirements))
+        with states.locked(self.paths):
+            return environments.create(self, name, tuple(requirements))
 
     @contextmanager
     def small_filesystem(self, size_mib: int) -> Iterator[Path]:
