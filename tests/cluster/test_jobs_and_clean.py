@@ -26,10 +26,10 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
-# Each asset of the command line is a run of its own, all at once; `debug_mode` stands for a process that was killed
+# A run of the asset that the command line names; `debug_mode` stands for a process that was killed
 # before the removal.
 PROJECT = """
-import os, sys, threading
+import os, sys
 
 import dagster as dg
 from dagster_slurm import ComputeResource, SlurmResource
@@ -71,11 +71,7 @@ def run(name, instance):
     )
 
 with dg.DagsterInstance.get() as instance:
-    threads = [threading.Thread(target=run, args=(name, instance)) for name in sys.argv[1:]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run(sys.argv[1], instance)
 """
 
 
@@ -89,10 +85,10 @@ class Trial:
     variables: dict[str, str]
     processes: list[forked.Process] = field(default_factory=list)
 
-    def start(self, *assets: str) -> forked.Process:
+    def start(self, asset: str) -> forked.Process:
         output = (self.directory / f"output-{len(self.processes)}").open("wb")
         process = forked.start(
-            [sys.executable, "project.py", *assets],
+            [sys.executable, "project.py", asset],
             cwd=self.directory,
             env=self.variables,
             stdout=output,
@@ -182,12 +178,13 @@ def set_the_stage(trial: Trial) -> None:
     # Two processes that make its database at once get into each other's way.
     with trial.instance() as instance:
         instance.get_runs()
-    killed = trial.start("running", "pending", "uncollected", "adopted")
-    ended = trial.start("collected", "failed")
+    killed = [trial.start(name) for name in ("running", "pending", "uncollected", "adopted")]
+    ended = [trial.start(name) for name in ("collected", "failed")]
     expected = {"running": "RUNNING", "pending": "PENDING", "uncollected": "RUNNING", "adopted": "RUNNING"}
     eventually(lambda: expected.items() <= trial.states().items(), trial.said)
-    trial.kill(killed)
-    assert ended.wait(90) == 0, trial.said()
+    for process in killed:
+        trial.kill(process)
+    assert [process.wait(90) for process in ended] == [0, 0], trial.said()
     with trial.instance() as instance:
         (run,) = trial.runs("adopted")
         instance.report_run_failed(run)

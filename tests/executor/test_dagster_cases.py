@@ -3,11 +3,13 @@
 Left out is what only processes have: start methods, children that crash, and step handlers.
 """
 
+import json
 import pickle
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from dagster._core.execution.api import ReexecutionOptions, execute_job, execute
 
 from dagster_slurm import threaded_executor
 
+from ..support import forked
+from ..support.forked import ROOT
+from ..support.instances import empty_instance
 from .test_threaded import keys, run
 
 pytestmark = pytest.mark.process
@@ -428,18 +433,34 @@ def test_pools(instance: DagsterInstance, slots: int) -> None:
     assert slots_taken(instance) == 0
 
 
-def test_a_pool_for_two_runs(instance: DagsterInstance) -> None:
-    instance.event_log_storage.set_concurrency_slots("small", 2)
-    results: list[Any] = []
-    threads = [threading.Thread(target=lambda: results.append(run(five_in_the_pool, instance))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [result.success for result in results] == [True, True]
-    taken = [output_of(result, instance, f"in_the_pool_{number}") for result in results for number in range(5)]
-    assert max(taken) <= 2
-    assert slots_taken(instance) == 0
+RUN_IN_THE_POOL = """
+import json, sys
+from dagster import DagsterInstance
+from tests.executor.test_dagster_cases import five_in_the_pool, output_of, run
+
+with DagsterInstance.local_temp(sys.argv[1]) as instance:
+    done = run(five_in_the_pool, instance)
+    print(json.dumps([output_of(done, instance, f"in_the_pool_{number}") for number in range(5)]))
+    assert done.success
+"""
+
+
+def test_a_pool_for_two_runs(tmp_path: Path) -> None:
+    """Two processes: a run that starts may wait for ever for one in the same process that writes an event.
+
+    One holds the lock of Python's logging and waits for a handler, the other that of the handler (Dagster 1.13.28,
+    `get_yaml_python_handlers`).
+    """
+    with empty_instance(tmp_path / "home") as instance:
+        instance.event_log_storage.set_concurrency_slots("small", 2)
+        argv = [sys.executable, "-c", RUN_IN_THE_POOL, str(tmp_path / "home")]
+        with ThreadPoolExecutor(2) as both:
+            done = list(both.map(lambda _: forked.run(argv, cwd=ROOT, timeout=120), range(2)))
+        assert [each.returncode for each in done] == [0, 0], done
+        taken = [number for each in done for number in json.loads(each.stdout.splitlines()[-1])]
+        assert len(taken) == 10
+        assert max(taken) <= 2
+        assert slots_taken(instance) == 0
 
 
 def test_a_failure_gives_its_place_in_the_pool_back(instance: DagsterInstance) -> None:
