@@ -237,6 +237,8 @@ def test_request_at_fault_uploads_and_submits_nothing(
     case: str,
 ) -> None:
     queue, call, kind, named = BAD_REQUESTS[case]
+    # While a node is away, what no node is large enough for may wait for it.
+    eventually(lambda: sandbox.status().ready, "all nodes")
     before = submitted_jobs(sandbox)
     result = run_asset(asset_of(payload("pass\n"), **call), slurm(queue=queue), instance)
     assert not result.success

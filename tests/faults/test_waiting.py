@@ -13,6 +13,7 @@ from dagster_slurm.slurm.commands import squeue
 from tests.support.instances import empty_instance
 
 from ..assets.conftest import compute_log
+from ..support.waiting import eventually
 from .conftest import Record
 from .figures import Figures, lines_off
 from .held_back import Run, Site
@@ -32,6 +33,8 @@ def site(sandbox: Sandbox) -> Iterator[Site]:
     made.end_everything()
     yield made
     made.end_everything()
+    # A node that was resumed is away until it has answered; while one is, nothing is refused for its size.
+    eventually(lambda: sandbox.status().ready, "all nodes")
 
 
 @pytest.fixture

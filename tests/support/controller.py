@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import processes as process_table
 from dagster_slurm.sandbox import state as states
+from tests.support.waiting import eventually
 
 
 @contextmanager
@@ -22,3 +23,5 @@ def controller_stopped(sandbox: Sandbox) -> Iterator[None]:
     process_table.end([state.processes["slurmctld"]], grace_seconds=20.0)
     with sandbox.broken("slurmctld"):
         yield
+    # One that has come back hears of its nodes one by one.
+    eventually(lambda: sandbox.status().ready, "all nodes")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,9 @@ class TestPrograms:
         if number == signal.SIGKILL:
             eventually(lambda: not Path("/proc", child).exists())
         else:
-            os.kill(int(child), signal.SIGKILL)
+            # It lives on, or went with the group of its fork, whichever came first.
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
 
 SPAWNING = """
