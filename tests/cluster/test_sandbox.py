@@ -19,9 +19,9 @@ import pytest
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import Sandbox, SandboxConfig, daemons
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, paths_of
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxPaths, paths_of
 from dagster_slurm.sandbox.network import NETNS_DIR
-from dagster_slurm.sandbox.raising import mount_points
+from dagster_slurm.sandbox.raising import mount_points, reserved_ports
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -331,6 +331,11 @@ def test_an_idle_munged_is_no_slurm(short_path: Path) -> None:
     said = up_beside(short_path, "munged")
     assert said.startswith(f"A sandbox cannot lie in {short_path / 'base'}: others than root may write /tmp, and sshd ")
     assert not (short_path / "base").exists()
+
+
+def test_its_ports_are_known_in_every_base_directory(own: Sandbox, short_path: Path) -> None:
+    ports = {int(own.env(strict=strict)["SLURM_EDGE_NODE_PORT"]) for strict in (False, True)}
+    assert ports <= reserved_ports(SandboxPaths(short_path / "base" / "other"))
 
 
 def test_two_at_the_same_moment_are_two_clusters() -> None:

@@ -92,18 +92,30 @@ def _links() -> set[str]:
     return {str(link["ifname"]) for link in json.loads(run(["ip", "-json", "link", "show"]))}
 
 
-def ensure(plan: Plan) -> None:
-    """Make what is missing of the network; what is there stays as it is."""
+def ensure(plan: Plan, state_dir: Path) -> None:
+    """Make what is missing of the network; what is there stays as it is.
+
+    Args:
+        plan: Its addresses and names.
+        state_dir: Where the sandbox's files lie; the bridge tells it to the machine's other sandboxes.
+    """
     links = _links()
     if plan.bridge not in links:
         _ip(
             f"link add {plan.bridge} type bridge",
+            f"link set {plan.bridge} alias {state_dir}",
             f"address add {plan.gateway}/24 dev {plan.bridge}",
             f"link set {plan.bridge} up",
         )
     for name in plan.names:
         if not plan.netns_path(name).exists() or plan.veth(name) not in links:
             _make_host(plan, name, cable_exists=plan.veth(name) in links)
+
+
+def state_dirs() -> set[Path]:
+    """Where the sandboxes of this machine lie, in whatever base directory."""
+    links = json.loads(run(["ip", "-json", "link", "show", "type", "bridge"]) or "[]")
+    return {Path(link["ifalias"]) for link in links if link["ifname"].startswith("dss") and "ifalias" in link}
 
 
 def _make_host(plan: Plan, name: str, *, cable_exists: bool) -> None:

@@ -190,18 +190,6 @@ def has_variable(directory: Path, name: str, value: str) -> bool:
     return f"{name}={value}".encode() in (directory / "environ").read_bytes().split(b"\0")
 
 
-def values_of_variable(name: str) -> set[str]:
-    """The values of an environment variable with which processes of this machine were started."""
-    found = set()
-    for pid in pids():
-        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-            found |= {
-                os.fsdecode(each.partition(b"=")[2]) for each in variables if each.startswith(f"{name}=".encode())
-            }
-    return found
-
-
 def in_network_namespace(directory: Path, inodes: frozenset[int]) -> bool:
     """Whether a process is in one of those network namespaces."""
     return (directory / "ns" / "net").stat().st_ino in inodes

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, processes, users
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, MARKER_VARIABLE, SandboxConfig, SandboxPaths
+from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
+from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
 from dagster_slurm.sandbox.programs import openssh_version, run
 from dagster_slurm.sandbox.state import State, machine_locked, ports_of, save
 
@@ -81,10 +81,9 @@ def plan_state(config: SandboxConfig, paths: SandboxPaths) -> State:
 def reserved_ports(paths: SandboxPaths) -> frozenset[int]:
     """Ports of the other sandboxes of this machine; the daemon behind one may be broken on purpose just now.
 
-    Those of other base directories are known by their daemons.
+    Those of other base directories are known by their bridges.
     """
-    elsewhere = map(Path, processes.values_of_variable(MARKER_VARIABLE))
-    others = {*paths.state_dir.parent.glob("*"), *elsewhere} - {paths.state_dir}
+    others = {*paths.state_dir.parent.glob("*"), *network.state_dirs()} - {paths.state_dir}
     return frozenset(port for other in others for port in ports_of(SandboxPaths(other)))
 
 
@@ -155,7 +154,7 @@ def make_network(paths: SandboxPaths, state: State) -> None:
     """Make what is missing of the network."""
     if not network.NETNS_DIR.exists():
         outside.note(paths, network.NETNS_DIR)
-    network.ensure(state.plan(paths))
+    network.ensure(state.plan(paths), paths.state_dir)
 
 
 def share_homes(paths: SandboxPaths) -> None:

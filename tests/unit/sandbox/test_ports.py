@@ -1,9 +1,8 @@
 """A sandbox does not take the port of another whose daemon is away: who logs in there would meet another host's key."""
 
-import subprocess
 from pathlib import Path
 
-from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm.sandbox.config import SandboxPaths
 from dagster_slurm.sandbox.raising import free_ports, reserved_ports
 
 
@@ -21,17 +20,3 @@ def test_the_ports_of_other_sandboxes_are_left_to_them(tmp_path: Path) -> None:
     (broken.ssh / f"login-{node}").mkdir(parents=True)
     assert reserved_ports(own) - elsewhere == {first, second, node}
     assert free_ports(1, but=reserved_ports(own)) == [third]
-
-
-def test_so_are_those_of_sandboxes_in_other_base_directories(tmp_path: Path) -> None:
-    """A daemon of theirs shows where their state lies."""
-    own, other = SandboxPaths(tmp_path / "here" / "own"), SandboxPaths(tmp_path / "there" / "other")
-    other.state_dir.mkdir(parents=True)
-    (port,) = free_ports(1)
-    other.state_file.write_text(f'{{"ssh_port": {port}}}')
-    with subprocess.Popen(["sleep", "60"], env={MARKER_VARIABLE: str(other.state_dir)}) as daemon:
-        try:
-            assert port in reserved_ports(own)
-        finally:
-            daemon.kill()
-    assert port not in reserved_ports(own)
