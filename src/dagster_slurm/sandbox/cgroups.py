@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -66,11 +67,10 @@ def remove(tag: str) -> None:
     for controller in CONTROLLERS:
         top = ROOT / controller / group(tag)
         while top.exists():
-            for directory in sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True):
+            # Slurm removes groups meanwhile: os.walk goes on where one has gone.
+            for directory, _, _ in os.walk(top, topdown=False):
                 with suppress(OSError):
-                    directory.rmdir()
-            with suppress(OSError):
-                top.rmdir()
+                    Path(directory).rmdir()
             if time.monotonic() > deadline:
                 break
             if top.exists():
