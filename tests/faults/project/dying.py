@@ -6,6 +6,7 @@ A remote step is a call of a transport's method. It is named by the shell file o
 import functools
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from importlib import resources
@@ -24,10 +25,19 @@ _inside = threading.local()
 
 def arm(plan: Plan) -> None:
     """From now on, note each kind of remote step when it is first taken, and die where the plan says."""
+    if plan.die:
+        _ask_for_itself(plan)
     if not _armed:
         for method in _METHODS:
             setattr(ShellTransport, method, _watched(method, getattr(ShellTransport, method)))
     _armed[:] = [plan]
+
+
+def _ask_for_itself(plan: Plan) -> None:
+    """Share no answers: what another process has asked, this one would not ask, and would not die there."""
+    own = NOTES / f"{plan.name}.tmp"
+    own.mkdir(exist_ok=True)
+    tempfile.tempdir = str(own)
 
 
 def _watched(method: str, original: Callable[..., Any]) -> Callable[..., Any]:
