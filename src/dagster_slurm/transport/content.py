@@ -25,8 +25,8 @@ def opened(source: bytes | Path) -> IO[bytes]:
 def blocks(source: bytes | Path) -> Iterator[bytes]:
     """The content, block by block; an empty one gives nothing."""
     if isinstance(source, bytes):
-        if source:
-            yield source
+        for begin in range(0, len(source), BLOCK_BYTES):
+            yield source[begin : begin + BLOCK_BYTES]
         return
     with opened(source) as file:
         while block := file.read(BLOCK_BYTES):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.transport.archive import CHECKSUMS_NAME, archive_tree
+from dagster_slurm.transport.content import BLOCK_BYTES
 
 parts = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="\0/\n\r\\"), min_size=1, max_size=40
@@ -45,6 +46,17 @@ def test_tarfile_reads_back_what_was_put_in(tree: list[tuple[str, bytes, int]]) 
         seen = [(name, file.read() if file else None, mode) for name, file, mode in read]
     assert seen[0][0] == CHECKSUMS_NAME
     assert seen[1:] == tree
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_large_content_is_never_copied_as_a_whole(tmp_path: Path, is_file: bool) -> None:
+    """What reads a block cuts it into pieces: of one block of 60 MB each piece copied all that followed it."""
+    whole = bytes(range(256)) * 8192
+    (tmp_path / "large").write_bytes(whole)
+    archive = archive_tree([TreeEntry("large", tmp_path / "large" if is_file else whole)])
+    blocks = list(archive.blocks())
+    assert max(map(len, blocks)) <= 3 * BLOCK_BYTES
+    assert whole in b"".join(blocks)
 
 
 @given(trees)
