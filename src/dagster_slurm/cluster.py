@@ -117,7 +117,7 @@ class SlurmCluster:
         self.transport = transport
         self._remote_base = remote_base
         self._facts: ClusterFacts | None = None
-        self._interpreters: dict[tuple[str, str], CompletedCommand] = {}
+        self._interpreters: dict[tuple[str, str, str], CompletedCommand] = {}
         self._largest_array: int | None = None
         self._admissions = admissions or Admissions()
         self._lock = threading.Lock()
@@ -138,20 +138,22 @@ class SlurmCluster:
                 self._facts = self._ask_facts()
             return self._facts
 
-    def interpreter(self, python: str, setup: str) -> CompletedCommand:
+    def interpreter(self, python: str, setup: str, program: str = "") -> CompletedCommand:
         """What the login node says of its machine and of an interpreter; a good answer is asked for once.
 
         Args:
             python: By name or path; empty for the machine alone.
             setup: Lines of bash before it.
+            program: Another program to look for; empty for none.
         """
+        asked = (python, setup, program)
         with self._lock:
-            if (python, setup) not in self._interpreters:
-                answer = self.script("environment_target.sh", (python, setup))
+            if asked not in self._interpreters:
+                answer = self.script("environment_target.sh", asked)
                 if answer.returncode:
                     return answer
-                self._interpreters[python, setup] = answer
-            return self._interpreters[python, setup]
+                self._interpreters[asked] = answer
+            return self._interpreters[asked]
 
     @property
     def was_reached(self) -> bool:
@@ -207,12 +209,14 @@ class SlurmCluster:
                 return
             self._refuse_while_full()
             try:
-                self._try(request, script)
+                said = self._try(request, script)
             except SubmitLimitError as error:
                 self._admissions.fill(error)
                 raise
             self._admissions.clear()
-            self._admissions.accept(script)
+            # What may wait for nodes that are away has not been accepted: with them it may be refused.
+            if said is not None:
+                self._admissions.accept(script)
 
     def _refuse_while_full(self) -> None:
         full = self._admissions.full()
@@ -229,7 +233,7 @@ class SlurmCluster:
         """
         self.facts()
         said = self._try(request, render_script(request, output_path="/dev/null", body="true"))
-        return output.parse_start_estimate(said)
+        return None if said is None else output.parse_start_estimate(said)
 
     def room_for_array(self, request: JobRequest, wanted: int, max_parallel: int | None) -> int:
         """How many of so many tasks Slurm takes now, found by halving.
@@ -264,12 +268,12 @@ class SlurmCluster:
             self._largest_array = int(found[0]) if found and found[0].isdecimal() else _USUAL_ARRAY_SIZE
         return self._largest_array
 
-    def _try(self, request: JobRequest, script: str) -> str:
-        """What `sbatch --test-only` says."""
+    def _try(self, request: JobRequest, script: str) -> str | None:
+        """What `sbatch --test-only` says; None where it cannot tell, since nodes are away."""
         answer = self.transport.command(commands.sbatch_test_only(), stdin=script.encode())
         if answer.returncode and rejections.may_wait_for_nodes(answer.error_text) and self._has_nodes_away(request):
             # sbatch itself takes such a job, which then waits, or refuses it for good.
-            return ""
+            return None
         if answer.returncode:
             error = rejections.classify_error("sbatch --test-only", answer.returncode, answer.error_text, self.host)
             raise self._explained(error, request)

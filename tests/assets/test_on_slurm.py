@@ -13,6 +13,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmMetric, SlurmQueueConfig, SlurmResource
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.transport.shell import shell_file
 from tests.support import forked
 from tests.support.waiting import eventually
 
@@ -237,8 +238,9 @@ def test_request_at_fault_uploads_and_submits_nothing(
     case: str,
 ) -> None:
     queue, call, kind, named = BAD_REQUESTS[case]
-    # While a node is away, what no node is large enough for may wait for it.
-    eventually(lambda: sandbox.status().ready, "all nodes")
+    # While a node is away, or the controller has just started, what no node is large enough for may wait for one.
+    away = shell_file("dagster_slurm.cluster_scripts", "nodes_away.sh")
+    eventually(lambda: not sandbox.run(["sh", "-c", away]).stdout, "all nodes")
     before = submitted_jobs(sandbox)
     result = run_asset(asset_of(payload("pass\n"), **call), slurm(queue=queue), instance)
     assert not result.success

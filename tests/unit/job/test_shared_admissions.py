@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.cluster import FULL_SECONDS, SlurmCluster
-from dagster_slurm.errors import SubmitLimitError
+from dagster_slurm.errors import SubmissionRejectedError, SubmitLimitError
 from dagster_slurm.job.shared_admissions import SharedAdmissions
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import CompletedCommand, ScriptedTransport
 from dagster_slurm.transport.shell import shell_file
 
 FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+NODES_AWAY = shell_file("dagster_slurm.cluster_scripts", "nodes_away.sh")
+TOO_MUCH = b"allocation failure: Requested node configuration is not available\n"
 FULL = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure: Job violates accounting/QOS policy\n"
 
 
@@ -29,6 +31,8 @@ class Site:
     def __init__(self) -> None:
         self.questions = 0
         self.is_full = False
+        self.is_too_much = False
+        self.has_nodes_away = False
 
     def process(self, directory: Path, clock: Callable[[], float], era: str = "this boot") -> SlurmCluster:
         admissions = SharedAdmissions(directory, clock=clock, era=era, patience_seconds=1.0)
@@ -38,7 +42,11 @@ class Site:
     def _answer(self, script: str, args: object, stdin: bytes) -> CompletedCommand:
         if script == FACTS:
             return CompletedCommand(b"home /home/me\nuser me\nversion slurm 22.05.8\n", b"", 0)
+        if script == NODES_AWAY:
+            return CompletedCommand(b"drained\n" if self.has_nodes_away else b"", b"", 0)
         self.questions += 1
+        if self.is_too_much:
+            return CompletedCommand(b"", TOO_MUCH, 1)
         return CompletedCommand(b"", FULL, 1) if self.is_full else CompletedCommand(b"", b"", 0)
 
 
@@ -182,3 +190,14 @@ def test_one_that_is_stopped_or_killed_while_it_asks_holds_up_nobody_for_long(
         holder.communicate()
     with (directory / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_may_wait_for_nodes_is_asked_again(site: Site, clock: Clock, tmp_path: Path) -> None:
+    """That nothing was refused while nodes were away is no acceptance, for this process and for others."""
+    site.is_too_much = site.has_nodes_away = True
+    first, second = site.process(tmp_path, clock), site.process(tmp_path, clock)
+    first.check(request())
+    site.has_nodes_away = False
+    for process in (first, second):
+        with pytest.raises(SubmissionRejectedError, match="not available"):
+            process.check(request())
