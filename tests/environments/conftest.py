@@ -12,6 +12,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.cache import EnvironmentCache
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, Transport
+from tests.support.pixi import Channel, environment_for_tools
 
 from ..ssh import connection_of
 from .projects import Project
@@ -27,6 +28,21 @@ def project(tmp_path: Path) -> Project:
     directory = tmp_path / "project"
     directory.mkdir()
     return Project(directory)
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[Channel]:
+    """A conda channel, and its server."""
+    made = Channel(tmp_path / "channel")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins for pixi-pack are what is found, and nothing of this machine's own pixi."""
+    for name, value in environment_for_tools(tmp_path).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(params=["here", pytest.param("sandbox", marks=pytest.mark.cluster)])

@@ -17,8 +17,8 @@ from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.uv import UvRecipe
 from dagster_slurm.transport import Transport
 from tests.support import forked
+from tests.support.pixi import Channel, Conda, PixiProject
 
-from ..unit.environments.test_pixi import make_project, write_lock
 from .projects import Package, Project
 
 PYTHON = "/usr/bin/python3"
@@ -58,12 +58,15 @@ class Uv(Kind):
 
 
 class Pixi(Kind):
-    """Conda packages, from `pixi.lock`; what packs them is a stand-in: tests/stand_ins/pixi-pack."""
+    """Conda packages, from `pixi.lock`; what packs and unpacks them are stand-ins: tests/stand_ins."""
+
+    def __init__(self, directory: Path, channel: Channel) -> None:
+        super().__init__(directory)
+        self.channel = channel
 
     def lock(self, packages: Packages) -> None:
-        if not self.directory.exists():
-            make_project(self.directory)
-        write_lock(self.directory, {"python": ("3.11.2", 0), **packages})
+        made = [Conda(name, version, size) for name, (version, size) in packages.items()]
+        PixiProject(self.directory, self.channel).lock(made)
 
     def recipe(self, directory: Path | None = None) -> Recipe:
         return PixiRecipe(directory or self.directory)

@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from dagster_slurm.environments.cache import EnvironmentCache
 from dagster_slurm.errors import RemoteStorageError, TransferCorruptedError
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import Transport
+from tests.support.pixi import Channel
 
 from ..ssh import connection_of, opened
 from .kinds import Builder, Kind, Packages, Pixi, Uv
@@ -25,14 +25,12 @@ from .kinds import Builder, Kind, Packages, Pixi, Uv
 pytestmark = pytest.mark.process
 
 RunIn = Callable[[Activation, str], str]
-STAND_INS = Path(__file__).parents[1] / "stand_ins"
 
 
-@pytest.fixture(params=[Uv, Pixi], ids=["uv", "pixi stand-in"])
-def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    monkeypatch.setenv("PATH", f"{STAND_INS}:/usr/bin:/bin")
-    made: Kind = request.param(tmp_path / "project")
-    return made
+@pytest.fixture(params=["uv", "pixi"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path, channel: Channel, tools: None) -> Kind:
+    directory = tmp_path / "project"
+    return Uv(directory) if request.param == "uv" else Pixi(directory, channel)
 
 
 def version_of(run_in: RunIn, activation: Activation, name: str) -> str:
@@ -163,38 +161,3 @@ def test_no_space(kind: Kind, sandbox: Sandbox, told: list[str]) -> None:
         cache = EnvironmentCache(SlurmCluster(transport, remote_base=str(small)), told.append)
         with pytest.raises(RemoteStorageError, match=re.compile("no space", re.IGNORECASE)):
             cache.provide(kind.recipe())
-
-
-def test_pixi_packed_on_the_login_node_or_here(
-    tmp_path: Path, cache: EnvironmentCache, run_in: RunIn, told: list[str], transport: Transport, base: str
-) -> None:
-    """There where it has pixi, and here where it has not."""
-    kind = Pixi(tmp_path / "project")
-    kind.lock({"waves": ("1.0", 0)})
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "tides-pack").symlink_to(STAND_INS / "pixi-pack")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-        elsewhere = replace(kind.recipe(), pack_on_remote=True, pack_cmd=NOWHERE)
-        assert version_of(run_in, cache.provide(elsewhere), "waves") == "1.0"
-    assert [line for line in told if line.startswith("It cannot be packed on the login node (tides-pack is not")]
-    assert (
-        transport.run(
-            'mkdir "$1/bin" && cat >"$1/bin/tides-pack" && chmod +x "$1/bin/tides-pack"',
-            (base,),
-            stdin=(STAND_INS / "pixi-pack").read_bytes(),
-        ).returncode
-        == 0
-    )
-    told.clear()
-    kind.lock({"waves": ("2.0", 0)})
-    there = replace(kind.recipe(), pack_on_remote=True, pack_cmd=(f"{base}/bin/tides-pack", *NOWHERE[1:]))
-    assert version_of(run_in, cache.provide(there), "waves") == "2.0"
-    assert not [line for line in told if "cannot be packed" in line]
-
-
-NOWHERE = (
-    *("tides-pack", "--environment", "{environment}", "--platform", "{platform}", "--create-executable"),
-    *("--output-file", "{output}", "{manifest}"),
-)

@@ -9,6 +9,7 @@ trap 'rm -rf -- "$entry"' EXIT
 # Login nodes have small ones, of memory.
 mkdir -p -- "$entry/.parts" "$entry/.tmp" && cd -- "$entry" || exit 74
 while read -r digest part; do
+    case $part in */*) [ -d ".parts/${part%/*}" ] || mkdir -p -- ".parts/${part%/*}" ;; esac
     # Beside each other in one directory, under their own names, without a copy.
     ln -- "$cache/parts/$digest" ".parts/$part" 2>/dev/null || ln -s -- "$cache/parts/$digest" ".parts/$part" || exit 74
     printf '%s  %s\n' "$digest" "$part"

@@ -19,4 +19,11 @@ while read -r name used; do
     fi
 done
 [ ! -d parts ] || find parts -type f -mtime "+$2" -delete
+# Packages that were extracted for environments of which none is left: those that are have their files, too. While one is
+# installed, it may be about to take them.
+if [ -d unpacked ] && [ -z "$(ls .leases 2>/dev/null)" ]; then
+    find unpacked -mindepth 1 -maxdepth 1 -type d -mtime +0 | while read -r package; do
+        [ -n "$(find "$package" -type f -links +1 -print -quit)" ] || rm -rf -- "$package" "$package.lock"
+    done
+fi
 [ ! -d .incoming ] || find .incoming -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} +

@@ -13,4 +13,5 @@ missing=$(printf '%s\n' "$now" | LC_ALL=C comm -13 - .listing | grep -v '[.]list
     echo "these are missing, or have another size: $missing" >&2
     exit 1
 }
-[ ! -e env/bin/python ] || bash -c '. ./activate.sh && exec env/bin/python -c "import sys"' >&2
+# As a job enters it: what ends with an error in what packages bring for that is of no account.
+[ ! -e env/bin/python ] || PYTHONNOUSERSITE=1 bash -c 'unset -v PYTHONPATH PYTHONHOME; . ./activate.sh; exec env/bin/python -c "import sys"' >&2

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from dagster_slurm.transport.shell import quote
 
+# What a login sets for its own Python shadows or breaks that of an environment: `PYTHONPATH` of a profile, a conda
+# that is active, modules in ~/.local. What comes after this line does count: modules, the activation, `extra_env`.
+ISOLATED = 'unset -v PYTHONPATH PYTHONHOME "${!CONDA_@}"; export PYTHONNOUSERSITE=1'
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -29,10 +33,19 @@ class Activation:
 CLUSTER_PYTHON = Activation((), "python3", "the cluster's own python3")
 
 
-def activate_deployed(path: str, layout: str) -> Activation:
-    """Enter an environment that lies at `path`, in one of the two layouts `SlurmCluster.environment_layout` knows."""
+def activate_deployed(path: str, layout: str, *, setup: tuple[str, ...] = ()) -> Activation:
+    """Enter an environment on the cluster.
+
+    Args:
+        path: Where it lies.
+        layout: One of the two that `SlurmCluster.environment_layout` knows.
+        setup: Lines of bash to run before.
+    """
     description = f"the environment {path}"
     if layout == "packed":
-        return Activation((f". {quote(f'{path}/activate.sh')}",), f"{path}/env/bin/python", description, path=path)
-    setup = (f"export VIRTUAL_ENV={quote(path)}", f'export PATH={quote(f"{path}/bin")}:"$PATH"')
-    return Activation(setup, f"{path}/bin/python", description, path=path)
+        entered: tuple[str, ...] = (f". {quote(f'{path}/activate.sh')}",)
+        python = f"{path}/env/bin/python"
+    else:
+        entered = (f"export VIRTUAL_ENV={quote(path)}", f'export PATH={quote(f"{path}/bin")}:"$PATH"')
+        python = f"{path}/bin/python"
+    return Activation((ISOLATED, *setup, *entered), python, description, path=path)

@@ -16,8 +16,8 @@ from uuid import uuid4
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import local_store
-from dagster_slurm.environments.activation import Activation, activate_deployed
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
+from dagster_slurm.environments.activation import ISOLATED, Activation, activate_deployed
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, reason
 from dagster_slurm.environments.target import Target, target_of
 from dagster_slurm.errors import (
     DagsterSlurmError,
@@ -131,9 +131,8 @@ class EnvironmentCache:
 
     def _activation(self, recipe: Recipe, entry: str) -> Activation:
         path = f"{self.directory}/{entry}"
-        activation = activate_deployed(path, "packed")
-        setup = (*recipe.needs().setup, *activation.setup)
-        return Activation(setup, activation.python, f"{recipe.title}, {path}", path=path)
+        activation = activate_deployed(path, "packed", setup=recipe.needs().setup)
+        return replace(activation, description=f"{recipe.title}, {path}")
 
     def target(self, needs: Needs) -> Target:
         """What is found on the cluster.
@@ -142,8 +141,8 @@ class EnvironmentCache:
             InterpreterNotFoundError: Not the interpreter that is needed.
             EnvironmentBuildError: The lines before it failed.
         """
-        answer = self._cluster.interpreter(needs.python or "", "\n".join(needs.setup))
-        said, host = last_lines(answer.error_text), self._cluster.host
+        answer = self._cluster.interpreter(needs.python or "", "\n".join(needs.setup), needs.program or "")
+        said, host = reason(answer.error_text, answer.returncode), self._cluster.host
         if answer.returncode == _SETUP_FAILED:
             raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)
         if answer.returncode == _NO_PYTHON:
@@ -165,8 +164,9 @@ class EnvironmentCache:
             entry = self._begin(place.key, owner, how=how, dead=dead)
             if entry is None:
                 with self._lease(place.key, owner):
-                    afresh = replace(place, recipe=place.recipe.afresh()) if force else place
-                    return self._install(afresh, owner)
+                    if force:
+                        place.recipe.discard(place.target)
+                    return self._install(place, owner)
             if not entry.startswith("busy "):
                 return entry
             holder = entry.removeprefix("busy ")
@@ -229,7 +229,12 @@ class EnvironmentCache:
         pack = recipe.pack(place.target, self._tell)
         sent = self._send(pack.parts)
         self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
-        self._run_install(place, pack, token)
+        try:
+            self._run_install(place, pack, token)
+        except EnvironmentBuildError:
+            # Tried again with the same files it would fail again.
+            recipe.discard(place.target)
+            raise
 
     def _send(self, parts: Sequence[Part]) -> int:
         """Send what the cluster lacks, and say how many parts that were."""
@@ -266,7 +271,16 @@ class EnvironmentCache:
         description = json.dumps({"title": place.recipe.title, "platform": place.target.platform})
         self._asked(
             "environment_install.sh",
-            (self.directory, place.key, token, python, "\n".join(needs.setup), pack.install, check, description),
+            (
+                self.directory,
+                place.key,
+                token,
+                python,
+                "\n".join((ISOLATED, *needs.setup)),
+                pack.install,
+                check,
+                description,
+            ),
             stdin="".join(f"{part.sha256} {part.name}\n" for part in pack.parts).encode(),
             timeout_seconds=_INSTALL_SECONDS,
         )
@@ -283,7 +297,7 @@ class EnvironmentCache:
         answer = self._cluster.script(name, args, stdin=stdin, timeout_seconds=timeout_seconds)
         if not answer.returncode:
             return answer
-        said, host = last_lines(answer.error_text), self._cluster.host
+        said, host = reason(answer.error_text, answer.returncode), self._cluster.host
         fault = storage_fault(said, what=self.directory, host=host)
         if fault is not None:
             raise fault

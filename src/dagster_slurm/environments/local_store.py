@@ -1,4 +1,4 @@
-"""What this machine keeps between runs: wheels that were fetched or built, and locks. Safe to delete at any time."""
+"""What this machine keeps between runs: packages that were fetched or built, and locks. Safe to delete at any time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from dagster_slurm.errors import EnvironmentBuildError, LocalStorageError
 
 _LOOK_SECONDS = 0.2
 _UNUSED_SECONDS = 60 * 86400.0
+_WORK_SECONDS = 86400.0
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
@@ -45,28 +48,76 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
         part.replace(path)
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise _unusable(path.parent, error) from error
+            raise unusable(path.parent, error) from error
         raise
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
+def stored(sha256: str) -> Path | None:
+    """The file with that content, which counts as used; None if it is not here."""
+    path = directory() / "content" / sha256
+    with suppress(OSError):
+        os.utime(path)
+        return path
+    return None
+
+
+def store(path: Path, sha256: str) -> Path:
+    """Keep a file of this file system under the SHA-256 of its content.
+
+    Raises:
+        LocalStorageError: It cannot be written.
+    """
+    return stored(sha256) or kept(f"content/{sha256}", lambda part: os.link(path, part))
+
+
+def share(path: Path, sha256: str) -> None:
+    """Have a file of this file system be the same one as that with its content here, so that it is there once."""
+    one = stored(sha256)
+    if one is None or one.samefile(path):
+        return
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    # Without links it is there twice, as on file systems that have none.
+    with suppress(OSError):
+        os.link(one, part)
+        part.replace(path)
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory for what is not kept: here, since /tmp is small, or memory, on some machines.
+
+    Raises:
+        LocalStorageError: It cannot be made.
+    """
+    parent = directory() / "work"
+    _make(parent)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="pack-") as path:
+        yield Path(path).resolve()
+
+
 def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
 
 
-def _unusable(path: Path, error: OSError) -> LocalStorageError:
+def unusable(path: Path, error: OSError) -> LocalStorageError:
+    """The error for a directory of this machine that cannot be written to."""
     return LocalStorageError(
         f"Cannot write to {path}: {error.strerror}", hint="DAGSTER_SLURM_CACHE_DIR names another directory."
     )
 
 
 def sweep() -> None:
-    """Remove what was not used for two months."""
+    """Remove what was not used for two months, and what a process that died has left in a workplace."""
+    for path in (directory() / "work").glob("*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - _WORK_SECONDS:
+                shutil.rmtree(path)
     oldest = time.time() - _UNUSED_SECONDS
     for path in directory().rglob("*"):
         # Another process may be sweeping, too.

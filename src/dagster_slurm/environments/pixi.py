@@ -1,6 +1,6 @@
-"""An environment of conda packages, as `pixi.lock` has them, packed by pixi-pack.
+"""An environment of a pixi project: packed by pixi-pack from `pixi.lock`, sent file by file, unpacked by pixi-unpack.
 
-Source of the command line and of what the packed file does: https://pixi.prefix.dev/latest/deployment/pixi_pack/
+ADR 15 says why. Source of what is called: https://pixi.prefix.dev/latest/deployment/pixi_pack/
 """
 
 from __future__ import annotations
@@ -8,36 +8,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
-from dagster_slurm.environments import local_store, self_extracting, sources
-from dagster_slurm.environments.recipe import Needs, Pack, Part, Recipe, Tell, last_lines
+from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
+from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, lock_version, locked_packages
+from dagster_slurm.environments.pixi_pack import Contents, Expected, looks_like_pack
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, reason
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError
 from dagster_slurm.transport import content
-from dagster_slurm.transport.shell import quote, shell_file
+from dagster_slurm.transport.shell import shell_file
 
 LOCK_NAME = "pixi.lock"
+UNPACKER = "pixi-unpack"
 # The status with which the installing script says that the login node has nothing to pack with.
 NOT_ON_REMOTE = 70
-_MANIFESTS = ("pixi.toml", "pyproject.toml")
-_PACKED_NAME = "environment.sh"
-_PACKER = "pixi-pack"
-_OPTIONS = "--environment {environment} --platform {platform} --create-executable --output-file {output} {manifest}"
-_DEFAULT_COMMAND = (_PACKER, *_OPTIONS.split())
-_PLACEHOLDER = re.compile(r"(\{(?:output|platform|environment|manifest)\})")
-_PACKAGES = (".conda", ".tar.bz2", ".whl")
+# Of these there is a pixi-unpack (releases of pixi-pack 0.7.10).
+PLATFORMS = ("linux-64", "linux-aarch64")
+_PACKED = ("environment.sh", "environment.tar", "environment")
 _MIB = 1 << 20
-# What another form of the kept file needs: another name.
-_FORM = "1"
-_UNPACK = f"bash ./{_PACKED_NAME}\nrm -f ./{_PACKED_NAME}\n"
+# What another form of the kept files needs: another name.
+_FORM = "2"
 
 
 def has_lock(directory: Path) -> bool:
@@ -54,14 +49,13 @@ class PixiRecipe(Recipe):
         environment: The name of the environment in the manifest.
         platform: What it is for, by conda's name (`linux-64`); the login node's platform if None.
         pack_cmd: Another command that packs, run in `project`. In its arguments `{output}` becomes the file that it has
-            to write (its name ends in `.sh`), `{platform}`, `{environment}` and `{manifest}` what they say. Without
-            `{output}` it has to leave `environment.sh` in `project`. What it makes is run by bash, and has to make
-            `activate.sh` and `env/bin/python` in the working directory.
-        cache_inject_globs: Files of the project (relative patterns, `**` for any depth) that the command puts into the
-            environment, so that another content makes it another environment. Those after `--inject` or `-i` are known.
-        pack_on_remote: Pack on the login node, which needs pixi-pack or pixi there, and a network. It makes the same
-            environment, under the same key.
-        use_kept: Send what an earlier run has packed from the same inputs, and left on this machine.
+            to write, `{platform}`, `{environment}`, `{manifest}` and `{cache}` what they say. Without `{output}` it has
+            to say `Created pack at PATH`, or to leave `environment.sh`, `environment.tar` or `environment` there.
+            What it makes is a pack of pixi-pack, in any of its forms.
+        cache_inject_globs: Files (relative patterns, `**` for any depth) that the command puts into the environment, so
+            that another content makes it another environment. Those after `--inject` or `-i` are known.
+        pack_on_remote: Pack on the login node, which needs pixi there, and a network. It makes the same environment,
+            under the same key.
     """
 
     project: Path
@@ -70,219 +64,322 @@ class PixiRecipe(Recipe):
     pack_cmd: tuple[str, ...] | None = None
     cache_inject_globs: tuple[str, ...] = ()
     pack_on_remote: bool = False
-    use_kept: bool = True
 
     @property
     def title(self) -> str:
         return f"the pixi environment {self.environment} of {self.project.resolve().name}"
 
     def needs(self) -> Needs:
-        return Needs(platform=self.platform)
+        return Needs(platform=self.platform, program=UNPACKER)
 
     def fallback(self) -> PixiRecipe | None:
         """The same, packed here: for where the installing script ends with `NOT_ON_REMOTE`. None if it is already."""
-        return replace(self, pack_on_remote=False) if self.pack_on_remote else None
+        # What packs is named, so that it packs the same where this machine would choose another command.
+        return replace(self, pack_on_remote=False, pack_cmd=self._command()) if self.pack_on_remote else None
 
-    def afresh(self) -> PixiRecipe:
-        return replace(self, use_kept=False)
+    def discard(self, target: Target) -> None:
+        pixi_packs.discard(self._kept_name(target))
 
     def key_inputs(self, target: Target) -> Mapping[str, str]:
-        if not has_lock(self.project):
-            raise InvalidRequestError(f"There is no {self.project / LOCK_NAME}", hint="`pixi lock` makes it.")
+        packages = self._packages(target)
+        self._check_target(target, packages)
         here = os.fspath(self.project.resolve())
         command = [argument.replace(here, "{project}") for argument in self._command()]
-        injected = {os.path.relpath(path, self.project): content.digest(path)[0] for path in self._injected(target)}
+        injected = {name: sources.file_digest(path) for name, path in self._injected(target).items()}
+        chosen = sorted([each.kind.name, each.location, self._content_of(each)] for each in packages)
         return {
-            "lock": content.digest(self.project / LOCK_NAME)[0],
+            "packages": hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
             "environment": self.environment,
             "command": json.dumps(command),
             "injected": json.dumps(injected, sort_keys=True),
         }
 
     def pack(self, target: Target, tell: Tell) -> Pack:
+        packages = self._packages(target)
+        self._check_packable(packages)
         if self.pack_on_remote:
-            return self._remote_pack(target)
-        inputs = {"form": _FORM, **target.key_inputs(), **self.key_inputs(target)}
-        name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        if not self.use_kept:
-            local_store.forget(f"packs/{name}")
-        kept = local_store.kept(f"packs/{name}", lambda part: self._pack_here(target, part, tell))
-        parts, again = self_extracting.parts(kept)
-        return Pack(parts, f"set -o pipefail\n{again} >{_PACKED_NAME}\n{_UNPACK}")
+            return self._remote_pack(target, packages, tell)
+        name = self._kept_name(target)
+        contents = pixi_packs.kept(name)
+        if contents is None:
+            contents = pixi_packs.keep(name, partial(self._pack_here, target, packages, tell))
+            pixi_packs.keep_once(_cache(), self._cached(packages))
+        return pixi_packs.pack_of(contents, target)
 
-    def _pack_here(self, target: Target, part: Path, tell: Tell) -> None:
-        began = time.monotonic()
-        # Not in /tmp, which is small, or memory, on some machines.
-        with tempfile.TemporaryDirectory(dir=part.parent, prefix=".pack-") as out:
-            # pixi-pack makes the suffix `.sh`, whatever it was told. Absolute: the command runs in the project.
-            made = self._run(target, Path(out, _PACKED_NAME).resolve(), tell)
-            self_extracting.take_apart(made, part)
-            tell(f"Packed {made.stat().st_size / _MIB:.0f} MiB in {time.monotonic() - began:.1f} s")
+    def listed(self, target: Target) -> tuple[Listed, ...]:
+        if self.pack_on_remote:
+            return (Listed("project.tar.gz (the project, to be packed on the login node)"),)
+        found = []
+        for each in self._packages(target):
+            if each.is_file:
+                path = self._local(each)
+                size = each.size_bytes or (path.stat().st_size if path else 0)
+                found.append(Listed(each.filename, each.sha256 or self._content_of(each), size))
+            else:
+                found.append(Listed(f"{each.what} (its package is built first)"))
+        return tuple(found)
 
-    def _run(self, target: Target, output: Path, tell: Tell) -> Path:
-        """Run the command, and say which file it has made."""
-        command, environment = self._command(), _with_pixi_on_path()
-        made = output if any("{output}" in argument for argument in command) else self.project / _PACKED_NAME
-        before = _look(made)
-        filled = self._filled({**self._values(target), "{output}": os.fspath(output)})
-        argv = _with_packer(filled, environment["PATH"])
-        tell(f"Running {' '.join(argv)}")
-        said = self._said(argv, environment)
-        if _look(made) in (None, before):
-            raise EnvironmentBuildError(
-                f"{argv[0]} has ended well, and has not made {made.name}:\n{said}",
-                hint=f"`pack_cmd` has to write {{output}}, or {_PACKED_NAME} in the project's directory.",
-                command=" ".join(argv),
-            )
-        return made
+    # -- what is in it
 
-    def _said(self, argv: list[str], environment: Mapping[str, str]) -> str:
-        """The last lines of what a command says.
+    def _packages(self, target: Target) -> tuple[LockedPackage, ...]:
+        path = self.project / LOCK_NAME
+        if not path.is_file():
+            raise InvalidRequestError(f"There is no {path}", hint="`pixi lock` makes it.")
+        self._manifest()
+        look = path.stat()
+        return _locked(path, look.st_mtime_ns, look.st_size, self.environment, target.platform)
+
+    def _local(self, package: LockedPackage) -> Path | None:
+        """Where a package lies on this machine.
 
         Raises:
-            EnvironmentBuildError: It fails.
+            InvalidRequestError: It is not where the lock says.
         """
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=self.project,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                check=False,
+        if package.local_path is None:
+            return None
+        path = self.project / package.local_path
+        if not path.exists():
+            raise InvalidRequestError(
+                f"There is no {path}, which {LOCK_NAME} names for {package.what}", hint="Build it, or lock anew."
             )
-        except OSError as error:
-            raise EnvironmentBuildError(
-                f"{argv[0]} cannot be run: {error.strerror}", hint="Name another command with `pack_cmd`."
-            ) from error
-        said = last_lines(done.stdout.decode(errors="replace"))
-        if done.returncode:
-            raise EnvironmentBuildError(
-                f"{self.title[0].upper()}{self.title[1:]} cannot be packed, status {done.returncode}:\n{said}",
-                hint="Try the same command there. `platforms` of the manifest has to have the cluster's platform, and "
-                "packages from PyPI have to be wheels.",
-                command=" ".join(argv),
-            )
-        return said
+        return path
 
-    def _remote_pack(self, target: Target) -> Pack:
-        """The project, for pixi-pack on the login node."""
-        injected = [Path(os.path.relpath(path, self.project)) for path in self._injected(target)]
-        for path in injected:
-            if path.parts[0] == "..":
-                raise InvalidRequestError(
-                    f"{path} is not within the project, and cannot be injected on the cluster",
-                    hint="Put it there, or leave `pack_on_remote` out.",
+    def _content_of(self, package: LockedPackage) -> str:
+        """What changes when the package does: its checksum in the lock, or what lies on this machine."""
+        path = self._local(package)
+        if path is None:
+            return package.sha256
+        # The lock's checksum may be one of before.
+        return sources.file_digest(path) if path.is_file() else sources.digest(path, leave_out=_is_no_source)
+
+    def _check_target(self, target: Target, packages: Iterable[LockedPackage]) -> None:
+        """Refuse what could not be unpacked on the cluster."""
+        if target.login_platform not in (None, target.platform):
+            raise InvalidRequestError(
+                f"The login node is {target.login_platform}, and pixi-unpack installs {target.platform} only on such "
+                "a machine",
+                hint="Unpack it on a node of that kind, and name it with `pre_deployed_env_path`; or take a "
+                "UvEnvironment.",
+            )
+        if target.platform not in PLATFORMS:
+            raise InvalidRequestError(
+                f"There is no pixi-unpack for {target.platform}",
+                hint=f"There is one for {' and '.join(PLATFORMS)}. Take a UvEnvironment there, or a pre-deployed one.",
+            )
+        needed = max((each for each in packages if each.glibc), key=lambda each: each.glibc or (), default=None)
+        if needed and needed.glibc and target.glibc and needed.glibc > target.glibc:
+            wanted, found = (".".join(map(str, version)) for version in (needed.glibc, target.glibc))
+            raise InvalidRequestError(
+                f"{needed.what} needs glibc {wanted}, and the login node has {found}",
+                hint=f'Set `[system-requirements]` `libc = "{found}"` in the manifest, and run `pixi lock`.',
+            )
+
+    def _check_packable(self, packages: Iterable[LockedPackage]) -> None:
+        """Refuse what the packer would refuse, by name, before it downloads everything else."""
+        leaves_out = "--ignore-pypi-non-wheel" in self._command()
+        for each in packages:
+            if each.kind is Kind.SDIST and not leaves_out:
+                raise EnvironmentBuildError(
+                    f"{each.what} is locked as a source distribution, {each.filename or each.location}; only wheels "
+                    "are packed",
+                    hint="Build its wheel and name that in the manifest (`NAME = { path = ... }`), or take it from "
+                    "conda-forge.",
                 )
-        files = {*sources.files(self.project), *injected, Path(self._manifest()), Path(LOCK_NAME)}
-        # Left by a pack of before: the installing script would take it for its own.
-        part = Part.of("project.tar.gz", sources.archive(self.project, sorted(files - {Path(_PACKED_NAME)})))
-        values = {name: quote(value) for name, value in self._values(target).items()}
-        values["{output}"] = f'"$PWD"/{_PACKED_NAME}'
-        command = " ".join(_for_shell(argument, values) for argument in self._command())
-        functions = shell_file("dagster_slurm.environments", "pack_with_pixi.sh")
-        return Pack((part,), f"{functions}pack_with_pixi {command}\n{_UNPACK}")
+            if each.kind is Kind.CONDA_SOURCE and not self.pack_on_remote and not pixi_command.has_pixi():
+                raise EnvironmentBuildError(
+                    f"{each.what} is a conda package that is built from source, and `pixi`, which builds it, is not on "
+                    "the PATH",
+                    hint="Install pixi, or set `pack_on_remote` where the login node has it.",
+                )
+
+    # -- how it is packed
 
     def _command(self) -> tuple[str, ...]:
-        return self.pack_cmd or _DEFAULT_COMMAND
-
-    def _filled(self, values: Mapping[str, str]) -> list[str]:
-        return [_PLACEHOLDER.sub(lambda match: values[match[0]], argument) for argument in self._command()]
+        if self.pack_cmd:
+            return self.pack_cmd
+        # A task packs what it is written for.
+        task = pixi_command.of_task(self.project) if self.environment == "default" else None
+        if task and (self.pack_on_remote or pixi_command.has_pixi()):
+            return task
+        return pixi_command.DEFAULT
 
     def _values(self, target: Target) -> dict[str, str]:
-        return {
-            "{platform}": target.platform,
-            "{environment}": self.environment,
-            "{manifest}": self._manifest(),
-        }
+        return {"{platform}": target.platform, "{environment}": self.environment, "{manifest}": self._manifest()}
 
     def _manifest(self) -> str:
-        for name in _MANIFESTS:
+        for name in pixi_command.MANIFESTS:
             if (self.project / name).is_file():
                 return name
         raise InvalidRequestError(
-            f"There is neither {' nor '.join(_MANIFESTS)} in {self.project}",
+            f"There is neither {' nor '.join(pixi_command.MANIFESTS)} in {self.project}",
             hint="It is the directory of a pixi project.",
         )
 
-    def _injected(self, target: Target) -> list[Path]:
-        """The files that get into the environment and are not in the lock."""
-        found = {self.project / name for name in injected_names(self._filled({**self._values(target), "{output}": ""}))}
-        missing = sorted(path for path in found if not path.is_file())
-        if missing:
-            raise InvalidRequestError(f"There is no {missing[0]} to inject", hint="Build it, or name another.")
+    def _injected(self, target: Target) -> dict[str, Path]:
+        """The files that get into the environment and are not in the lock, by what names them."""
+        command = pixi_command.filled(self._command(), self._values(target))
+        found = dict(pixi_command.expanded(command, self.project).files)
         for pattern in self.cache_inject_globs:
-            matched = {path for path in _glob(self.project, pattern) if path.is_file()}
-            if not matched:
-                raise InvalidRequestError(
-                    f"No file of {self.project} matches {pattern!r} of `cache_inject_globs`",
-                    hint="Build what is injected first; patterns are relative to the project.",
-                )
-            found |= matched
-        return sorted(found)
+            matched = pixi_command.matching(self.project, pattern, "`cache_inject_globs`")
+            found |= {each: self.project / each for each in matched}
+        return {os.path.relpath(path, self.project): path for path in found.values()}
 
+    def _built(self, packages: Iterable[LockedPackage], target: Target, into: Path, tell: Tell) -> list[str]:
+        """The wheels of the projects that the lock names, for the default command; others see to it themselves."""
+        if self._command() != pixi_command.DEFAULT:
+            return []
+        projects = [path for each in packages if each.kind is Kind.PROJECT and (path := self._local(each))]
+        built = [wheels.of_project(path, target, tell, leave_out=_is_no_source) for path in projects]
+        for part in built:
+            (into / part.name).write_bytes(content.opened(part.fetch()).read())
+        return [os.fspath(into / part.name) for part in built]
 
-def injected_names(command: Iterable[str]) -> list[str]:
-    """What a command injects: behind `--inject` or `-i`, which take any number of packages. Pure."""
-    names: list[str] = []
-    first, more = False, False
-    for argument in command:
-        option, separator, value = argument.partition("=")
-        if option in ("--inject", "-i"):
-            names += [value] if separator else []
-            first, more = not separator, not separator
-        elif argument.startswith("-"):
-            first, more = False, False
-        elif first or (more and argument.endswith(_PACKAGES)):
-            names.append(argument)
-            first = False
+    def _kept_name(self, target: Target) -> str:
+        inputs = {"form": _FORM, **target.key_inputs(), **self.key_inputs(target)}
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, packages: Iterable[LockedPackage]) -> dict[Path, str]:
+        """What the packer's cache may have of them: SHA-256 by name."""
+        return {pixi_packs.cached_name(each): self._content_of(each) for each in packages if each.is_file}
+
+    def _expected(self, packages: Iterable[LockedPackage], injected: Iterable[Path]) -> list[Expected]:
+        """What a pack has to have."""
+        put = [Expected(path.name, sources.file_digest(path), "is injected", anywhere=True) for path in injected]
+        replaced = {each.member for each in put}
+        files = (each for each in packages if each.is_file and each.filename not in replaced)
+        return [*(Expected(each.member, self._content_of(each), f"{LOCK_NAME} names") for each in files), *put]
+
+    def _pack_here(self, target: Target, packages: Sequence[LockedPackage], tell: Tell, work: Path) -> Contents:
+        began = time.monotonic()
+        command = pixi_command.with_wheels(self._command(), self._built(packages, target, work, tell))
+        tried = pixi_command.filled(command, {**self._values(target), "{cache}": os.fspath(_cache())})
+        injection = pixi_command.expanded(tried, self.project)
+        with pixi_packs.cache_of(_cache(), self._cached(packages), tell):
+            made = self._run(injection.argv, target, work, tell)
+            expected = self._expected(packages, injection.files.values())
+            contents = pixi_packs.taken_apart(made, work, expected, target)
+        size = sum(member.size_bytes for member in contents.members)
+        tell(f"Packed {len(contents.members)} files, {size / _MIB:.0f} MiB, in {time.monotonic() - began:.1f} s")
+        return contents
+
+    def _run(self, command: Sequence[str], target: Target, work: Path, tell: Tell) -> Path:
+        """Run the command, and say what it has made."""
+        output = work / _PACKED[0]
+        takes_output = any("{output}" in argument for argument in command)
+        before = {name: _look(self.project / name) for name in _PACKED}
+        argv = pixi_command.with_packer(pixi_command.filled(command, {"{output}": os.fspath(output)}))
+        text = (self.project / LOCK_NAME).read_text(encoding="utf-8", errors="replace")
+        attempt = pixi_command.Attempt(self.title, " ".join(argv), target.platform, lock_version(text), work)
+        tell(f"Running {' '.join(argv)}")
+        try:
+            said = pixi_command.run(argv, self.project, work, attempt.error)
+        except EnvironmentBuildError as error:
+            if (
+                UNPACKER not in error.message
+                or "--create-executable" not in argv
+                or not pixi_packs.unpackers(target.platform)
+            ):
+                raise
+            tell(f"{UNPACKER} cannot be fetched; taking the one of an earlier pack")
+            without = [argument for argument in argv if argument != "--create-executable"]
+            said = pixi_command.run(without, self.project, work, attempt.error)
+        if takes_output:
+            candidates = [output]
         else:
-            more = False
-    return names
+            stated = pixi_command.created(said)
+            candidates = [self.project / stated] if stated else []
+            candidates += [self.project / name for name in _PACKED if _look(self.project / name) != before[name]]
+        made = next((path for path in candidates if _look(path)), None)
+        if made is None:
+            raise EnvironmentBuildError(
+                f"{argv[0]} has ended well, and has not made {_PACKED[0]}:\n{reason(said, 0)}",
+                hint=f"`pack_cmd` has to write {{output}}, or {', '.join(_PACKED)} in the project's directory.",
+                command=attempt.command,
+            )
+        return made
+
+    def _remote_pack(self, target: Target, packages: Sequence[LockedPackage], tell: Tell) -> Pack:
+        """The project, for pixi-pack on the login node."""
+        files = sources.in_project(self.project, sources.files(self.project, leave_out=_is_pack))
+        files |= sources.in_project(self.project, map(Path, (self._manifest(), LOCK_NAME)))
+        for each in packages:
+            if path := self._local(each):
+                files |= self._sent(path, f"{LOCK_NAME} names {each.what}")
+        for pattern in self.cache_inject_globs:
+            for name in pixi_command.matching(self.project, pattern, "`cache_inject_globs`"):
+                files |= self._sent(self.project / name, "`cache_inject_globs` names it")
+        with local_store.workplace() as work:
+            command = pixi_command.for_login_node(self._command(), self._built(packages, target, work, tell))
+            argv, put = self._injected_there(pixi_command.filled(command, self._values(target)))
+            part = Part.of("project.tar.gz", sources.archive({**files, **put}))
+        output = "environment" if "--directory-only" in argv else _PACKED[0]
+        values = {"{output}": f'"$PWD"/{output}', "{cache}": '"$PWD"/.tmp/pixi'}
+        line = " ".join(pixi_command.for_shell(argument, values) for argument in argv)
+        functions = shell_file("dagster_slurm.environments", "pack_with_pixi.sh")
+        return Pack((part,), f"{functions}pack_with_pixi {line}\n")
+
+    def _injected_there(self, command: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
+        """The command with what it injects lying in the project, and what has to be sent for that."""
+        injection = pixi_command.expanded(command, self.project)
+        sent: dict[str, Path] = {}
+        renamed: dict[str, str] = {}
+        for name, path in injection.files.items():
+            inside = os.path.relpath(path, self.project)
+            renamed[name] = f".dagster-slurm/{path.name}" if inside.startswith("..") else inside
+            sent[renamed[name]] = path
+        argv = list(injection.argv)
+        for number in pixi_command.injecting(argv):
+            option, separator, value = argv[number].partition("=")
+            argv[number] = (
+                f"{option}={renamed[value]}"
+                if separator and value in renamed
+                else renamed.get(argv[number], argv[number])
+            )
+        return argv, sent
+
+    def _sent(self, path: Path, why: str) -> dict[str, Path]:
+        """A file, or the files of a directory, as they lie in the project."""
+        inside = os.path.relpath(path, self.project)
+        if inside.startswith(".."):
+            raise InvalidRequestError(
+                f"{inside} is not within the project, and cannot be packed on the cluster; {why}",
+                hint="Put it there, or leave `pack_on_remote` out.",
+            )
+        if path.is_file():
+            return {Path(inside).as_posix(): path}
+        # Whatever git ignores: the lock names it.
+        found = (each for each in sources.walked(path) if not _is_no_source(path, each))
+        return {(Path(inside) / each).as_posix(): path / each for each in found}
 
 
-def _glob(project: Path, pattern: str) -> list[Path]:
-    try:
-        return list(project.glob(pattern))
-    except (ValueError, NotImplementedError) as error:
-        raise InvalidRequestError(
-            f"{pattern!r} of `cache_inject_globs` is no pattern: {error}", hint="Patterns are relative to the project."
-        ) from error
+@lru_cache(maxsize=16)
+def _locked(path: Path, written_ns: int, size: int, environment: str, platform: str) -> tuple[LockedPackage, ...]:
+    """The packages of a lock, read again when it has changed."""
+    del written_ns, size
+    return locked_packages(path.read_text(encoding="utf-8", errors="replace"), environment, platform)
 
 
-def _with_pixi_on_path() -> dict[str, str]:
-    """The process's own environment; services often lack the directory where pixi installs itself and its tools."""
-    home = os.environ.get("PIXI_HOME") or os.fspath(Path("~/.pixi").expanduser())
-    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{home}/bin"}
+def _cache() -> Path:
+    """What the packer is given as `--use-cache`."""
+    return local_store.directory().absolute() / "pixi"
 
 
-def _with_packer(argv: list[str], path: str) -> list[str]:
-    """The command, with pixi-pack by way of pixi where it is not installed.
-
-    Raises:
-        EnvironmentBuildError: Neither is.
-    """
-    if argv[0] != _PACKER or shutil.which(_PACKER, path=path):
-        return argv
-    if shutil.which("pixi", path=path):
-        return ["pixi", "exec", *argv]
-    raise EnvironmentBuildError(
-        "There is neither pixi-pack nor pixi on this machine to pack the environment with",
-        hint="Install it: `pixi global install pixi-pack`, or the file for this machine from "
-        "https://github.com/Quantco/pixi-pack/releases on the PATH. `pack_cmd` names another command.",
-    )
+def _is_pack(project: Path, path: Path) -> bool:
+    """Whether a file is a pack, or of one: a task leaves it in the project."""
+    above = [project / parent for parent in path.parents if parent != Path()]
+    if any(looks_like_pack(each) for each in above):
+        return True
+    return path.suffix in (".sh", ".tar") and looks_like_pack(project / path)
 
 
-def _for_shell(argument: str, values: Mapping[str, str]) -> str:
-    """An argument, with shell for its placeholders."""
-    pieces = [piece for piece in _PLACEHOLDER.split(argument) if piece]
-    return "".join(values.get(piece) or quote(piece) for piece in pieces) or quote("")
+def _is_no_source(project: Path, path: Path) -> bool:
+    """Whether a file of a project is not one that its wheel is made of."""
+    return path.name == LOCK_NAME or _is_pack(project, path)
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:
     """What is another one after the file has been written; None for none, and for an empty one."""
-    if not path.is_file() or not path.stat().st_size:
+    if not path.exists() or not (path.is_dir() or path.stat().st_size):
         return None
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino

@@ -28,11 +28,13 @@ class Needs:
         python: The interpreter, by name or path, as a shell there finds it; None for none.
         setup: Lines of bash to run before, such as `module load python/3.11`.
         platform: What it is for, by conda's name (`linux-64`); the login node's own if None.
+        program: A program to look for on the PATH, and whose version to ask for; None for none.
     """
 
     python: str | None = None
     setup: tuple[str, ...] = ()
     platform: str | None = None
+    program: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Part:
     """Something that is sent, known by its content.
 
     Args:
-        name: How the installing script finds it, within its `parts` directory.
+        name: How the installing script finds it, within its `parts` directory; `/` for directories in that.
         sha256: Of its content, in hexadecimal.
         size_bytes: Of its content, for the log; 0 if that is not known before.
         fetch: Gets the content: a file of this machine. Called only if the cluster lacks it.
@@ -128,15 +130,20 @@ class Recipe(Protocol):
         """What makes the same environment where `install` has ended with status 70; None if there is no other way."""
         return None
 
-    def afresh(self) -> Recipe:
-        """The same, that makes nothing of what an earlier `pack` has kept on this machine."""
-        return self
+    def discard(self, target: Target) -> None:
+        """Forget what `pack` has kept on this machine: it is to be made anew, or what was made of it does not work."""
+        del target
 
 
 def cache_key(recipe: Recipe, target: Target) -> str:
     """The name of an environment on the cluster: the same inputs, the same name."""
     inputs = {"layout": _LAYOUT, "kind": type(recipe).__name__, **target.key_inputs(), **recipe.key_inputs(target)}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def reason(said: str, status: int) -> str:
+    """The end of what a program says that has failed, for an error; that it said nothing, if it did not."""
+    return last_lines(said) or f"it ended with status {status} and said nothing"
 
 
 def last_lines(said: str) -> str:

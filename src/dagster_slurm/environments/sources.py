@@ -10,20 +10,25 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagster_slurm.environments import local_store
+from dagster_slurm.transport import content
 
 # What is in no wheel, where git does not say what is ignored.
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
 
 
-def files(project: Path) -> list[Path]:
+# Of a project and a path in it: whether it does not count.
+LeaveOut = Callable[[Path, Path], bool]
+
+
+def files(project: Path, *, leave_out: LeaveOut | None = None) -> list[Path]:
     """The files of a project, relative and sorted: those that git does not ignore; without git, all but hidden ones."""
     listed = _by_git(project)
-    found = _by_walking(project) if listed is None else listed
-    return sorted(path for path in found if (project / path).is_file())
+    found = walked(project) if listed is None else listed
+    return sorted(path for path in found if (project / path).is_file() and not (leave_out and leave_out(project, path)))
 
 
 def _by_git(project: Path) -> list[Path] | None:
@@ -37,7 +42,8 @@ def _by_git(project: Path) -> list[Path] | None:
     return [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
 
 
-def _by_walking(project: Path) -> Iterator[Path]:
+def walked(project: Path) -> Iterator[Path]:
+    """The files of a project, relative, but for hidden ones and what is made of others, whatever git ignores."""
     for where, directories, names in os.walk(project):
         here = Path(where)
         directories[:] = [name for name in directories if not _is_left_out(here / name)]
@@ -49,18 +55,33 @@ def _is_left_out(path: Path) -> bool:
     return name.startswith(".") or name in _LEFT_OUT or name.endswith(".egg-info") or (path / "pyvenv.cfg").exists()
 
 
-def digest(project: Path) -> str:
+def digest(project: Path, *, leave_out: LeaveOut | None = None) -> str:
     """What changes when the name, content or execute bit of a file of a project does; the same in every checkout."""
-    listed = files(project)
+    return _digest(project, files(project, leave_out=leave_out))
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; it is read again when the file has changed."""
+    by_look = hashlib.sha256(
+        repr((os.fspath(path.resolve()), _seen(path))).encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+    def read(part: Path) -> None:
+        part.write_text(content.digest(path)[0], encoding="ascii")
+
+    return local_store.kept(f"sources/{by_look}", read).read_text(encoding="ascii")
+
+
+def _digest(project: Path, listed: Sequence[Path]) -> str:
     seen = [(os.fspath(path), *_seen(project / path)) for path in listed]
     by_look = hashlib.sha256(json.dumps(seen).encode("utf-8", "surrogateescape")).hexdigest()
 
     def read_all(part: Path) -> None:
         whole = hashlib.sha256()
         for path in listed:
-            content = (project / path).read_bytes()
+            found = (project / path).read_bytes()
             executable = os.access(project / path, os.X_OK)
-            whole.update(repr((os.fspath(path), executable, hashlib.sha256(content).hexdigest())).encode())
+            whole.update(repr((os.fspath(path), executable, hashlib.sha256(found).hexdigest())).encode())
         part.write_text(whole.hexdigest(), encoding="ascii")
 
     return local_store.kept(f"sources/{by_look}", read_all).read_text(encoding="ascii")
@@ -71,14 +92,19 @@ def _seen(path: Path) -> tuple[int, int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino, stat.S_IMODE(found.st_mode)
 
 
-def archive(project: Path, paths: Iterable[Path]) -> bytes:
-    """Files of a project as a tar archive, without dates and owners: the same files make the same one."""
+def in_project(project: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Files of a project by their names in it."""
+    return {path.as_posix(): project / path for path in paths}
+
+
+def archive(named: Mapping[str, Path]) -> bytes:
+    """Files as a tar archive, without dates and owners: the same files make the same one."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w") as tar:
-        for path in paths:
-            content = (project / path).read_bytes()
-            info = tarfile.TarInfo(path.as_posix())
-            info.size = len(content)
-            info.mode = 0o755 if os.access(project / path, os.X_OK) else 0o644
-            tar.addfile(info, io.BytesIO(content))
+        for name, path in sorted(named.items()):
+            found = path.read_bytes()
+            info = tarfile.TarInfo(name)
+            info.size = len(found)
+            info.mode = 0o755 if os.access(path, os.X_OK) else 0o644
+            tar.addfile(info, io.BytesIO(found))
     return gzip.compress(written.getvalue(), mtime=0)

@@ -6,6 +6,7 @@ Platforms have conda's names (`linux-64`), as in pixi's manifests.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,16 +64,35 @@ class Python:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program on the login node's PATH.
+
+    Args:
+        path: Where it is.
+        version: What it says of itself: the first numbers in it.
+    """
+
+    path: str
+    version: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Target:
     """What an environment is made for.
 
     Args:
         platform: Conda's name of it.
         python: The interpreter found on the cluster; None if none was asked for.
+        login_platform: The login node's; None if that is not known.
+        glibc: The version of the login node's C library; None if that is not glibc, or not known.
+        program: The program that was asked for; None if none was, or it is not there.
     """
 
     platform: str
     python: Python | None = None
+    login_platform: str | None = None
+    glibc: tuple[int, int] | None = None
+    program: Program | None = None
 
     @property
     def machine(self) -> str:
@@ -87,7 +107,7 @@ class Target:
 
     def markers(self) -> dict[str, str]:
         """The values of environment markers there (dependency specifiers, PyPA)."""
-        python = self._python()
+        python = self._own_python()
         return {
             "implementation_name": "cpython",
             "implementation_version": python.full_version,
@@ -104,7 +124,7 @@ class Target:
 
     def tags(self) -> list[Tag]:
         """The tags of wheels that can be installed there, the best first."""
-        python = self._python()
+        python = self._own_python()
         version, platforms = python.version[:2], platform_tags(self.machine, python.glibc)
         interpreter = f"cp{version[0]}{version[1]}"
         return [
@@ -112,7 +132,7 @@ class Target:
             *compatible_tags(version, interpreter, platforms),
         ]
 
-    def _python(self) -> Python:
+    def _own_python(self) -> Python:
         if self.python is None:
             raise InvalidRequestError("An environment of wheels needs an interpreter on the cluster")
         return self.python
@@ -135,10 +155,11 @@ def platform_tags(machine: str, glibc: tuple[int, int] | None) -> list[str]:
 
 
 def target_of(facts: str, *, platform: str | None) -> Target:
-    """The target, from what `environment_target.sh` prints: the machine, and a line of JSON if it has found a Python.
+    """The target, from what `environment_target.sh` prints.
 
     Args:
-        facts: That.
+        facts: The machine, and in lines of their own `glibc VERSION`, `program PATH VERSION` and what a Python says, in
+            JSON.
         platform: The platform that was asked for, where it is not the login node's.
 
     Raises:
@@ -149,11 +170,27 @@ def target_of(facts: str, *, platform: str | None) -> Target:
         raise InvalidRequestError(
             f"The login node is a {machine!r}", hint=f"Set the platform, one of: {', '.join(MACHINES)}."
         )
-    chosen = _PLATFORMS[machine] if platform is None else check_platform(platform)
-    if not found:
-        return Target(chosen)
-    said = json.loads(found[0])
-    own = chosen == _PLATFORMS.get(machine)
+    login = _PLATFORMS.get(machine)
+    chosen = login or "" if platform is None else check_platform(platform)
+    words = {line.partition(" ")[0]: line.partition(" ")[2] for line in found if not line.startswith("{")}
+    library = version_of(words.get("glibc", ""))[:2]
+    path, _, said = words.get("program", "").rpartition(" ")
+    return Target(
+        chosen,
+        next((_python(line, is_own=chosen == login) for line in found if line.startswith("{")), None),
+        login,
+        (library[0], library[1]) if len(library) == 2 else None,
+        Program(path, version_of(said)) if path else None,
+    )
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The first numbers with dots between them in a text; empty if it has none."""
+    found = re.search(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _python(line: str, *, is_own: bool) -> Python:
+    said = json.loads(line)
     glibc = tuple(said["glibc"]) if said["glibc"] else None
-    version = tuple(said["version"])
-    return Target(chosen, Python(said["path"], version, glibc if own else _GLIBC_ASSUMED))
+    return Python(said["path"], tuple(said["version"]), glibc if is_own else _GLIBC_ASSUMED)

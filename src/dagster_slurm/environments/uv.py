@@ -76,7 +76,7 @@ class UvRecipe(Recipe):
             return self._remote_pack()
         chosen = self._selection(target)
         found = self._locked(chosen)
-        found += [wheels.of_project(self.project / each.directory, tell) for each in chosen.projects]
+        found += [wheels.of_project(self.project / each.directory, target, tell) for each in chosen.projects]
         names = " ".join(quote(part.name) for part in found)
         install = f'"$python" -I "$parts/install_wheels.py" "$parts" {names}\n{_ACTIVATE}'
         return Pack((*found, *_tools()), install)
@@ -93,7 +93,7 @@ class UvRecipe(Recipe):
 
     def _remote_pack(self) -> Pack:
         """The sources, for uv on the login node."""
-        part = Part.of("project.tar.gz", sources.archive(self.project, sources.files(self.project)))
+        part = Part.of("project.tar.gz", sources.archive(sources.in_project(self.project, sources.files(self.project))))
         chosen = [f"--extra={quote(name)}" for name in self.extras] + [f"--group={quote(name)}" for name in self.groups]
         install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), f"build_with_uv {' '.join(chosen)}", _ACTIVATE))
         return Pack((part,), install)

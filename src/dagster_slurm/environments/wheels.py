@@ -11,9 +11,11 @@ import tempfile
 from pathlib import Path
 
 import requests
+from packaging.utils import parse_wheel_filename
 
 from dagster_slurm.environments import local_store, sources
-from dagster_slurm.environments.recipe import Part, Tell, last_lines
+from dagster_slurm.environments.recipe import Part, Tell, reason
+from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_lock import LockedWheel
 from dagster_slurm.errors import EnvironmentBuildError
 from dagster_slurm.transport import content
@@ -57,16 +59,36 @@ def _download(wheel: LockedWheel, part: Path) -> None:
         ) from error
 
 
-def of_project(project: Path, tell: Tell) -> Part:
+def of_project(project: Path, target: Target, tell: Tell, *, leave_out: sources.LeaveOut | None = None) -> Part:
     """The wheel of a project of this machine; built when its sources have changed.
 
+    Args:
+        project: Its directory.
+        target: What it has to be for.
+        tell: Gets what is done.
+        leave_out: What of the project's files is no source.
+
     Raises:
-        EnvironmentBuildError: It cannot be built.
+        EnvironmentBuildError: It cannot be built, or is for another machine.
     """
-    name = sources.digest(project)
+    name = sources.digest(project, leave_out=leave_out)
     kept = local_store.kept(f"built/{name}", lambda part: _build(project, part, tell))
     filename, _, wheel = kept.read_bytes().partition(b"\n")
-    return Part.of(filename.decode(), wheel)
+    part = Part.of(filename.decode(), wheel)
+    _check_platform(part.name, project, target)
+    return part
+
+
+def _check_platform(filename: str, project: Path, target: Target) -> None:
+    """Refuse what was compiled for this machine where the target is another one."""
+    platforms = {tag.platform for tag in parse_wheel_filename(filename)[3]}
+    fits = {each for each in platforms if each == "any" or ("linux" in each and each.endswith(target.machine))}
+    if not fits:
+        raise EnvironmentBuildError(
+            f"The wheel of {project} that is built here is for {', '.join(sorted(platforms))}, and not for "
+            f"{target.platform}",
+            hint="Build it on such a machine, or set `build_on_remote` (uv) or `pack_on_remote` (pixi).",
+        )
 
 
 def _build(project: Path, part: Path, tell: Tell) -> None:
@@ -77,7 +99,7 @@ def _build(project: Path, part: Path, tell: Tell) -> None:
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         built = list(Path(out).glob("*.whl"))
         if done.returncode or not built:
-            said = last_lines(f"{done.stdout}{done.stderr}")
+            said = reason(f"{done.stdout}{done.stderr}", done.returncode)
             raise EnvironmentBuildError(
                 f"The wheel of {project} cannot be built:\n{said}",
                 hint="Try the same command there; a project that is no package has `package = false` in [tool.uv].",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +11,17 @@ from dagster import OpExecutionContext
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.resources import asset_metadata
-from dagster_slurm.resources.environments import Environment, PixiEnvironment, UvEnvironment, found_environment
+from dagster_slurm.resources.environments import (
+    Environment,
+    PixiEnvironment,
+    UvEnvironment,
+    command_words,
+    found_environment,
+)
 
 _DEFAULT_PLATFORM = "linux-64"
+PACK_PLATFORM = "SLURM_PACK_PLATFORM"
+"""The variable that fills `pack_platform` where the field is not set."""
 
 
 class Defaults(Protocol):
@@ -90,7 +99,9 @@ class EnvironmentChoice:
     def _adjusted(self, environment: Environment, command: Any) -> Environment:
         """With what the resource and the asset say besides; what the environment itself says comes first."""
         defaults = self._defaults
-        platform = defaults.pack_platform or (None if defaults.auto_detect_platform else _DEFAULT_PLATFORM)
+        platform = defaults.pack_platform or os.environ.get(PACK_PLATFORM) or None
+        if platform is None and not defaults.auto_detect_platform:
+            platform = _DEFAULT_PLATFORM
         said: dict[str, Any] = {}
         if isinstance(environment, PixiEnvironment):
             said = {
@@ -106,7 +117,7 @@ class EnvironmentChoice:
                 raise ConfigurationError(
                     f"The asset metadata {asset_metadata.PACK_CMD!r} is for pixi, and this is {environment.title}"
                 )
-            update["pack_cmd"] = command
+            update["pack_cmd"] = command_words(command, f"The asset metadata {asset_metadata.PACK_CMD!r}")
         adjusted = environment.model_copy(update=update) if update else environment
         name = self._name or self._of_asset(asset_metadata.ENVIRONMENT_NAME) or defaults.default_environment_name
         return adjusted if name is None else adjusted.named(name)

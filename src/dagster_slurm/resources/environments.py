@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dagster import ConfigurableResource
-from pydantic import ConfigDict, Field
+from dagster import ConfigurableResource, EnvVar
+from pydantic import ConfigDict, Field, field_validator
 
 from dagster_slurm.environments import (
     Container,
@@ -67,9 +67,8 @@ class Environment(ConfigurableResource[Any]):
         """What makes the same where `install` has ended with status 70; None if there is no other way."""
         return None
 
-    def afresh(self) -> Recipe:
-        """The same, that makes nothing of what an earlier `pack` has kept on this machine."""
-        return self
+    def discard(self, target: Target) -> None:
+        """Forget what `pack` has kept on this machine: it is to be made anew, or what was made of it does not work."""
 
     def provider(self) -> Provider:
         """How it is provided: installed, by default."""
@@ -135,33 +134,54 @@ class PixiEnvironment(Environment):
     project_dir: str = Field(default=".", description="Directory of the manifest and `pixi.lock`.")
     environment: str = Field(default="default", description="Which of the project's environments.")
     platform: str | None = Field(default=None, description="What it is for; the login node's platform by default.")
-    pack_cmd: list[str] | str | None = Field(
+    pack_cmd: list[str] | None = Field(
         default=None,
-        description="The command that packs it, in place of `pixi-pack`; `{output}`, `{platform}`, `{environment}` and "
-        "`{manifest}` are filled in.",
+        description="The command that packs it, in place of `pixi-pack`: a list, or a string that is split as a shell "
+        "does it; `{output}`, `{platform}`, `{environment}`, `{manifest}` and `{cache}` are filled in.",
     )
     cache_inject_globs: list[str] | None = Field(
         default=None, description="Files that the command packs besides, so that a change of them is noticed."
     )
     pack_on_remote: bool = Field(default=False, description="Pack it on the login node, where pixi has to be.")
 
+    @field_validator("pack_cmd", mode="before")
+    @classmethod
+    def _pack_cmd_as_words(cls, value: Any) -> Any:
+        return command_words(value, "pack_cmd")
+
     def provider(self) -> Provider:
         return Installed(self.recipe())
 
     def recipe(self) -> PixiRecipe:
         """As plain values."""
-        command = shlex.split(self.pack_cmd) if isinstance(self.pack_cmd, str) else self.pack_cmd
         return PixiRecipe(
             project=Path(self.project_dir).expanduser().absolute(),
             environment=self.environment,
             platform=self.platform,
-            pack_cmd=None if command is None else tuple(command),
+            pack_cmd=None if self.pack_cmd is None else tuple(self.pack_cmd),
             cache_inject_globs=tuple(self.cache_inject_globs or ()),
             pack_on_remote=self.pack_on_remote,
         )
 
     def named(self, name: str) -> Environment:
         return self.model_copy(update={"environment": name})
+
+
+def command_words(value: Any, what: str) -> Any:
+    """A command as a list of words, if it is a string.
+
+    Raises:
+        InvalidRequestError: It is none that a shell could split, or is empty.
+    """
+    if not isinstance(value, str) or isinstance(value, EnvVar):
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise InvalidRequestError(f"{what} is {value!r}, which cannot be split into words: {error}") from error
+    if not words:
+        raise InvalidRequestError(f"{what} is empty", hint="Leave it out, or name a command.")
+    return words
 
 
 class ModuleEnvironment(Environment):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.environments.target import MACHINES, Python, Target, platform_tags, target_of
+from dagster_slurm.environments.target import MACHINES, Program, Python, Target, platform_tags, target_of
 from dagster_slurm.environments.uv_lock import Choice, LocalProject, Selection, select
 from dagster_slurm.errors import InterpreterNotFoundError, InvalidRequestError, WheelNotFoundError
 
@@ -214,16 +215,30 @@ class TestTarget:
         found = target_of(
             'x86_64\n{"path": "/usr/bin/python3", "version": [3, 11, 2], "glibc": [2, 36]}\n', platform=None
         )
-        assert found == target()
+        assert found == replace(target(), login_platform="linux-64")
 
     def test_without(self) -> None:
-        assert target_of("aarch64\n", platform=None) == Target("linux-aarch64")
+        assert target_of("aarch64\n", platform=None) == Target("linux-aarch64", login_platform="linux-aarch64")
+
+    @pytest.mark.parametrize(
+        ("line", "program"),
+        [
+            (
+                "program /home/it is/.pixi/bin/pixi-unpack 0.7.10",
+                Program("/home/it is/.pixi/bin/pixi-unpack", (0, 7, 10)),
+            ),
+            ("program /usr/bin/pixi-unpack ", Program("/usr/bin/pixi-unpack", ())),
+        ],
+    )
+    def test_its_library_and_a_program(self, line: str, program: Program) -> None:
+        found = target_of(f"x86_64\nglibc 2.28\n{line}\n", platform=None)
+        assert found == Target("linux-64", None, "linux-64", (2, 28), program)
 
     def test_another_platform_than_the_login_nodes(self) -> None:
         """Its own C library says nothing about the others'."""
         said = 'x86_64\n{"path": "/usr/bin/python3", "version": [3, 11, 2], "glibc": [2, 36]}\n'
         found = target_of(said, platform="linux-aarch64")
-        assert found == target("linux-aarch64", glibc=(2, 28))
+        assert found == replace(target("linux-aarch64", glibc=(2, 28)), login_platform="linux-64")
 
     @pytest.mark.parametrize(("facts", "platform"), [("sparc64\n", None), ("x86_64\n", "linux-32")])
     def test_refused(self, facts: str, platform: str | None) -> None:

@@ -1,0 +1,258 @@
+"""What a `pixi.lock` names for one environment and platform. Pure.
+
+Source: the lock files of pixi 0.20 to 0.68 (versions 4 to 7), as rattler_lock writes them, https://github.com/conda/rattler.
+Versions 4 and 5 say the `kind` of a package, 6 names it by its kind, 7 has a list of platforms and a kind of its own
+for conda packages that are built from source. What is not known here is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from dagster_slurm.errors import InvalidRequestError
+
+# LibYAML's reader, where PyYAML has it, takes 0.1 s for the lock of 200 packages, and the one in Python 1 s.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+KNOWN_VERSIONS = (4, 5, 6, 7)
+_CONDA_FILES = (".conda", ".tar.bz2")
+_CONDA_SOURCE = re.compile(r"(?P<name>[^\[\s]+)\[[^\]]*\] @ (?P<location>.+)")
+_GLIBC = re.compile(r"__glibc\s+>=\s*(\d+)\.(\d+)")
+
+Entry = Mapping[str, Any]
+
+
+class Kind(Enum):
+    """What a locked package is."""
+
+    CONDA = "a conda package"
+    CONDA_SOURCE = "a conda package that is built from source"
+    WHEEL = "a wheel"
+    PROJECT = "a project of this machine"
+    SDIST = "a source distribution"
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """A package that the lock names.
+
+    Args:
+        kind: What it is.
+        name: Its name.
+        version: Its version; empty if the lock does not say.
+        location: Where it is: an address, or a path, which is relative to the lock.
+        sha256: Of its file, in hexadecimal; empty if the lock does not say.
+        size_bytes: Of its file; 0 if the lock does not say.
+        glibc: The oldest version of the C library that it runs with; None if it does not say.
+    """
+
+    kind: Kind
+    name: str
+    version: str
+    location: str
+    sha256: str = ""
+    size_bytes: int = 0
+    glibc: tuple[int, int] | None = None
+
+    @property
+    def filename(self) -> str:
+        """The name of its file."""
+        return unquote(urlsplit(self.location).path.rstrip("/").rpartition("/")[2])
+
+    @property
+    def subdir(self) -> str:
+        """The directory of the channel in which a conda package lies: a platform's name, or `noarch`."""
+        return urlsplit(self.location).path.rstrip("/").rpartition("/")[0].rpartition("/")[2]
+
+    @property
+    def member(self) -> str:
+        """Where a conda package or a wheel lies in a pack."""
+        return f"channel/{self.subdir}/{self.filename}" if self.kind is Kind.CONDA else f"pypi/{self.filename}"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file that is packed as it is."""
+        return self.kind in (Kind.CONDA, Kind.WHEEL)
+
+    @property
+    def local_path(self) -> str | None:
+        """Its path on this machine, which is relative to the lock; None for what is fetched."""
+        parts = urlsplit(self.location)
+        if parts.scheme == "file":
+            return unquote(parts.path)
+        return None if "://" in self.location else self.location
+
+    @property
+    def what(self) -> str:
+        """How it is called in a message."""
+        return f"{self.name} {self.version}".strip()
+
+
+def locked_packages(text: str, environment: str, platform: str) -> tuple[LockedPackage, ...]:
+    """What is installed, in the lock's order.
+
+    Args:
+        text: The content of `pixi.lock`.
+        environment: The name of the environment.
+        platform: Conda's name of the platform.
+
+    Raises:
+        InvalidRequestError: It cannot be read, is of a version that is not known here, or has no such environment or
+            platform.
+    """
+    lock = _parsed(text)
+    environments = _mapping(lock.get("environments"))
+    if environment not in environments:
+        raise InvalidRequestError(
+            f"pixi.lock has no environment {environment!r}",
+            hint=f"It has: {', '.join(environments) or 'none'}. `pixi lock` after a change of the manifest.",
+        )
+    by_platform = _mapping(_mapping(environments[environment]).get("packages"))
+    chosen = _platform_name(lock, by_platform, platform, environment)
+    described = {_selector(entry): entry for entry in _sequence(lock.get("packages"))}
+    return tuple(_package(selected, described) for selected in _sequence(by_platform[chosen]))
+
+
+def _parsed(text: str) -> Entry:
+    try:
+        lock = yaml.load(text, Loader=_Loader)  # noqa: S506 - both are safe loaders
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidRequestError(f"pixi.lock cannot be read: {first}", hint="`pixi lock` makes it anew.") from error
+    if not isinstance(lock, Mapping) or "version" not in lock:
+        raise InvalidRequestError("pixi.lock has no version", hint="`pixi lock` makes it anew.")
+    version = lock["version"]
+    if version not in KNOWN_VERSIONS:
+        known = f"{KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}"
+        raise InvalidRequestError(
+            f"pixi.lock is of version {version!r}, and {known} are known here",
+            hint="A newer dagster-slurm may know it; for an older lock, `pixi lock` of a newer pixi makes it anew.",
+        )
+    return lock
+
+
+def lock_version(text: str) -> int:
+    """The version of a lock, for what has to be installed to pack it; 0 if it says none."""
+    found = re.search(r"^version:\s*(\d+)\s*$", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _platform_name(lock: Entry, there: Entry, platform: str, environment: str) -> str:
+    """The name under which the lock has a platform: since version 7 it may have one of its own."""
+    if platform in there:
+        return platform
+    subdirs = {each.get("name"): each.get("subdir") for each in map(_mapping, _sequence(lock.get("platforms", [])))}
+    fitting = [name for name in there if subdirs.get(name) == platform]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InvalidRequestError(
+            f"pixi.lock has several platforms for {platform} in {environment!r}: {', '.join(fitting)}",
+            hint="Choose an environment that has one of them.",
+        )
+    raise InvalidRequestError(
+        f"pixi.lock has no packages of {environment!r} for {platform}",
+        hint=f"It has them for: {', '.join(map(str, there)) or 'nothing'}. Add {platform} to `platforms` of the "
+        "manifest, and run `pixi lock`.",
+    )
+
+
+def _selector(entry: Any) -> tuple[str, str]:
+    """By what an environment names a package: its kind and its location."""
+    entry = _mapping(entry)
+    for kind in ("conda", "pypi", "conda_source"):
+        if kind in entry:
+            return kind, str(entry[kind])
+    # Versions 4 and 5, in the list of packages.
+    if entry.get("kind") in ("conda", "pypi"):
+        return str(entry["kind"]), str(entry.get("url") or entry.get("path") or "")
+    raise InvalidRequestError(
+        f"pixi.lock has a package of a kind that is not known here: {', '.join(map(str, entry)) or 'nothing'}",
+        hint="A newer dagster-slurm may know it.",
+    )
+
+
+def _package(selected: Any, described: Mapping[tuple[str, str], Any]) -> LockedPackage:
+    kind, location = _selector(selected)
+    entry = _mapping(described.get((kind, location)))
+    if kind == "conda_source":
+        match = _CONDA_SOURCE.fullmatch(location)
+        name, where = (match["name"], match["location"]) if match else ("", location)
+        return LockedPackage(Kind.CONDA_SOURCE, name, _text(entry, "version"), where)
+    if kind == "conda":
+        return _conda(location, entry)
+    return _pypi(location.removeprefix("direct+"), entry)
+
+
+def _conda(location: str, entry: Entry) -> LockedPackage:
+    stem = location
+    for suffix in _CONDA_FILES:
+        if location.endswith(suffix):
+            stem = location.removesuffix(suffix)
+            break
+    else:
+        return LockedPackage(Kind.CONDA_SOURCE, _text(entry, "name"), _text(entry, "version"), location)
+    # NAME-VERSION-BUILD: neither the version nor the build has a hyphen in it.
+    named = [*reversed(unquote(stem.rpartition("/")[2]).rsplit("-", 2)), "", ""]
+    return LockedPackage(
+        Kind.CONDA,
+        _text(entry, "name") or named[2],
+        _text(entry, "version") or named[1],
+        location,
+        _text(entry, "sha256"),
+        _number(entry.get("size")),
+        max(_glibc_of(entry), default=None),
+    )
+
+
+def _pypi(location: str, entry: Entry) -> LockedPackage:
+    bare = location.partition("#")[0].partition("?")[0]
+    version = _text(entry, "version")
+    if bare.endswith(".whl"):
+        package = LockedPackage(Kind.WHEEL, _text(entry, "name"), version, bare, _text(entry, "sha256"))
+        return replace(package, glibc=_glibc_of_wheel(package.filename))
+    is_local = "://" not in location
+    is_archive = bare.endswith((".tar.gz", ".zip", ".tar.bz2", ".tar.xz", ".tgz"))
+    kind = Kind.PROJECT if is_local and not is_archive else Kind.SDIST
+    return LockedPackage(kind, _text(entry, "name"), version, location, _text(entry, "sha256"))
+
+
+def _glibc_of(entry: Entry) -> Iterator[tuple[int, int]]:
+    for each in (*_sequence(entry.get("depends", [])), *_sequence(entry.get("constrains", []))):
+        if match := _GLIBC.match(str(each)):
+            yield int(match[1]), int(match[2])
+
+
+def _glibc_of_wheel(filename: str) -> tuple[int, int] | None:
+    """The oldest C library that a wheel runs with (PEP 600; the names of before it are at most glibc 2.17's)."""
+    try:
+        tags = parse_wheel_filename(filename)[3]
+    except InvalidWheelFilename:
+        return None
+    found = [re.match(r"manylinux_(\d+)_(\d+)_", tag.platform) for tag in tags]
+    versions = [(int(match[1]), int(match[2])) for match in found if match]
+    return min(versions) if versions and all(found) else None
+
+
+def _mapping(value: Any) -> Entry:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _text(entry: Entry, key: str) -> str:
+    value = entry.get(key)
+    return "" if value is None else str(value)
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
