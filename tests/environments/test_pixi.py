@@ -22,9 +22,10 @@ from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.recipe import cache_key
 from dagster_slurm.environments.target import Program
 from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, InvalidRequestError, LocalStorageError
-from dagster_slurm.transport import Transport
+from dagster_slurm.transport import LocalTransport, OpenSSHTransport, Transport
 from tests.support.pixi import HARBOUR, OTHER, OWN, WAVES, Channel, Conda, PixiProject, PyPI, lab
 
+from ..ssh import connection_of
 from . import projects
 
 pytestmark = [pytest.mark.process, pytest.mark.usefixtures("tools")]
@@ -45,6 +46,22 @@ def coast(tmp_path: Path, channel: Channel) -> PixiProject:
 @pytest.fixture
 def stored(local_store: Path) -> Path:
     return local_store
+
+
+@pytest.fixture(params=["here"])
+def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
+    """This machine's own file system; for what is about a cluster, the sandbox's login node as well."""
+    if request.param == "here":
+        made: Transport = LocalTransport()
+    else:
+        made = OpenSSHTransport(connection_of(request.getfixturevalue("sandbox").env()))
+    yield made
+    made.close()
+
+
+ON_BOTH = pytest.mark.parametrize(
+    "transport", ["here", pytest.param("sandbox", marks=pytest.mark.cluster)], indirect=True
+)
 
 
 def ignore(told: str) -> None:
@@ -76,7 +93,8 @@ def sent(pack: Pack) -> dict[str, str]:
     return {part.name: part.sha256 for part in pack.parts}
 
 
-@pytest.mark.parametrize("version", [4, 5, 6, 7])
+@ON_BOTH
+@pytest.mark.parametrize("version", [6, 7])
 def test_what_is_in_packages_works(
     version: int,
     tmp_path: Path,
@@ -517,6 +535,7 @@ class TestCommands:
             PixiRecipe(coast.directory, pack_cmd=("echo", "well, well")).pack(TARGET, ignore)
 
 
+@ON_BOTH
 class TestOnTheLoginNode:
     """Packed there, by what it has."""
 
@@ -581,11 +600,12 @@ class TestOnTheLoginNode:
         with pytest.raises(EnvironmentBuildError, match=r"environment not found in lockfile: gpu\n(.|\n)*ended with 1"):
             cache.provide(recipe)
 
-    def test_what_lies_outside_the_project(self, coast: PixiProject) -> None:
-        moon = wheel(coast.directory.parent / "dist", "moon")
-        coast.lock([PyPI("moon", f"../dist/{moon.name}")])
-        with pytest.raises(InvalidRequestError, match="is not within the project"):
-            PixiRecipe(coast.directory, pack_on_remote=True).pack(TARGET, ignore)
+
+def test_what_lies_outside_the_project_is_not_packed_there(coast: PixiProject) -> None:
+    moon = wheel(coast.directory.parent / "dist", "moon")
+    coast.lock([PyPI("moon", f"../dist/{moon.name}")])
+    with pytest.raises(InvalidRequestError, match="is not within the project"):
+        PixiRecipe(coast.directory, pack_on_remote=True).pack(TARGET, ignore)
 
 
 REAL_PROJECT = os.environ.get("DAGSTER_SLURM_TEST_PIXI_PROJECT")

@@ -20,7 +20,7 @@ def test_the_page_has_the_rows_of_the_suite() -> None:
 
 @pytest.mark.process
 def test_the_page_names_what_the_short_suite_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Written again by `python -m tests.faults.table`; also by the end of `make faults`, which that has none of."""
+    """Written again by `python -m tests.faults.table`. At the end of `make faults` it must not begin another end."""
     monkeypatch.setenv("FAULTS", "all")
     monkeypatch.setenv("FAULTS_FIGURES", str(tmp_path))
     assert table.PAGE.read_text(encoding="utf-8").endswith(table.long_section())

@@ -36,7 +36,7 @@ rm -rf -- .parts .tmp .digests
 }
 if [ "$check" = yes ] && [ -e env/bin/python ]; then
     # shellcheck disable=SC2016 # bash expands them
-    bash -c 'eval "$1"; . ./activate.sh; exec env/bin/python -c "import sys"' bash "$setup" >&2 </dev/null || exit 76
+    bash -c 'eval "$1"; . ./activate.sh; exec env/bin/python -B -c "import sys"' bash "$setup" >&2 </dev/null || exit 76
 fi
 find . -type f -printf '%s %P\n' -o -type l -printf 'link %P\n' | LC_ALL=C sort >.listing || exit 74
 {

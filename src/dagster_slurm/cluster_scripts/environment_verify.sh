@@ -14,4 +14,4 @@ missing=$(printf '%s\n' "$now" | LC_ALL=C comm -13 - .listing | grep -v '[.]list
     exit 1
 }
 # As a job enters it: what ends with an error in what packages bring for that is of no account.
-[ ! -e env/bin/python ] || PYTHONNOUSERSITE=1 bash -c 'unset -v PYTHONPATH PYTHONHOME; . ./activate.sh; exec env/bin/python -c "import sys"' >&2
+[ ! -e env/bin/python ] || PYTHONNOUSERSITE=1 bash -c 'unset -v PYTHONPATH PYTHONHOME; . ./activate.sh; exec env/bin/python -B -c "import sys"' >&2
