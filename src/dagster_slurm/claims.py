@@ -269,7 +269,7 @@ class Claims:
         )
 
     def _storage_error(self, answer: CompletedCommand, what: str) -> TransportError:
-        said = answer.error_text
+        said = answer.reason
         return storage_fault(said, what=what, host=self._cluster.host) or TransportError(
             f"Cannot write {what}: {said}", host=self._cluster.host
         )

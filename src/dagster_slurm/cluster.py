@@ -357,7 +357,7 @@ class SlurmCluster:
         words = [word for at in positions for word in (str(at.offset), at.name)]
         answer = self.script("poll.sh", (runs_root(self.base()), str(max_bytes), *words))
         if answer.returncode:
-            raise TransportError(f"Cannot read the runs' directory: {answer.error_text}", host=self.host)
+            raise TransportError(f"Cannot read the runs' directory: {answer.reason}", host=self.host)
         return _split_blocks(answer.stdout)
 
     def _ask_facts(self) -> ClusterFacts:

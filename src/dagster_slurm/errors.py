@@ -55,6 +55,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
+def reason(said: str, status: int) -> str:
+    """Why a program has failed, for an error: what it says, or that it says nothing."""
+    return said.strip() or f"it ended with status {status} and said nothing"
+
+
 class DagsterSlurmError(Exception):
     """Base of all errors this package raises.
 

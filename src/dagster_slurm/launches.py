@@ -192,7 +192,7 @@ class Launches:
             script, (self._cluster.base(),), stdin=stdin, timeout_seconds=_REMOVAL_SECONDS
         )
         if answer.returncode:
-            raise TransportError(f"{name}: {answer.error_text}", host=self._cluster.host)
+            raise TransportError(f"{name}: {answer.reason}", host=self._cluster.host)
         return answer.text
 
 

@@ -46,7 +46,7 @@ def judge_environment(activation: Activation, answer: CompletedCommand, *, named
     where = f"{activation.description}, on the login node"
     judge = wrong if named else warning
     if facts is None:
-        said = answer.error_text.splitlines()[-1:] or [f"it ended with status {answer.returncode}"]
+        said = answer.reason.splitlines()[-1:]
         problem = f"Python does not run in {where}: {said[0]}"
         return judge(STEP, problem, _remedy(activation, "Repair it, or name another one with --env-path.", named=named))
     found = f"{where}: Python {facts['python']}"

@@ -159,7 +159,7 @@ def check_writing(world: World) -> Finding:
     answer = _ask(world, "writing.sh", base)
     if answer.returncode == 0:
         return judge_writing(base, read_facts(answer.text))
-    said = answer.error_text
+    said = answer.reason
     fault = storage_fault(said, what=base, host=world.cluster.host)
     if fault is not None:
         remedy = (fault.hint or "").replace("`remote_base`", "remote_base (SLURM_REMOTE_BASE)")

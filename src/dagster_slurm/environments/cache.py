@@ -17,7 +17,7 @@ from uuid import uuid4
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import local_store
 from dagster_slurm.environments.activation import ISOLATED, Activation, activate_deployed
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, reason
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
 from dagster_slurm.environments.target import Target, target_of
 from dagster_slurm.errors import (
     DagsterSlurmError,
@@ -142,7 +142,7 @@ class EnvironmentCache:
             EnvironmentBuildError: The lines before it failed.
         """
         answer = self._cluster.interpreter(needs.python or "", "\n".join(needs.setup), needs.program or "")
-        said, host = reason(answer.error_text, answer.returncode), self._cluster.host
+        said, host = last_lines(answer.reason), self._cluster.host
         if answer.returncode == _SETUP_FAILED:
             raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)
         if answer.returncode == _NO_PYTHON:
@@ -297,7 +297,7 @@ class EnvironmentCache:
         answer = self._cluster.script(name, args, stdin=stdin, timeout_seconds=timeout_seconds)
         if not answer.returncode:
             return answer
-        said, host = reason(answer.error_text, answer.returncode), self._cluster.host
+        said, host = last_lines(answer.reason), self._cluster.host
         fault = storage_fault(said, what=self.directory, host=host)
         if fault is not None:
             raise fault

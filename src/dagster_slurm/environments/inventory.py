@@ -126,7 +126,7 @@ class Shelf:
                 hint="`dagster-slurm env list` shows those there are.",
                 host=self._cluster.host,
             )
-        return answer.error_text if answer.returncode else ""
+        return answer.reason if answer.returncode else ""
 
     def remove(self, entries: Sequence[Entry], *, part_days: int) -> set[str]:
         """Remove entries that were not used since they were listed, and parts of old; the names of what is gone."""
@@ -135,7 +135,7 @@ class Shelf:
             "environment_remove.sh", (self.directory, str(part_days)), stdin=listed, timeout_seconds=_REMOVE_SECONDS
         )
         if answer.returncode:
-            raise RemoteStorageError(f"Cannot tidy up {self.directory}: {answer.error_text}", host=self._cluster.host)
+            raise RemoteStorageError(f"Cannot tidy up {self.directory}: {answer.reason}", host=self._cluster.host)
         return {line.removeprefix("removed ") for line in answer.text.splitlines() if line.startswith("removed ")}
 
     def mark_deployed(self, path: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, lock_version, locked_packages
 from dagster_slurm.environments.pixi_pack import Contents, Expected, looks_like_pack
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, reason
+from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
-from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError
+from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason
 from dagster_slurm.transport import content
 from dagster_slurm.transport.shell import shell_file
 
@@ -292,7 +292,7 @@ class PixiRecipe(Recipe):
         made = next((path for path in candidates if _look(path)), None)
         if made is None:
             raise EnvironmentBuildError(
-                f"{argv[0]} has ended well, and has not made {_PACKED[0]}:\n{reason(said, 0)}",
+                f"{argv[0]} has ended well, and has not made {_PACKED[0]}:\n{last_lines(reason(said, 0))}",
                 hint=f"`pack_cmd` has to write {{output}}, or {', '.join(_PACKED)} in the project's directory.",
                 command=attempt.command,
             )

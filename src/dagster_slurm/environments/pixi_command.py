@@ -16,8 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm.environments.recipe import last_lines, reason
-from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, InvalidRequestError, LocalStorageError
+from dagster_slurm.environments.recipe import last_lines
+from dagster_slurm.errors import (
+    DagsterSlurmError,
+    EnvironmentBuildError,
+    InvalidRequestError,
+    LocalStorageError,
+    reason,
+)
 from dagster_slurm.transport.shell import quote
 
 if sys.version_info >= (3, 11):
@@ -323,8 +329,9 @@ class Attempt:
             )
         values = {"platform": self.platform, "lock_version": self.lock_version}
         hint = next((text for pattern, text in _HINTS if re.search(pattern, said, re.IGNORECASE)), _OTHERWISE)
+        why = last_lines(reason(said, status))
         return EnvironmentBuildError(
-            f"{self.title[0].upper()}{self.title[1:]} cannot be packed, status {status}:\n{reason(said, status)}",
+            f"{self.title[0].upper()}{self.title[1:]} cannot be packed, status {status}:\n{why}",
             hint=hint.format(**values),
             command=self.command,
         )

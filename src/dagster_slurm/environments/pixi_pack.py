@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 from dagster_slurm.errors import EnvironmentBuildError
 
@@ -30,7 +31,7 @@ _HEADER_BYTES = 64 << 10
 # Of base64, whose groups have four characters.
 _BLOCK_BYTES = 4 << 20
 _END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~=@-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+!~=@-]*)*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~=@%-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+!~=@%-]*)*")
 _PACKAGES = (".conda", ".tar.bz2", ".whl")
 
 
@@ -369,6 +370,7 @@ def check(contents: Contents, expected: Sequence[Expected], *, platform: str, pa
 
 def _found(contents: Contents, each: Expected) -> Iterator[str]:
     for member in contents.members:
-        name = member.name.rpartition("/")[2] if each.anywhere else member.name
-        if name == each.member:
+        # A `+` of a version may stand as %2B, as in the address that it came from.
+        name = unquote(member.name)
+        if (name.rpartition("/")[2] if each.anywhere else name) == each.member:
             yield member.sha256

@@ -141,11 +141,6 @@ def cache_key(recipe: Recipe, target: Target) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def reason(said: str, status: int) -> str:
-    """The end of what a program says that has failed, for an error; that it said nothing, if it did not."""
-    return last_lines(said) or f"it ended with status {status} and said nothing"
-
-
 def last_lines(said: str) -> str:
     """The end of what a program says, for an error."""
     return "\n".join(said.strip().splitlines()[-_SAID_LINES:])

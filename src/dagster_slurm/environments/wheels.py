@@ -14,10 +14,10 @@ import requests
 from packaging.utils import parse_wheel_filename
 
 from dagster_slurm.environments import local_store, sources
-from dagster_slurm.environments.recipe import Part, Tell, reason
+from dagster_slurm.environments.recipe import Part, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_lock import LockedWheel
-from dagster_slurm.errors import EnvironmentBuildError
+from dagster_slurm.errors import EnvironmentBuildError, reason
 from dagster_slurm.transport import content
 
 _TIMEOUT_SECONDS = 60.0
@@ -99,7 +99,7 @@ def _build(project: Path, part: Path, tell: Tell) -> None:
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         built = list(Path(out).glob("*.whl"))
         if done.returncode or not built:
-            said = reason(f"{done.stdout}{done.stderr}", done.returncode)
+            said = last_lines(reason(f"{done.stdout}{done.stderr}", done.returncode))
             raise EnvironmentBuildError(
                 f"The wheel of {project} cannot be built:\n{said}",
                 hint="Try the same command there; a project that is no package has `package = false` in [tool.uv].",

@@ -162,7 +162,7 @@ class Collector:
             "data_keep.sh", (self._work, result), stdin=os.fsencode(listed), timeout_seconds=_COPY_SECONDS
         )
         if answer.returncode:
-            said, host = answer.error_text, self._cluster.host
+            said, host = answer.reason, self._cluster.host
             fault = storage_fault(said, what=result, host=host)
             raise fault or RemoteStorageError(f"Cannot keep {', '.join(names)} in {result}: {said}", host=host)
         self._tell(f"Kept on {self._cluster.host} in {result}: {', '.join(names)}")
@@ -171,7 +171,7 @@ class Collector:
     def _refuse_reading(self, answer: CompletedCommand) -> None:
         if answer.returncode:
             raise RemoteStorageError(
-                f"Cannot read outputs in {self._work}: {answer.error_text}",
+                f"Cannot read outputs in {self._work}: {answer.reason}",
                 hint="Nothing was removed. See who may read them; then re-execute from failure.",
                 host=self._cluster.host,
             )

@@ -104,7 +104,7 @@ class Fetch:
             timeout_seconds=DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
         )
         if answer.returncode:
-            raise RemoteStorageError(f"Cannot read outputs: {answer.error_text}", host=self._transport.host)
+            raise RemoteStorageError(f"Cannot read outputs: {answer.reason}", host=self._transport.host)
         if len(answer.stdout) != size:
             raise self._corrupted(batch[0])
         at = 0

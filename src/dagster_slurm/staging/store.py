@@ -201,7 +201,7 @@ class InputStore:
 
     def _refuse(self, answer: CompletedCommand) -> None:
         if answer.returncode:
-            said, host = answer.error_text, self._cluster.host
+            said, host = answer.reason, self._cluster.host
             fault = storage_fault(said, what=self.directory, host=host)
             raise fault or RemoteStorageError(f"Cannot use {self.directory}: {said}", host=host)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagster_slurm.errors import reason
 from dagster_slurm.transport.progress import ProgressCallback
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -29,6 +30,11 @@ class CompletedCommand:
     def error_text(self) -> str:
         """Stderr as text, without surrounding white space."""
         return self.stderr.decode("utf-8", "replace").strip()
+
+    @property
+    def reason(self) -> str:
+        """Why it has failed, for an error: what it says, or that it says nothing."""
+        return reason(self.error_text, self.returncode)
 
 
 @dataclass(frozen=True)

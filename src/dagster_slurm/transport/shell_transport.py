@@ -146,7 +146,7 @@ class ShellTransport(Transport):
         args = (path, str(offset), str(max_bytes))
         answer = self._request(_script("read_from.sh"), args, timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
         if answer.returncode:
-            raise TransportError(f"Cannot read {path}: {answer.error_text}", host=self.host)
+            raise TransportError(f"Cannot read {path}: {answer.reason}", host=self.host)
         return answer.stdout
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class ShellTransport(Transport):
         """Raise the error for an upload to `what` that has failed."""
         if answer.returncode == 0:
             return
-        said = answer.error_text
+        said = answer.reason
         if answer.returncode == _TAKEN_OVER_STATUS:
             raise TransferCorruptedError(f"Another process goes on with the upload to {what}", host=self.host)
         fault = storage_fault(said, what=what, host=self.host)
