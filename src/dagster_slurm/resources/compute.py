@@ -26,6 +26,7 @@ from dagster_slurm.pipes.slurm import SlurmPipesClient
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import Arguments, Call, affordable
 from dagster_slurm.resources.environments import Environment
+from dagster_slurm.resources.field_types import ExitCode, NotNegative
 from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.plan import job_plan
@@ -110,10 +111,10 @@ class ComputeResource(ConfigurableResource[Any]):
     retry_policy: SlurmRetryPolicy | None = Field(
         default=None, description="Which ends of a job are tried again within a call, and how."
     )
-    continue_exit_code: int | None = Field(
-        default=None, description="With this exit code a payload asks to go on in a further job.", ge=1, le=255
+    continue_exit_code: ExitCode | None = Field(
+        default=None, description="With this exit code a payload asks to go on in a further job."
     )
-    max_continuations: int = Field(default=100, description="How many further jobs there may be.", ge=0)
+    max_continuations: NotNegative = Field(default=100, description="How many further jobs there may be.")
 
     max_node_hours: float | None = Field(
         default=None, description="Refuse a job that asks for more: its nodes times its walltime.", gt=0

@@ -8,6 +8,7 @@ from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.job.retrying import RetryRules
+from dagster_slurm.resources.field_types import NotNegative
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 
 
@@ -21,7 +22,7 @@ class SlurmRetryPolicy(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    max_retries: int = Field(default=3, description="How many attempts there may be after the first.", ge=0)
+    max_retries: NotNegative = Field(default=3, description="How many attempts there may be after the first.")
     memory_factor: float = Field(default=2.0, description="What the memory grows by after out of memory.", ge=1)
     max_mem: str | None = Field(default=None, description="The most memory to ask for; `M` is MiB.")
     time_factor: float = Field(default=2.0, description="What the walltime grows by after a time limit.", ge=1)

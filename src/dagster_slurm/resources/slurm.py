@@ -11,6 +11,7 @@ from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.job.submission_turns import MAX_SUBMISSIONS_PER_SECOND
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources import environment_variables as variables
+from dagster_slurm.resources.field_types import NotNegative, Positive
 from dagster_slurm.resources.ssh import SSHConnectionResource
 
 _DEFAULT_REMOTE_BASE = "~/dagster_runs"
@@ -23,10 +24,10 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
     model_config = ConfigDict(extra="forbid")
 
     partition: str = Field(default="", description="Partition; the cluster's default if empty.")
-    num_nodes: int = Field(default=1, description="Number of nodes.", ge=1)
+    num_nodes: Positive = Field(default=1, description="Number of nodes.")
     time_limit: str = Field(default="00:30:00", description="Walltime, in one of the forms of sbatch's `--time`.")
-    cpus: int = Field(default=2, description="CPUs for each task.", ge=1)
-    gpus_per_node: int = Field(default=0, description="GPUs on each node.", ge=0)
+    cpus: Positive = Field(default=2, description="CPUs for each task.")
+    gpus_per_node: NotNegative = Field(default=0, description="GPUs on each node.")
     mem: str | None = Field(default="4096M", description="Memory on each node; `M` is MiB.")
     mem_per_cpu: str | None = Field(default=None, description="Memory for each CPU, in place of `mem`.")
     qos: str | None = Field(default=None, description="Quality of service.")

@@ -9,6 +9,7 @@ from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.resources import environment_variables as variables
+from dagster_slurm.resources.field_types import Port
 from dagster_slurm.transport import SSHConnection
 
 _DEFAULT_PORT = 22
@@ -21,9 +22,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     model_config = ConfigDict(extra="forbid")
 
     host: str = Field(description="Name, address, or a `Host` of `~/.ssh/config`.")
-    port: int = Field(
-        default=22, description="TCP port; 22 stands for what `~/.ssh/config` says, and 22 otherwise.", ge=1, le=65535
-    )
+    port: Port = Field(default=22, description="TCP port; 22 stands for what `~/.ssh/config` says, and 22 otherwise.")
     user: str | None = Field(default=None, description="User name there; by default as `~/.ssh/config` has it.")
     key_path: str | None = Field(default=None, description="Private key to log in with, and then no other.")
     host_key_checking: Literal["strict", "accept-new", "off", "inherit"] = Field(
