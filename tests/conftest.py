@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import hypothesis  # noqa: F401 - its plugin would import it at the end of a session; CPython 3.11 fails there (gh-106905)
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from dagster import EnvVar
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
-# What `EnvVar.int` returns is 0 until it is resolved; Dagster makes the resource anew with the number, which is checked then.
+# What `EnvVar.int` returns is 0 until it is resolved: Dagster makes the resource anew with the number, and checks that.
 _IntegerVariable = type(EnvVar.int("NAME"))
 
 
