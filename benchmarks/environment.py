@@ -1,33 +1,43 @@
-"""An environment from a `uv.lock`: the first time, again, after a small change, and ten runs at once.
+"""An environment from a `uv.lock` or a `pixi.lock`: the first time, again, after a small change, ten runs at once.
 
     .venv/bin/python benchmarks/environment.py
 
-The project is numpy, python-dateutil and dagster-pipes, locked by uv when this starts. Nothing is fetched there.
+The uv project is numpy, python-dateutil and dagster-pipes, locked by uv when this starts. Nothing is fetched there.
 Beside it stands what a user would do by hand: a virtual environment on this machine, and `tar` through `ssh`, which
-works as long as both machines have the same interpreter at the same path.
+works as long as both machines have the same interpreter at the same path. The pixi project has made-up packages of
+real format, packed and unpacked by the stand-ins of the tests; for what is sent, the stream of the upload counts.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the stand-ins are those of the tests
 import common
+from tests.support.pixi import Channel, Conda, PixiProject, environment_for_tools
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.environments import Activation
+from dagster_slurm.environments import Activation, pixi
 from dagster_slurm.environments.cache import EnvironmentCache
+from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.uv import UvRecipe
-from dagster_slurm.transport import OpenSSHTransport
+from dagster_slurm.sandbox import processes as process_table
+from dagster_slurm.transport import OpenSSHTransport, TreeEntry
+from dagster_slurm.transport.archive import archive_tree
 
 PYTHON = "/usr/bin/python3"
 BIN = Path(sys.executable).parent
@@ -142,6 +152,88 @@ def measure(trial: Trial) -> list[list[str]]:
     ]
 
 
+class Counting(OpenSSHTransport):
+    """Counts the bytes of all trees that are sent."""
+
+    sent_bytes = 0
+
+    def put_tree(self, entries: Iterable[TreeEntry], destination: str, **options: Any) -> None:
+        made = list(entries)
+        self.sent_bytes += archive_tree(made).size_bytes
+        super().put_tree(made, destination, **options)
+
+
+def measure_pixi(sandbox: common.Sandbox) -> list[list[str]]:
+    """Packages of 1 kB, of 2 kB and of 3 MB, and one of 80 MB; each change is one of one package."""
+    with trial_on(sandbox) as trial, pixi_project(trial.project.parent) as project:
+        transport = Counting(trial.transport.connection)
+        packages = {f"part{number}": Conda(f"part{number}", "1.0", 1000) for number in range(200)}
+        packages |= {"small": Conda("small", "1.0", 2000), "middle": Conda("middle", "1.0", 3_000_000)}
+        packages["large"] = Conda("large", "1.0", 80_000_000)
+
+        def provide() -> None:
+            # As in a process that has not read the lock.
+            pixi._locked.cache_clear()
+            cluster = SlurmCluster(transport, remote_base=trial.base)
+            EnvironmentCache(cluster, trial.told.append).provide(PixiRecipe(project.directory))
+
+        rows = []
+        for what, changed in (("first time", ""), ("", ""), ("a package of 2 kB", "small"), ("one of 3 MB", "middle")):
+            if changed:
+                packages[changed] = replace(packages[changed], version="1.1")
+            if what:
+                project.lock(list(packages.values()))
+            before = transport.sent_bytes
+            seconds = common.timed(provide)
+            sent = transport.sent_bytes - before
+            rows.append([what or "again, nothing has changed", f"{seconds:.2f}", f"{sent / 1e3:.1f}"])
+        transport.disconnect()
+        return rows
+
+
+def memory_pixi(sandbox: common.Sandbox) -> list[str]:
+    """Of an environment of 500 MB: seconds, and the largest process on the login node but the unpacking one, in MB."""
+    largest: dict[str, int] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        uid = pwd.getpwnam(sandbox.user).pw_uid
+        while not over.wait(0.02):
+            for process in process_table.matching(lambda path: process_table.has_user(path, uid)):
+                with suppress(OSError):
+                    said = Path(f"/proc/{process.pid}/status").read_text()
+                    argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+                    found = re.search(r"VmHWM:\s*(\d+)", said)
+                    name = "pixi-unpack" if any(b"pixi-unpack" in word for word in argv[:3]) else argv[0].decode()
+                    largest[name] = max(largest.get(name, 0), int(found[1]) if found else 0)
+
+    with trial_on(sandbox) as trial, pixi_project(trial.project.parent) as project:
+        project.lock([Conda(f"large{number}", "1.0", 100_000_000) for number in range(5)])
+        cluster = SlurmCluster(trial.transport, remote_base=trial.base)
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            recipe = PixiRecipe(project.directory)
+            seconds = common.timed(lambda: EnvironmentCache(cluster, trial.told.append).provide(recipe))
+        finally:
+            over.set()
+            thread.join()
+    unpacker = largest.pop("pixi-unpack", 0)
+    name, size = max(largest.items(), key=lambda each: each[1])
+    return [f"{seconds:.1f}", f"{unpacker / 1024:.0f}", f"{size / 1024:.0f} ({name})"]
+
+
+@contextmanager
+def pixi_project(directory: Path) -> Iterator[PixiProject]:
+    """A project whose packages a server of this process has."""
+    os.environ.update(environment_for_tools(directory))
+    channel = Channel(directory / "channel")
+    try:
+        yield PixiProject(directory / "coast", channel)
+    finally:
+        channel.close()
+
+
 def main() -> None:
     """Run and print."""
     with common.running_sandbox() as sandbox:
@@ -151,6 +243,10 @@ def main() -> None:
         seconds, installed = ten_at_once(sandbox)
         row = [[str(AT_ONCE), f"{seconds:.2f}", str(installed)]]
         common.print_table("At once", ["processes", "seconds until all have it", "have installed it"], row)
+        rows = measure_pixi(sandbox)
+        common.print_table("A pixi environment of 204 packages and 90 MB", ["what", "seconds", "kB sent"], rows)
+        columns = ["seconds", "MiB of pixi-unpack", "MiB of the largest other process on the login node"]
+        common.print_table("A pixi environment of 500 MB", columns, [memory_pixi(sandbox)])
 
 
 if __name__ == "__main__":

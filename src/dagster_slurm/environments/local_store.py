@@ -64,13 +64,18 @@ def stored(sha256: str) -> Path | None:
     return None
 
 
-def store(path: Path, sha256: str) -> Path:
-    """Keep a file of this file system under the SHA-256 of its content.
+def store(path: Path, sha256: str) -> None:
+    """Move a file of a workplace to where it is kept, under the SHA-256 of its content.
 
     Raises:
         LocalStorageError: It cannot be written.
     """
-    return stored(sha256) or kept(f"content/{sha256}", lambda part: os.link(path, part))
+
+    def move(part: Path) -> None:
+        path.replace(part)
+
+    if stored(sha256) is None:
+        kept(f"content/{sha256}", move)
 
 
 def share(path: Path, sha256: str) -> None:
@@ -90,12 +95,17 @@ def workplace() -> Iterator[Path]:
     """A directory for what is not kept: here, since /tmp is small, or memory, on some machines.
 
     Raises:
-        LocalStorageError: It cannot be made.
+        LocalStorageError: It cannot be made, or there is no space left in it.
     """
     parent = directory() / "work"
     _make(parent)
-    with tempfile.TemporaryDirectory(dir=parent, prefix="pack-") as path:
-        yield Path(path).resolve()
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix="pack-") as path:
+            yield Path(path).resolve()
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise unusable(parent, error) from error
+        raise
 
 
 def _make(path: Path) -> None:

@@ -114,7 +114,7 @@ class PixiRecipe(Recipe):
             if each.is_file:
                 path = self._local(each)
                 size = each.size_bytes or (path.stat().st_size if path else 0)
-                found.append(Listed(each.filename, each.sha256 or self._content_of(each), size))
+                found.append(Listed(each.filename, self._content_of(each), size))
             else:
                 found.append(Listed(f"{each.what} (its package is built first)"))
         return tuple(found)
@@ -150,7 +150,7 @@ class PixiRecipe(Recipe):
         if path is None:
             return package.sha256
         # The lock's checksum may be one of before.
-        return sources.file_digest(path) if path.is_file() else sources.digest(path, leave_out=_is_no_source)
+        return sources.file_digest(path) if path.is_file() else sources.digest(path, choose=_sources)
 
     def _check_target(self, target: Target, packages: Iterable[LockedPackage]) -> None:
         """Refuse what could not be unpacked on the cluster."""
@@ -229,7 +229,7 @@ class PixiRecipe(Recipe):
         if self._command() != pixi_command.DEFAULT:
             return []
         projects = [path for each in packages if each.kind is Kind.PROJECT and (path := self._local(each))]
-        built = [wheels.of_project(path, target, tell, leave_out=_is_no_source) for path in projects]
+        built = [wheels.of_project(path, target, tell, choose=_sources) for path in projects]
         for part in built:
             (into / part.name).write_bytes(content.opened(part.fetch()).read())
         return [os.fspath(into / part.name) for part in built]
@@ -300,7 +300,7 @@ class PixiRecipe(Recipe):
 
     def _remote_pack(self, target: Target, packages: Sequence[LockedPackage], tell: Tell) -> Pack:
         """The project, for pixi-pack on the login node."""
-        files = sources.in_project(self.project, sources.files(self.project, leave_out=_is_pack))
+        files = sources.in_project(self.project, sources.files(self.project, choose=_no_packs))
         files |= sources.in_project(self.project, map(Path, (self._manifest(), LOCK_NAME)))
         for each in packages:
             if path := self._local(each):
@@ -348,7 +348,7 @@ class PixiRecipe(Recipe):
         if path.is_file():
             return {Path(inside).as_posix(): path}
         # Whatever git ignores: the lock names it.
-        found = (each for each in sources.walked(path) if not _is_no_source(path, each))
+        found = _sources(path, sources.walked(path))
         return {(Path(inside) / each).as_posix(): path / each for each in found}
 
 
@@ -364,17 +364,18 @@ def _cache() -> Path:
     return local_store.directory().absolute() / "pixi"
 
 
-def _is_pack(project: Path, path: Path) -> bool:
-    """Whether a file is a pack, or of one: a task leaves it in the project."""
-    above = [project / parent for parent in path.parents if parent != Path()]
-    if any(looks_like_pack(each) for each in above):
-        return True
-    return path.suffix in (".sh", ".tar") and looks_like_pack(project / path)
+def _no_packs(project: Path, paths: Iterable[Path]) -> list[Path]:
+    """The files but for packs, which a task leaves in the project."""
+    listed = list(paths)
+    above = {parent for path in listed for parent in path.parents if parent != Path()}
+    packs = {each for each in above if looks_like_pack(project / each)}
+    packs |= {each for each in listed if each.suffix in (".sh", ".tar") and looks_like_pack(project / each)}
+    return [path for path in listed if packs.isdisjoint((path, *path.parents))]
 
 
-def _is_no_source(project: Path, path: Path) -> bool:
-    """Whether a file of a project is not one that its wheel is made of."""
-    return path.name == LOCK_NAME or _is_pack(project, path)
+def _sources(project: Path, paths: Iterable[Path]) -> list[Path]:
+    """The files of a project that its wheel may be made of."""
+    return [path for path in _no_packs(project, paths) if path.name != LOCK_NAME]
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:

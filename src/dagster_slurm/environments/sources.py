@@ -10,7 +10,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dagster_slurm.environments import local_store
@@ -20,15 +20,21 @@ from dagster_slurm.transport import content
 _LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
 
 
-# Of a project and a path in it: whether it does not count.
-LeaveOut = Callable[[Path, Path], bool]
+# Of a project and paths in it: those that count.
+Choose = Callable[[Path, Iterable[Path]], Iterable[Path]]
 
 
-def files(project: Path, *, leave_out: LeaveOut | None = None) -> list[Path]:
+def everything(project: Path, paths: Iterable[Path]) -> Iterable[Path]:
+    """All of them."""
+    del project
+    return paths
+
+
+def files(project: Path, *, choose: Choose = everything) -> list[Path]:
     """The files of a project, relative and sorted: those that git does not ignore; without git, all but hidden ones."""
     listed = _by_git(project)
     found = walked(project) if listed is None else listed
-    return sorted(path for path in found if (project / path).is_file() and not (leave_out and leave_out(project, path)))
+    return sorted(choose(project, [path for path in found if (project / path).is_file()]))
 
 
 def _by_git(project: Path) -> list[Path] | None:
@@ -55,24 +61,9 @@ def _is_left_out(path: Path) -> bool:
     return name.startswith(".") or name in _LEFT_OUT or name.endswith(".egg-info") or (path / "pyvenv.cfg").exists()
 
 
-def digest(project: Path, *, leave_out: LeaveOut | None = None) -> str:
+def digest(project: Path, *, choose: Choose = everything) -> str:
     """What changes when the name, content or execute bit of a file of a project does; the same in every checkout."""
-    return _digest(project, files(project, leave_out=leave_out))
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; it is read again when the file has changed."""
-    by_look = hashlib.sha256(
-        repr((os.fspath(path.resolve()), _seen(path))).encode("utf-8", "surrogateescape")
-    ).hexdigest()
-
-    def read(part: Path) -> None:
-        part.write_text(content.digest(path)[0], encoding="ascii")
-
-    return local_store.kept(f"sources/{by_look}", read).read_text(encoding="ascii")
-
-
-def _digest(project: Path, listed: Sequence[Path]) -> str:
+    listed = files(project, choose=choose)
     seen = [(os.fspath(path), *_seen(project / path)) for path in listed]
     by_look = hashlib.sha256(json.dumps(seen).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -85,6 +76,18 @@ def _digest(project: Path, listed: Sequence[Path]) -> str:
         part.write_text(whole.hexdigest(), encoding="ascii")
 
     return local_store.kept(f"sources/{by_look}", read_all).read_text(encoding="ascii")
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; it is read again when the file has changed."""
+    by_look = hashlib.sha256(
+        repr((os.fspath(path.resolve()), _seen(path))).encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+    def read(part: Path) -> None:
+        part.write_text(content.digest(path)[0], encoding="ascii")
+
+    return local_store.kept(f"sources/{by_look}", read).read_text(encoding="ascii")
 
 
 def _seen(path: Path) -> tuple[int, int, int, int]:

@@ -59,19 +59,19 @@ def _download(wheel: LockedWheel, part: Path) -> None:
         ) from error
 
 
-def of_project(project: Path, target: Target, tell: Tell, *, leave_out: sources.LeaveOut | None = None) -> Part:
+def of_project(project: Path, target: Target, tell: Tell, *, choose: sources.Choose = sources.everything) -> Part:
     """The wheel of a project of this machine; built when its sources have changed.
 
     Args:
         project: Its directory.
         target: What it has to be for.
         tell: Gets what is done.
-        leave_out: What of the project's files is no source.
+        choose: Which of the project's files are sources.
 
     Raises:
         EnvironmentBuildError: It cannot be built, or is for another machine.
     """
-    name = sources.digest(project, leave_out=leave_out)
+    name = sources.digest(project, choose=choose)
     kept = local_store.kept(f"built/{name}", lambda part: _build(project, part, tell))
     filename, _, wheel = kept.read_bytes().partition(b"\n")
     part = Part.of(filename.decode(), wheel)
