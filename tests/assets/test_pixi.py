@@ -1,7 +1,5 @@
 """Payloads in environments of a pixi project, on Slurm, packed and unpacked by stand-ins of the same formats."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import files

@@ -49,8 +49,11 @@ def stored(local_store: Path) -> Path:
 
 
 @pytest.fixture(params=["here"])
-def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
-    """This machine's own file system; for what is about a cluster, the sandbox's login node as well."""
+def transport(request: pytest.FixtureRequest, tools: None) -> Iterator[Transport]:
+    """This machine's own file system; for what is about a cluster, the sandbox's login node as well.
+
+    Its shell starts after the tools are there, whose variables it has.
+    """
     if request.param == "here":
         made: Transport = LocalTransport()
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
+from dagster_slurm.environments.activation import ISOLATED
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.launchers import (
@@ -138,13 +140,23 @@ def test_functions_as_python_calls_them(tmp_path: Path, text: str, exit_code: in
 
 def test_activations() -> None:
     assert CLUSTER_PYTHON.setup == ()
-    packed = activate_deployed("/env a", "packed")
-    assert packed.setup == (". '/env a/activate.sh'",)
+    packed = activate_deployed("/env a", "packed", setup=("module load x",))
+    assert packed.setup == (ISOLATED, "module load x", ". '/env a/activate.sh'")
     assert packed.python == "/env a/env/bin/python"
     prefix = activate_deployed("/env a", "prefix")
     assert prefix.python == "/env a/bin/python"
     script = "\n".join((*prefix.setup, 'printf "%s|%s" "$VIRTUAL_ENV" "${PATH%%:*}"'))
     assert subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout == b"/env a|/env a/bin"
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"PYTHONPATH": "/x", "PYTHONHOME": "/y", "CONDA_PREFIX": "/z", "CONDA_EXE": "c"}]
+)
+def test_what_a_login_sets_does_not_get_in(variables: dict[str, str]) -> None:
+    shows = 'printf "%s|%s|%s|%s" "${PYTHONPATH-none}" "${PYTHONHOME-none}" "${!CONDA_*}" "$PYTHONNOUSERSITE"'
+    argv = ["bash", "-euc", f"{ISOLATED}\n{shows}"]
+    done = subprocess.run(argv, capture_output=True, check=True, env={"PATH": os.environ["PATH"], **variables})
+    assert done.stdout == b"none|none||1"
 
 
 def test_golden_function() -> None:
