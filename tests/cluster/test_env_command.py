@@ -14,6 +14,7 @@ from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, UvEn
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 from tests.support.instances import empty_instance
+from tests.support.pixi import Channel, Conda, PixiProject, environment_for_tools
 
 from ..environments.projects import Package, Project
 from ..support.waiting import eventually
@@ -67,6 +68,34 @@ def test_deployed_listed_verified(env: Env, project: Path, base: Path, sandbox: 
     assert sandbox.run(["rm", str(module)]).returncode == 0
     said = env("verify", Path(path).name, exit_code=1).stdout
     assert "waves/__init__.py" in said
+
+
+def test_packages_of_pixi_are_pruned_with_the_last_environment_that_has_them(
+    env: Env, base: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment_for_tools(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    channel = Channel(tmp_path / "channel")
+    coast = PixiProject(tmp_path / "coast", channel)
+    paths = []
+    for name in ("tides", "moon"):
+        coast.lock([Conda(name, "1.0", 1000)])
+        paths.append(env("deploy", "--project", str(coast.directory)).stdout.strip())
+    channel.close()
+    assert env("verify").stdout.count(": whole") == 2
+
+    def extracted() -> set[str]:
+        sandbox.run(["sh", "-c", f"touch -d '2 days ago' {base}/env-cache/unpacked/*"])
+        there = sandbox.run(["find", f"{base}/env-cache/unpacked", "-mindepth", "1", "-maxdepth", "1", "-type", "d"])
+        return {Path(line).name.partition("-")[0] for line in there.stdout.splitlines()}
+
+    assert extracted() == {"python", "tides", "moon"}
+    aged(base, paths[0], sandbox)
+    assert "Removed: 1 of 1 of 2" in env("prune", "--yes", "--deployed").stdout
+    assert extracted() == {"python", "moon"}
+    aged(base, paths[1], sandbox)
+    env("prune", "--yes", "--deployed")
+    assert extracted() == set()
 
 
 def test_no_lock_and_no_such_entry(env: Env, tmp_path: Path) -> None:

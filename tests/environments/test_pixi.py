@@ -22,6 +22,7 @@ from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.recipe import cache_key
 from dagster_slurm.environments.target import Program
 from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, InvalidRequestError, LocalStorageError
+from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, Transport
 from tests.support.pixi import HARBOUR, OTHER, OWN, WAVES, Channel, Conda, PixiProject, PyPI, lab
 
@@ -173,6 +174,12 @@ class TestTheKey:
             assert run_in(cache.provide(PixiRecipe(project.directory)), line) == f"{height}\n"
         assert len(keys) == 2
 
+    def test_the_recipe_of_a_conda_package_from_source(self, coast: PixiProject) -> None:
+        recipe = with_conda_source(coast)
+        before = self.key(coast)
+        recipe.write_text("package:\n  name: shore\n  version: 2\n")
+        assert self.key(coast) != before
+
     def test_it_is_the_same_in_every_checkout(self, coast: PixiProject, tmp_path: Path) -> None:
         wheel(coast.directory / "dist", "harbour")
         other = tmp_path / "elsewhere"
@@ -205,6 +212,18 @@ class TestTheKey:
         fallback = recipe.fallback()
         assert fallback and fallback.fallback() is None
         assert cache_key(recipe, TARGET) == cache_key(fallback, TARGET) == self.key(coast)
+
+
+def with_conda_source(project: PixiProject) -> Path:
+    """A conda package that is built from source, in the lock; its recipe."""
+    (project.directory / "recipes").mkdir()
+    recipe = project.directory / "recipes/recipe.yaml"
+    recipe.write_text("package:\n  name: shore\n")
+    lock = project.directory / "pixi.lock"
+    entry = "conda_source: shore[abc12345] @ ./recipes"
+    text = lock.read_text().replace("packages:\n- conda", f"packages:\n- {entry}\n- conda")
+    lock.write_text(text.replace(f"      {OWN}:\n", f"      {OWN}:\n      - {entry}\n"))
+    return recipe
 
 
 PYPROJECT = """\
@@ -415,12 +434,7 @@ class TestRefused:
         assert "slow 0.1 is locked as a source distribution, slow-0.1.tar.gz" in self.refused(coast, tmp_path)
 
     def test_a_conda_package_from_source(self, coast: PixiProject, tmp_path: Path) -> None:
-        coast.lock([TIDES])
-        (coast.directory / "recipes").mkdir()
-        lock = coast.directory / "pixi.lock"
-        entry = "conda_source: shore[abc12345] @ ./recipes"
-        text = lock.read_text().replace("packages:\n- conda", f"packages:\n- {entry}\n- conda")
-        lock.write_text(text.replace(f"      {OWN}:\n", f"      {OWN}:\n      - {entry}\n"))
+        with_conda_source(coast)
         assert "shore is a conda package that is built from source, and `pixi`" in self.refused(coast, tmp_path)
 
     def test_a_wheel_that_is_missing(self, coast: PixiProject, tmp_path: Path) -> None:
@@ -468,6 +482,19 @@ def test_no_space_here(coast: PixiProject) -> None:
     recipe = PixiRecipe(coast.directory, pack_cmd=("sh", "-c", "echo 'No space left on device (os error 28)'; exit 1"))
     with pytest.raises(LocalStorageError, match=f"There is no space left for packing .* in {local_store.directory()}"):
         recipe.pack(TARGET, ignore)
+
+
+@pytest.mark.cluster
+def test_no_space_for_what_is_taken_apart_here(
+    coast: PixiProject, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packer has written its file elsewhere; what is full is the directory that is named."""
+    subprocess.run(["pixi-pack", "-o", str(tmp_path / "pack.tar")], cwd=coast.directory, check=True)
+    with sandbox.small_filesystem(2) as small:
+        monkeypatch.setenv("DAGSTER_SLURM_CACHE_DIR", str(small))
+        recipe = PixiRecipe(coast.directory, pack_cmd=("ln", "-s", str(tmp_path / "pack.tar"), "{output}"))
+        with pytest.raises(LocalStorageError, match=f"Cannot write to {small}/work: No space left on device"):
+            recipe.pack(TARGET, ignore)
 
 
 class TestCommands:

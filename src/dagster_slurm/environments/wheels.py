@@ -75,12 +75,16 @@ def of_project(project: Path, target: Target, tell: Tell, *, choose: sources.Cho
     kept = local_store.kept(f"built/{name}", lambda part: _build(project, part, tell))
     filename, _, wheel = kept.read_bytes().partition(b"\n")
     part = Part.of(filename.decode(), wheel)
-    _check_platform(part.name, project, target)
+    check_platform(part.name, project, target)
     return part
 
 
-def _check_platform(filename: str, project: Path, target: Target) -> None:
-    """Refuse what was compiled for this machine where the target is another one."""
+def check_platform(filename: str, project: Path, target: Target) -> None:
+    """Refuse what was compiled for this machine where the target is another one. Pure.
+
+    Raises:
+        EnvironmentBuildError: It is for another platform.
+    """
     platforms = {tag.platform for tag in parse_wheel_filename(filename)[3]}
     fits = {each for each in platforms if each == "any" or ("linux" in each and each.endswith(target.machine))}
     if not fits:
