@@ -128,6 +128,30 @@ class TestRefused:
         assert entries(transport, base) == []
 
 
+def test_what_changes_while_it_is_packed(project: Project, cache: EnvironmentCache, run_in: RunIn) -> None:
+    """It is packed again, and found by what it is."""
+    project.is_package = True
+    module = project.write() / "tides" / "__init__.py"
+    module.write_text("HEIGHT = 3\n")
+    line = "python -c 'import tides; print(tides.HEIGHT)'"
+    first = cache.provide(Changing(project.directory, python=PYTHON))
+    assert run_in(first, line) == "4\n"
+    assert cache.provide(Changing(project.directory, python=PYTHON)) == first
+    module.write_text("HEIGHT = 3\n")
+    plain = cache.provide(UvRecipe(project.directory, python=PYTHON))
+    assert run_in(plain, line) == "3\n"
+
+
+@dataclass(frozen=True)
+class Changing(UvRecipe):
+    """Somebody saves a file of the project when it has been packed."""
+
+    def pack(self, target: Target, tell: Tell) -> Pack:
+        packed = super().pack(target, tell)
+        (self.project / "tides" / "__init__.py").write_text("HEIGHT = 4\n")
+        return packed
+
+
 @dataclass(frozen=True)
 class Scripted(Recipe):
     """A user's own recipe."""

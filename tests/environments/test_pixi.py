@@ -559,6 +559,22 @@ class TestCommands:
         activation = cache.provide(PixiRecipe(coast.directory, pack_cmd=command))
         assert run_in(activation, "python -c 'import harbour; print(harbour.__version__)'") == "1.7\n"
 
+    def test_a_command_that_builds_what_it_packs(
+        self, coast: PixiProject, cache: EnvironmentCache, run_in: RunIn, tmp_path: Path
+    ) -> None:
+        """Something else each time; it is there for the next run all the same, and nothing old is kept."""
+        wheel(coast.directory / "dist", "harbour")
+        wheel(tmp_path / "other", "harbour", says="2.0")
+        (coast.directory / "pack.sh").write_text(
+            f"cp {tmp_path}/other/*.whl dist; date +%N >now.txt\n"
+            'python3 -c \'import glob, zipfile; zipfile.ZipFile(glob.glob("dist/*.whl")[0], "a").write("now.txt")\'\n'
+            'exec pixi-pack --create-executable -o "$1" -i dist/*.whl\n'
+        )
+        recipe = PixiRecipe(coast.directory, pack_cmd=("sh", "pack.sh", "{output}"), cache_inject_globs=("dist/*.whl",))
+        activation = cache.provide(recipe)
+        assert run_in(activation, "python -c 'import harbour; print(harbour.__version__)'") == "2.0\n"
+        assert cache.provide(recipe) == activation
+
     def test_a_file_of_before_does_not_count(self, coast: PixiProject) -> None:
         (coast.directory / "environment.sh").write_text("exit 0\n")
         with pytest.raises(EnvironmentBuildError, match=r"has not made environment\.sh:\nwell, well"):

@@ -39,6 +39,7 @@ _INSTALL_SECONDS = 3600.0
 _BATCH_BYTES = 64 << 20
 _BATCH_PARTS = 400
 _TRIES = 3
+_PACKS = 2
 _DAMAGED, _NO_WAY_THERE = 65, 70
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
 
@@ -212,7 +213,7 @@ class EnvironmentCache:
         self._tell(f"Packing {recipe.title} for {place.target.platform}")
         token = owner.split(" ", 1)[0]
         try:
-            self._pack_and_install(place, recipe, token)
+            entry = self._pack_and_install(place, recipe, token)
         except _NoWayThereError as error:
             other = recipe.fallback()
             if other is None:
@@ -220,13 +221,14 @@ class EnvironmentCache:
                     f"The environment cannot be installed on the cluster:\n{error}", host=self._cluster.host
                 ) from None
             self._tell(f"It cannot be packed on the login node ({error}); packing it here")
-            self._pack_and_install(place, other, token)
+            entry = self._pack_and_install(place, other, token)
         self._tell(f"Installed {recipe.title} in {time.monotonic() - began:.1f} s")
         local_store.sweep()
-        return f"{place.key}.{token}"
+        return entry
 
-    def _pack_and_install(self, place: _Place, recipe: Recipe, token: str) -> None:
-        pack = recipe.pack(place.target, self._tell)
+    def _pack_and_install(self, place: _Place, recipe: Recipe, token: str) -> str:
+        """The entry's name."""
+        place, pack = self._packed(place, recipe)
         sent = self._send(pack.parts)
         self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
         try:
@@ -235,6 +237,22 @@ class EnvironmentCache:
             # Tried again with the same files it would fail again.
             recipe.discard(place.target)
             raise
+        return f"{place.key}.{token}"
+
+    def _packed(self, place: _Place, recipe: Recipe) -> tuple[_Place, Pack]:
+        """What is sent, and what it is: a file that is saved meanwhile makes it another environment, or a mixture.
+
+        So it is packed again. A command that builds what it packs may build something else each time: then the second
+        pack is what there is.
+        """
+        for _ in range(_PACKS):
+            pack = recipe.pack(place.target, self._tell)
+            key = cache_key(place.recipe, place.target)
+            if key == place.key:
+                break
+            self._tell(f"Something that {recipe.title} is made of has changed while it was packed")
+            place = replace(place, key=key)
+        return place, pack
 
     def _send(self, parts: Sequence[Part]) -> int:
         """Send what the cluster lacks, and say how many parts that were."""

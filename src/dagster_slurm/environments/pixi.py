@@ -102,7 +102,10 @@ class PixiRecipe(Recipe):
         name = self._kept_name(target)
         contents = pixi_packs.kept(name)
         if contents is None:
-            contents = pixi_packs.keep(name, partial(self._pack_here, target, packages, tell))
+            contents = pixi_packs.keep(
+                partial(self._pack_here, target, packages, tell),
+                lambda: name if name == self._kept_name(target) else "",
+            )
             pixi_packs.keep_once(_cache(), self._cached(packages))
         return pixi_packs.pack_of(contents, target)
 
@@ -265,25 +268,13 @@ class PixiRecipe(Recipe):
     def _run(self, command: Sequence[str], target: Target, work: Path, tell: Tell) -> Path:
         """Run the command, and say what it has made."""
         output = work / _PACKED[0]
-        takes_output = any("{output}" in argument for argument in command)
         before = {name: _look(self.project / name) for name in _PACKED}
         argv = pixi_command.with_packer(pixi_command.filled(command, {"{output}": os.fspath(output)}))
         text = (self.project / LOCK_NAME).read_text(encoding="utf-8", errors="replace")
         attempt = pixi_command.Attempt(self.title, " ".join(argv), target.platform, lock_version(text), work)
-        tell(f"Running {' '.join(argv)}")
-        try:
-            said = pixi_command.run(argv, self.project, work, attempt.error)
-        except EnvironmentBuildError as error:
-            if (
-                UNPACKER not in error.message
-                or "--create-executable" not in argv
-                or not pixi_packs.unpackers(target.platform)
-            ):
-                raise
-            tell(f"{UNPACKER} cannot be fetched; taking the one of an earlier pack")
-            without = [argument for argument in argv if argument != "--create-executable"]
-            said = pixi_command.run(without, self.project, work, attempt.error)
-        if takes_output:
+        tell(f"Running {attempt.command}")
+        said = self._said(argv, attempt, tell)
+        if any("{output}" in argument for argument in command):
             candidates = [output]
         else:
             stated = pixi_command.created(said)
@@ -297,6 +288,18 @@ class PixiRecipe(Recipe):
                 command=attempt.command,
             )
         return made
+
+    def _said(self, argv: Sequence[str], attempt: pixi_command.Attempt, tell: Tell) -> str:
+        """What the packer says. Without a way to fetch pixi-unpack it packs without, if an earlier pack brought one."""
+        try:
+            return pixi_command.run(argv, self.project, attempt)
+        except EnvironmentBuildError as error:
+            has_one = "--create-executable" in argv and pixi_packs.unpackers(attempt.platform)
+            if UNPACKER not in error.message or not has_one:
+                raise
+        tell(f"{UNPACKER} cannot be fetched; taking the one of an earlier pack")
+        without = [argument for argument in argv if argument != "--create-executable"]
+        return pixi_command.run(without, self.project, attempt)
 
     def _remote_pack(self, target: Target, packages: Sequence[LockedPackage], tell: Tell) -> Pack:
         """The project, for pixi-pack on the login node."""
@@ -330,11 +333,8 @@ class PixiRecipe(Recipe):
         argv = list(injection.argv)
         for number in pixi_command.injecting(argv):
             option, separator, value = argv[number].partition("=")
-            argv[number] = (
-                f"{option}={renamed[value]}"
-                if separator and value in renamed
-                else renamed.get(argv[number], argv[number])
-            )
+            in_option = separator and value in renamed
+            argv[number] = f"{option}={renamed[value]}" if in_option else renamed.get(argv[number], argv[number])
         return argv, sent
 
     def _sent(self, path: Path, why: str) -> dict[str, Path]:

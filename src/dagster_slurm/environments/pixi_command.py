@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,38 +204,6 @@ def with_packer(argv: Sequence[str]) -> list[str]:
     )
 
 
-def run(argv: Sequence[str], project: Path, work: Path, explain: Callable[[int, str], DagsterSlurmError]) -> str:
-    """What a command says that packs.
-
-    Args:
-        argv: The command.
-        project: The directory that it runs in.
-        work: A directory for its temporary files.
-        explain: Makes the error of its status and of what it says, if it fails.
-
-    Raises:
-        EnvironmentBuildError: It cannot be run.
-    """
-    try:
-        done = subprocess.run(
-            argv,
-            cwd=project,
-            env={**os.environ, "PATH": path_with_pixi(), "TMPDIR": os.fspath(work)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    except OSError as error:
-        raise EnvironmentBuildError(
-            f"{argv[0]} cannot be run: {error.strerror}", hint="Name another command with `pack_cmd`."
-        ) from error
-    said = done.stdout.decode(errors="replace")
-    if done.returncode:
-        raise explain(done.returncode, said)
-    return said
-
-
 def created(said: str) -> str | None:
     """The path of what the packer says that it has made."""
     found = _CREATED.findall(said)
@@ -310,7 +278,7 @@ class Attempt:
         command: The command.
         platform: What for.
         lock_version: The version of the lock.
-        work: Where temporary files lie.
+        work: Where its temporary files lie.
     """
 
     title: str
@@ -335,3 +303,30 @@ class Attempt:
             hint=hint.format(**values),
             command=self.command,
         )
+
+
+def run(argv: Sequence[str], project: Path, attempt: Attempt) -> str:
+    """What a command says that packs in the directory of a project.
+
+    Raises:
+        EnvironmentBuildError: It cannot be run, or fails.
+        LocalStorageError: There is no space left on this machine.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=project,
+            env={**os.environ, "PATH": path_with_pixi(), "TMPDIR": os.fspath(attempt.work)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    except OSError as error:
+        raise EnvironmentBuildError(
+            f"{argv[0]} cannot be run: {error.strerror}", hint="Name another command with `pack_cmd`."
+        ) from error
+    said = done.stdout.decode(errors="replace")
+    if done.returncode:
+        raise attempt.error(done.returncode, said)
+    return said

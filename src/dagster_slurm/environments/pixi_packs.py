@@ -38,12 +38,12 @@ def kept(name: str) -> Contents | None:
     return found
 
 
-def keep(name: str, make: Callable[[Path], Contents]) -> Contents:
-    """Pack, and keep it under a name.
+def keep(make: Callable[[Path], Contents], name: Callable[[], str]) -> Contents:
+    """Pack, and keep it.
 
     Args:
-        name: The name.
         make: Packs in the directory that it is given; every file is there afterwards under the SHA-256 of its content.
+        name: Says afterwards under which name; nothing if what it is made of has changed meanwhile.
 
     Raises:
         EnvironmentBuildError: It cannot be packed; nothing is kept.
@@ -55,7 +55,8 @@ def keep(name: str, make: Callable[[Path], Contents]) -> Contents:
             local_store.store(work / each.sha256, each.sha256)
     if made.unpacker:
         _keep_unpacker(made.unpacker, made.platform, made.version)
-    _write(f"packs/{name}", made)
+    if found := name():
+        _write(f"packs/{found}", made)
     return made
 
 
