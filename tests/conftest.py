@@ -14,6 +14,7 @@ import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 from tests.support import durations
+from tests.support.files import session_directory
 from tests.support.instances import empty_instance
 from tests.support.side_by_side import in_order, mark_groups
 
@@ -45,8 +46,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = in_order(items, durations.seconds_by_group(RECORD))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses a directory
 def pytest_configure(config: pytest.Config) -> None:
-    """Note what each test takes, if that is asked for; the process that only hands out tests runs none."""
+    """Give the session a directory of its own; note what each test takes, if that is asked for.
+
+    The process that only hands out tests runs none.
+    """
+    if config.option.basetemp is None and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.option.basetemp = str(session_directory())
     directory = os.environ.get(durations.VARIABLE)
     hands_out = config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ
     if directory and not hands_out:

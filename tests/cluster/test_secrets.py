@@ -23,7 +23,7 @@ from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import control_directory
 from tests.support import forked
-from tests.support.files import let_everybody_in
+from tests.support.files import PREFIX, let_everybody_in
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -130,7 +130,7 @@ def files_with(words: Sequence[bytes], places: Sequence[Path], since: float) -> 
     for place in places:
         for directory, below, names in os.walk(place):
             # Directories of tests beside this one, of which there are many; its own is a place by itself.
-            below[:] = [name for name in below if not name.startswith("pytest-of-")]
+            below[:] = [name for name in below if not name.startswith((PREFIX, "pytest-of-"))]
             for path in (Path(directory, name) for name in names):
                 with suppress(FileNotFoundError):
                     if holds(path, words, since):
