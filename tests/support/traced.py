@@ -1,0 +1,110 @@
+"""One run on a cluster, traced: `python -m tests.support.traced` prints, as JSON, what of the package it entered.
+
+Counted is what happens within `compute.run`: files, and stations (entries into a file from another one), on the own
+thread of the step, functions on all threads, and round trips by what they ask, until the submission and until the end.
+"""
+
+import json
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dagster as dg
+
+import dagster_slurm
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource
+from dagster_slurm.transport.channel import ShellChannel
+from tests.support.instances import empty_instance
+
+PACKAGE = str(Path(dagster_slurm.__file__).parent)
+SCRIPTS = {path.read_text(encoding="utf-8"): path.name for path in Path(PACKAGE).rglob("*.sh")}
+SUBMITS = "submit.sh"
+
+
+class Trace:
+    """What has been entered so far.
+
+    Attributes:
+        submitted: The figures at the moment of the submission.
+    """
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.stations = 0
+        self.functions: set[tuple[str, int]] = set()
+        self.round_trips: Counter[str] = Counter()
+        self.submitted: dict[str, int] | None = None
+        self._own = threading.get_ident()
+        self._last = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        del argument
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(PACKAGE):
+            return
+        self.functions.add((code.co_filename, code.co_firstlineno))
+        if threading.get_ident() == self._own:
+            self.files.add(code.co_filename)
+            self.stations += code.co_filename != self._last
+            self._last = code.co_filename
+
+    def asked(self, script: str, args: Sequence[str]) -> None:
+        """A round trip begins."""
+        name = SCRIPTS.get(script) or (args[0] if script == '"$@"' else script.split("\n", 1)[0][:40])
+        if name == SUBMITS or any(text in script for text, each in SCRIPTS.items() if each == SUBMITS):
+            self.submitted = self.submitted or self.figures()
+        self.round_trips[name] += 1
+
+    def figures(self) -> dict[str, int]:
+        """The counts."""
+        return {"files": len(self.files), "stations": self.stations, "functions": len(self.functions)}
+
+
+def traced(compute: ComputeResource, payload: Path) -> Trace:
+    """Run one asset."""
+    found: list[Trace] = []
+
+    @dg.asset
+    def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        trace = Trace()
+        found.append(trace)
+        request = ShellChannel.request
+
+        def watched(self: ShellChannel, script: str, args: Sequence[str] = (), **options: Any) -> Any:
+            trace.asked(script, args)
+            return request(self, script, args, **options)
+
+        ShellChannel.request = watched  # type: ignore[method-assign]
+        threading.setprofile(trace)
+        sys.setprofile(trace)
+        try:
+            return compute.run(context, payload).get_materialize_result()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)  # type: ignore[arg-type]
+            ShellChannel.request = request  # type: ignore[method-assign]
+
+    with empty_instance() as instance:
+        assert dg.materialize([measured], resources={"compute": compute}, instance=instance).success
+    return found[0]
+
+
+def main() -> None:
+    """Run and print."""
+    queue = SlurmQueueConfig(partition="compute", mem="100M", cpus=1, time_limit="00:05:00")
+    from_env = SlurmResource.from_env()
+    slurm = SlurmResource(ssh=from_env.ssh, queue=queue, remote_base=sys.argv[1])
+    with tempfile.TemporaryDirectory() as directory:
+        payload = Path(directory, "payload.sh")
+        payload.write_text("echo here\nsleep 3\n")
+        trace = traced(ComputeResource(mode="slurm", slurm=slurm), payload)
+    print(json.dumps({"submitted": trace.submitted, "ended": trace.figures(), "asked": dict(trace.round_trips)}))
+
+
+if __name__ == "__main__":
+    main()
