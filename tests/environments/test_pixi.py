@@ -207,6 +207,39 @@ class TestTheKey:
         keys += [self.key(coast, **injecting), self.key(coast, **counting)]
         assert len(set(keys)) == len(keys)
 
+    def test_projects_that_git_ignores(
+        self, tmp_path: Path, channel: Channel, cache: EnvironmentCache, run_in: RunIn
+    ) -> None:
+        """Each has its own wheel, and another one when it changes."""
+        project = PixiProject(tmp_path / "coast", channel)
+        for name in ("shore", "cliff"):
+            where = project.directory / "vendor" / name
+            (where / name).mkdir(parents=True)
+            (where / name / "__init__.py").write_text("HEIGHT = 3\n")
+            (where / "pyproject.toml").write_text(PYPROJECT.replace("shore", name))
+        (project.directory / ".gitignore").write_text("vendor/\n")
+        subprocess.run(["git", "init", "-q"], cwd=project.directory, check=True)
+        project.lock([PyPI("shore", "./vendor/shore"), PyPI("cliff", "./vendor/cliff")])
+        line = "python -c 'import shore, cliff; print(shore.HEIGHT, cliff.HEIGHT)'"
+        assert run_in(cache.provide(PixiRecipe(project.directory)), line) == "3 3\n"
+        (project.directory / "vendor/cliff/cliff/__init__.py").write_text("HEIGHT = 4\n")
+        assert run_in(cache.provide(PixiRecipe(project.directory)), line) == "3 4\n"
+
+    def test_what_a_task_runs_and_injects(
+        self, coast: PixiProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/pixi").touch(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+        keys = [self.key(coast)]
+        for task in ("pixi-pack -i dist/*.whl", "pixi-pack -i dist/*.whl -q"):
+            (coast.directory / "pixi.toml").write_text(f'{coast.manifest}[tasks]\npack = "{task}"\n')
+            keys.append(self.key(coast))
+        for says in ("1.0", "1.1"):
+            wheel(coast.directory / "dist", "harbour", says=says)
+            keys.append(self.key(coast))
+        assert len(set(keys)) == len(keys)
+
     def test_where_it_is_packed_makes_no_other_one(self, coast: PixiProject) -> None:
         recipe = PixiRecipe(coast.directory, pack_on_remote=True)
         fallback = recipe.fallback()
@@ -340,6 +373,27 @@ def test_packages_are_downloaded_and_kept_once(
     assert first[package] == second[package]
     assert (stored / "pixi/noarch" / TIDES.filename).samefile(stored / "content" / first[package])
     assert not list((stored / "work").iterdir())
+
+
+def test_what_is_damaged_in_the_store_is_replaced(
+    coast: PixiProject, cache: EnvironmentCache, stored: Path, run_in: RunIn
+) -> None:
+    """As after a loss of power: the next try is one with good files."""
+    recipe = PixiRecipe(coast.directory)
+    recipe.pack(TARGET, ignore)
+    for path in (stored / "content").iterdir():
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DagsterSlurmError):
+        cache.provide(recipe)
+    assert run_in(cache.provide(recipe), "python -c 'import tides; print(tides.__version__)'") == "1.0\n"
+
+
+def test_a_platform_that_is_said_is_tried_as_well(coast: PixiProject, cache: EnvironmentCache, run_in: RunIn) -> None:
+    unpack = coast.directory / "pixi-unpack"
+    unpack.write_text("#!/bin/sh\nmkdir -p env/bin && ln -s /bin/false env/bin/python && touch activate.sh\n")
+    command = (*TO_FILE, "--create-executable", "--pixi-unpack-source", "pixi-unpack")
+    with pytest.raises(EnvironmentBuildError, match="was installed, and does not work"):
+        cache.provide(PixiRecipe(coast.directory, platform=OWN, pack_cmd=command))
 
 
 def test_what_disappears_from_the_store_is_packed_anew(coast: PixiProject, stored: Path, tmp_path: Path) -> None:
@@ -574,6 +628,13 @@ class TestCommands:
         activation = cache.provide(recipe)
         assert run_in(activation, "python -c 'import harbour; print(harbour.__version__)'") == "2.0\n"
         assert cache.provide(recipe) == activation
+
+    def test_a_pack_of_before_that_is_stated_does_not_count(self, coast: PixiProject) -> None:
+        """Said as seen from a directory below, where the new one is."""
+        subprocess.run(["pixi-pack", "--create-executable"], cwd=coast.directory, check=True, capture_output=True)
+        command = ("sh", "-c", "mkdir sub; cd sub; pixi-pack --create-executable -o environment.sh ../pixi.toml")
+        with pytest.raises(EnvironmentBuildError, match=r"has not made environment\.sh"):
+            PixiRecipe(coast.directory, pack_cmd=command).pack(TARGET, ignore)
 
     def test_a_file_of_before_does_not_count(self, coast: PixiProject) -> None:
         (coast.directory / "environment.sh").write_text("exit 0\n")

@@ -233,7 +233,7 @@ class EnvironmentCache:
         self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
         try:
             self._run_install(place, pack, token)
-        except EnvironmentBuildError:
+        except (EnvironmentBuildError, TransferCorruptedError):
             # Tried again with the same files it would fail again.
             recipe.discard(place.target)
             raise
@@ -285,7 +285,7 @@ class EnvironmentCache:
     def _run_install(self, place: _Place, pack: Pack, token: str) -> None:
         needs = place.recipe.needs()
         python = place.target.python.path if place.target.python else ""
-        check = "yes" if needs.platform is None else "no"
+        check = "yes" if place.target.login_platform in (None, place.target.platform) else "no"
         description = json.dumps({"title": place.recipe.title, "platform": place.target.platform})
         self._asked(
             "environment_install.sh",

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +20,8 @@ from dagster_slurm.errors import EnvironmentBuildError, LocalStorageError
 _LOOK_SECONDS = 0.2
 _UNUSED_SECONDS = 60 * 86400.0
 _WORK_SECONDS = 86400.0
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|os error (?:28|122)", re.IGNORECASE)
 
 
 def directory() -> Path:
@@ -47,7 +49,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
         make(part)
         part.replace(path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _UNUSABLE:
             raise unusable(path.parent, error) from error
         raise
     finally:
@@ -70,12 +72,14 @@ def store(path: Path, sha256: str) -> None:
     Raises:
         LocalStorageError: It cannot be written.
     """
-
-    def move(part: Path) -> None:
-        path.replace(part)
-
-    if stored(sha256) is None:
-        kept(f"content/{sha256}", move)
+    target = directory() / "content" / sha256
+    _make(target.parent)
+    try:
+        # In the place of one that is there: that may have been damaged since.
+        path.replace(target)
+        os.utime(target)
+    except OSError as error:
+        raise unusable(target.parent, error) from error
 
 
 def share(path: Path, sha256: str) -> None:
@@ -103,7 +107,7 @@ def workplace() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=parent, prefix="pack-") as path:
             yield Path(path).resolve()
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _UNUSABLE:
             raise unusable(parent, error) from error
         raise
 
@@ -129,16 +133,30 @@ def sweep() -> None:
             if path.stat().st_mtime < time.time() - _WORK_SECONDS:
                 shutil.rmtree(path)
     oldest = time.time() - _UNUSED_SECONDS
-    for path in directory().rglob("*"):
-        # Another process may be sweeping, too.
-        with suppress(OSError):
-            if path.is_file() and path.stat().st_mtime < oldest:
-                path.unlink()
+    for kind in (path for path in directory().glob("*") if path.name != "work"):
+        for path in kind.rglob("*"):
+            # Another process may be sweeping, too.
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def forget(name: str) -> None:
-    """Remove a file, if it is there."""
-    (directory() / name).unlink(missing_ok=True)
+    """Remove a file, if it is there.
+
+    Raises:
+        LocalStorageError: It cannot be removed.
+    """
+    path = directory() / name
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unusable(path.parent, error) from error
+
+
+def says_no_space(said: str) -> bool:
+    """Whether a program says that a file system of this machine is full."""
+    return bool(_NO_SPACE.search(said))
 
 
 def checked(blocks: Iterable[bytes], sha256: str, path: Path, *, what: str) -> None:
@@ -171,11 +189,18 @@ def one_at_a_time(name: str, waits: Callable[[], None]) -> Iterator[None]:
     Args:
         name: Of what is done.
         waits: Called once if another process is at it.
+
+    Raises:
+        LocalStorageError: The lock cannot be written.
     """
     path = directory() / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
     _make(path.parent)
     told = False
-    with path.open("wb") as file:
+    try:
+        opened = path.open("wb")
+    except OSError as error:
+        raise unusable(path.parent, error) from error
+    with opened as file:
         while True:
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,13 +10,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, lock_version, locked_packages
-from dagster_slurm.environments.pixi_pack import Contents, Expected, looks_like_pack
+from dagster_slurm.environments.pixi_pack import Contents, Expected
+from dagster_slurm.environments.pixi_task import Task, of_task
 from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason
@@ -31,8 +33,13 @@ NOT_ON_REMOTE = 70
 PLATFORMS = ("linux-64", "linux-aarch64")
 _PACKED = ("environment.sh", "environment.tar", "environment")
 _MIB = 1 << 20
+# The clock of a file server may be off.
+_CLOCKS_SECONDS = 60.0
 # What another form of the kept files needs: another name.
 _FORM = "2"
+
+
+Look = tuple[int, int, int]
 
 
 def has_lock(directory: Path) -> bool:
@@ -90,7 +97,8 @@ class PixiRecipe(Recipe):
         return {
             "packages": hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
             "environment": self.environment,
-            "command": json.dumps(command),
+            # What a task runs stands in the manifest.
+            "command": json.dumps([command, task.tables if (task := self._task()) else {}], sort_keys=True),
             "injected": json.dumps(injected, sort_keys=True),
         }
 
@@ -151,9 +159,9 @@ class PixiRecipe(Recipe):
         """What changes when the package does: its checksum in the lock, or what lies on this machine."""
         path = self._local(package)
         if path is None:
-            return package.sha256
+            return package.checksum
         # The lock's checksum may be one of before.
-        return sources.file_digest(path) if path.is_file() else sources.digest(path, choose=_sources)
+        return sources.file_digest(path) if path.is_file() else sources.digest(path, choose=wheel_sources)
 
     def _check_target(self, target: Target, packages: Iterable[LockedPackage]) -> None:
         """Refuse what could not be unpacked on the cluster."""
@@ -179,9 +187,11 @@ class PixiRecipe(Recipe):
 
     def _check_packable(self, packages: Iterable[LockedPackage]) -> None:
         """Refuse what the packer would refuse, by name, before it downloads everything else."""
-        leaves_out = "--ignore-pypi-non-wheel" in self._command()
+        command = self._command()
+        # What a task or a script gives the packer is not known here.
+        refuses = command[0] == pixi_command.PACKER and "--ignore-pypi-non-wheel" not in command
         for each in packages:
-            if each.kind is Kind.SDIST and not leaves_out:
+            if each.kind is Kind.SDIST and refuses:
                 raise EnvironmentBuildError(
                     f"{each.what} is locked as a source distribution, {each.filename or each.location}; only wheels "
                     "are packed",
@@ -200,11 +210,15 @@ class PixiRecipe(Recipe):
     def _command(self) -> tuple[str, ...]:
         if self.pack_cmd:
             return self.pack_cmd
-        # A task packs what it is written for.
-        task = pixi_command.of_task(self.project) if self.environment == "default" else None
-        if task and (self.pack_on_remote or pixi_command.has_pixi()):
-            return task
-        return pixi_command.DEFAULT
+        task = self._task()
+        return task.words if task else pixi_command.DEFAULT
+
+    def _task(self) -> Task | None:
+        """The project's own, if it is what packs. It packs what it is written for: the environment `default`."""
+        task = of_task(self.project) if self.environment == "default" else None
+        has_pixi = self.pack_on_remote or pixi_command.has_pixi()
+        is_chosen = has_pixi if self.pack_cmd is None else task is not None and self.pack_cmd == task.words
+        return task if is_chosen else None
 
     def _values(self, target: Target) -> dict[str, str]:
         return {"{platform}": target.platform, "{environment}": self.environment, "{manifest}": self._manifest()}
@@ -225,6 +239,8 @@ class PixiRecipe(Recipe):
         for pattern in self.cache_inject_globs:
             matched = pixi_command.matching(self.project, pattern, "`cache_inject_globs`")
             found |= {each: self.project / each for each in matched}
+        if task := self._task():
+            found |= task.injected()
         return {os.path.relpath(path, self.project): path for path in found.values()}
 
     def _built(self, packages: Iterable[LockedPackage], target: Target, into: Path, tell: Tell) -> list[str]:
@@ -232,7 +248,7 @@ class PixiRecipe(Recipe):
         if self._command() != pixi_command.DEFAULT:
             return []
         projects = [path for each in packages if each.kind is Kind.PROJECT and (path := self._local(each))]
-        built = [wheels.of_project(path, target, tell, choose=_sources) for path in projects]
+        built = [wheels.of_project(path, target, tell, choose=wheel_sources) for path in projects]
         for part in built:
             (into / part.name).write_bytes(content.opened(part.fetch()).read())
         return [os.fspath(into / part.name) for part in built]
@@ -268,26 +284,35 @@ class PixiRecipe(Recipe):
     def _run(self, command: Sequence[str], target: Target, work: Path, tell: Tell) -> Path:
         """Run the command, and say what it has made."""
         output = work / _PACKED[0]
-        before = {name: _look(self.project / name) for name in _PACKED}
+        before = {path: _look(path) for path in (self.project / name for name in _PACKED)}
         argv = pixi_command.with_packer(pixi_command.filled(command, {"{output}": os.fspath(output)}))
         text = (self.project / LOCK_NAME).read_text(encoding="utf-8", errors="replace")
-        attempt = pixi_command.Attempt(self.title, " ".join(argv), target.platform, lock_version(text), work)
+        line = pixi_command.without_secrets(" ".join(argv))
+        attempt = pixi_command.Attempt(self.title, line, target.platform, lock_version(text), work)
+        began = time.time()
         tell(f"Running {attempt.command}")
         said = self._said(argv, attempt, tell)
-        if any("{output}" in argument for argument in command):
-            candidates = [output]
-        else:
-            stated = pixi_command.created(said)
-            candidates = [self.project / stated] if stated else []
-            candidates += [self.project / name for name in _PACKED if _look(self.project / name) != before[name]]
+        takes_output = any("{output}" in argument for argument in command)
+        candidates = [output] if takes_output else self._left(said, before, began)
         made = next((path for path in candidates if _look(path)), None)
         if made is None:
+            why = last_lines(reason(pixi_command.without_secrets(said), 0))
             raise EnvironmentBuildError(
-                f"{argv[0]} has ended well, and has not made {_PACKED[0]}:\n{last_lines(reason(said, 0))}",
+                f"{argv[0]} has ended well, and has not made {_PACKED[0]}:\n{why}",
                 hint=f"`pack_cmd` has to write {{output}}, or {', '.join(_PACKED)} in the project's directory.",
                 command=attempt.command,
             )
         return made
+
+    def _left(self, said: str, before: Mapping[Path, Look | None], began: float) -> list[Path]:
+        """What a command may have left in the project; what was there before is not what it has made."""
+        changed = [path for path in before if _look(path) != before[path]]
+        stated = pixi_command.created(said)
+        path = self.project / stated if stated else None
+        if path is None or path in before or not path.exists():
+            # It may be said as seen from another directory.
+            return changed
+        return [path, *changed] if path.stat().st_mtime > began - _CLOCKS_SECONDS else changed
 
     def _said(self, argv: Sequence[str], attempt: pixi_command.Attempt, tell: Tell) -> str:
         """What the packer says. Without a way to fetch pixi-unpack it packs without, if an earlier pack brought one."""
@@ -297,16 +322,18 @@ class PixiRecipe(Recipe):
             has_one = "--create-executable" in argv and pixi_packs.unpackers(attempt.platform)
             if UNPACKER not in error.message or not has_one:
                 raise
-        tell(f"{UNPACKER} cannot be fetched; taking the one of an earlier pack")
-        without = [argument for argument in argv if argument != "--create-executable"]
-        return pixi_command.run(without, self.project, attempt)
+            tell(f"{UNPACKER} cannot be fetched; taking the one of an earlier pack")
+            with suppress(EnvironmentBuildError):
+                return pixi_command.run(pixi_command.without_executable(argv), self.project, attempt)
+            raise
 
     def _remote_pack(self, target: Target, packages: Sequence[LockedPackage], tell: Tell) -> Pack:
         """The project, for pixi-pack on the login node."""
-        files = sources.in_project(self.project, sources.files(self.project, choose=_no_packs))
+        files = sources.in_project(self.project, sources.files(self.project, choose=pixi_packs.without_packs))
         files |= sources.in_project(self.project, map(Path, (self._manifest(), LOCK_NAME)))
+        builds_here = self._command() == pixi_command.DEFAULT
         for each in packages:
-            if path := self._local(each):
+            if (path := self._local(each)) and not (builds_here and each.kind is Kind.PROJECT):
                 files |= self._sent(path, f"{LOCK_NAME} names {each.what}")
         for pattern in self.cache_inject_globs:
             for name in pixi_command.matching(self.project, pattern, "`cache_inject_globs`"):
@@ -347,8 +374,7 @@ class PixiRecipe(Recipe):
             )
         if path.is_file():
             return {Path(inside).as_posix(): path}
-        # Whatever git ignores: the lock names it.
-        found = _sources(path, sources.walked(path))
+        found = sources.files(path, choose=wheel_sources)
         return {(Path(inside) / each).as_posix(): path / each for each in found}
 
 
@@ -356,7 +382,11 @@ class PixiRecipe(Recipe):
 def _locked(path: Path, written_ns: int, size: int, environment: str, platform: str) -> tuple[LockedPackage, ...]:
     """The packages of a lock, read again when it has changed."""
     del written_ns, size
-    return locked_packages(path.read_text(encoding="utf-8", errors="replace"), environment, platform)
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error.strerror}") from error
+    return locked_packages(text, environment, platform, name=str(path))
 
 
 def _cache() -> Path:
@@ -364,21 +394,12 @@ def _cache() -> Path:
     return local_store.directory().absolute() / "pixi"
 
 
-def _no_packs(project: Path, paths: Iterable[Path]) -> list[Path]:
-    """The files but for packs, which a task leaves in the project."""
-    listed = list(paths)
-    above = {parent for path in listed for parent in path.parents if parent != Path()}
-    packs = {each for each in above if looks_like_pack(project / each)}
-    packs |= {each for each in listed if each.suffix in (".sh", ".tar") and looks_like_pack(project / each)}
-    return [path for path in listed if packs.isdisjoint((path, *path.parents))]
-
-
-def _sources(project: Path, paths: Iterable[Path]) -> list[Path]:
+def wheel_sources(project: Path, paths: Iterable[Path]) -> list[Path]:
     """The files of a project that its wheel may be made of."""
-    return [path for path in _no_packs(project, paths) if path.name != LOCK_NAME]
+    return [path for path in pixi_packs.without_packs(project, paths) if path.name != LOCK_NAME]
 
 
-def _look(path: Path) -> tuple[int, int, int] | None:
+def _look(path: Path) -> Look | None:
     """What is another one after the file has been written; None for none, and for an empty one."""
     if not path.exists() or not (path.is_dir() or path.stat().st_size):
         return None

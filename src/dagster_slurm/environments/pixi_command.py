@@ -11,11 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from dagster_slurm.environments import local_store
 from dagster_slurm.environments.recipe import last_lines
 from dagster_slurm.errors import (
     DagsterSlurmError,
@@ -27,9 +27,9 @@ from dagster_slurm.errors import (
 from dagster_slurm.transport.shell import quote
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 PACKER = "pixi-pack"
 MANIFESTS = ("pixi.toml", "pyproject.toml")
@@ -39,32 +39,11 @@ DEFAULT = (
     *("--create-executable", "--output-file", "{output}", "{manifest}"),
 )
 """The command where nobody names another one: it brings the program that unpacks the pack."""
-_TASKS = ("pack-only", "pack")
 _PLACEHOLDER = re.compile(r"(\{(?:output|platform|environment|manifest|cache)\})")
 _PACKAGES = (".conda", ".tar.bz2", ".whl")
+# `https://user:token@host`, and the tokens of anaconda.org's channels.
+_SECRETS = ((re.compile(r"://[^/@\s]+@"), "://***@"), (re.compile(r"/t/[^/\s]+/"), "/t/***/"))
 _CREATED = re.compile(r"Created pack(?: directory)? at (.+?)(?: with size .*)?\.?\s*$", re.MULTILINE)
-
-
-def of_task(project: Path) -> tuple[str, ...] | None:
-    """The command that runs the project's own task, `pack-only` or else `pack`; None if it has neither."""
-    known = set(_tasks(project))
-    name = next((each for each in _TASKS if each in known), None)
-    return None if name is None else ("pixi", "run", "--frozen", name)
-
-
-def _tasks(project: Path) -> Iterator[str]:
-    for name in MANIFESTS:
-        path = project / name
-        if not path.is_file():
-            continue
-        try:
-            manifest: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InvalidRequestError(f"{path} cannot be read: {error}") from error
-        if name == "pyproject.toml":
-            manifest = manifest.get("tool", {}).get("pixi", {})
-        for table in (manifest, *manifest.get("target", {}).values(), *manifest.get("feature", {}).values()):
-            yield from table.get("tasks", {})
 
 
 def with_wheels(command: Sequence[str], wheels: Sequence[str]) -> tuple[str, ...]:
@@ -165,15 +144,19 @@ def matching(project: Path, pattern: str, what: str) -> list[str]:
     Raises:
         InvalidRequestError: There is none.
     """
-    # As a shell does it: absolute patterns and those that lead out of the project, which Path.glob does not take.
-    found = glob.glob(pattern, root_dir=project, recursive=True)  # noqa: PTH207
-    files = sorted(each for each in found if (project / each).is_file())
+    files = matches(project, pattern)
     if not files:
         raise InvalidRequestError(
             f"No file matches {pattern!r} of {what}, as seen from {project}",
             hint="Build what is injected first; patterns are relative to the project.",
         )
     return files
+
+
+def matches(directory: Path, pattern: str) -> list[str]:
+    """The files that match a pattern, in order; as for a shell, it may lead out of the directory."""
+    found = glob.glob(pattern, root_dir=directory, recursive=True)  # noqa: PTH207 - Path.glob does not
+    return sorted(each for each in found if (directory / each).is_file())
 
 
 def path_with_pixi() -> str:
@@ -204,13 +187,30 @@ def with_packer(argv: Sequence[str]) -> list[str]:
     )
 
 
+def without_secrets(text: str) -> str:
+    """A text, fit for a log: without log-ins in addresses."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def without_executable(argv: Sequence[str]) -> list[str]:
+    """The command, making a plain archive: without `--create-executable`, and what goes with that alone."""
+    kept, skips = [], False
+    for argument in argv:
+        if skips or argument in ("--create-executable", "--pixi-unpack-source"):
+            skips = argument == "--pixi-unpack-source"
+        elif not argument.startswith("--pixi-unpack-source="):
+            kept.append(argument)
+    return kept
+
+
 def created(said: str) -> str | None:
     """The path of what the packer says that it has made."""
     found = _CREATED.findall(said)
     return found[-1] if found else None
 
 
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|os error (?:28|122)", re.IGNORECASE)
 # What the packer says, and what helps. The first that fits.
 _HINTS: tuple[tuple[str, str], ...] = (
     (
@@ -289,7 +289,8 @@ class Attempt:
 
     def error(self, status: int, said: str) -> DagsterSlurmError:
         """The error for a command that has failed. Pure."""
-        if _NO_SPACE.search(said):
+        said = without_secrets(said)
+        if local_store.says_no_space(said):
             return LocalStorageError(
                 f"There is no space left for packing {self.title} in {self.work}:\n{last_lines(said)}",
                 hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",

@@ -24,6 +24,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KNOWN_VERSIONS = (4, 5, 6, 7)
 _CONDA_FILES = (".conda", ".tar.bz2")
 _CONDA_SOURCE = re.compile(r"(?P<name>[^\[\s]+)\[[^\]]*\] @ (?P<location>.+)")
+_PLAIN = re.compile(r"(?!\.{1,2}$)[^/\0\n]+")
+_ANEW = "`pixi lock` makes it anew."
 _GLIBC = re.compile(r"__glibc\s+>=\s*(\d+)\.(\d+)")
 
 Entry = Mapping[str, Any]
@@ -51,6 +53,9 @@ class LockedPackage:
         sha256: Of its file, in hexadecimal; empty if the lock does not say.
         size_bytes: Of its file; 0 if the lock does not say.
         glibc: The oldest version of the C library that it runs with; None if it does not say.
+        md5: Of its file, where the lock has no other checksum.
+        file_name: Of its file, where its location ends otherwise.
+        directory: The directory of the channel in which it belongs, where its location does not tell.
     """
 
     kind: Kind
@@ -60,16 +65,24 @@ class LockedPackage:
     sha256: str = ""
     size_bytes: int = 0
     glibc: tuple[int, int] | None = None
+    md5: str = ""
+    file_name: str = ""
+    directory: str = ""
 
     @property
     def filename(self) -> str:
         """The name of its file."""
-        return unquote(urlsplit(self.location).path.rstrip("/").rpartition("/")[2])
+        return self.file_name or unquote(urlsplit(self.location).path.rstrip("/").rpartition("/")[2])
 
     @property
     def subdir(self) -> str:
         """The directory of the channel in which a conda package lies: a platform's name, or `noarch`."""
-        return urlsplit(self.location).path.rstrip("/").rpartition("/")[0].rpartition("/")[2]
+        return self.directory or urlsplit(self.location).path.rstrip("/").rpartition("/")[0].rpartition("/")[2]
+
+    @property
+    def checksum(self) -> str:
+        """Of its file: the SHA-256 in hexadecimal, or `md5:` and that; empty if the lock has none."""
+        return self.sha256 or (f"md5:{self.md5}" if self.md5 else "")
 
     @property
     def member(self) -> str:
@@ -95,45 +108,66 @@ class LockedPackage:
         return f"{self.name} {self.version}".strip()
 
 
-def locked_packages(text: str, environment: str, platform: str) -> tuple[LockedPackage, ...]:
+def locked_packages(
+    text: str, environment: str, platform: str, *, name: str = "pixi.lock"
+) -> tuple[LockedPackage, ...]:
     """What is installed, in the lock's order.
 
     Args:
         text: The content of `pixi.lock`.
         environment: The name of the environment.
         platform: Conda's name of the platform.
+        name: How errors call the lock.
 
     Raises:
         InvalidRequestError: It cannot be read, is of a version that is not known here, or has no such environment or
             platform.
     """
+    try:
+        return _locked(text, environment, platform)
+    except _UnreadableError as error:
+        problem, hint = error.args
+        raise InvalidRequestError(f"{name} {problem}", hint=hint) from None
+
+
+class _UnreadableError(Exception):
+    """What is the matter with a lock, and what to do."""
+
+
+def _locked(text: str, environment: str, platform: str) -> tuple[LockedPackage, ...]:
     lock = _parsed(text)
     environments = _mapping(lock.get("environments"))
     if environment not in environments:
-        raise InvalidRequestError(
-            f"pixi.lock has no environment {environment!r}",
-            hint=f"It has: {', '.join(environments) or 'none'}. `pixi lock` after a change of the manifest.",
+        there = ", ".join(map(str, environments)) or "none"
+        raise _UnreadableError(
+            f"has no environment {environment!r}", f"It has: {there}. `pixi lock` after a change of the manifest."
         )
     by_platform = _mapping(_mapping(environments[environment]).get("packages"))
     chosen = _platform_name(lock, by_platform, platform, environment)
     described = {_selector(entry): entry for entry in _sequence(lock.get("packages"))}
-    return tuple(_package(selected, described) for selected in _sequence(by_platform[chosen]))
+    found = tuple(_package(selected, described) for selected in _sequence(by_platform[chosen]))
+    for each in found:
+        # They become paths: in the packer's cache, and in the pack.
+        if each.is_file and not (_PLAIN.fullmatch(each.filename) and _PLAIN.fullmatch(each.subdir or "-")):
+            raise _UnreadableError(f"names a package that no file can have: {each.location!r}", _ANEW)
+    return found
 
 
 def _parsed(text: str) -> Entry:
     try:
         lock = yaml.load(text, Loader=_Loader)  # noqa: S506 - both are safe loaders
     except (yaml.YAMLError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidRequestError(f"pixi.lock cannot be read: {first}", hint="`pixi lock` makes it anew.") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise _UnreadableError(f"cannot be read: {problem}{where}", _ANEW) from error
     if not isinstance(lock, Mapping) or "version" not in lock:
-        raise InvalidRequestError("pixi.lock has no version", hint="`pixi lock` makes it anew.")
+        raise _UnreadableError("has no version", _ANEW)
     version = lock["version"]
     if version not in KNOWN_VERSIONS:
-        known = f"{KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}"
-        raise InvalidRequestError(
-            f"pixi.lock is of version {version!r}, and {known} are known here",
-            hint="A newer dagster-slurm may know it; for an older lock, `pixi lock` of a newer pixi makes it anew.",
+        raise _UnreadableError(
+            f"is of version {version!r}, and {KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]} are known here",
+            "A newer dagster-slurm may know it; for an older lock, `pixi lock` of a newer pixi makes it anew.",
         )
     return lock
 
@@ -153,14 +187,14 @@ def _platform_name(lock: Entry, there: Entry, platform: str, environment: str) -
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise InvalidRequestError(
-            f"pixi.lock has several platforms for {platform} in {environment!r}: {', '.join(fitting)}",
-            hint="Choose an environment that has one of them.",
+        raise _UnreadableError(
+            f"has several platforms for {platform} in {environment!r}: {', '.join(fitting)}",
+            "Choose an environment that has one of them.",
         )
-    raise InvalidRequestError(
-        f"pixi.lock has no packages of {environment!r} for {platform}",
-        hint=f"It has them for: {', '.join(map(str, there)) or 'nothing'}. Add {platform} to `platforms` of the "
-        "manifest, and run `pixi lock`.",
+    raise _UnreadableError(
+        f"has no packages of {environment!r} for {platform}",
+        f"It has them for: {', '.join(map(str, there)) or 'nothing'}. Add {platform} to `platforms` of the manifest, "
+        "and run `pixi lock`.",
     )
 
 
@@ -173,9 +207,9 @@ def _selector(entry: Any) -> tuple[str, str]:
     # Versions 4 and 5, in the list of packages.
     if entry.get("kind") in ("conda", "pypi"):
         return str(entry["kind"]), str(entry.get("url") or entry.get("path") or "")
-    raise InvalidRequestError(
-        f"pixi.lock has a package of a kind that is not known here: {', '.join(map(str, entry)) or 'nothing'}",
-        hint="A newer dagster-slurm may know it.",
+    raise _UnreadableError(
+        f"has a package of a kind that is not known here: {', '.join(map(str, entry)) or 'nothing'}",
+        "A newer dagster-slurm may know it.",
     )
 
 
@@ -209,6 +243,9 @@ def _conda(location: str, entry: Entry) -> LockedPackage:
         _text(entry, "sha256"),
         _number(entry.get("size")),
         max(_glibc_of(entry), default=None),
+        _text(entry, "md5"),
+        _text(entry, "file_name"),
+        _text(entry, "subdir"),
     )
 
 

@@ -43,11 +43,13 @@ class Member:
         name: Where it lies in the pack.
         sha256: Of its content, in hexadecimal.
         size_bytes: Of its content.
+        md5: Of its content, since some locks have no other checksum.
     """
 
     name: str
     sha256: str
     size_bytes: int
+    md5: str = ""
 
     @property
     def is_package(self) -> bool:
@@ -78,13 +80,13 @@ class Expected:
 
     Args:
         member: Where; only its last part has to be right if `anywhere`.
-        sha256: Of its content; empty if that is not known.
+        checksum: Of its content: its SHA-256, or `md5:` and that; empty if that is not known.
         what: Who says so, for the error.
         anywhere: Whether the directory is not known.
     """
 
     member: str
-    sha256: str
+    checksum: str
     what: str
     anywhere: bool = False
 
@@ -189,17 +191,18 @@ def _of_tar(file: IO[bytes] | _Decoded, into: Path) -> list[Member]:
 def _kept(name: str, content: IO[bytes], into: Path, *, size_bytes: int | None = None) -> Member:
     if not _NAME.fullmatch(name):
         raise _BrokenError(f"{name!r} is not a name that a file of a pack has")
-    digest, size = hashlib.sha256(), 0
+    digest, weak, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     part = into / ".part"
     with part.open("wb") as out:
         while block := content.read(_BLOCK_BYTES):
             digest.update(block)
+            weak.update(block)
             out.write(block)
             size += len(block)
     if size_bytes is not None and size != size_bytes:
         raise _BrokenError("the archive is cut off")
     part.replace(into / digest.hexdigest())
-    return Member(name, digest.hexdigest(), size)
+    return Member(name, digest.hexdigest(), size, weak.hexdigest())
 
 
 class _Watched:
@@ -360,17 +363,18 @@ def check(contents: Contents, expected: Sequence[Expected], *, platform: str, pa
                 f"{path} lacks {each.member}, which {each.what}",
                 hint="Nothing was sent. Does `pack_cmd` pack this environment, from this lock?",
             )
-        if each.sha256 and each.sha256 not in found:
+        checksums = {member.sha256 for member in found} | {f"md5:{member.md5}" for member in found}
+        if each.checksum and each.checksum not in checksums:
             raise EnvironmentBuildError(
-                f"{each.member} of {path} is not the one that {each.what}: its SHA-256 is {found[0]}, and not "
-                f"{each.sha256}",
+                f"{each.member} of {path} is not the one that {each.what}: its SHA-256 is {found[0].sha256}, and not "
+                f"{each.checksum}",
                 hint="Nothing was sent, and nothing of it is kept. Look at where it comes from, or lock anew.",
             )
 
 
-def _found(contents: Contents, each: Expected) -> Iterator[str]:
+def _found(contents: Contents, each: Expected) -> Iterator[Member]:
     for member in contents.members:
         # A `+` of a version may stand as %2B, as in the address that it came from.
         name = unquote(member.name)
         if (name.rpartition("/")[2] if each.anywhere else name) == each.member:
-            yield member.sha256
+            yield member

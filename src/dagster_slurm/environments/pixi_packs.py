@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -51,8 +51,8 @@ def keep(make: Callable[[Path], Contents], name: Callable[[], str]) -> Contents:
     with local_store.workplace() as work:
         made = make(work)
         files = (*made.members, *((made.unpacker,) if made.unpacker else ()))
-        for each in files:
-            local_store.store(work / each.sha256, each.sha256)
+        for sha256 in {each.sha256 for each in files}:
+            local_store.store(work / sha256, sha256)
     if made.unpacker:
         _keep_unpacker(made.unpacker, made.platform, made.version)
     if found := name():
@@ -77,10 +77,14 @@ def _read(path: Path) -> Contents:
 
 
 def discard(name: str) -> None:
-    """Forget what is kept under a name, and the program that it brought: one of them does not work."""
+    """Forget what is kept under a name, its files and the program that it brought: one of them does not work."""
     found = kept(name)
     local_store.forget(f"packs/{name}")
-    if found and found.unpacker:
+    if found is None:
+        return
+    for each in (*found.members, *((found.unpacker,) if found.unpacker else ())):
+        local_store.forget(f"content/{each.sha256}")
+    if found.unpacker:
         local_store.forget(_unpacker_name(found.platform, found.version))
 
 
@@ -156,14 +160,14 @@ def cache_of(cache: Path, expected: Mapping[Path, str], tell: Tell) -> Iterator[
 
     Args:
         cache: The directory.
-        expected: SHA-256 by path in it.
+        expected: The checksum by path in it, as the lock has it.
         tell: Gets what is done.
     """
     with local_store.one_at_a_time(f"pixi {cache}", lambda: tell("Another process packs; waiting")):
-        for name, sha256 in expected.items():
+        for name, checksum in expected.items():
             path = cache / name
             # The packer takes a file that is there as it is: a damaged one, or a local wheel of before.
-            if path.is_file() and sources.file_digest(path) != sha256:
+            if path.is_file() and checksum and not sources.has_checksum(path, checksum):
                 tell(f"{path} is not what the lock names; it is fetched again")
                 path.unlink()
         yield
@@ -187,6 +191,15 @@ def taken_apart(path: Path, work: Path, expected: Sequence[Expected], target: Ta
 
 def keep_once(cache: Path, expected: Mapping[Path, str]) -> None:
     """Have what the packer keeps be the same files as what is kept here."""
-    for name, sha256 in expected.items():
+    for name, checksum in expected.items():
         if (cache / name).is_file():
-            local_store.share(cache / name, sha256)
+            local_store.share(cache / name, checksum)
+
+
+def without_packs(project: Path, paths: Iterable[Path]) -> list[Path]:
+    """The files but for packs, which a task leaves in the project."""
+    listed = list(paths)
+    above = {parent for path in listed for parent in path.parents if parent != Path()}
+    packs = {each for each in above if pixi_pack.looks_like_pack(project / each)}
+    packs |= {each for each in listed if each.suffix in (".sh", ".tar") and pixi_pack.looks_like_pack(project / each)}
+    return [path for path in listed if packs.isdisjoint((path, *path.parents))]

@@ -33,17 +33,28 @@ def everything(project: Path, paths: Iterable[Path]) -> Iterable[Path]:
 def files(project: Path, *, choose: Choose = everything) -> list[Path]:
     """The files of a project, relative and sorted: those that git does not ignore; without git, all but hidden ones."""
     listed = _by_git(project)
-    found = walked(project) if listed is None else listed
+    found = walked(project) if listed is None else _with_those_behind_links(project, listed)
     return sorted(choose(project, [path for path in found if (project / path).is_file()]))
+
+
+def _with_those_behind_links(project: Path, listed: Iterable[Path]) -> Iterator[Path]:
+    """What git lists as one: a link to a directory, and a submodule."""
+    for path in listed:
+        if (project / path).is_dir():
+            yield from (path / each for each in walked(project / path))
+        else:
+            yield path
 
 
 def _by_git(project: Path) -> list[Path] | None:
     argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
+        # Of a directory that is ignored as a whole, such as `vendor/`, it lists nothing.
+        ignored = subprocess.run(["git", "check-ignore", "-q", "."], cwd=project, capture_output=True, check=False)
         done = subprocess.run(argv, cwd=project, capture_output=True, check=False)
     except OSError:
         return None
-    if done.returncode:
+    if done.returncode or ignored.returncode == 0:
         return None
     return [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
 
@@ -88,6 +99,13 @@ def file_digest(path: Path) -> str:
         part.write_text(content.digest(path)[0], encoding="ascii")
 
     return local_store.kept(f"sources/{by_look}", read).read_text(encoding="ascii")
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Whether a file has the SHA-256, or the MD5 that follows `md5:`."""
+    if not checksum.startswith("md5:"):
+        return file_digest(path) == checksum
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == checksum.removeprefix("md5:")
 
 
 def _seen(path: Path) -> tuple[int, int, int, int]:

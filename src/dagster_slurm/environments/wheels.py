@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import requests
@@ -17,7 +16,7 @@ from dagster_slurm.environments import local_store, sources
 from dagster_slurm.environments.recipe import Part, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_lock import LockedWheel
-from dagster_slurm.errors import EnvironmentBuildError, reason
+from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, LocalStorageError, reason
 from dagster_slurm.transport import content
 
 _TIMEOUT_SECONDS = 60.0
@@ -97,19 +96,35 @@ def check_platform(filename: str, project: Path, target: Target) -> None:
 
 def _build(project: Path, part: Path, tell: Tell) -> None:
     tell(f"Building the wheel of {project}")
-    with tempfile.TemporaryDirectory(prefix="dagster-slurm-") as out:
-        argv = [*_builder(out), os.fspath(project)]
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH)}
+    with local_store.workplace() as work:
+        out = work / "wheel"
+        out.mkdir()
+        argv = [*_builder(os.fspath(out)), os.fspath(project)]
+        environment = {
+            **os.environ,
+            "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH),
+            "TMPDIR": os.fspath(work),
+        }
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-        built = list(Path(out).glob("*.whl"))
+        built = list(out.glob("*.whl"))
         if done.returncode or not built:
-            said = last_lines(reason(f"{done.stdout}{done.stderr}", done.returncode))
-            raise EnvironmentBuildError(
-                f"The wheel of {project} cannot be built:\n{said}",
-                hint="Try the same command there; a project that is no package has `package = false` in [tool.uv].",
-                command=" ".join(argv),
-            )
+            raise _not_built(project, " ".join(argv), f"{done.stdout}{done.stderr}", done.returncode, work)
         part.write_bytes(built[0].name.encode() + b"\n" + built[0].read_bytes())
+
+
+def _not_built(project: Path, command: str, said: str, status: int, work: Path) -> DagsterSlurmError:
+    why = last_lines(reason(said, status))
+    if local_store.says_no_space(said):
+        return LocalStorageError(
+            f"There is no space left for building the wheel of {project} in {work}:\n{why}",
+            hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
+            command=command,
+        )
+    return EnvironmentBuildError(
+        f"The wheel of {project} cannot be built:\n{why}",
+        hint="Try the same command there. A uv project that is no package has `package = false` in [tool.uv].",
+        command=command,
+    )
 
 
 def _builder(out: str) -> list[str]:

@@ -173,7 +173,11 @@ def command_words(value: Any, what: str) -> Any:
     Raises:
         InvalidRequestError: It is none that a shell could split, or is empty.
     """
-    if not isinstance(value, str) or isinstance(value, EnvVar):
+    if isinstance(value, EnvVar):
+        raise InvalidRequestError(
+            f"{what} cannot be an EnvVar, since it is a list of words", hint="Give it `EnvVar(...).get_value()`."
+        )
+    if not isinstance(value, str):
         return value
     try:
         words = shlex.split(value)

@@ -43,6 +43,42 @@ def test_what_nobody_uses_is_removed(store: Path) -> None:
     assert sorted(path.name for path in (store / "wheels").iterdir()) == ["new", "used"]
 
 
+def test_what_somebody_works_with_stays(store: Path) -> None:
+    """What is extracted there has the dates of its archive; what was left by a dead process is old as a whole."""
+    with local_store.workplace() as work:
+        (work / "old").touch()
+        os.utime(work / "old", (0, 0))
+        dead = store / "work" / "pack-dead"
+        dead.mkdir()
+        os.utime(dead, (0, 0))
+        local_store.sweep()
+        assert (work / "old").exists()
+        assert not dead.exists()
+    assert list((store / "work").iterdir()) == []
+
+
+def test_content_is_replaced(store: Path) -> None:
+    for text in ("damaged", "whole"):
+        with local_store.workplace() as work:
+            (work / "file").write_text(text)
+            local_store.store(work / "file", "digest")
+    found = local_store.stored("digest")
+    assert found and found.read_text() == "whole"
+    assert local_store.stored("another") is None
+
+
+def test_files_are_there_once(store: Path, tmp_path: Path) -> None:
+    with local_store.workplace() as work:
+        (work / "file").write_text("content")
+        local_store.store(work / "file", "digest")
+    other = store / "copy"
+    other.write_text("content")
+    local_store.share(other, "digest")
+    local_store.share(other, "another")
+    found = local_store.stored("digest")
+    assert found and other.samefile(found)
+
+
 def test_what_fails_leaves_nothing(store: Path) -> None:
     def make(part: Path) -> None:
         part.write_text("half")

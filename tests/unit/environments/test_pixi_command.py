@@ -9,6 +9,7 @@ import pytest
 
 from dagster_slurm.environments import pixi_command
 from dagster_slurm.environments.pixi_command import DEFAULT, Attempt, created, expanded, injecting
+from dagster_slurm.environments.pixi_task import of_task
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, LocalStorageError
 
 
@@ -82,7 +83,27 @@ TOML = '[workspace]\nname = "coast"\n'
 )
 def test_the_task_of_a_project(name: str, text: str, task: str | None, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    assert pixi_command.of_task(tmp_path) == (("pixi", "run", "--frozen", task) if task else None)
+    found = of_task(tmp_path)
+    assert (found.words if found else None) == (("pixi", "run", "--frozen", task) if task else None)
+
+
+def test_what_a_task_injects(project: Path) -> None:
+    """By itself, by what it depends on, and as far as it is there: it may be built first."""
+    (project / "sub").mkdir()
+    (project / "sub" / "e-1.whl").touch()
+    (project / "pixi.toml").write_text(
+        TOML
+        + '[tasks]\npack = { cmd = "pixi-pack -i dist/*.whl more/*.whl pixi.toml", depends-on = ["other", "other"] }\n'
+        'other = { cmd = ["pixi-pack", "--inject=e-1.whl"], cwd = "sub", depends-on = { task = "pack" } }\n'
+        'broken = "it\'s"\n'
+    )
+    found = of_task(project)
+    assert found
+    assert sorted(path.relative_to(project).as_posix() for path in found.injected().values()) == [
+        "dist/a-1.whl",
+        "dist/b-1.whl",
+        "sub/e-1.whl",
+    ]
 
 
 def test_wheels_stand_before_another_option() -> None:
@@ -156,3 +177,24 @@ def test_no_space_here_is_an_error_of_this_machine(said: str) -> None:
     assert isinstance(error, LocalStorageError)
     assert "in /cache/work" in error.message
     assert "DAGSTER_SLURM_CACHE_DIR" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "pixi-pack --pixi-unpack-source https://me:s3cret@mirror/x",
+            "pixi-pack --pixi-unpack-source https://***@mirror/x",
+        ),
+        ("url (https://conda.example/t/to-ken/forge/x.conda)", "url (https://conda.example/t/***/forge/x.conda)"),
+        ("git@host:repo and a@b.c", "git@host:repo and a@b.c"),
+    ],
+)
+def test_secrets_are_in_no_log(text: str, said: str) -> None:
+    assert pixi_command.without_secrets(text) == said
+    assert said in ATTEMPT.error(1, text).message
+
+
+def test_a_plain_archive_of_the_same() -> None:
+    words = "pixi-pack -e x --create-executable --pixi-unpack-source here -o out --pixi-unpack-source=there pixi.toml"
+    assert pixi_command.without_executable(words.split()) == ["pixi-pack", "-e", "x", "-o", "out", "pixi.toml"]

@@ -225,6 +225,48 @@ def test_hints_name_what_there_is() -> None:
     assert "It has them for: linux-aarch64." in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://h/..%2F..%2Fvictim.whl",
+        "https://h/x/%2E%2E/",
+        "https://h/../a-1-0.conda",
+        "https://h/a%2Fb/c-1-0.conda",
+        "..%2fvictim.whl",
+    ],
+)
+def test_no_location_becomes_another_path(location: str) -> None:
+    kind = "conda" if location.endswith(".conda") else "pypi"
+    text = V7.replace("conda: https://conda.example/forge/noarch/tides-1.0-pyh0_0.conda", f"{kind}: {location}")
+    try:
+        found = locked_packages(text, "default", "linux-64")
+    except InvalidRequestError as error:
+        assert "no file can have" in error.message
+    else:
+        assert all({"..", ""}.isdisjoint(each.member.split("/")) for each in found if each.is_file)
+
+
+def test_what_the_location_does_not_tell() -> None:
+    """The lock says the channel's directory and the file where an address or a path has neither."""
+    location = "https://github.example/releases/download/v1/tides"
+    text = V7.replace("https://conda.example/forge/noarch/tides-1.0-pyh0_0.conda", f"{location}.conda").replace(
+        "  size: 3003954\n", "  size: 3003954\n  subdir: linux-64\n  file_name: tides-1.0-h0_0.conda\n"
+    )
+    found = locked_packages(text, "default", "linux-64")[0]
+    assert found.member == "channel/linux-64/tides-1.0-h0_0.conda"
+
+
+def test_a_lock_without_sha256() -> None:
+    text = V6.replace("  sha256: 5d7c0e5f0005f74112a34a7425179f4eb6e73c92f5d109e6af4ddeca407c92ab\n", "")
+    assert by_name(text)["zlib"].checksum == "md5:c9f075ab2f33b3bbee9e62d4ad0a6cd8"
+
+
+def test_errors_name_the_lock_and_the_line() -> None:
+    text = V6.replace("version: 6\n", "version: 6\n<<<<<<< HEAD\n")
+    with pytest.raises(InvalidRequestError, match=r"coast/pixi.lock cannot be read: .* in line \d+"):
+        locked_packages(text, "default", "linux-64", name="coast/pixi.lock")
+
+
 def test_the_version_alone() -> None:
     assert [lock_version(text) for text in (V4, V6, V7, "")] == [4, 6, 7, 0]
 
