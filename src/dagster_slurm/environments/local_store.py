@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from dagster_slurm.environments.recipe import last_lines
 from dagster_slurm.errors import EnvironmentBuildError, LocalStorageError
 
 _LOOK_SECONDS = 0.2
 _UNUSED_SECONDS = 60 * 86400.0
 _WORK_SECONDS = 86400.0
-_UNUSABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|os error (?:28|122)", re.IGNORECASE)
 
 
@@ -49,7 +51,7 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
         make(part)
         part.replace(path)
     except OSError as error:
-        if error.errno in _UNUSABLE:
+        if _is_about_the_store(error):
             raise unusable(path.parent, error) from error
         raise
     finally:
@@ -107,7 +109,7 @@ def workplace() -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=parent, prefix="pack-") as path:
             yield Path(path).resolve()
     except OSError as error:
-        if error.errno in _UNUSABLE:
+        if _is_about_the_store(error):
             raise unusable(parent, error) from error
         raise
 
@@ -117,6 +119,12 @@ def _make(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def _is_about_the_store(error: OSError) -> bool:
+    """Whether it is the store that cannot be written to, and not a file of a project that cannot be read."""
+    is_here = str(error.filename or "").startswith((os.fspath(directory()), os.path.realpath(directory())))
+    return error.errno in _NO_ROOM or (error.errno in _NO_RIGHT and is_here)
 
 
 def unusable(path: Path, error: OSError) -> LocalStorageError:
@@ -154,9 +162,22 @@ def forget(name: str) -> None:
         raise unusable(path.parent, error) from error
 
 
-def says_no_space(said: str) -> bool:
-    """Whether a program says that a file system of this machine is full."""
-    return bool(_NO_SPACE.search(said))
+def no_space(doing: str, work: Path, said: str, command: str) -> LocalStorageError | None:
+    """The error for a program that failed since a file system of this machine is full; None if that is not why.
+
+    Args:
+        doing: What it was doing, behind "for".
+        work: Where its temporary files lie.
+        said: What it said.
+        command: How it was called, without secrets.
+    """
+    if not _NO_SPACE.search(said):
+        return None
+    return LocalStorageError(
+        f"There is no space left for {doing} in {work}:\n{last_lines(said)}",
+        hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
+        command=command,
+    )
 
 
 def checked(blocks: Iterable[bytes], sha256: str, path: Path, *, what: str) -> None:

@@ -21,7 +21,6 @@ from dagster_slurm.errors import (
     DagsterSlurmError,
     EnvironmentBuildError,
     InvalidRequestError,
-    LocalStorageError,
     reason,
 )
 from dagster_slurm.transport.shell import quote
@@ -290,12 +289,9 @@ class Attempt:
     def error(self, status: int, said: str) -> DagsterSlurmError:
         """The error for a command that has failed. Pure."""
         said = without_secrets(said)
-        if local_store.says_no_space(said):
-            return LocalStorageError(
-                f"There is no space left for packing {self.title} in {self.work}:\n{last_lines(said)}",
-                hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
-                command=self.command,
-            )
+        full = local_store.no_space(f"packing {self.title}", self.work, said, self.command)
+        if full is not None:
+            return full
         values = {"platform": self.platform, "lock_version": self.lock_version}
         hint = next((text for pattern, text in _HINTS if re.search(pattern, said, re.IGNORECASE)), _OTHERWISE)
         why = last_lines(reason(said, status))

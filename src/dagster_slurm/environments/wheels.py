@@ -16,7 +16,7 @@ from dagster_slurm.environments import local_store, sources
 from dagster_slurm.environments.recipe import Part, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_lock import LockedWheel
-from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, LocalStorageError, reason
+from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, reason
 from dagster_slurm.transport import content
 
 _TIMEOUT_SECONDS = 60.0
@@ -114,13 +114,7 @@ def _build(project: Path, part: Path, tell: Tell) -> None:
 
 def _not_built(project: Path, command: str, said: str, status: int, work: Path) -> DagsterSlurmError:
     why = last_lines(reason(said, status))
-    if local_store.says_no_space(said):
-        return LocalStorageError(
-            f"There is no space left for building the wheel of {project} in {work}:\n{why}",
-            hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
-            command=command,
-        )
-    return EnvironmentBuildError(
+    return local_store.no_space(f"building the wheel of {project}", work, said, command) or EnvironmentBuildError(
         f"The wheel of {project} cannot be built:\n{why}",
         hint="Try the same command there. A uv project that is no package has `package = false` in [tool.uv].",
         command=command,

@@ -67,6 +67,22 @@ def test_content_is_replaced(store: Path) -> None:
     assert local_store.stored("another") is None
 
 
+def test_a_file_of_a_project_that_cannot_be_read_is_no_fault_of_the_store(store: Path) -> None:
+    def make(part: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/project/secret.py")
+
+    with pytest.raises(PermissionError, match=r"/project/secret\.py"):
+        local_store.kept("a/b", make)
+    with pytest.raises(PermissionError, match=r"/project/secret\.py"), local_store.workplace() as work:
+        make(work)
+
+    def make_here(part: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(part))
+
+    with pytest.raises(LocalStorageError, match=f"Cannot write to {store}/a: Permission denied"):
+        local_store.kept("a/b", make_here)
+
+
 def test_files_are_there_once(store: Path, tmp_path: Path) -> None:
     with local_store.workplace() as work:
         (work / "file").write_text("content")
