@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -298,9 +298,6 @@ def _described(package: Conda | PyPI, channel: Channel, version: int) -> list[st
     if package.depends:
         lines += ["  depends:", *(f"  - {each}" for each in package.depends)]
     return [*lines, f"  size: {len(content)}", "  timestamp: 1767225600000"]
-
-
-Lock = Callable[[Mapping[str, tuple[str, int]]], None]
 
 
 def environment_for_tools(directory: Path) -> dict[str, str]:

@@ -73,6 +73,11 @@ class Contents:
     version: str
     unpacker: Member | None = None
 
+    @property
+    def files(self) -> tuple[Member, ...]:
+        """Its files, and the program."""
+        return (*self.members, *((self.unpacker,) if self.unpacker else ()))
+
 
 @dataclass(frozen=True)
 class Expected:

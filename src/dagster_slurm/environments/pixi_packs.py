@@ -30,8 +30,7 @@ def kept(name: str) -> Contents | None:
         found = _read(path)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    files = (*found.members, *((found.unpacker,) if found.unpacker else ()))
-    if any(local_store.stored(each.sha256) is None for each in files):
+    if any(local_store.stored(each.sha256) is None for each in found.files):
         local_store.forget(f"packs/{name}")
         return None
     path.touch()
@@ -50,11 +49,10 @@ def keep(make: Callable[[Path], Contents], name: Callable[[], str]) -> Contents:
     """
     with local_store.workplace() as work:
         made = make(work)
-        files = (*made.members, *((made.unpacker,) if made.unpacker else ()))
-        for sha256 in {each.sha256 for each in files}:
+        for sha256 in {each.sha256 for each in made.files}:
             local_store.store(work / sha256, sha256)
     if made.unpacker:
-        _keep_unpacker(made.unpacker, made.platform, made.version)
+        _write(_unpacker_name(made.platform, made.version), made.unpacker)
     if found := name():
         _write(f"packs/{found}", made)
     return made
@@ -82,14 +80,10 @@ def discard(name: str) -> None:
     local_store.forget(f"packs/{name}")
     if found is None:
         return
-    for each in (*found.members, *((found.unpacker,) if found.unpacker else ())):
+    for each in found.files:
         local_store.forget(f"content/{each.sha256}")
     if found.unpacker:
         local_store.forget(_unpacker_name(found.platform, found.version))
-
-
-def _keep_unpacker(program: Member, platform: str, version: str) -> None:
-    _write(_unpacker_name(platform, version), program)
 
 
 def _unpacker_name(platform: str, version: str) -> str:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dagster_slurm.environments.pixi_command import MANIFESTS, injecting, matches
-from dagster_slurm.errors import InvalidRequestError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from dagster_slurm.environments.toml_files import read_toml
 
 _TASKS = ("pack-only", "pack")
 
@@ -87,10 +81,7 @@ def _tasks(project: Path) -> Iterator[tuple[str, Any]]:
         path = project / name
         if not path.is_file():
             continue
-        try:
-            manifest: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise InvalidRequestError(f"{path} cannot be read: {error}") from error
+        manifest: Any = read_toml(path)
         if name == "pyproject.toml":
             manifest = manifest.get("tool", {}).get("pixi", {})
         for table in (manifest, *manifest.get("target", {}).values(), *manifest.get("feature", {}).values()):

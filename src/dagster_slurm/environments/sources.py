@@ -10,7 +10,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagster_slurm.environments import local_store
@@ -75,30 +75,31 @@ def _is_left_out(path: Path) -> bool:
 def digest(project: Path, *, choose: Choose = everything) -> str:
     """What changes when the name, content or execute bit of a file of a project does; the same in every checkout."""
     listed = files(project, choose=choose)
-    seen = [(os.fspath(path), *_seen(project / path)) for path in listed]
-    by_look = hashlib.sha256(json.dumps(seen).encode("utf-8", "surrogateescape")).hexdigest()
 
-    def read_all(part: Path) -> None:
+    def read_all() -> str:
         whole = hashlib.sha256()
         for path in listed:
             found = (project / path).read_bytes()
             executable = os.access(project / path, os.X_OK)
             whole.update(repr((os.fspath(path), executable, hashlib.sha256(found).hexdigest())).encode())
-        part.write_text(whole.hexdigest(), encoding="ascii")
+        return whole.hexdigest()
 
-    return local_store.kept(f"sources/{by_look}", read_all).read_text(encoding="ascii")
+    return _kept_by_look([(os.fspath(path), *_seen(project / path)) for path in listed], read_all)
 
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal; it is read again when the file has changed."""
-    by_look = hashlib.sha256(
-        repr((os.fspath(path.resolve()), _seen(path))).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    return _kept_by_look([(os.fspath(path.resolve()), *_seen(path))], lambda: content.digest(path)[0])
 
-    def read(part: Path) -> None:
-        part.write_text(content.digest(path)[0], encoding="ascii")
 
-    return local_store.kept(f"sources/{by_look}", read).read_text(encoding="ascii")
+def _kept_by_look(seen: Sequence[tuple[str | int, ...]], read: Callable[[], str]) -> str:
+    """A digest of files, which are read only if they look otherwise than before."""
+    by_look = hashlib.sha256(json.dumps(seen).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def write(part: Path) -> None:
+        part.write_text(read(), encoding="ascii")
+
+    return local_store.kept(f"sources/{by_look}", write).read_text(encoding="ascii")
 
 
 def has_checksum(path: Path, checksum: str) -> bool:

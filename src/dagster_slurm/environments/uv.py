@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,14 +16,10 @@ from typing import Any
 from dagster_slurm.environments import sources, wheels
 from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.target import Target
+from dagster_slurm.environments.toml_files import read_toml
 from dagster_slurm.environments.uv_lock import Choice, Selection, select
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport.shell import quote, shell_file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _PACKAGE = "dagster_slurm.environments"
 LOCK_NAME = "uv.lock"
@@ -103,8 +98,7 @@ class UvRecipe(Recipe):
 
     def _lock(self) -> Mapping[str, Any]:
         path = self._lock_path()
-        found = path.stat()
-        return _read_toml(path, found.st_mtime_ns, found.st_size)
+        return read_toml(path)
 
     def _lock_path(self) -> Path:
         path = self.project / LOCK_NAME
@@ -142,23 +136,12 @@ class UvRecipe(Recipe):
         path = self.project / "pyproject.toml"
         if not path.is_file():
             raise InvalidRequestError(f"There is no {path}", hint="`project_dir` is the directory of a project.")
-        found = path.stat()
-        return _read_toml(path, found.st_mtime_ns, found.st_size)
+        return read_toml(path)
 
 
 def _tools() -> tuple[Part, ...]:
     """What installs wheels on the cluster."""
     return Part.of("install_wheels.py", _text("install_wheels.py")), Part.of("installer.zip", _installer())
-
-
-@lru_cache(maxsize=8)
-def _read_toml(path: Path, written_ns: int, size: int) -> Mapping[str, Any]:
-    """A file of TOML, read again when it has changed."""
-    del written_ns, size
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidRequestError(f"{path} cannot be read: {error}") from error
 
 
 def _text(name: str) -> bytes:
