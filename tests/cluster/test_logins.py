@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -461,6 +462,16 @@ class TestStrictServers:
                 for thread in threads:
                     thread.join()
                 assert transport.run("echo on").text == "on\n"
+            assert node.logins() == 1
+
+    def test_who_waits_for_something_else_holds_no_channel(self, sandbox: Sandbox, control_dir: str) -> None:
+        """Eight that wait for a lock of the ninth, with all channels of the connection idle in their hands."""
+        with sandbox.login_node() as node, ExitStack() as stack:
+            connection = connection_of(node.env(), control_dir=control_dir)
+            waiting = [stack.enter_context(opened(connection)) for _ in range(8)]
+            assert [transport.run("echo in").text for transport in waiting] == ["in\n"] * 8
+            assert stack.enter_context(opened(connection)).run("echo on").text == "on\n"
+            assert [transport.run("echo again").text for transport in waiting] == ["again\n"] * 8
             assert node.logins() == 1
 
     def test_a_server_that_takes_one_login_at_a_time(self, sandbox: Sandbox, control_dir: str) -> None:

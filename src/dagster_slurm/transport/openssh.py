@@ -50,7 +50,7 @@ class OpenSSHTransport(ShellTransport):
     """
 
     def __init__(self, connection: SSHConnection, *, channels: int = 2) -> None:
-        super().__init__(connection.label, channels=channels)
+        super().__init__(connection.label, channels=channels, keep=self._may_keep_channel)
         self.connection = connection
         self._master = ControlMaster(connection)
         self._budget = ChannelBudget(self._master.path, size=_MAX_CHANNELS)

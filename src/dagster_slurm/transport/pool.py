@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dagster_slurm.transport.channel import ShellChannel
+
+_LOOK_SECONDS = 0.5
 
 
 class ChannelPool:
@@ -16,7 +19,7 @@ class ChannelPool:
     Args:
         open_channel: Opens one more.
         size: How many may be open at once, asked anew each time. A borrower waits when all are lent.
-        keep: Whether a channel that comes back may stay open.
+        keep: Whether channels that nobody has lent may stay open; None if they always may.
     """
 
     def __init__(
@@ -24,7 +27,7 @@ class ChannelPool:
         open_channel: Callable[[], ShellChannel],
         *,
         size: Callable[[], int],
-        keep: Callable[[], bool] = lambda: True,
+        keep: Callable[[], bool] | None = None,
     ) -> None:
         self._open_channel = open_channel
         self._keep = keep
@@ -33,6 +36,7 @@ class ChannelPool:
         self._queue: deque[object] = deque()
         self._idle: list[ShellChannel] = []
         self._changed = threading.Condition()
+        self._tending: threading.Thread | None = None
 
     @contextmanager
     def lend(self) -> Iterator[ShellChannel]:
@@ -88,9 +92,30 @@ class ChannelPool:
         if not channel.usable:
             channel.close()
             return
+        with self._changed:
+            self._idle.append(channel)
+        if self._keep is None:
+            return
         if not self._keep():
-            channel.close()
             self.close()
             return
         with self._changed:
-            self._idle.append(channel)
+            # Not alive behind a fork.
+            if self._tending is None or not self._tending.is_alive():
+                self._tending = threading.Thread(target=self._tend, name="dagster-slurm-idle-channels", daemon=True)
+                self._tending.start()
+
+    def _tend(self) -> None:
+        """Close what is idle once it may not stay open.
+
+        Whoever waits for a lock of another process, or for a job, keeps channels that it does not use; eight of them
+        stood in the way of the one they waited for.
+        """
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            with self._changed:
+                if not self._idle:
+                    self._tending = None
+                    return
+            if self._keep is not None and not self._keep():
+                self.close()

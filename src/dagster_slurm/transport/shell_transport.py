@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,21 +61,19 @@ class ShellTransport(Transport):
     Args:
         host: How errors name the other end.
         channels: How many shells may be open at once.
+        keep: Whether shells that nobody uses may stay open; None if they always may.
     """
 
-    def __init__(self, host: str, *, channels: int) -> None:
+    def __init__(self, host: str, *, channels: int, keep: Callable[[], bool] | None = None) -> None:
         super().__init__(host)
         self._channels = channels
-        self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=self._may_keep_channel)
+        self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=keep)
 
     def _max_channels(self) -> int:
         return self._channels
 
     @abstractmethod
     def _open_channel(self) -> ShellChannel: ...
-
-    def _may_keep_channel(self) -> bool:
-        return True
 
     def run(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.support.waiting import eventually
 
 from dagster_slurm.errors import ConnectionFailedError
 from dagster_slurm.transport.channel import ShellChannel
@@ -126,6 +127,18 @@ def test_one_that_may_not_be_kept_is_closed(opener: Opener) -> None:
     with pool.lend() as channel:
         assert channel.usable
     assert not channel.usable
+
+
+def test_one_that_is_idle_is_closed_when_it_may_be_kept_no_longer(opener: Opener) -> None:
+    wanted = threading.Event()
+    pool = ChannelPool(opener, size=lambda: 1, keep=lambda: not wanted.is_set())
+    for _ in range(2):
+        wanted.clear()
+        with pool.lend() as channel:
+            pass
+        assert channel.usable
+        wanted.set()
+        eventually(lambda: not opener.opened[-1].usable)
 
 
 def test_close_closes_what_is_idle_and_the_pool_goes_on(opener: Opener) -> None:
