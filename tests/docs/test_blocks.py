@@ -72,7 +72,7 @@ def _says_what_the_error_says(block: Block) -> None:
 
 
 def _names_both_layouts(block: Block) -> None:
-    source = (ROOT / "src" / "dagster_slurm" / "cluster.py").read_text(encoding="utf-8")
+    source = (ROOT / "src" / "dagster_slurm" / "cluster" / "slurm_cluster.py").read_text(encoding="utf-8")
     assert block.text.splitlines()[1] in source
     assert EnvironmentNotFoundError.__name__ in source
 

@@ -1,0 +1,7 @@
+"""A cluster over one connection: its commands, and how work lies and stands on it."""
+
+from __future__ import annotations
+
+from dagster_slurm.cluster.slurm_cluster import FULL_SECONDS, Admissions, ClusterFacts, FilePosition, SlurmCluster
+
+__all__ = ["FULL_SECONDS", "Admissions", "ClusterFacts", "FilePosition", "SlurmCluster"]
