@@ -15,10 +15,10 @@ import pytest
 
 from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.launchers import LaunchPlan, launch_function
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox

@@ -6,12 +6,12 @@ import uuid
 from dataclasses import dataclass
 
 from dagster_slurm.claims import Claims
+from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
 from dagster_slurm.environments import Activation
 from dagster_slurm.job.batch_script import batch_script, env_file
-from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.launchers import LaunchPlan, launch_function
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry

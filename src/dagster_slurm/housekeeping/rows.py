@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dagster_slurm.cluster.status_file import StartMark
 from dagster_slurm.housekeeping.description import Description, read_description
 from dagster_slurm.housekeeping.pieces import pieces_of
 from dagster_slurm.housekeeping.seen import Accounting, SeenJob, end_of, record_of
 from dagster_slurm.housekeeping.survey import Survey
 from dagster_slurm.housekeeping.word import WordOf
-from dagster_slurm.job.status_file import StartMark
 
 
 @dataclass(frozen=True)

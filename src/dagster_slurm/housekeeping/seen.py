@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from dagster_slurm.job.status_file import EndMark, Mark, parse_marks
+from dagster_slurm.cluster.status_file import EndMark, Mark, parse_marks
 from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, Listing
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry

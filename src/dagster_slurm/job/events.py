@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.job.status_file import EndMark
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.reasons import Reason
 from dagster_slurm.slurm.states import JobState

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from dagster_slurm.job.status_file import EndMark
+from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.slurm.states import JobState
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dagster_slurm.cluster import FilePosition, SlurmCluster
+from dagster_slurm.cluster.status_file import EndMark, parse_marks
 from dagster_slurm.errors import SlurmCommandError, SubmissionUnknownError
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Action, Observation, Patience, decide
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.job.status_file import EndMark, parse_marks
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.states import JobState
 

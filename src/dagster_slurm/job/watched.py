@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
+from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.job.events import Listener, Output, QueueLeft, Started, StateChanged
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
-from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.job.waiting import QueueTeller
 from dagster_slurm.run_directory import STREAMS
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import dagster_slurm.job
+from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.job.batch_script import batch_script
-from dagster_slurm.job.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge

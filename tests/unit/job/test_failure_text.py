@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.job.status_file import EndMark
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.states import JobState
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.job.lifecycle import Absence, Action, Decision, Observation, Patience, decide
-from dagster_slurm.job.status_file import EndMark
 from dagster_slurm.slurm.states import JobState
 
 PATIENCE = Patience(accounting_seconds=20, logs_seconds=10, unknown_seconds=3600)
