@@ -301,7 +301,7 @@ class SlurmCluster:
         Raises:
             SlurmUnavailableError: The controller does not answer.
         """
-        answer = self.transport.command(commands.squeue(arrays.ids_to_ask(job_ids)))
+        answer = self.transport.command(commands.squeue(job_ids))
         if answer.returncode and rejections.is_unknown_job(answer.error_text):
             return {}
         self.refuse("squeue", answer)

@@ -10,6 +10,7 @@ from enum import Enum
 from dagster_slurm.cluster.status_file import EndMark, Mark, parse_marks
 from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, Listing
 from dagster_slurm.slurm import arrays
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
 
 # `RunDirectory.job_name`: the step, twelve digits of its key, and the numbers of a later try.
@@ -92,7 +93,7 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
         if _JOB_NAME.fullmatch(name)
         for each in entries
     ]
-    return sorted(found, key=lambda job: int(job.job_id))
+    return sorted(found, key=lambda job: JobId.parse(job.job_id))
 
 
 def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
@@ -108,7 +109,7 @@ def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQu
     entries = {each.entry.array_job_id: each for each in queued}
     marks, _ = parse_marks(attempt.status)
     # A submission whose answer was lost has a job that only the queue knows.
-    for job_id in dict.fromkeys([*filter(str.isdecimal, claim.job_ids), *entries]):
+    for job_id in dict.fromkeys([*filter(JobId.find, claim.job_ids), *entries]):
         mine = tuple(mark for mark in marks if mark.job_id == job_id)
         yield SeenJob(job_id, name, attempt, claim, entries.get(job_id), mine)
 

@@ -15,6 +15,7 @@ from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.waiting import QueueTeller
 from dagster_slurm.run_directory import STREAMS
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState, StatePhase
 
@@ -182,12 +183,12 @@ def awake(jobs: Sequence[WatchedJob]) -> list[WatchedJob]:
 
     Slurm starts the tasks of an array in the order of their numbers; where it does not, squeue tells.
     """
-    found, ahead = [], Counter[str]()
+    found, ahead = [], Counter[int]()
     for job in jobs:
-        array, _, task = job.handle.job_id.partition("_")
-        if task and not job.may_have_begun:
-            ahead[array] += 1
-            if ahead[array] > _TASKS_AHEAD:
+        job_id = JobId.parse(job.handle.job_id)
+        if job_id.is_task and not job.may_have_begun:
+            ahead[job_id.job] += 1
+            if ahead[job_id.job] > _TASKS_AHEAD:
                 continue
         found.append(job)
     return found

@@ -25,7 +25,8 @@ from dagster_slurm.pipes.elements import StepContexts, partition_variables
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.run_directory import RunDirectory, task_files
-from dagster_slurm.slurm.arrays import array_option, task_id
+from dagster_slurm.slurm.arrays import array_option
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.store import InputStore
 
@@ -48,9 +49,8 @@ class ArrayJob:
 
     def handle_of(self, task: int) -> JobHandle:
         """One task."""
-        return JobHandle(
-            self.handle.directory.of_element(task), task_id(self.handle.job_id, task), self.handle.generation
-        )
+        task_id = str(JobId.parse(self.handle.job_id).of_task(task))
+        return JobHandle(self.handle.directory.of_element(task), task_id, self.handle.generation)
 
 
 @dataclass(frozen=True)

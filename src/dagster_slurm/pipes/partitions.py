@@ -31,6 +31,7 @@ from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequeste
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome
 from dagster_slurm.pipes.partition_results import Recorder
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 
 _EVENT_SECONDS = 0.5
@@ -250,7 +251,7 @@ class PartitionsLaunch:
         owner = self._calls.persist(lambda: self._arrays.gate_owner(array))
         if owner == array.handle.job_id:
             return True
-        if not owner.isdecimal():
+        if JobId.find(owner) is None:
             raise ResultLostError(
                 f"The run directory {array.handle.directory.path} was removed before it was read",
                 hint="Another process may have collected the results; nothing is submitted again.",

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState
-
-
-def task_id(array_job_id: str, task: int) -> str:
-    """The id of one task, as Slurm's commands take and print it (job_array.html, "Job ID ...")."""
-    return f"{array_job_id}_{task}"
-
-
-def job_of(job_id: str) -> str:
-    """The array of a task; of any other job, its own id."""
-    return job_id.partition("_")[0]
 
 
 def array_option(count: int, max_parallel: int | None) -> str:
@@ -32,11 +23,6 @@ def tasks_of(expression: str) -> Iterator[int]:
         first, dash, last = numbers.partition("-")
         if first.isdecimal() and (last.isdecimal() or not dash):
             yield from range(int(first), int(last or first) + 1, int(step) if step.isdecimal() else 1)
-
-
-def ids_to_ask(job_ids: Iterable[str]) -> list[str]:
-    """The fewest ids to ask squeue about: an array in place of its tasks."""
-    return list(dict.fromkeys(map(job_of, job_ids)))
 
 
 def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping[str, QueueEntry]:
@@ -61,7 +47,8 @@ def _ids(entry: QueueEntry) -> list[str]:
     if entry.array_task_id is None:
         return [entry.job_id]
     # The task that is left last has the array's own number (22.05.8).
-    return [task_id(entry.array_job_id, task) for task in tasks_of(entry.array_task_id)]
+    array = JobId.parse(entry.array_job_id)
+    return [str(array.of_task(task)) for task in tasks_of(entry.array_task_id)]
 
 
 def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) -> Mapping[str, AccountingRecord]:
@@ -71,8 +58,9 @@ def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) 
     """
     tasks: dict[str, list[AccountingRecord]] = {}
     for job_id, record in records.items():
-        if "_" in job_id:
-            tasks.setdefault(job_of(job_id), []).append(record)
+        part = JobId.parse(job_id)
+        if part.is_task:
+            tasks.setdefault(part.in_queue, []).append(record)
     whole = {
         job_id: min(tasks[job_id], key=lambda task: rank(task.state))
         for job_id in job_ids

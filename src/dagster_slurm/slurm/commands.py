@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.slurm.job_id import JobId
 
 Argv = tuple[str, ...]
 SlurmVersion = tuple[int, int]
@@ -79,8 +80,8 @@ def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:
 
 
 def squeue(job_ids: Iterable[str]) -> Argv:
-    """The queue's entries of these jobs of the user, in every state the controller still knows."""
-    ids = _ids(job_ids)
+    """The queue's entries of these jobs of the user, all parts of each, in every state the controller still knows."""
+    ids = ",".join(dict.fromkeys(each.in_queue for each in _parsed(job_ids)))
     # For several jobs squeue sends REQUEST_JOB_INFO, which names no job, and with --me REQUEST_JOB_USER_INFO (sdiag of
     # 22.05.8): the user's own in place of the whole cluster's. For one job it names that.
     own = ("--me",) if "," in ids else ()
@@ -174,10 +175,15 @@ def _signal(signal: str | None) -> Argv:
 
 
 def _ids(job_ids: Iterable[str]) -> str:
-    words = [str(job_id) for job_id in job_ids]
-    if not words or not all(word and set(word) <= set("0123456789_+[]-%") and word[0] != "-" for word in words):
+    return ",".join(map(str, _parsed(job_ids)))
+
+
+def _parsed(job_ids: Iterable[str]) -> list[JobId]:
+    words = list(job_ids)
+    found = [job_id for word in words if (job_id := JobId.find(word))]
+    if not words or len(found) < len(words):
         raise InvalidRequestError(f"not a list of job ids: {words!r}")
-    return ",".join(words)
+    return found
 
 
 def _list_item(what: str, text: str) -> str:

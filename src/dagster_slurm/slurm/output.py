@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS, SQUEUE_OF_USER_FIELDS
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.quantities import (
     parse_elapsed_seconds,
     parse_memory_bytes,
@@ -246,10 +247,11 @@ def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, Ac
     jobs: dict[str, tuple[dict[str, str], list[AccountingStep]]] = {}
     current = ""
     for row in _rows(text, fields, "sacct"):
-        job_id, dot, step = row["JobID"].partition(".")
-        if dot:
+        part = JobId.parse(row["JobID"])
+        job_id = str(part.whole)
+        if part.step:
             if job_id == current:
-                jobs[job_id][1].append(_step(step, row))
+                jobs[job_id][1].append(_step(part.step, row))
             continue
         is_older = job_id in jobs and _submitted(row) < _submitted(jobs[job_id][0])
         current = "" if is_older else job_id

@@ -48,10 +48,6 @@ def test_tasks_of_an_option(count: int, max_parallel: int | None) -> None:
     assert list(arrays.tasks_of(arrays.array_option(count, max_parallel))) == list(range(count))
 
 
-def test_few_ids_are_asked_about() -> None:
-    assert arrays.ids_to_ask(["1_0", "1_5", "40", "1_9"]) == ["1", "40"]
-
-
 def test_tasks_that_wait_together_share_a_line() -> None:
     found = arrays.entries_of(parse_squeue(LINES), ["1_0", "1_1", "1_3", "1_9", "1_10", "40"])
     assert {job_id: entry.state for job_id, entry in found.items()} == {

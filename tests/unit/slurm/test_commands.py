@@ -23,15 +23,21 @@ def test_sbatch() -> None:
 
 
 def test_squeue() -> None:
-    argv = commands.squeue(["1", "2_3"])
+    argv = commands.squeue(["1", "2_3", "2_4", "2.0", "1+1"])
     assert argv[: len(ENV)] == ENV
     assert argv[len(ENV) : len(ENV) + 4] == ("SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all")
-    assert argv[-2:] == ("--me", "--jobs=1,2_3")
+    assert argv[-2:] == ("--me", "--jobs=1,2")
     assert commands.squeue(["1"])[-1] == "--jobs=1"
     assert "--me" not in commands.squeue(["1"])
     assert argv[-3].endswith("|%j")
     assert argv[-3].count("|") == len(commands.SQUEUE_FIELDS) - 1
     assert commands.squeue_by_name("n")[-2:] == ("--me", "--name=n")
+
+
+def test_parts_of_a_job_are_asked_about_and_cancelled_by_their_own_ids() -> None:
+    parts = ["7_1", "7+1", "7.4"]
+    assert commands.sacct(parts)[-1] == "--jobs=7_1,7+1,7.4"
+    assert commands.scancel(parts) == ("scancel", *parts)
 
 
 def test_sacct() -> None:
