@@ -47,6 +47,19 @@ LEVELS = {
 KNOWS_DAGSTER = {4, 5}
 MAY_TOUCH_PRIVATE_DAGSTER = {f"{PACKAGE}.pipes.dagster_private"}
 DAGSTER = {"dagster", "dagster_pipes", "dagster_shared"}
+CONTEXTS = {"AssetCheckExecutionContext", "AssetExecutionContext", "OpExecutionContext", "StepContext", "op_context"}
+# What users call, and what makes a `Step` and its sessions for them.
+MAY_TAKE_A_CONTEXT = {
+    f"{PACKAGE}.{name}"
+    for name in (
+        "pipes.dagster_private",
+        "pipes.local",
+        "pipes.session",
+        "pipes.slurm",
+        "pipes.step",
+        "resources.compute",
+    )
+}
 
 
 def module_name(file: Path) -> str:
@@ -93,6 +106,10 @@ def found_imports(module: str) -> Iterator[str]:
                 yield name if name in MODULES else node.module
 
 
+def names_in(file: Path) -> set[str]:
+    return {node.id for node in ast.walk(parsed(file)) if isinstance(node, ast.Name)}
+
+
 def is_private_dagster(name: str) -> bool:
     first, *rest = name.split(".")
     return first in DAGSTER and any(part.startswith("_") for part in rest)
@@ -115,6 +132,11 @@ def test_only_the_upper_floors_know_dagster(module: str) -> None:
 def test_private_dagster_is_touched_in_one_file(module: str) -> None:
     found = {name for name in imports(module) if is_private_dagster(name)}
     assert not found or module in MAY_TOUCH_PRIVATE_DAGSTER
+
+
+def test_below_the_clients_nothing_takes_a_context_of_dagster() -> None:
+    found = {module for module, file in MODULES.items() for name in names_in(file) if name in CONTEXTS}
+    assert found == MAY_TAKE_A_CONTEXT
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if level(module) == 0])

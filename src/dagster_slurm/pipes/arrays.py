@@ -10,8 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Activation
@@ -21,9 +19,10 @@ from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.submission import submit_once, submitted_job
 from dagster_slurm.launchers import launch_function_of_tasks
 from dagster_slurm.pipes.description import describe, differences, digests, elements_of
-from dagster_slurm.pipes.elements import StepContexts, partition_variables
+from dagster_slurm.pipes.elements import partition_variables
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, task_files
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.job_id import JobId
@@ -70,7 +69,7 @@ class CallArrays:
     """The arrays of one call on one cluster. Every method may be repeated at any time.
 
     Args:
-        step: The step's context.
+        step: The step.
         cluster: The cluster.
         work: Which piece of work the call is.
         order: What is to be run for each partition.
@@ -79,7 +78,7 @@ class CallArrays:
 
     def __init__(
         self,
-        step: OpExecutionContext,
+        step: Step,
         cluster: SlurmCluster,
         work: PieceOfWork,
         order: Order,
@@ -91,7 +90,7 @@ class CallArrays:
         self._work = work
         self._order = order
         self._max_parallel = max_parallel
-        self._contexts = StepContexts(step, order.extras)
+        self._contexts = step.pipes.contexts(order.extras)
         self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
 
     def known(self) -> KnownArrays:

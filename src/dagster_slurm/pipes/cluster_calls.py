@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory
 
 T = TypeVar("T")
@@ -25,12 +24,12 @@ class ClusterCalls:
     """The calls of one step.
 
     Args:
-        step: The step's context.
+        step: The step.
         cluster: The cluster.
         interruptions: What may end a call before it has answered.
     """
 
-    def __init__(self, step: OpExecutionContext, cluster: SlurmCluster, interruptions: Interruptions) -> None:
+    def __init__(self, step: Step, cluster: SlurmCluster, interruptions: Interruptions) -> None:
         self._step = step
         self._cluster = cluster
         self._interruptions = interruptions

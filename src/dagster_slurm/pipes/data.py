@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dagster import MaterializeResult, OpExecutionContext, PipesClientCompletedInvocation, PipesSession
+from dagster import MaterializeResult, PipesClientCompletedInvocation, PipesSession
 
-from dagster_slurm.pipes.dagster_private import step_key
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.remote_path import RemotePath
 
@@ -64,22 +64,21 @@ def data_metadata(collected: Collected) -> dict[str, Any]:
     return told
 
 
-def data_place(step: OpExecutionContext) -> str:
+def data_place(step: Step) -> str:
     """The asset's key and its partition as directories; the step's key for what is not one asset."""
-    keys = sorted(step.selected_asset_keys) if step.has_assets_def else []
-    parts = list(keys[0].path) if len(keys) == 1 else [step_key(step)]
-    if step.has_partition_key or step.has_partition_key_range:
-        partitions = list(step.partition_keys)
+    keys, partitions = step.asset_keys, step.partition_keys
+    parts = list(keys[0].path) if len(keys) == 1 else [step.key]
+    if partitions is not None:
         parts.append(partitions[0] if len(partitions) == 1 else f"{partitions[0]}...{partitions[-1]}")
     return "/".join(map(_file_name, parts))
 
 
-def outputs_directory(step: OpExecutionContext) -> Path:
+def outputs_directory(step: Step) -> Path:
     """Where outputs go by default: below Dagster's storage, by asset and partition."""
     return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step)
 
 
-def results_directory(step: OpExecutionContext) -> Path:
+def results_directory(step: Step) -> Path:
     """Where what stays in mode `local` lies."""
     return Path(step.instance.storage_directory()) / _RESULTS / data_place(step)
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from dagster import DagsterInstance, OpExecutionContext
+from dagster import DagsterInstance
 
 from dagster_slurm.job.handle import short_digest
 from dagster_slurm.launchers import Payload, work_files
-from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.request import JobRequest
@@ -56,7 +56,7 @@ def _content(payload: Payload) -> bytes:
 
 
 def describe(
-    step: OpExecutionContext,
+    step: Step,
     work: PieceOfWork,
     digests_of: Mapping[str, str],
     *,
@@ -64,7 +64,7 @@ def describe(
     elements: Sequence[str] | None = None,
 ) -> str:
     """The text of `launch.json`, one line; with the partitions of a job array, by the number of the task."""
-    run = dagster_run(step)
+    run = step.run
     return json.dumps(
         {
             "protocol": PROTOCOL_VERSION,

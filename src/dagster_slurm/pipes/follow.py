@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Broken, Ended, Event, Notice, Output, QueueLeft, Started, StateChanged, Waiting
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.waiting import line_of
-from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
 from dagster_slurm.pipes.session import PayloadSession
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.teller import Teller
 
 _EVENT_SECONDS = 0.5
@@ -30,7 +28,7 @@ class JobFollower:
     """Follows one job to its end on the step's own thread.
 
     Args:
-        step: The step's context.
+        step: The step.
         connection: The cluster.
         handle: The job.
         session: Where its output goes.
@@ -40,7 +38,7 @@ class JobFollower:
 
     def __init__(
         self,
-        step: OpExecutionContext,
+        step: Step,
         connection: ClusterConnection,
         handle: JobHandle,
         session: PayloadSession,
@@ -95,7 +93,7 @@ class JobFollower:
 
     def _tell_of_the_way(self) -> None:
         """How the logs come here; for each run once, since a line in its log costs more than the reading."""
-        run = dagster_run(self._step)
+        run = self._step.run
         told = (run.run_id if run else "", self._connection.is_shared)
         if run is None or told not in _told_ways:
             _told_ways.add(told)

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import (
     Broken,
@@ -25,6 +23,7 @@ from dagster_slurm.job.events import (
 from dagster_slurm.job.waiting import line_of
 from dagster_slurm.pipes.arrays import ArrayJob
 from dagster_slurm.pipes.elements import ElementSession
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs
 
 _EVENT_SECONDS = 0.5
@@ -84,11 +83,11 @@ class FollowedArrays:
     """What a call follows, all on one thread.
 
     Args:
-        step: The step's context.
+        step: The step.
         connection: The cluster.
     """
 
-    def __init__(self, step: OpExecutionContext, connection: ClusterConnection) -> None:
+    def __init__(self, step: Step, connection: ClusterConnection) -> None:
         self._step = step
         self._watcher = connection.watcher
         self._line = ManySubscriptions()
@@ -124,7 +123,7 @@ class FollowedArrays:
         for number, partition in partitions.items():
             self._serial += 1
             handle, listener = array.handle_of(number), self._line.of(self._serial)
-            session = ElementSession(self._step, partition, messages=handle.directory.messages, logs=self._logs)
+            session = self._step.pipes.element(partition, messages_path=handle.directory.messages, logs=self._logs)
             self._tasks[self._serial] = Task(of, number, partition, listener, session)
             watched.append((handle, listener))
         self._watcher.watch_all(watched)

@@ -14,12 +14,12 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
-from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, OpExecutionContext
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus
 
-from dagster_slurm.pipes.dagster_private import dagster_run
 from dagster_slurm.pipes.intent import Intent, decide_intent
 from dagster_slurm.pipes.leases import is_executor_child
 from dagster_slurm.pipes.signals import SHARED, STATUS_SECONDS, RunSignals
+from dagster_slurm.pipes.step import Step
 
 T = TypeVar("T")
 
@@ -39,12 +39,12 @@ class Interruptions:
     On another thread than the main one no signal arrives; those of `threaded_executor` share what its main one hears.
 
     Args:
-        step: The step's context.
+        step: The step.
     """
 
-    def __init__(self, step: OpExecutionContext) -> None:
+    def __init__(self, step: Step) -> None:
         self._step = step
-        self._run = dagster_run(step)
+        self._run = step.run
         shared = SHARED.find(self._run)
         self._signals = shared or RunSignals(step.instance if self._run else None, self._run)
         self._listening = nullcontext() if shared else self._signals.listen()

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.claims import Claims
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import AttemptClosedError, ResultLostError, SubmitLimitError
@@ -29,7 +27,8 @@ from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequeste
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.run_tags import finish_tags, tell_in_tags
-from dagster_slurm.pipes.session import PayloadSession, payload_session
+from dagster_slurm.pipes.session import PayloadSession
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.teller import Teller
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
@@ -70,7 +69,7 @@ class Launch:
     """One `compute.run` call on a cluster.
 
     Args:
-        step: The step's context.
+        step: The step.
         connection: The cluster.
         work: Which piece of work it is.
         order: What is to be run.
@@ -80,7 +79,7 @@ class Launch:
 
     def __init__(
         self,
-        step: OpExecutionContext,
+        step: Step,
         connection: ClusterConnection,
         work: PieceOfWork,
         order: Order,
@@ -162,8 +161,8 @@ class Launch:
             return self._follow(handle, session)
 
     def _session(self, directory: RunDirectory) -> AbstractContextManager[PayloadSession]:
-        return payload_session(
-            self._step, self._order.extras, context_path=directory.context, messages_path=directory.messages
+        return self._step.pipes.session(
+            self._order.extras, context_path=directory.context, messages_path=directory.messages
         )
 
     def _check(self) -> Activation:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
-from weakref import WeakKeyDictionary
-
-from dagster import OpExecutionContext
 
 from dagster_slurm.job.handle import LaunchKey, short_digest
-from dagster_slurm.pipes.dagster_private import dagster_run, retry_number, step_key
 from dagster_slurm.pipes.lineage import lineage_of, origins
+from dagster_slurm.pipes.step import Step
 
 Reattach = Literal["retry", "asset", "never"]
-
-_ordinals: WeakKeyDictionary[OpExecutionContext, Iterator[int]] = WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -39,38 +30,23 @@ class PieceOfWork:
     assets: tuple[str, ...] = ()
 
 
-def piece_of_work(context: OpExecutionContext, name: str | None, reattach: Reattach) -> PieceOfWork:
+def piece_of_work(step: Step, name: str | None, reattach: Reattach) -> PieceOfWork:
     """The call's piece of work: named by its name or, without one, by its place among the calls of this step.
 
     With `reattach="never"`, and for a function that is called directly, each call is a piece of work of its own.
     """
-    call = name if name is not None else str(_ordinal(context))
-    partition_keys = tuple(context.partition_keys) if _is_partitioned(context) else ()
-    assets = _assets(context)
+    call = name if name is not None else str(step.next_call())
+    partition_keys = step.partition_keys or ()
+    assets = tuple(sorted(key.to_user_string() for key in step.asset_keys))
     digest = short_digest(list(assets), list(partition_keys), call) if assets else ""
-    run = dagster_run(context)
+    run = step.run
     if run is None:
-        key = LaunchKey(f"direct-{uuid.uuid4().hex}", step_key(context), partition_keys, call)
+        key = LaunchKey(f"direct-{uuid.uuid4().hex}", step.key, partition_keys, call)
         return PieceOfWork(key, assets=assets)
     if reattach == "never":
-        key = LaunchKey(run.run_id, step_key(context), partition_keys, f"{call}.retry{retry_number(context)}")
+        key = LaunchKey(run.run_id, step.key, partition_keys, f"{call}.retry{step.retry_number}")
         return PieceOfWork(key, asset_digest=digest, assets=assets)
-    found = origins(lineage_of(context.instance, run, step_key(context)))
-    key = LaunchKey(found.own, step_key(context), partition_keys, call)
+    found = origins(lineage_of(step.instance, run, step.key))
+    key = LaunchKey(found.own, step.key, partition_keys, call)
     others = tuple(replace(key, origin_run_id=run_id) for run_id in found.others)
     return PieceOfWork(key, others, digest, assets)
-
-
-def _is_partitioned(context: OpExecutionContext) -> bool:
-    return context.has_partition_key or context.has_partition_key_range
-
-
-def _assets(context: OpExecutionContext) -> tuple[str, ...]:
-    if not context.has_assets_def:
-        return ()
-    return tuple(sorted(key.to_user_string() for key in context.selected_asset_keys))
-
-
-def _ordinal(context: OpExecutionContext) -> int:
-    with _lock:
-        return next(_ordinals.setdefault(context, itertools.count()))

@@ -14,17 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from dagster import OpExecutionContext, PipesClient
+from dagster import PipesClient
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import JobFailedError, OutputNotFoundError, PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
+from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
 from dagster_slurm.pipes.dry_run import refuse_in_dry_run
-from dagster_slurm.pipes.elements import ElementSession, StepContexts, partition_variables
+from dagster_slurm.pipes.elements import partition_variables
 from dagster_slurm.pipes.failure import failure, failure_without_output
 from dagster_slurm.pipes.launch_key import piece_of_work
 from dagster_slurm.pipes.partition_results import (
@@ -35,7 +35,7 @@ from dagster_slurm.pipes.partition_results import (
     recorded,
     refuse_outputs,
 )
-from dagster_slurm.pipes.session import payload_session
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs
 from dagster_slurm.staging import DataOptions, Staging, on_this_machine, plan_staging
 from dagster_slurm.staging.collect import Collected
@@ -90,13 +90,13 @@ class LocalPipesClient(PipesClient):
                 of its outputs; the cause is an `OutputNotFoundError`.
         """
         refuse_in_dry_run("LocalPipesClient.run")
-        step = op_context(context)
+        step = Step.of(context)
         payload = as_payload(payload)
         files = work_files(payload, extra_files)
         staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
         with self._directory() as directory:
             paths = {"context_path": str(directory / "context.json"), "messages_path": str(directory / "messages")}
-            with payload_session(step, extras, **paths) as session:
+            with step.pipes.session(extras, **paths) as session:
                 launch = self._prepare(
                     directory,
                     files,
@@ -142,23 +142,23 @@ class LocalPipesClient(PipesClient):
             Failure: Partitions have failed; the others are materialised.
         """
         refuse_in_dry_run("LocalPipesClient.run_partitions")
-        step, payload = op_context(context), as_payload(payload)
+        step, payload = Step.of(context), as_payload(payload)
         partitions = partitions_of(step)
         files = work_files(payload, extra_files)
         staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
         refuse_outputs(staging)
         work = piece_of_work(step, name, "retry")
         done = recorded(step, work.key.origin_run_id, name)
-        contexts, recorder, logs = StepContexts(step, extras), Recorder(step, name), StepLogs()
+        contexts, recorder, logs = step.pipes.contexts(extras), Recorder(step, name), StepLogs()
         failed: dict[str, JobFailedError] = {}
         launch_plan = plan(payload, Activation((), self._python, "this machine"))
         for partition in partitions:
             have = done.get(partition, set())
-            if set(step.selected_asset_keys) <= have:
+            if set(step.asset_keys) <= have:
                 continue
             with self._directory() as directory:
                 messages = directory / "messages"
-                session = ElementSession(step, partition, messages=str(messages), logs=logs)
+                session = step.pipes.element(partition, messages_path=str(messages), logs=logs)
                 launch = self._prepare(
                     directory,
                     files,
@@ -203,11 +203,10 @@ class LocalPipesClient(PipesClient):
         )
         return f"{launch}\n{'launch_in_scratch' if staging.scratch else 'launch'}"
 
-    def _collect(self, step: OpExecutionContext, staging: Staging, work: Path) -> Collected:
+    def _collect(self, step: Step, staging: Staging, work: Path) -> Collected:
         if not staging.outputs.patterns:
             return Collected()
-        run = dagster_run(step)
-        result = results_directory(step) / result_name(run.run_id if run else "direct", "0")
+        result = results_directory(step) / result_name(step.run.run_id if step.run else "direct", "0")
         outputs_dir = outputs_directory(step) if staging.outputs.needs_default else Path()
         try:
             return on_this_machine.collect(staging, work, outputs_dir=outputs_dir, result=result, is_kept=self._keep)

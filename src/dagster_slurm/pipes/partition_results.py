@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, OpExecutionContext
+from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult
 
 from dagster_slurm.errors import InvalidRequestError, JobFailedError
-from dagster_slurm.pipes.dagster_private import (
-    PartitionEvents,
-    already_materialized,
-    dagster_run,
-    expect_results,
-    materializations,
-    step_key,
-)
+from dagster_slurm.pipes.dagster_private import already_materialized, materializations
 from dagster_slurm.pipes.elements import ElementSession
 from dagster_slurm.pipes.lineage import lineage_of
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.staging import Staging
 
 CALL_METADATA = "slurm_call"
@@ -47,12 +41,12 @@ class Recorder:
     """Puts the results of partitions on record, each once.
 
     Args:
-        step: The step's context.
+        step: The step.
         name: The call's name, if it has one.
     """
 
-    def __init__(self, step: OpExecutionContext, name: str | None) -> None:
-        self._events = PartitionEvents(step)
+    def __init__(self, step: Step, name: str | None) -> None:
+        self._events = step.pipes.events()
         self._call = {} if name is None else {CALL_METADATA: name}
         self.results: dict[str, PartitionResult] = {}
 
@@ -75,13 +69,13 @@ class SlurmPartitionsInvocation:
         partitions: What this call has recorded, by partition key. What an earlier attempt has recorded is not in it.
     """
 
-    def __init__(self, step: OpExecutionContext, results: Mapping[str, PartitionResult]) -> None:
+    def __init__(self, step: Step, results: Mapping[str, PartitionResult]) -> None:
         self._step = step
         self.partitions: Mapping[str, PartitionResult] = dict(results)
 
     def get_results(self) -> Sequence[MaterializeResult[Any]]:
         """What the asset's function yields or returns: nothing of it is recorded again, and steps after it go on."""
-        return [already_materialized(key) for key in sorted(self._step.selected_asset_keys)]
+        return [already_materialized(key) for key in self._step.asset_keys]
 
     def get_materialize_result(self) -> MaterializeResult[Any]:
         """The same, for a step of one asset.
@@ -97,39 +91,37 @@ class SlurmPartitionsInvocation:
         return results[0]
 
 
-def partitions_of(step: OpExecutionContext) -> Sequence[str]:
+def partitions_of(step: Step) -> Sequence[str]:
     """The step's partitions, in their order.
 
     Raises:
         InvalidRequestError: It has none, or is called directly and not in a run.
     """
-    is_partitioned = step.has_partition_key or step.has_partition_key_range
-    if dagster_run(step) is None or not step.has_assets_def or not is_partitioned:
+    if step.run is None or not step.is_asset or step.partition_keys is None:
         raise InvalidRequestError(
             "run_partitions is for a partitioned asset in a run that has partitions",
             hint="Give the asset partitions_def and backfill_policy=BackfillPolicy.single_run(), or use `run`.",
         )
-    expect_results(
-        step, "Return what `run_partitions(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
+    step.pipes.expect_results(
+        "Return what `run_partitions(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
     )
-    return list(step.partition_keys)
+    return step.partition_keys
 
 
-def recorded(step: OpExecutionContext, origin_run_id: str, name: str | None) -> dict[str, set[AssetKey]]:
+def recorded(step: Step, origin_run_id: str, name: str | None) -> dict[str, set[AssetKey]]:
     """Which assets this run, and those that it retries, have on record for each partition.
 
     Args:
-        step: The step's context.
+        step: The step.
         origin_run_id: The run in which the piece of work began.
         name: The call's name, if it has one.
     """
     found: dict[str, set[AssetKey]] = {}
-    run = dagster_run(step)
-    if run is None:
+    if step.run is None:
         return found
-    for generation in lineage_of(step.instance, run, step_key(step)):
+    for generation in lineage_of(step.instance, step.run, step.key):
         for made in materializations(step.instance, generation.run_id):
-            is_of_call = made.step_key == step_key(step) and made.metadata.get(CALL_METADATA) == name
+            is_of_call = made.step_key == step.key and made.metadata.get(CALL_METADATA) == name
             if is_of_call and made.partition is not None:
                 found.setdefault(made.partition, set()).add(made.asset_key)
         if generation.run_id == origin_run_id:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dagster import AssetKey, OpExecutionContext
+from dagster import AssetKey
 
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import (
@@ -31,6 +31,7 @@ from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequeste
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome
 from dagster_slurm.pipes.partition_results import Recorder
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 
@@ -50,7 +51,7 @@ class PartitionsLaunch:
     """One `compute.run_partitions` call on a cluster.
 
     Args:
-        step: The step's context.
+        step: The step.
         connection: The cluster.
         order: What is to be run for each partition.
         arrays: The call's arrays.
@@ -64,7 +65,7 @@ class PartitionsLaunch:
 
     def __init__(
         self,
-        step: OpExecutionContext,
+        step: Step,
         connection: ClusterConnection,
         order: Order,
         arrays: CallArrays,
@@ -94,7 +95,7 @@ class PartitionsLaunch:
         self._pool: dict[str, list[Outcome]] = {}
         self.failed: dict[str, JobFailedError] = {}
         self._complete = {
-            partition for partition in self._partitions if set(step.selected_asset_keys) <= done.get(partition, set())
+            partition for partition in self._partitions if set(step.asset_keys) <= done.get(partition, set())
         }
         self._following = 0
         self._feed_at = 0.0

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from dagster import DagsterInstance, OpExecutionContext
+from dagster import DagsterInstance
 
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.pipes.dagster_private import dagster_run
+from dagster_slurm.pipes.step import Step
 
 JOB_ID_TAG = "slurm/job_id"
 RUN_DIRECTORY_TAG = "slurm/run_directory"
@@ -65,19 +65,21 @@ class _Tags:
 _TAGS = _Tags()
 
 
-def tell_in_tags(step: OpExecutionContext, handle: JobHandle) -> None:
+def tell_in_tags(step: Step, handle: JobHandle) -> None:
     """Add a job to the tags of the step's run, soon."""
-    if dagster_run(step) is not None:
-        _quietly(step, lambda: _TAGS.add(step.instance, step.run_id, handle))
+    run = step.run
+    if run is not None:
+        _quietly(step, lambda: _TAGS.add(step.instance, run.run_id, handle))
 
 
-def finish_tags(step: OpExecutionContext) -> None:
+def finish_tags(step: Step) -> None:
     """Write what `tell_in_tags` has not written yet."""
-    if dagster_run(step) is not None:
-        _quietly(step, lambda: _TAGS.write(step.instance, step.run_id))
+    run = step.run
+    if run is not None:
+        _quietly(step, lambda: _TAGS.write(step.instance, run.run_id))
 
 
-def _quietly(step: OpExecutionContext, write: Callable[[], None]) -> None:
+def _quietly(step: Step, write: Callable[[], None]) -> None:
     try:
         write()
     except Exception as error:  # noqa: BLE001 - a tag for people is not worth a job

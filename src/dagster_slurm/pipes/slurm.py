@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dagster import Failure, OpExecutionContext, PipesClient
+from dagster import Failure, PipesClient
 
 from dagster_slurm.claims import Claims
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
@@ -17,7 +17,7 @@ from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.arrays import CallArrays
-from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context
+from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.failure import failure, failure_without_output
@@ -38,6 +38,7 @@ from dagster_slurm.pipes.partition_results import (
     refuse_outputs,
 )
 from dagster_slurm.pipes.partitions import PartitionsLaunch, TerminatedPartitionsError
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest, merge
@@ -118,7 +119,7 @@ class SlurmPipesClient(PipesClient):
             DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
         refuse_in_dry_run("SlurmPipesClient.run")
-        step = op_context(context)
+        step = Step.of(context)
         order = self._order(
             payload=as_payload(payload),
             request=request if isinstance(request, JobRequest) else merge(request),
@@ -163,12 +164,10 @@ class SlurmPipesClient(PipesClient):
             DagsterExecutionInterruptedError: This process is to stop; the jobs go on.
         """
         refuse_in_dry_run("SlurmPipesClient.run_partitions")
-        step = op_context(context)
+        step = Step.of(context)
         partitions, order = partitions_of(step), self._order(**wanted)
         refuse_outputs(order.staging)
-        run = dagster_run(step)
-        if run is not None:
-            take_lease(step.instance, run)
+        take_lease(step.instance, step.run)
         TIDY.look()
         work = piece_of_work(step, name, self._reattach)
         recorder = Recorder(step, name)
@@ -222,10 +221,8 @@ class SlurmPipesClient(PipesClient):
             payload, request, plan, files, extras, extra_env, environment, force_env_push, rules, chain, staging
         )
 
-    def _to_success(self, step: OpExecutionContext, order: Order, name: str | None) -> Finished:
-        run = dagster_run(step)
-        if run is not None:
-            take_lease(step.instance, run)
+    def _to_success(self, step: Step, order: Order, name: str | None) -> Finished:
+        take_lease(step.instance, step.run)
         TIDY.look()
         work = piece_of_work(step, name, self._reattach)
         with Interruptions(step) as interruptions:
@@ -249,7 +246,7 @@ class SlurmPipesClient(PipesClient):
                 raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
 
     def _go_on_or_raise(
-        self, step: OpExecutionContext, launch: Launch, order: Order, finished: Finished, error: JobFailedError
+        self, step: Step, launch: Launch, order: Order, finished: Finished, error: JobFailedError
     ) -> None:
         """Decide whether there is another attempt.
 
@@ -267,7 +264,7 @@ class SlurmPipesClient(PipesClient):
         outcome = SlurmOutcome(job_id, finished.ended, finished.request, self._connection)
         raise failure(error, outcome_metadata(outcome))
 
-    def _leave(self, step: OpExecutionContext, finished: Finished) -> JobFailedError:
+    def _leave(self, step: Step, finished: Finished) -> JobFailedError:
         """Leave an attempt for the next one, clean up as configured, and say what happened."""
         handle, directory = finished.handle, finished.handle.directory
         outcome = _outcome_of(finished).to_json()
@@ -295,7 +292,7 @@ class SlurmPipesClient(PipesClient):
             return f"(not readable now: {error.message})"
         return said.decode("utf-8", "replace")
 
-    def _tidy(self, step: OpExecutionContext, action: Callable[[], object]) -> None:
+    def _tidy(self, step: Step, action: Callable[[], object]) -> None:
         try:
             action()
         except DagsterSlurmError as error:

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dagster import DagsterEventType, DagsterInstance, OpExecutionContext
+from dagster import DagsterEventType, DagsterInstance
 
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.pipes.dagster_private import dagster_run, step_key
 from dagster_slurm.pipes.lineage import first_events
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, remove_launches
 from dagster_slurm.transport import Transport
 
@@ -45,13 +45,12 @@ class Tidy:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def after_success(self, step: OpExecutionContext, transport: Transport, launch: RunDirectory) -> None:
+    def after_success(self, step: Step, transport: Transport, launch: RunDirectory) -> None:
         """Remove when the step has succeeded; at once for a function that is called directly, which has no record."""
-        run = dagster_run(step)
-        if run is None:
+        if step.run is None:
             _remove(transport, [launch], step.log.warning)
             return
-        removal = _Removal(step.instance, run.run_id, step_key(step), transport, launch, step.log.warning)
+        removal = _Removal(step.instance, step.run.run_id, step.key, transport, launch, step.log.warning)
         with self._lock:
             self._owed.append(removal)
             if self._thread is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import MetadataValue, OpExecutionContext
+from dagster import MetadataValue
 
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.pipes.step import Step
 
 SLURM_OPTIONS = "slurm"
 PRE_DEPLOYED_ENV_PATH = "slurm_pre_deployed_env_path"
@@ -25,18 +26,15 @@ KEEP_ON_CLUSTER = "slurm_keep_on_cluster"
 SCRATCH = "slurm_scratch"
 
 
-def selected_metadata(context: OpExecutionContext | None, name: str) -> Any:
+def selected_metadata(step: Step | None, name: str) -> Any:
     """The value of `name` in the metadata of the step's assets; None without one, and outside of a step.
 
     Raises:
         InvalidRequestError: The assets of one step say different things.
     """
-    if context is None or not context.has_assets_def:
+    if step is None:
         return None
-    metadata = context.assets_def.metadata_by_key
-    values = [
-        _plain(metadata[key][name]) for key in sorted(context.selected_asset_keys) if name in metadata.get(key, {})
-    ]
+    values = [_plain(step.asset_metadata[key][name]) for key in step.asset_keys if name in step.asset_metadata[key]]
     if any(value != values[0] for value in values):
         raise InvalidRequestError(
             f"The assets of one step differ in their metadata {name!r}: {values}",
@@ -45,13 +43,13 @@ def selected_metadata(context: OpExecutionContext | None, name: str) -> Any:
     return values[0] if values else None
 
 
-def slurm_options(context: OpExecutionContext | None) -> Mapping[str, object]:
+def slurm_options(step: Step | None) -> Mapping[str, object]:
     """The Slurm options in the metadata of the step's assets.
 
     Raises:
         InvalidRequestError: They are not a mapping.
     """
-    options = selected_metadata(context, SLURM_OPTIONS)
+    options = selected_metadata(step, SLURM_OPTIONS)
     if options is None:
         return {}
     if not isinstance(options, Mapping):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.environments import Deployed, Provider
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain, RetryRules
@@ -17,6 +15,7 @@ from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
 from dagster_slurm.pipes.local import Planner
 from dagster_slurm.pipes.outcome import MetadataOf
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.environment_choice import EnvironmentChoice
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
@@ -140,11 +139,11 @@ class Call:
 
     Args:
         resource: Whose call it is.
-        step: The step's context; None outside of one.
+        step: The step; None outside of one.
         arguments: What it is called with.
     """
 
-    def __init__(self, resource: ComputeResource, step: OpExecutionContext | None, arguments: Arguments) -> None:
+    def __init__(self, resource: ComputeResource, step: Step | None, arguments: Arguments) -> None:
         self._resource = resource
         self._step = step
         self._arguments = arguments

@@ -16,13 +16,14 @@ from pydantic import ConfigDict, Field
 from dagster_slurm.environments import Provider
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric
-from dagster_slurm.pipes.dagster_private import StepContext, op_context
+from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.dry_run import stop_in_dry_run
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.local import LocalPipesClient
 from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation, partitions_of
 from dagster_slurm.pipes.slurm import SlurmPipesClient
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import Arguments, Call, affordable
 from dagster_slurm.resources.environments import Environment
@@ -216,8 +217,8 @@ class ComputeResource(ConfigurableResource[Any]):
             keep_on_cluster=keep_on_cluster,
             scratch=scratch,
         )
-        stop_in_dry_run(lambda: job_plan(self, context, arguments))
-        call = Call(self, op_context(context), arguments)
+        stop_in_dry_run(lambda: job_plan(self, Step.of_any(context), arguments))
+        call = Call(self, Step.of(context), arguments)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run(context=context, **vars(call.work_here()))
         job = call.job()
@@ -254,7 +255,7 @@ class ComputeResource(ConfigurableResource[Any]):
         if payload_path is None:
             raise TypeError("plan() needs a payload_path, as run() does")
         tasks = Tasks(partitions, max_parallel) if partitions is not None else None
-        return job_plan(self, context, Arguments(payload_path, **arguments), tasks)
+        return job_plan(self, Step.of_any(context), Arguments(payload_path, **arguments), tasks)
 
     def run_partitions(
         self, context: StepContext, payload_path: PathLike, max_parallel: int | None = None, **arguments: Any
@@ -281,8 +282,8 @@ class ComputeResource(ConfigurableResource[Any]):
             dagster.Failure: Partitions have failed: its text and metadata name them. The others are materialised.
         """
         given = Arguments(payload_path, **arguments)
-        stop_in_dry_run(lambda: job_plan(self, context, given, Tasks.of(context, max_parallel)))
-        step = op_context(context)
+        stop_in_dry_run(lambda: job_plan(self, Step.of(context), given, Tasks.of(Step.of(context), max_parallel)))
+        step = Step.of(context)
         call = Call(self, step, given)
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode).run_partitions(

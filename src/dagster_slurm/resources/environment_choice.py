@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from dagster import OpExecutionContext
-
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.environments import (
     Environment,
@@ -41,11 +40,11 @@ class EnvironmentChoice:
 
     Args:
         defaults: The resource.
-        step: The step's context; None outside of one.
+        step: The step; None outside of one.
         name: Which of the project's environments, if the call or the launchpad says so.
     """
 
-    def __init__(self, defaults: Defaults, step: OpExecutionContext | None, name: str | None) -> None:
+    def __init__(self, defaults: Defaults, step: Step | None, name: str | None) -> None:
         self._defaults = defaults
         self._step = step
         self._name = name

@@ -6,12 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dagster import DagsterError, OpExecutionContext, build_resources
+from dagster import build_resources
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.launchers import launch_function
-from dagster_slurm.pipes.dagster_private import StepContext, op_context, step_key
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedUpload
 from dagster_slurm.resources.plan_contents import Contents, Tasks
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 _RUN_ID = "RUN_ID"
 
 
-def job_plan(
-    resource: ComputeResource, context: StepContext | None, arguments: Arguments, tasks: Tasks | None = None
-) -> JobPlan:
+def job_plan(resource: ComputeResource, step: Step | None, arguments: Arguments, tasks: Tasks | None = None) -> JobPlan:
     """What a call would do.
 
     Args:
         resource: Whose call it is.
-        context: That of a step; None, or what `build_asset_context()` makes, outside of one.
+        step: The step; None outside of one.
         arguments: What it is called with.
         tasks: The partitions, for `run_partitions`.
 
@@ -42,7 +40,6 @@ def job_plan(
         TransportError: The cluster cannot be reached.
         SubmissionRejectedError: Slurm would not take the job.
     """
-    step = _step_of(context)
     if step is not None:
         return _planned(resource, step, arguments, tasks)
     # Within a run, Dagster has put the values of environment variables into the resource; here it is done now.
@@ -50,9 +47,7 @@ def job_plan(
         return _planned(ready.compute, step, arguments, tasks)
 
 
-def _planned(
-    resource: ComputeResource, step: OpExecutionContext | None, arguments: Arguments, tasks: Tasks | None
-) -> JobPlan:
+def _planned(resource: ComputeResource, step: Step | None, arguments: Arguments, tasks: Tasks | None) -> JobPlan:
     call = Call(resource, step, arguments)
     if resource.mode == "local":
         return _plan_here(call, arguments, tasks)
@@ -98,20 +93,8 @@ def _plan_here(call: Call, arguments: Arguments, tasks: Tasks | None) -> JobPlan
     )
 
 
-def _key(step: OpExecutionContext | None, name: str | None, tasks: Tasks | None) -> LaunchKey:
+def _key(step: Step | None, name: str | None, tasks: Tasks | None) -> LaunchKey:
     call = f"{name or '0'}{'.array0' if tasks else ''}"
     if step is None:
         return LaunchKey(_RUN_ID, "step", (), call)
-    is_partitioned = step.has_partition_key or step.has_partition_key_range
-    return LaunchKey(_RUN_ID, step_key(step), tuple(step.partition_keys) if is_partitioned else (), call)
-
-
-def _step_of(context: StepContext | None) -> OpExecutionContext | None:
-    """The step's context; None for what `build_asset_context()` makes, which belongs to no asset."""
-    if context is None:
-        return None
-    step = op_context(context)
-    try:
-        return step if step.has_assets_def in (True, False) else None
-    except DagsterError:
-        return None
+    return LaunchKey(_RUN_ID, step.key, step.partition_keys or (), call)

@@ -9,8 +9,8 @@ from pathlib import Path
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.launchers import work_files
-from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.partition_results import checked_max_parallel, partitions_of, refuse_outputs
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import Work
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedUpload
 from dagster_slurm.slurm.arrays import array_option
@@ -40,13 +40,13 @@ class Tasks:
         checked_max_parallel(self.max_parallel)
 
     @classmethod
-    def of(cls, context: StepContext, max_parallel: int | None) -> Tasks:
+    def of(cls, step: Step, max_parallel: int | None) -> Tasks:
         """Those of a step.
 
         Raises:
             InvalidRequestError: It has none.
         """
-        return cls(len(partitions_of(op_context(context))), max_parallel)
+        return cls(len(partitions_of(step)), max_parallel)
 
     @property
     def option(self) -> str:

@@ -4,7 +4,7 @@ import dagster as dg
 from dagster import AssetExecutionContext, DagsterInstance
 
 from dagster_slurm.pipes.dagster_private import pipes_context_of
-from dagster_slurm.pipes.provenance import with_provenance
+from dagster_slurm.pipes.session import with_provenance
 
 SEEN: list[tuple[dict, dict]] = []
 

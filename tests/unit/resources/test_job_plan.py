@@ -13,8 +13,8 @@ from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.pipes.dagster_private import op_context
 from dagster_slurm.pipes.dry_run import PlanRefused, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
+from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.resources.plan_contents import Contents
@@ -149,7 +149,7 @@ class TestSources:
         @dg.asset(metadata={"slurm": {"cpus": 8}, "slurm_scratch": True, "slurm_pre_deployed_env_path": "/env"})
         def model(context: dg.AssetExecutionContext) -> None:
             resource = ComputeResource(mode="slurm", slurm=SlurmResource())
-            call = Call(resource, op_context(context), Arguments(payload))
+            call = Call(resource, Step.of(context), Arguments(payload))
             found.append((call.request()[1]["cpus-per-task"], call.chosen("scratch", "slurm_scratch").source))
             found.append(call.environment_choice().described())
 
