@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
+    from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, payload_command
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.local import LocalPipesClient
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
+    from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
 
 _ROOMS = {
@@ -37,14 +39,20 @@ _ROOMS = {
     "ContainerEnvironment": "resources.environments",
     "Environment": "resources.environments",
     "ExecutionMode": "resources.compute",
+    "Hook": "launchers",
     "JobPlan": "resources.job_plan",
+    "JobRequest": "slurm.request",
+    "LaunchPlan": "launchers",
     "LocalPipesClient": "pipes.local",
     "ModuleEnvironment": "resources.environments",
     "Needs": "environments",
     "Pack": "environments",
     "Part": "environments",
+    "Payload": "launchers",
     "PixiEnvironment": "resources.environments",
+    "Place": "launchers",
     "RemotePath": "staging",
+    "Requirements": "launchers",
     "SSHConnectionResource": "resources.ssh",
     "SlurmMetric": "metrics",
     "SlurmMetricsContext": "metrics",
@@ -58,6 +66,7 @@ _ROOMS = {
     "Target": "environments",
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",
+    "payload_command": "launchers",
     "reconcile_orphaned_slurm_runs": "reconcile",
     "threaded_executor": "executor",
 }
@@ -69,14 +78,20 @@ __all__ = [
     "ContainerEnvironment",
     "Environment",
     "ExecutionMode",
+    "Hook",
     "JobPlan",
+    "JobRequest",
+    "LaunchPlan",
     "LocalPipesClient",
     "ModuleEnvironment",
     "Needs",
     "Pack",
     "Part",
+    "Payload",
     "PixiEnvironment",
+    "Place",
     "RemotePath",
+    "Requirements",
     "SSHConnectionResource",
     "SlurmMetric",
     "SlurmMetricsContext",
@@ -90,6 +105,7 @@ __all__ = [
     "Target",
     "UvEnvironment",
     "build_slurm_orphan_reconcile_sensor",
+    "payload_command",
     "reconcile_orphaned_slurm_runs",
     "threaded_executor",
 ]

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -161,6 +162,17 @@ def parse_stat(text: str) -> tuple[str, str]:
     """
     rest = text.rpartition(")")[2].split()
     return rest[0], rest[19]
+
+
+def of_session(session: int) -> list[int]:
+    """The numbers of the processes of a session, whatever group they are in; none where there is no /proc."""
+    found = []
+    for path in _PROC.glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # proc(5), field 6.
+            if path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[3] == str(session):
+                found.append(int(path.parent.name))
+    return found
 
 
 def parse_ps(text: str) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import LaunchPlan, launch_function
+from dagster_slurm.launchers import LaunchPlan, launch_script
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
@@ -85,11 +85,9 @@ class Site:
     def launch(self, payload: str, *, env: dict[str, str] | None = None, **settings: object) -> Launch:
         key = LaunchKey(uuid4().hex, 'it\'s a "step" $(x)')
         directory = key.first_attempt(self.cluster.base())
-        function = launch_function(
-            LaunchPlan((), ("bash", "./payload.sh")), work_directory=directory.work, env_file=directory.env_file
-        )
+        plan = LaunchPlan((), ("bash", "./payload.sh"))
         request = merge(REQUEST, settings)
-        script = batch_script(request, directory=directory, launch=function)
+        script = batch_script(request, directory=directory, launch=launch_script(plan))
         work = [TreeEntry("payload.sh", payload.encode())]
         directory.create(self.transport, script=script, env=env_file(env or {}), context=b"{}", work=work)
         return Launch(self, key, directory)

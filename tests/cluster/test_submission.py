@@ -15,7 +15,7 @@ from dagster_slurm.errors import SlurmUnavailableError
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.job.submission import submit_once
-from dagster_slurm.launchers import Payload, direct_plan, launch_function
+from dagster_slurm.launchers import Payload, Place, direct_plan, launch_script
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.request import merge
@@ -44,9 +44,8 @@ class Launch:
         self.key = LaunchKey(uuid.uuid4().hex, "marked")
         self.directory: RunDirectory = self.key.first_attempt(cluster.base())
         request = merge({"mem": "50M", "time_limit": "00:02:00"}, options)
-        plan = direct_plan(Payload("mark.sh", "bash", None), CLUSTER_PYTHON)
-        launch = launch_function(plan, work_directory=self.directory.work, env_file=self.directory.env_file)
-        script = batch_script(request, directory=self.directory, launch=launch)
+        plan = direct_plan(Payload("mark.sh", "bash", None), Place(CLUSTER_PYTHON))
+        script = batch_script(request, directory=self.directory, launch=launch_script(plan))
         work = [TreeEntry("mark.sh", MARK.encode())]
         self.directory.create(cluster.transport, script=script, env="", context=b"{}", work=work)
 

@@ -12,7 +12,7 @@ from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
 from dagster_slurm.environments import Activation
 from dagster_slurm.job.batch_script import batch_script, env_file
-from dagster_slurm.launchers import LaunchPlan, launch_function
+from dagster_slurm.launchers import LaunchPlan, launch_script
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
@@ -58,7 +58,7 @@ def check_job(world: World) -> Finding:
     name = f"dagster-slurm-doctor-{uuid.uuid4().hex[:12]}"
     directory = RunDirectory(world.cluster.base(), "doctor", name)
     activation = activation_of(world)
-    script = batch_script(world.settings.request, directory=directory, launch=_launch(directory, activation, name))
+    script = batch_script(world.settings.request, directory=directory, launch=_launch(activation, name))
     directory.create(world.cluster.transport, script=script, env=env_file({}), context=b"{}", work=[])
     submitted = _time_there(world)
     job_id = Claims(world.cluster).submit(directory)
@@ -71,11 +71,10 @@ def check_job(world: World) -> Finding:
         directory.remove(world.cluster.transport)
 
 
-def _launch(directory: RunDirectory, activation: Activation, name: str) -> str:
+def _launch(activation: Activation, name: str) -> str:
     shell = f'printf "%s\\n" {name}; exec "$1" -c "$2"'
     command = ("sh", "-c", shell, "sh", activation.python, probe_program())
-    plan = LaunchPlan(activation.setup, command)
-    return launch_function(plan, work_directory=directory.work, env_file=directory.env_file)
+    return launch_script(LaunchPlan(activation.setup, command))
 
 
 def _time_there(world: World) -> float:

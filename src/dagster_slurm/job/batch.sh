@@ -1,33 +1,33 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2317  # assigned in front of this file; reached through the trap
-# The batch script of every job, behind its #SBATCH lines. In front of this file stand, generated and quoted:
-#   run_directory=...  forwarded_signals='USR1 ...'
-#   launch() { ...; exec the payload; }, and make_scratch and leave_scratch if it has a scratch directory
+# The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that.
 # Its argument says which try to submit it is.
 claim=$run_directory/claim/${1:-0}
+
+# Sets `owner`, by which the gate names this job; `job`, by which the status file does; and `place`, where its files lie.
 # Each task of a job array has a place of its own. The gate is the array's: there is one task of each number in it.
-# shellcheck disable=SC2034  # used by launch
-place=$run_directory${SLURM_ARRAY_TASK_ID:+/elements/$SLURM_ARRAY_TASK_ID}
-owns=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
-job=$owns${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+identify() {
+    owner=$SLURM_JOB_ID job=$SLURM_JOB_ID place=$run_directory
+    [ -n "$SLURM_ARRAY_TASK_ID" ] || return
+    owner=$SLURM_ARRAY_JOB_ID
+    job=${owner}_$SLURM_ARRAY_TASK_ID place=$run_directory/elements/$SLURM_ARRAY_TASK_ID
+}
+identify
 log=$place/log
 restart=${SLURM_RESTART_COUNT:-0}
-say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
 
 # The first act: whoever takes the gate runs the payload, every other job of this piece of work ends here.
 # A symlink is made in one step, on NFS too, and its target names the owner at once.
-if ! ln -sT -- "$owns" "$claim/gate" 2>/dev/null; then
-    if ! owner=$(readlink -- "$claim/gate"); then
+if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
+    if ! taken_by=$(readlink -- "$claim/gate"); then
         say "cannot take $claim/gate, so it is not known whether another job runs this payload; nothing was run"
         exit 75
     fi
-    if [ "$owner" != "$owns" ]; then
-        say "job $owner runs this payload; nothing to do"
+    if [ "$taken_by" != "$owner" ]; then
+        say "job $taken_by runs this payload; nothing to do"
         exit 0
     fi
 fi
-
-[ -d "${run_directory%/*}/checkpoint" ] || mkdir -p -- "${run_directory%/*}/checkpoint"
 
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
@@ -62,18 +62,26 @@ find_group() {
     group=
 }
 
-# Sets `left`: the processes of this job on this node, whatever session or group they went to, but for this script and
-# what it looks after. Where there is no control group, their environment tells; to read everybody's takes its time.
+# Prints the files with the environment of each process of this job on this node. A batch script has started all of its
+# job's steps. One that is itself run in a step has started neither the other steps nor what started it.
+find_environments() {
+    local found step=${SLURM_STEP_ID:-$SLURM_STEPID}
+    mapfile -t found < <(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ)
+    if [ -z "$step" ]; then
+        printf '%s\n' "${found[@]}"
+    else
+        grep -lszxF -e "SLURM_STEP_ID=$step" -e "SLURM_STEPID=$step" -- /dev/null "${found[@]}"
+    fi
+}
+
+# Sets `left`: what this script has started on this node, whatever session or group it went to, but for what it looks
+# after. Where there is no control group, which is the step's, environments tell; to read everybody's takes its time.
 find_leftovers() {
-    local file pid pids=()
+    local pid pids=()
     if [ -n "$group" ]; then
         mapfile -t pids <"$group"
     else
-        # shellcheck disable=SC2013  # these names hold no white space
-        for file in $(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ); do
-            pid=${file#/proc/}
-            pids+=("${pid%/environ}")
-        done
+        mapfile -t pids < <(find_environments | cut -d / -f 3)
     fi
     left=()
     for pid in "${pids[@]}"; do
@@ -96,8 +104,10 @@ sweep() {
     kill -KILL "${left[@]}" 2>/dev/null
 }
 
-# Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to end.
+# Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to
+# end: a pipe that is held open at both ends has never anything to read, and never ends.
 stay_fresh() {
+    exec {never}<> <(:) || return
     while :; do
         read -rt 3600 -u "$never"
         touch -c -- "${run_directory%/*/*}"
@@ -105,13 +115,9 @@ stay_fresh() {
 }
 
 finish() {
-    local code=$?
-    # shellcheck disable=SC2086  # several words
-    trap '' TERM INT HUP $forwarded_signals
-    if [ -n "$fresh" ]; then kill -KILL "$fresh"; fi
-    sweep
-    # What is copied back is to be final, and a signal that hits every process is not to end it.
-    if declare -F leave_scratch >/dev/null; then leave_scratch || [ "$code" != 0 ] || code=74; fi
+    local status=$?
+    [ -z "$fresh" ] || kill -KILL "$fresh" 2>/dev/null
+    finish_payload "$status"
     touch -c -- "${run_directory%/*/*}"
     measure
     look_at_clock
@@ -120,44 +126,14 @@ finish() {
 }
 fresh=
 trap finish EXIT
-
-# Slurm cancels, requeues and times out with SIGTERM. Under proctrack/cgroup only the batch script itself gets it,
-# as with --signal=B:..., and SIGKILL follows after KillWait: so it is passed on, and this script lives on for its
-# last line. Under other plugins every process gets it, and the payload twice.
-for signal in TERM INT HUP $forwarded_signals; do
-    # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
-    trap "kill -$signal -- -\$payload 2>/dev/null" "$signal"
-done
+catch_signals
 
 look_at_clock
 printf 'start %s %s %s %s\n' "$job" "$restart" "$now" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
 
-# A pipe that this script holds open at both ends has never anything to read, and never ends.
-if exec {never}<> <(:); then
-    stay_fresh 2>/dev/null &
-    fresh=$!
-    # Or bash would report its end in the payload's stderr.
-    disown "$fresh"
-fi
+stay_fresh 2>/dev/null &
+fresh=$!
+# Or bash would report its end in the payload's stderr.
+disown "$fresh"
 
-if declare -F make_scratch >/dev/null; then make_scratch || exit 74; fi
-
-# Job control gives the payload a process group of its own. In the background, because bash runs no trap while
-# it waits for a child in the foreground.
-set -m
-launch </dev/null {never}<&- &
-payload=$!
-set +m
-# Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.
-{ wait "$payload"; } 2>/dev/null
-code=$?
-# A trap ends `wait` early with a status of its own.
-while [ "$code" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
-    { wait "$payload"; } 2>/dev/null
-    code=$?
-done
-# Ended between the trap and the look: bash still knows the true status, once.
-wait "$payload" 2>/dev/null
-final=$?
-[ "$final" = 127 ] || code=$final
-exit "$code"
+run

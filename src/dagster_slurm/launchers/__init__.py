@@ -1,24 +1,34 @@
 """How a payload is started: pure plans, and the batch script made of them."""
 
+from dagster_slurm.launchers.hooks import Hook
 from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
 from dagster_slurm.launchers.plan import (
     LaunchPlan,
+    Place,
+    Planner,
+    Requirements,
     direct_plan,
-    launch_function,
-    launch_function_of_tasks,
+    launch_in_job,
+    launch_script,
     payload_command,
+    script_here,
 )
 from dagster_slurm.launchers.scratch import Scratch
 
 __all__ = [
+    "Hook",
     "LaunchPlan",
     "Payload",
+    "Place",
+    "Planner",
+    "Requirements",
     "Scratch",
     "as_payload",
     "direct_plan",
-    "launch_function",
-    "launch_function_of_tasks",
+    "launch_in_job",
+    "launch_script",
     "payload_command",
     "payload_from_path",
+    "script_here",
     "work_files",
 ]

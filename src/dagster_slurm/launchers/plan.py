@@ -1,14 +1,67 @@
-"""A launch plan: what bash does to start a payload. Pure."""
+"""Where a payload is started, what its launcher needs there, and what bash does to start it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from dagster_slurm.environments import Activation
+from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.launchers.hooks import Hook
 from dagster_slurm.launchers.payload import Payload
 from dagster_slurm.launchers.scratch import Scratch
-from dagster_slurm.transport.shell import quote
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.transport.shell import quote, shell_file
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a payload is started: a job, a task of an array, or this machine. Sizes are what is asked for.
+
+    Args:
+        activation: How its environment is entered, and its Python.
+        nodes: How many nodes it has.
+        cpus: CPUs on each; None if only Slurm knows (`--exclusive`, or nobody says).
+        gpus: GPUs on each; None if nobody has looked, on this machine.
+        mem_mib: Memory on each, MiB; None if only Slurm, or this machine, knows.
+        is_slurm: Whether it is in a job; if not, it is this machine.
+    """
+
+    activation: Activation
+    nodes: int = 1
+    cpus: int | None = None
+    gpus: int | None = None
+    mem_mib: int | None = None
+    is_slurm: bool = True
+
+    @classmethod
+    def of_job(cls, activation: Activation, request: JobRequest) -> Place:
+        """In the job that a request asks for, or in each task of such an array."""
+        cpus = _cpus(request)
+        return cls(activation, request.nodes, cpus, request.gpus_per_node, _mem_mib(request, cpus))
+
+    @classmethod
+    def here(cls, python: str, cpus: int | None = None) -> Place:
+        """On this machine, with an interpreter of it."""
+        return cls(Activation((), python, "this machine"), cpus=cpus, is_slurm=False)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a launcher needs of a job.
+
+    Args:
+        options: Options of sbatch, as `extra_slurm_opts` has them: a layer above what is built in, and below whatever a
+            user says anywhere.
+        refusals: Why it cannot start this payload there, each with the value that is wrong; nothing is uploaded then.
+    """
+
+    options: Mapping[str, object] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
 
 @dataclass(frozen=True)
@@ -18,10 +71,20 @@ class LaunchPlan:
     Args:
         setup: Lines of bash to run before, already quoted.
         command: The program and its arguments.
+        hooks: What is done around it; the first begins first, and ends last.
     """
 
     setup: tuple[str, ...]
     command: tuple[str, ...]
+    hooks: tuple[Hook, ...] = ()
+
+    def in_scratch(self, scratch: Scratch | None) -> LaunchPlan:
+        """The same in a directory of the node, if there is to be one; what a launcher does, it does within."""
+        return replace(self, hooks=(scratch.hook(), *self.hooks)) if scratch else self
+
+
+Planner = Callable[[Payload, Place], LaunchPlan]
+"""A launcher's `plan`."""
 
 
 def payload_command(payload: Payload, activation: Activation) -> tuple[str, ...]:
@@ -47,49 +110,86 @@ def _started(payload: Payload, python: str) -> tuple[str, ...]:
     return (*interpreters[payload.interpreter], program)
 
 
-def direct_plan(payload: Payload, activation: Activation) -> LaunchPlan:
+def direct_plan(payload: Payload, place: Place) -> LaunchPlan:
     """Run the payload itself, once, with the environment active."""
-    return LaunchPlan(activation.setup, payload_command(payload, activation))
+    return LaunchPlan(place.activation.setup, payload_command(payload, place.activation))
 
 
-def launch_function(plan: LaunchPlan, *, work_directory: str, env_file: str, scratch: Scratch | None = None) -> str:
-    """The bash function `launch` that the batch script runs in the background; with those for scratch, if there is one.
+def launch_script(plan: LaunchPlan) -> str:
+    """What the batch script has in front: the hooks, how they and the payload are run, and the function `launch`.
 
-    The payload's own variables come last, so that they win over what an activation sets.
+    Raises:
+        InvalidRequestError: Two hooks have the same name.
     """
-    lines = (
-        # Without a payload to upload, nothing has made it yet.
-        f"[ -d {quote(work_directory)} ] || mkdir -p -- {quote(work_directory)}",
-        f"cd -- {quote(work_directory)} || exit 74",
-        *(("enter_scratch || exit 74",) if scratch else ()),
-        *plan.setup,
-        f". {quote(env_file)} || exit 74",
-        *(('export DAGSTER_SLURM_SCRATCH="$scratch"',) if scratch else ()),
-        f"exec {' '.join(map(quote, plan.command))}",
-    )
-    function = _launch(lines)
-    return f"{scratch.functions(work_directory)}\n{function}" if scratch else function
+    return "\n".join((_hooks(plan.hooks), _file("payload.sh"), *_launch(plan)))
 
 
-def launch_function_of_tasks(plan: LaunchPlan, *, work_directory: str, env_file: str) -> str:
-    """The same for the tasks of a job array: each works in a directory of its own, with links to what all share.
+def launch_in_job(
+    planner: Planner, payload: Payload, activation: Activation, request: JobRequest, scratch: Scratch | None
+) -> str:
+    """The same for a payload in its job, or in each task of its array.
+
+    Args:
+        planner: What says how it is started.
+        payload: The payload.
+        activation: How its environment is entered.
+        request: What is asked of Slurm.
+        scratch: The directory of the node that it works in, if there is to be one.
+
+    Raises:
+        InvalidRequestError: Two hooks have the same name, or the planner refuses.
+    """
+    return launch_script(planner(payload, Place.of_job(activation, request)).in_scratch(scratch))
+
+
+def script_here(plan: LaunchPlan, directory: str) -> str:
+    """What bash runs on this machine.
 
     Args:
         plan: How the payload is started.
-        work_directory: What all of them share: payload, extra files, inputs.
-        env_file: The variables that all of them have; their own come after those.
+        directory: With `work/` and `env.sh`, as a run directory on a cluster.
+
+    Raises:
+        InvalidRequestError: Two hooks have the same name.
     """
+    head = f"run_directory={quote(directory)}\nplace=$run_directory\nforwarded_signals="
+    # Without hooks nothing has to follow: the payload takes the place of the shell.
+    return "\n".join((head, launch_script(plan), _file("here.sh") if plan.hooks else "launch"))
+
+
+def _hooks(hooks: Sequence[Hook]) -> str:
+    """What stands in front of `payload.sh`: which hooks there are, and each."""
+    names = [hook.name for hook in hooks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequestError(f"Two hooks of the payload are called {twice!r}", hint="Rename one of them.")
+    return "\n".join((f"hooks=({' '.join(names)})", *(hook.text() for hook in hooks)))
+
+
+def _launch(plan: LaunchPlan) -> tuple[str, ...]:
     lines = (
-        f'mkdir -p -- {quote(work_directory)} "$place/work" || exit 74',
-        # By links, and again in a task that was requeued.
-        f'cp -rsf -- {quote(work_directory)}/. "$place/work" && cd -- "$place/work" || exit 74',
+        "trap refuse_success EXIT",
+        "enter_place || exit 74",
+        "enter_hooks || exit",
         *plan.setup,
-        f'. {quote(env_file)} && . "$place/env.sh" || exit 74',
-        'mkdir -p -- "$DAGSTER_SLURM_CHECKPOINT_DIR" || exit 74',
+        'read_variables "$run_directory" "$place" || exit 74',
         f"exec {' '.join(map(quote, plan.command))}",
     )
-    return _launch(lines)
+    return ("launch() {", *(f"    {line}" for line in lines), "}")
 
 
-def _launch(lines: Sequence[str]) -> str:
-    return "\n".join(("launch() {", *(f"    {line}" for line in lines), "}"))
+def _file(name: str) -> str:
+    return shell_file("dagster_slurm.launchers", name).rstrip("\n")
+
+
+def _cpus(request: JobRequest) -> int | None:
+    if request.cpus_per_task is None or "exclusive" in request.options:
+        return None
+    tasks = str(request.options.get("ntasks-per-node", 1))
+    return request.cpus_per_task * int(tasks) if tasks.isdecimal() else None
+
+
+def _mem_mib(request: JobRequest, cpus: int | None) -> int | None:
+    if request.mem_per_cpu_mib is not None:
+        return request.mem_per_cpu_mib * cpus if cpus is not None else None
+    # `--mem=0` is all that the node has.
+    return request.mem_mib or None

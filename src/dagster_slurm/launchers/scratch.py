@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.transport.shell import quote, shell_file
+from dagster_slurm.launchers.hooks import Hook
+from dagster_slurm.transport.shell import shell_file
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,7 @@ class Scratch:
             )
         return Scratch(option.rstrip("/") or "/", tuple(outputs))
 
-    def functions(self, work_directory: str) -> str:
-        """The bash functions `make_scratch`, `enter_scratch` and `leave_scratch`, with what they are to do."""
-        return "\n".join(
-            (
-                f"scratch_base={quote(self.base)}",
-                f"scratch_work={quote(work_directory)}",
-                f"scratch_outputs=({' '.join(map(quote, self.outputs))})",
-                shell_file("dagster_slurm.launchers", "scratch.sh").rstrip("\n"),
-            )
-        )
+    def hook(self) -> Hook:
+        """What makes it, enters it, and leaves it."""
+        shell = shell_file("dagster_slurm.launchers", "scratch.sh")
+        return Hook("scratch", shell, {"base": self.base, "outputs": self.outputs})

@@ -17,7 +17,7 @@ from dagster_slurm.errors import ResultLostError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.submission import submit_once, submitted_job
-from dagster_slurm.launchers import launch_function_of_tasks
+from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.pipes.description import describe, differences, digests, elements_of
 from dagster_slurm.pipes.elements import partition_variables
 from dagster_slurm.pipes.launch_key import PieceOfWork
@@ -122,9 +122,7 @@ class CallArrays:
         directory, order = self._launch(number), self._order
         inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
         inputs.upload()
-        launch = launch_function_of_tasks(
-            order.plan(order.payload, activation), work_directory=directory.work, env_file=directory.env_file
-        )
+        launch = launch_in_job(order.plan, order.payload, activation, request, order.staging.scratch)
         array = array_option(len(partitions), self._max_parallel)
         work = replace(self._work, key=replace(self._work.key, call=self._call(number)))
         directory.create(

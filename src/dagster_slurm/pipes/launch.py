@@ -18,7 +18,7 @@ from dagster_slurm.job.reattach import Found, Reattachment
 from dagster_slurm.job.retrying import Outcome, next_request
 from dagster_slurm.job.standing import Standing
 from dagster_slurm.job.submission import submit_once
-from dagster_slurm.launchers import launch_function
+from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
@@ -188,10 +188,7 @@ class Launch:
         order = self._order
         inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
         self._calls.persist(inputs.upload)
-        plan = order.plan(order.payload, activation)
-        launch = launch_function(
-            plan, work_directory=directory.work, env_file=directory.env_file, scratch=order.staging.scratch
-        )
+        launch = launch_in_job(order.plan, order.payload, activation, self._request, order.staging.scratch)
         script = batch_script(self._request, directory=directory, launch=launch)
         variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
         description = describe(self._step, self._work, self._digests, environment_path=activation.path)

@@ -16,10 +16,18 @@ from typing import IO, Any
 
 from dagster import PipesClient
 
-from dagster_slurm.environments import Activation
 from dagster_slurm.errors import JobFailedError, OutputNotFoundError, PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
-from dagster_slurm.launchers import LaunchPlan, Payload, as_payload, direct_plan, launch_function, work_files
+from dagster_slurm.launchers import (
+    LaunchPlan,
+    Payload,
+    Place,
+    Planner,
+    as_payload,
+    direct_plan,
+    script_here,
+    work_files,
+)
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
@@ -37,11 +45,11 @@ from dagster_slurm.pipes.partition_results import (
 )
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs
+from dagster_slurm.process_identity import of_session
 from dagster_slurm.staging import DataOptions, Staging, on_this_machine, plan_staging
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.transport import TreeEntry
 
-Planner = Callable[[Payload, Activation], LaunchPlan]
 Take = Callable[[str, bytes], None]
 
 _POLL_SECONDS = 0.05
@@ -101,7 +109,7 @@ class LocalPipesClient(PipesClient):
                     directory,
                     files,
                     staging,
-                    plan(payload, Activation((), self._python, "this machine")),
+                    plan(payload, place_here(self._python)),
                     context=session.context_data,
                     variables=session.variables(extra_env),
                 )
@@ -151,7 +159,7 @@ class LocalPipesClient(PipesClient):
         done = recorded(step, work.key.origin_run_id, name)
         contexts, recorder, logs = step.pipes.contexts(extras), Recorder(step, name), StepLogs()
         failed: dict[str, JobFailedError] = {}
-        launch_plan = plan(payload, Activation((), self._python, "this machine"))
+        launch_plan = plan(payload, place_here(self._python))
         for partition in partitions:
             have = done.get(partition, set())
             if set(step.asset_keys) <= have:
@@ -195,13 +203,7 @@ class LocalPipesClient(PipesClient):
         (directory / "context.json").write_bytes(context)
         (directory / "messages").touch()
         _write_private(directory / "env.sh", env_file(variables))
-        launch = launch_function(
-            plan,
-            work_directory=str(directory / "work"),
-            env_file=str(directory / "env.sh"),
-            scratch=staging.scratch,
-        )
-        return f"{launch}\n{'launch_in_scratch' if staging.scratch else 'launch'}"
+        return script_here(plan.in_scratch(staging.scratch), str(directory))
 
     def _collect(self, step: Step, staging: Staging, work: Path) -> Collected:
         if not staging.outputs.patterns:
@@ -236,14 +238,19 @@ class LocalPipesClient(PipesClient):
         )
 
 
+def place_here(python: str) -> Place:
+    """This machine, as launchers see it."""
+    # Where it is not known which CPUs this process may use (macOS), those of the machine.
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return Place.here(python, len(usable(0)))
+
+
 def _variables_of(partition: str, directory: Path, extra_env: Mapping[str, str] | None) -> dict[str, str]:
-    checkpoint = directory / "checkpoint"
-    checkpoint.mkdir()
     place = {"context": str(directory / "context.json"), "messages": str(directory / "messages")}
     return {
         "PYTHONUNBUFFERED": "1",
         **(extra_env or {}),
-        "DAGSTER_SLURM_CHECKPOINT_DIR": str(checkpoint),
+        "DAGSTER_SLURM_CHECKPOINT_DIR": str(directory / "checkpoint"),
         **partition_variables(partition, **place),
     }
 
@@ -291,7 +298,7 @@ def _pump(process: subprocess.Popen[bytes], inbox: IO[bytes], take: Take) -> Non
             take("messages", inbox.read())
             if process.poll() is not None:
                 # A process that was left behind may hold the pipes open for ever; it ends with the payload.
-                _signal_group(process, signal.SIGKILL)
+                _kill_session(process)
     take("messages", inbox.read())
 
 
@@ -301,11 +308,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         _signal_group(process, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_TERMINATION_SECONDS)
-    _signal_group(process, signal.SIGKILL)
+    _kill_session(process)
     process.wait()
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """With hooks the payload has a process group of its own, and so has what they start."""
+    _signal_group(process, signal.SIGKILL)
+    for pid in of_session(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

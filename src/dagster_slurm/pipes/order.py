@@ -8,8 +8,7 @@ from typing import Any
 
 from dagster_slurm.environments import Provider
 from dagster_slurm.job.retrying import Chain, RetryRules
-from dagster_slurm.launchers import Payload
-from dagster_slurm.pipes.local import Planner
+from dagster_slurm.launchers import Payload, Planner
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import Staging
 from dagster_slurm.transport import TreeEntry

@@ -14,7 +14,7 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
 from dagster_slurm.job.standing import outcome_of
-from dagster_slurm.launchers import Payload, as_payload, direct_plan, work_files
+from dagster_slurm.launchers import Payload, Planner, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.arrays import CallArrays
 from dagster_slurm.pipes.dagster_private import StepContext
@@ -25,7 +25,6 @@ from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch import Finished, Launch, TerminatedError
 from dagster_slurm.pipes.launch_key import Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
-from dagster_slurm.pipes.local import Planner
 from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
 from dagster_slurm.pipes.partition_results import (

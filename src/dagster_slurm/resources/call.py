@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_slurm.environments import Deployed, Provider
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain, RetryRules
-from dagster_slurm.launchers import payload_from_path
+from dagster_slurm.launchers import Planner, payload_from_path
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike, Payload, found_by_python
 from dagster_slurm.metrics import MetricsCollector, SlurmMetric, metadata_of
-from dagster_slurm.pipes.local import Planner
 from dagster_slurm.pipes.outcome import MetadataOf
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources import asset_metadata
 from dagster_slurm.resources.environment_choice import EnvironmentChoice
-from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.launchers import (
+    BUILT_IN,
+    BashLauncher,
+    ChosenLauncher,
+    ComputeLauncher,
+    chosen_launcher,
+    requested,
+    requirements_of,
+)
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
-from dagster_slurm.slurm.request import JobRequest, merge_named
+from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.plan import DataOptions, InputsOption, OutputsOption
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.compute import ComputeResource, SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmResource
 
-CALL, LAUNCHPAD, METADATA, RESOURCE, BUILT_IN = "call", "launchpad", "asset metadata", "resource", "built-in"
+CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
 """Where a setting may come from; the first that says something wins."""
 
 
@@ -154,6 +162,7 @@ class Call:
         Raises:
             InvalidRequestError: There is no such payload, or it cannot be run.
         """
+        requirements_of(self.launcher.value, None)
         return self._work(payload_from_path(self._arguments.payload_path))
 
     def slurm(self) -> SlurmResource:
@@ -180,9 +189,10 @@ class Call:
         environment = self.environment_choice().provider()
         policy = arguments.retry_policy or resource.retry_policy
         exit_code = self.chosen("continue_exit_code", resource=resource.continue_exit_code).value
+        request = affordable(self.request()[0], resource.max_node_hours)
         return Job(
             self._work(self._payload(environment)),
-            affordable(self.request()[0], resource.max_node_hours),
+            request,
             environment,
             self.chosen("force_env_push", asset_metadata.FORCE_ENV_PUSH, built_in=False).value,
             arguments.name,
@@ -195,7 +205,7 @@ class Call:
         """What to ask Slurm for, and of each option where it comes from.
 
         Raises:
-            InvalidRequestError: An option is wrong.
+            InvalidRequestError: An option is wrong, or the launcher refuses it.
         """
         layers = {
             **self.slurm().option_layers(),
@@ -203,15 +213,22 @@ class Call:
             LAUNCHPAD: self._launchpad("extra_slurm_opts") or {},
             CALL: self._arguments.extra_slurm_opts or {},
         }
-        return merge_named(layers)
+        return requested(self.launcher.value, layers)
 
     def environment_choice(self) -> EnvironmentChoice:
         """Which environment it gets."""
         return EnvironmentChoice(self._resource, self._step, self.chosen("environment_name").value)
 
-    def launcher(self) -> Chosen:
+    @cached_property
+    def launcher(self) -> ChosenLauncher:
         """How the payload is started."""
-        return self.chosen("launcher", resource=self._resource.default_launcher, built_in=BashLauncher())
+        given = {
+            CALL: self._arguments.launcher,
+            LAUNCHPAD: self._launchpad("launcher"),
+            RESOURCE: self._resource.default_launcher,
+            BUILT_IN: BashLauncher(),
+        }
+        return chosen_launcher(given)
 
     def chosen(
         self, name: str, metadata_key: str | None = None, *, resource: object = None, built_in: object = None
@@ -241,7 +258,7 @@ class Call:
     def _work(self, payload: Payload) -> Work:
         return Work(
             payload,
-            self.launcher().value.plan,
+            self.launcher.value.plan,
             self._arguments.extras,
             self._arguments.extra_env,
             self.chosen("extra_files", asset_metadata.EXTRA_FILES).value,

@@ -161,7 +161,7 @@ class ComputeResource(ConfigurableResource[Any]):
             context: The context of the asset, asset check or op.
             payload_path: A `.py` or `.sh` file, a program or script with a `#!` line, a directory with `__main__.py`,
                 `-m package.module` or `package.module:function`.
-            launcher: How to start it; by default `default_launcher`.
+            launcher: How to start it; by default `default_launcher`, which says what one of the same type leaves open.
             extras: Values for the payload, found in its Pipes context. JSON-serialisable.
             extra_env: Environment variables of the payload. They reach the cluster in a file that only the user
                 can read, never in a command line.

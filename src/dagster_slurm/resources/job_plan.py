@@ -19,7 +19,7 @@ class PlannedSetting:
     Attributes:
         name: Its name; an option of sbatch with its dashes.
         value: What it is.
-        source: Where it comes from: `call`, `launchpad`, `asset metadata`, `resource` or `built-in`.
+        source: Where it comes from: `call`, `launchpad`, `asset metadata`, `resource`, `launcher` or `built-in`.
     """
 
     name: str

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from dagster import build_resources
 
-from dagster_slurm.environments import Activation
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import launch_function
+from dagster_slurm.launchers import script_here
+from dagster_slurm.pipes.local import place_here
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import Arguments, Call
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedUpload
@@ -66,12 +66,7 @@ def _plan_here(call: Call, arguments: Arguments, tasks: Tasks | None) -> JobPlan
     work = call.work_here()
     contents = Contents.of(work, tasks)
     directory = "/tmp/dagster-slurm-XXXXXXXX"  # noqa: S108 - it stands for what tempfile makes
-    launch = launch_function(
-        work.plan(work.payload, Activation((), sys.executable, "this machine")),
-        work_directory=f"{directory}/work",
-        env_file=f"{directory}/env.sh",
-        scratch=contents.staging.scratch,
-    )
+    plan = work.plan(work.payload, place_here(sys.executable)).in_scratch(contents.staging.scratch)
     inputs = contents.staging.inputs
     files = [PlannedFile(name, path.stat().st_size, is_there=False) for name, path in inputs.files.items()]
     files += [
@@ -82,7 +77,7 @@ def _plan_here(call: Call, arguments: Arguments, tasks: Tasks | None) -> JobPlan
         title=f"{work.payload.program} on this machine",
         host=os.uname().nodename,
         directory=directory,
-        script=f"{launch}\n{'launch_in_scratch' if contents.staging.scratch else 'launch'}\n",
+        script=f"{script_here(plan, directory)}\n",
         settings=settings_of(call, arguments, None),
         uploads=(*contents.uploads(), *([PlannedUpload("inputs", tuple(files))] if files else [])),
         environment=f"this machine's {sys.executable}",

@@ -10,7 +10,7 @@ from dagster_slurm.environments import Activation, Preview, Site, preview
 from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import launch_function, launch_function_of_tasks
+from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.resources.call import Job
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.resources.plan_contents import Contents, Tasks
@@ -105,13 +105,10 @@ class PlanForCluster:
         return start, ""
 
     def _script(self, directory: RunDirectory, activation: Activation) -> str:
-        plan = self._job.work.plan(self._job.work.payload, activation)
-        work, env = directory.work, directory.env_file
-        if self._tasks is not None:
-            launch = launch_function_of_tasks(plan, work_directory=work, env_file=env)
-            return batch_script(self._job.request, directory=directory, launch=launch, array=self._tasks.option)
-        launch = launch_function(plan, work_directory=work, env_file=env, scratch=self._contents.staging.scratch)
-        return batch_script(self._job.request, directory=directory, launch=launch)
+        work, request = self._job.work, self._job.request
+        launch = launch_in_job(work.plan, work.payload, activation, request, self._contents.staging.scratch)
+        array = self._tasks.option if self._tasks else None
+        return batch_script(request, directory=directory, launch=launch, array=array)
 
     def _uploads(self, environment: Preview) -> tuple[PlannedUpload, ...]:
         inputs = self._inputs()

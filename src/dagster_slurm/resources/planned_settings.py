@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dagster_slurm.resources import asset_metadata
-from dagster_slurm.resources.call import BUILT_IN, CALL, DATA_KEYS, Arguments, Call
+from dagster_slurm.resources.call import CALL, DATA_KEYS, Arguments, Call
 from dagster_slurm.resources.job_plan import PlannedSetting
+from dagster_slurm.resources.launchers import BUILT_IN
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 
@@ -43,10 +44,14 @@ def settings_of(call: Call, arguments: Arguments, resource: ComputeResource | No
         arguments: What it is called with.
         resource: Whose call it is; None where only what counts on this machine is wanted.
     """
-    launcher = call.launcher()
+    launcher = call.launcher
     made = [
         PlannedSetting("payload_path", str(arguments.payload_path), CALL),
         PlannedSetting("launcher", type(launcher.value).__name__, launcher.source),
+    ]
+    made += [
+        PlannedSetting(f"launcher.{name}", str(getattr(launcher.value, name)), source)
+        for name, source in launcher.fields.items()
     ]
     known: list[tuple[str, str | None, object]] = [("extra_files", asset_metadata.EXTRA_FILES, None)]
     known += [(name, key, None) for name, key in DATA_KEYS.items()]

@@ -8,7 +8,7 @@ import pytest
 
 from dagster_slurm.environments import Activation, Container, with_modules
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.launchers import direct_plan
+from dagster_slurm.launchers import Place, direct_plan
 from dagster_slurm.launchers.payload import Payload
 
 BASE = "/home/me/dagster_runs"
@@ -48,7 +48,7 @@ def test_slurm_itself_takes_neither_binds_nor_gpus(options: dict[str, Any]) -> N
 
 def test_it_stands_around_the_payload() -> None:
     wrapper = Container("/images/tides.sif").command(BASE)
-    plan = direct_plan(Payload("payload.py", "python", None), Activation((), "python3", "", wrapper=wrapper))
+    plan = direct_plan(Payload("payload.py", "python", None), Place(Activation((), "python3", "", wrapper=wrapper)))
     assert plan.command == (*wrapper, "python3", "payload.py")
 
 

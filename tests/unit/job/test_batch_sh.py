@@ -8,36 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.batch_script import JOB_ID, end_of, in_slurm, run_job
 
 import dagster_slurm.job
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
-from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.process_identity import ProcessIdentity
-from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.request import merge
 
-# The script ends what has this id, on the whole machine: no other session of these tests has the same.
-JOB_ID = f"4{os.getpid():07d}"
 LISTED_ID = "4711047"
 BATCH_SH = Path(dagster_slurm.job.__file__).with_name("batch.sh")
 BASH_4 = "unset EPOCHREALTIME\n"
-
-
-def run_job(tmp_path: Path, payload: str, *, before: str = "") -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Run the batch script of a job as slurmstepd would; `payload` is bash, in the directory for its work."""
-    directory = RunDirectory(str(tmp_path), "run", "it's")
-    root = Path(directory.path)
-    for name in ("work", "log", "claim/0"):
-        (root / name).mkdir(parents=True)
-    for name in ("status", "stdout.0", "stderr.0", "messages.0"):
-        (root / "log" / name).touch()
-    launch = f'{before}launch() {{ cd "$run_directory/work" || exit 74; {payload}\n}}'
-    script = tmp_path / "job.sh"
-    script.write_text(batch_script(merge(), directory=directory, launch=launch))
-    environment = {**os.environ, "SLURM_JOB_ID": JOB_ID, "SLURMD_NODENAME": "n1"}
-    return subprocess.run(
-        ["bash", script], env=environment, capture_output=True, text=True, timeout=60, check=False
-    ), root
 
 
 @pytest.mark.parametrize("before", ["", BASH_4], ids=["bash 5", "bash 4"])
@@ -54,9 +33,7 @@ def test_marks_with_times_and_sizes(tmp_path: Path, before: str) -> None:
 
 def test_a_log_that_the_payload_removed_counts_nothing(tmp_path: Path) -> None:
     _, root = run_job(tmp_path, "echo out; rm ../log/stderr.0 ../log/messages.0")
-    end = parse_marks((root / "log/status").read_text())[0][-1]
-    assert isinstance(end, EndMark)
-    assert end.bytes_of == {"stdout": 4, "stderr": 0, "messages": 0}
+    assert end_of(root).bytes_of == {"stdout": 4, "stderr": 0, "messages": 0}
 
 
 def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -73,6 +50,30 @@ def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
             assert (done.returncode, other.poll()) == (0, None)
         finally:
             other.kill()
+
+
+STARTS_STEPS = """
+for step in 4 5; do SLURM_STEP_ID=$step SLURM_STEPID=$step setsid sleep 300 & echo $! >>pids; done
+env -u SLURM_STEP_ID SLURM_STEPID=6 setsid sleep 300 & echo $! >>pids
+sleep 0.3
+"""
+
+
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "4", "SLURM_STEPID": "4"}, {"SLURM_STEPID": "6"}], ids=str)
+def test_a_batch_script_ends_its_steps_and_a_step_itself_alone(tmp_path: Path, step: dict[str, str]) -> None:
+    mine = {"": [0, 1, 2], "4": [0], "6": [2]}[step.get("SLURM_STEPID", "")]
+    # As the dispatcher of a session, which has started this step, and those beside it.
+    dispatcher = subprocess.Popen(["sleep", "300"], env=in_slurm())
+    try:
+        done, root = run_job(tmp_path, STARTS_STEPS, **step)
+        pids = (root / "work/pids").read_text().split()
+        gone = [number for number, pid in enumerate(pids) if ProcessIdentity.of(int(pid)) is None]
+        assert (done.returncode, gone) == (0, mine)
+        assert (dispatcher.poll() is None) is bool(step)
+    finally:
+        dispatcher.kill()
+        dispatcher.wait()
+        subprocess.run(["kill", "-KILL", *pids], check=False, stderr=subprocess.DEVNULL)
 
 
 OF_VERSION_1 = "9:name=systemd:/\n6:freezer:/slurm_n1/uid_0/job_4711047/step_batch\n0::/\n"

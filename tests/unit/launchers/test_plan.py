@@ -18,21 +18,24 @@ from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.launchers import (
     LaunchPlan,
     Payload,
+    Place,
     direct_plan,
-    launch_function,
+    launch_script,
     payload_command,
     payload_from_path,
+    script_here,
 )
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
 GOLDEN = """\
 launch() {
-    [ -d '/runs/it'"'"'s/work' ] || mkdir -p -- '/runs/it'"'"'s/work'
-    cd -- '/runs/it'"'"'s/work' || exit 74
+    trap refuse_success EXIT
+    enter_place || exit 74
+    enter_hooks || exit
     . /env/activate.sh
-    . '/runs/it'"'"'s/env.sh' || exit 74
-    exec /env/bin/python main.py
+    read_variables "$run_directory" "$place" || exit 74
+    exec /env/bin/python 'it'"'"'s.py'
 }"""
 
 GOLDEN_HEAD = """\
@@ -52,9 +55,16 @@ values = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\
 names = st.from_regex(r"V_[A-Za-z0-9_]{0,8}", fullmatch=True)
 
 
-def run_launch(function: str) -> subprocess.CompletedProcess[bytes]:
-    """As the batch script does it: in the background."""
-    return subprocess.run(["bash", "-c", f"{function}\nlaunch & wait $!"], capture_output=True, check=False)
+def run_here(plan: LaunchPlan, directory: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["bash", "-c", script_here(plan, str(directory))], capture_output=True, check=False)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A directory for the payload's files, in one that has no variables for it."""
+    (tmp_path / "env.sh").touch()
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
 
 
 @pytest.mark.parametrize(
@@ -75,18 +85,16 @@ def run_launch(function: str) -> subprocess.CompletedProcess[bytes]:
     ],
 )
 def test_direct_plan(payload: Payload, command: tuple[str, ...]) -> None:
-    assert direct_plan(payload, Activation(("setup",), "py", "")) == LaunchPlan(("setup",), command)
+    assert direct_plan(payload, Place(Activation(("setup",), "py", ""))) == LaunchPlan(("setup",), command)
     assert payload_command(payload, Activation((), "py", "")) == command
     wrapped = Activation(("setup",), "py", "", wrapper=("apptainer", "exec", "/image.sif"))
-    assert direct_plan(payload, wrapped) == LaunchPlan(("setup",), ("apptainer", "exec", "/image.sif", *command))
+    assert direct_plan(payload, Place(wrapped)) == LaunchPlan(("setup",), ("apptainer", "exec", "/image.sif", *command))
 
 
-def test_a_wrapper_gets_the_command_word_by_word(tmp_path: Path) -> None:
-    (tmp_path / "env.sh").touch()
-    (tmp_path / "a b.sh").write_text('echo "$FROM_WRAPPER"')
+def test_a_wrapper_gets_the_command_word_by_word(work: Path) -> None:
+    (work / "a b.sh").write_text('echo "$FROM_WRAPPER"')
     activation = Activation((), "python3", "", wrapper=("env", "FROM_WRAPPER=it's $(x)"))
-    plan = direct_plan(Payload("a b.sh", "bash", tmp_path), activation)
-    done = run_launch(launch_function(plan, work_directory=str(tmp_path), env_file=str(tmp_path / "env.sh")))
+    done = run_here(direct_plan(Payload("a b.sh", "bash", work), Place(activation)), work.parent)
     assert (done.returncode, done.stdout) == (0, b"it's $(x)\n")
 
 
@@ -124,12 +132,10 @@ class Fit:
         ("lib.jobs:sys.path", 1, "", "TypeError: 'list' object is not callable"),
     ],
 )
-def test_functions_as_python_calls_them(tmp_path: Path, text: str, exit_code: int, said: str, last_line: str) -> None:
-    (tmp_path / "env.sh").touch()
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "jobs.py").write_text(FUNCTIONS)
-    plan = direct_plan(payload_from_path(text), Activation((), sys.executable, ""))
-    done = run_launch(launch_function(plan, work_directory=str(tmp_path), env_file=str(tmp_path / "env.sh")))
+def test_functions_as_python_calls_them(work: Path, text: str, exit_code: int, said: str, last_line: str) -> None:
+    (work / "lib").mkdir()
+    (work / "lib" / "jobs.py").write_text(FUNCTIONS)
+    done = run_here(direct_plan(payload_from_path(text), Place(Activation((), sys.executable, ""))), work.parent)
     stderr = done.stderr.decode()
     assert (done.returncode, done.stdout.decode()) == (exit_code, said), stderr
     assert (stderr.splitlines() or [""])[-1].startswith(last_line)
@@ -160,8 +166,13 @@ def test_what_a_login_sets_does_not_get_in(variables: dict[str, str]) -> None:
 
 
 def test_golden_function() -> None:
-    plan = LaunchPlan((". /env/activate.sh",), ("/env/bin/python", "main.py"))
-    assert launch_function(plan, work_directory="/runs/it's/work", env_file="/runs/it's/env.sh") == GOLDEN
+    plan = LaunchPlan((". /env/activate.sh",), ("/env/bin/python", "it's.py"))
+    script = launch_script(plan)
+    assert script.startswith("hooks=()\n")
+    assert script.endswith(f"\n{GOLDEN}")
+    here = script_here(plan, "/runs/it's")
+    assert here.startswith("run_directory='/runs/it'\"'\"'s'\nplace=$run_directory\nforwarded_signals=\nhooks=()\n")
+    assert here.endswith(f"\n{GOLDEN}\nlaunch")
 
 
 @given(
@@ -173,12 +184,12 @@ def test_golden_function() -> None:
 def test_hostile_values_and_paths_arrive_in_the_payload(
     tmp_path: Path, variables: dict[str, str], args: list[str], directory: str
 ) -> None:
-    work = tmp_path / directory
-    work.mkdir(exist_ok=True)
-    (work / "env.sh").write_text(env_file(variables))
+    work = tmp_path / directory / "work"
+    work.mkdir(exist_ok=True, parents=True)
+    (tmp_path / directory / "env.sh").write_text(env_file(variables))
     show = 'printf "%s\\0" "$PWD" "$@"; env -0 | grep -z ^V_'
     plan = LaunchPlan(("V_=overridden", "export V_"), ("bash", "-c", show, "bash", *args))
-    done = run_launch(launch_function(plan, work_directory=str(work), env_file=str(work / "env.sh")))
+    done = run_here(plan, tmp_path / directory)
     assert done.stderr == b""
     words = done.stdout.decode().split("\0")[:-1]
     assert words[: len(args) + 1] == [str(work), *args]
@@ -186,14 +197,13 @@ def test_hostile_values_and_paths_arrive_in_the_payload(
     assert seen == {"V_": "overridden", **variables}
 
 
-@pytest.mark.parametrize("missing", ["work", "env"])
+@pytest.mark.parametrize("missing", ["work", "env.sh"])
 def test_a_directory_or_file_that_cannot_be_had_runs_nothing(tmp_path: Path, missing: str) -> None:
-    env = tmp_path / "env.sh"
-    env.touch()
-    file_in_the_way = env / "work"
-    paths = {"work": str(tmp_path), "env": str(env), missing: str(file_in_the_way)}
-    plan = LaunchPlan((), ("echo", "ran"))
-    done = run_launch(launch_function(plan, work_directory=paths["work"], env_file=paths["env"]))
+    there = {"work": "env.sh", "env.sh": "work"}[missing]
+    # A file where the directory would be made.
+    (tmp_path / "work").touch() if missing == "work" else (tmp_path / there).mkdir()
+    (tmp_path / "env.sh").touch() if missing == "work" else None
+    done = run_here(LaunchPlan((), ("echo", "ran")), tmp_path)
     assert (done.returncode, done.stdout) == (74, b"")
 
 
@@ -210,10 +220,7 @@ def test_a_value_with_nul_is_refused() -> None:
 
 def test_a_working_directory_without_uploaded_files_is_made(tmp_path: Path) -> None:
     (tmp_path / "env.sh").touch()
-    plan = LaunchPlan((), ("pwd",))
-    work = str(tmp_path / "new work")
-    done = run_launch(launch_function(plan, work_directory=work, env_file=str(tmp_path / "env.sh")))
-    assert done.stdout.decode() == f"{work}\n"
+    assert run_here(LaunchPlan((), ("pwd",)), tmp_path).stdout.decode() == f"{tmp_path}/work\n"
 
 
 def test_golden_env_file() -> None:

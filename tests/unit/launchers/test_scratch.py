@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.launchers import LaunchPlan, Scratch, launch_function
+from dagster_slurm.launchers import LaunchPlan, Scratch, script_here
 
 
 @pytest.fixture
@@ -28,9 +28,8 @@ def work(tmp_path: Path) -> Path:
 def script(work: Path, payload: str, *outputs: str, base: str = "") -> str:
     env = work.parent / "env.sh"
     env.touch()
-    plan = LaunchPlan((), ("bash", "-c", payload))
-    function = launch_function(plan, work_directory=str(work), env_file=str(env), scratch=Scratch(base, outputs))
-    return f"{function}\nlaunch_in_scratch"
+    plan = LaunchPlan((), ("bash", "-c", payload)).in_scratch(Scratch(base, outputs))
+    return script_here(plan, str(work.parent))
 
 
 def run(work: Path, payload: str, *outputs: str, base: str = "") -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,159 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # assigned in front of this file
+# How a payload is started and ended, in a job and on this machine alike. In front of this file stand, generated and
+# quoted:
+#   run_directory=...  forwarded_signals='USR1 ...'  hooks=(NAME ...), with the values and the functions of each
+# `place` is what of the run directory is this payload's own; `launch` becomes the payload; `sweep` ends what it leaves.
+#
+# A hook is what a launcher has done around the payload, in up to four functions:
+#   NAME_begin  before the payload is started, by the shell that will end it
+#   NAME_enter  by the process that becomes the payload, in its working directory
+#   NAME_end    when the payload has ended, however it did; what it has left behind may still run
+#   NAME_leave  when nothing of it runs any more, so that what is copied then is final; in a subshell
+# They begin and enter in order, and end and leave in reverse: each that was begun, also where that failed.
+payload=
+code=
+is_run=
+to_end=()
+to_leave=()
+
+say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
+
+# The payload's directory. Those that share files have links to them, made again in one that was requeued.
+enter_place() {
+    [ -d "$place/work" ] || mkdir -p -- "$place/work" || return
+    if [ "$place" != "$run_directory" ]; then
+        mkdir -p -- "$run_directory/work" && cp -rsf -- "$run_directory/work/." "$place/work" || return
+    fi
+    cd -- "$place/work" || return
+}
+
+# read_variables RUN_DIRECTORY PLACE: the payload's own come last, so that they win over what an activation sets. They may
+# have any name.
+read_variables() {
+    # shellcheck source=/dev/null
+    . "$1/env.sh" && { [ "$2" = "$1" ] || . "$2/env.sh"; } || return
+    [ -d "${DAGSTER_SLURM_CHECKPOINT_DIR:-/}" ] || mkdir -p -- "$DAGSTER_SLURM_CHECKPOINT_DIR"
+}
+
+# An `exit 0` in what comes before the payload, such as a site's profile, would be its success.
+refuse_success() {
+    [ $? = 0 ] || return
+    say 'the payload was not started: something before it has ended its shell'
+    exit 74
+}
+
+# 1 is what any command that fails gives: it says nothing of its own.
+call_hook() {
+    local status
+    declare -F "$1" >/dev/null || return 0
+    "$1"
+    status=$?
+    [ "$status" != 0 ] || return 0
+    say "$1 has failed with status $status"
+    [ "$status" != 1 ] || status=74
+    return "$status"
+}
+
+# What it starts in the background gets a process group of its own: signals are for the payload.
+begin_hooks() {
+    local hook status=0
+    set -m
+    for hook in "${hooks[@]}"; do
+        to_end=("$hook" "${to_end[@]}")
+        to_leave=("$hook" "${to_leave[@]}")
+        call_hook "${hook}_begin"
+        status=$?
+        [ "$status" = 0 ] || break
+    done
+    set +m
+    return "$status"
+}
+
+enter_hooks() {
+    local hook
+    for hook in "${hooks[@]}"; do call_hook "${hook}_enter" || return; done
+}
+
+# Those that are left: this is called again where a hook has called exit.
+end_hooks() {
+    local hook
+    while [ ${#to_end[@]} -gt 0 ]; do
+        hook=${to_end[0]}
+        to_end=("${to_end[@]:1}")
+        call_hook "${hook}_end" || [ "$code" != 0 ] || code=74
+    done
+}
+
+leave_hooks() {
+    local hook
+    for hook in "${to_leave[@]}"; do (call_hook "${hook}_leave") || [ "$code" != 0 ] || code=74; done
+}
+
+# Under proctrack/cgroup only the batch script gets the signal with which Slurm cancels, requeues and times out, as with
+# --signal=B:..., and SIGKILL follows after KillWait: so it is passed on, and this script lives on for its last line.
+# Under other plugins every process gets it, and the payload twice.
+pass_on() {
+    if [ -n "$payload" ]; then
+        kill "-$1" -- "-$payload" 2>/dev/null
+        return
+    fi
+    case $1 in
+    TERM | INT | HUP)
+        say "SIG$1 came before the payload was started; it is not"
+        exit $((128 + $(kill -l "$1")))
+        ;;
+    *) say "SIG$1 came before the payload was started, and does not reach it" ;;
+    esac
+}
+
+catch_signals() {
+    local signal
+    # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
+    for signal in TERM INT HUP $forwarded_signals; do trap "pass_on $signal" "$signal"; done
+}
+
+# Job control gives the payload a process group of its own. In the background, because bash runs no trap while
+# it waits for a child in the foreground.
+run_payload() {
+    local status final
+    set -m
+    launch </dev/null &
+    payload=$!
+    set +m
+    # Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.
+    { wait "$payload"; } 2>/dev/null
+    status=$?
+    # A trap ends `wait` early with a status of its own.
+    while [ "$status" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
+        { wait "$payload"; } 2>/dev/null
+        status=$?
+    done
+    # Ended between the trap and the look: bash still knows the true status, once.
+    wait "$payload" 2>/dev/null
+    final=$?
+    [ "$final" = 127 ] || status=$final
+    return "$status"
+}
+
+run() {
+    begin_hooks && run_payload
+    code=$?
+    # shellcheck disable=SC2086  # several words
+    trap '' TERM INT HUP $forwarded_signals
+    end_hooks
+    is_run=yes
+    exit "$code"
+}
+
+# finish_payload STATUS: what is done when this shell exits, whatever made it. Sets `code`.
+finish_payload() {
+    # shellcheck disable=SC2086  # several words
+    trap '' TERM INT HUP $forwarded_signals
+    code=${code:-$1}
+    # A hook that has called exit has failed.
+    [ -n "$is_run" ] || [ "$code" != 0 ] || code=74
+    end_hooks
+    sweep
+    leave_hooks
+}
