@@ -257,27 +257,6 @@ class TestElsewhere:
         thread.join()
         return result
 
-    def test_all_steps_again_adopts_a_live_job_with_a_warning(self, world: World) -> None:
-        result = self.interrupted(world)
-        (job_id,) = world.marks()
-        again = world.execute(reexecution_options=dg.ReexecutionOptions(result.run_id))
-        assert again.success
-        assert world.marks() == [job_id]
-        assert "An earlier run of the same work has a job that goes on" in world.messages(again)
-
-    def test_a_fresh_materialisation_adopts_an_abandoned_job_if_asked_to(self, world: World, slurm: Make) -> None:
-        self.interrupted(world)
-        (job_id,) = world.marks()
-        world.settings.make_compute = lambda: slurm(reattach="asset")
-        again = world.execute()
-        assert again.success
-        assert world.marks() == [job_id]
-
-    def test_a_fresh_materialisation_does_not_by_default(self, world: World) -> None:
-        self.interrupted(world)
-        assert world.execute().success
-        assert len(set(world.marks())) == 2
-
     def test_never(self, world: World, slurm: Make) -> None:
         world.settings.make_compute = lambda: slurm(reattach="never")
         result = self.interrupted(world)

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,12 @@ from dagster_slurm.pipes import dagster_private
 pytestmark = pytest.mark.process
 
 
-def run(job: dg.JobDefinition, instance: dg.DagsterInstance, **config: Any) -> Any:
+def run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, *, tags: Mapping[str, str] | None = None, **config: Any
+) -> Any:
     """Execute a job with the executor that it has, as a run worker does; its code need not be importable."""
     run_config = {"execution": {"config": config}} if config else {}
-    created = instance.create_run_for_job(job_def=job, run_config=run_config)
+    created = instance.create_run_for_job(job_def=job, run_config=run_config, tags=tags)
     return execute_run(InMemoryJob(job), created, instance)
 
 
