@@ -27,7 +27,7 @@ from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState as S
 
 RECORDED = Path(__file__).resolve().parents[2] / "recorded"
-VERSIONS = sorted(path for path in RECORDED.iterdir() if path.is_dir()) if RECORDED.is_dir() else []
+VERSIONS = sorted(path.parent for path in RECORDED.glob("*/version.sinfo.json"))
 FILES = [path for version in VERSIONS for path in sorted(version.glob("*.json"))]
 
 
