@@ -2,9 +2,11 @@
 
     make bench
     .venv/bin/python benchmarks/run.py [--only jobs,arrays,others] [--contenders A,B] [--numbers 1,10] [--sandbox NAME]
+    .venv/bin/python benchmarks/run.py --against COMMIT [--pairs 5] [--case one,at_once,partitions]
 
 A run of everything writes `benchmarks/figures.json`, `docs/benchmarks.md` and its plots. A run of a selection only
 prints its tables: figures that stand side by side are of one run. `--render` writes the page again, from the figures.
+With `--against`, this tree is measured beside another commit; the exit code is 1 if a limit is broken (`against.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+import against
 import common
 import figures as figures_
 import page
@@ -158,6 +161,19 @@ def take(arguments: argparse.Namespace) -> Figures:
         )
 
 
+def take_against(arguments: argparse.Namespace) -> int:
+    """Measure this tree beside another commit, and print; the exit code is 1 if a limit is broken."""
+    cases = against.cases_of(arguments.case)
+    with (
+        common.running_sandbox(common.wide(arguments.sandbox)) as sandbox,
+        sandbox.login_node(options=LOGIN_NODE) as node,
+    ):
+        figures = against.compare(Site(sandbox, node), arguments.against, cases, arguments.pairs, wait_until_idle)
+    title = f"This tree against {arguments.against}, {arguments.pairs} pairs"
+    common.print_table(title, against.COLUMNS, [against.row(*each) for each in figures])
+    return 0 if all(figure.is_kept for _, figure in figures) else 1
+
+
 def words(text: str) -> list[str]:
     return text.split(",")
 
@@ -169,11 +185,18 @@ def main() -> int:
     parser.add_argument("--contenders", type=words, default=[], help=", ".join(each.key for each in JOBS))
     parser.add_argument("--numbers", type=words, default=[], help="of jobs, or of tasks of an array")
     parser.add_argument("--sandbox", default="benchmarks", help="the name of the sandbox, and of its user")
+    parser.add_argument("--against", metavar="COMMIT", help="measure this tree beside another commit")
+    parser.add_argument("--pairs", type=int, default=against.PAIRS, help="how often each is run, with --against")
+    parser.add_argument(
+        "--case", type=words, default=[], help="some of one, at_once, partitions; partitions=10 is smaller"
+    )
     parser.add_argument("--render", action="store_true", help="only write the page, from the figures there are")
     arguments = parser.parse_args()
     if arguments.render:
         write(figures_.from_text(figures_.FILE.read_text(encoding="utf-8")))
         return 0
+    if arguments.against:
+        return take_against(arguments)
     measured = take(arguments)
     print(page.tables(measured))
     if not (arguments.only or arguments.contenders or arguments.numbers):

@@ -13,7 +13,8 @@ PAYLOAD = Path(__file__).parent / os.environ["PAYLOAD"]
 def made(number: int) -> dg.AssetsDefinition:
     @dg.asset(name=f"asset_{number}")
     def one(context: dg.AssetExecutionContext, compute: ComputeResource):
-        return compute.run(context, PAYLOAD).get_materialize_result()
+        variables = {"PAYLOAD_SECONDS": os.environ["PAYLOAD_SECONDS"]}
+        return compute.run(context, PAYLOAD, extra_env=variables).get_materialize_result()
 
     return one
 
