@@ -1,0 +1,104 @@
+"""`launch.json`: which piece of work an attempt is, and of what. No secrets: digests stand for content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from dagster_slurm.process_identity import ProcessIdentity
+from dagster_slurm.run_directory import PROTOCOL_VERSION
+
+DIGESTS = ("payload", "options", "environment", "inputs")
+"""What tells one deploy from another: the names of the digests."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the file tells; what is not known is empty.
+
+    Args:
+        origin_run_id: The run in which it was first asked for.
+        run_id: The run that began this attempt.
+        job: The name of that run's Dagster job.
+        step_key: The step.
+        partition_keys: The partition keys.
+        call: Name or ordinal of the call within the step.
+        assets: The asset keys.
+        process: The process that submitted it.
+        environment_path: What its payload runs in, so that `dagster-slurm env prune` leaves it.
+        elements: The partitions of a job array, by the number of the task.
+        digests: What stands for payload, options, environment and inputs, by the names in `DIGESTS`.
+    """
+
+    origin_run_id: str = ""
+    run_id: str = ""
+    job: str = ""
+    step_key: str = ""
+    partition_keys: tuple[str, ...] = ()
+    call: str = ""
+    assets: tuple[str, ...] = ()
+    process: ProcessIdentity | None = None
+    environment_path: str = ""
+    elements: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As one line."""
+        values = {
+            "protocol": PROTOCOL_VERSION,
+            "origin_run_id": self.origin_run_id,
+            "run_id": self.run_id or None,
+            "job": self.job or None,
+            "step_key": self.step_key,
+            "partition_keys": self.partition_keys,
+            "call": self.call,
+            "assets": self.assets,
+            "process": asdict(self.process) if self.process else None,
+            "environment_path": self.environment_path or None,
+        }
+        return json.dumps({**values, **({"elements": self.elements} if self.elements else {}), **self.digests})
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """What `to_json` of any release wrote; what is missing, or not of the kind that it should be, is left empty."""
+        try:
+            told = json.loads(text)
+        except (ValueError, RecursionError):
+            return cls()
+        if not isinstance(told, Mapping):
+            return cls()
+        return cls(
+            _text(told.get("origin_run_id")),
+            _text(told.get("run_id")),
+            _text(told.get("job")),
+            _text(told.get("step_key")),
+            _texts(told.get("partition_keys")),
+            _text(told.get("call")),
+            _texts(told.get("assets")),
+            _process(told.get("process")),
+            _text(told.get("environment_path")),
+            _all_texts(told.get("elements")),
+            {name: _text(told[name]) for name in DIGESTS if name in told},
+        )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+def _all_texts(value: object) -> tuple[str, ...]:
+    """Where the place of each has a meaning: all of them, or none."""
+    found = _texts(value)
+    return found if isinstance(value, list) and len(found) == len(value) else ()
+
+
+def _process(value: object) -> ProcessIdentity | None:
+    try:
+        return ProcessIdentity.from_mapping(value)
+    except ValueError:
+        return None
