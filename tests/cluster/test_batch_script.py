@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
@@ -39,7 +39,7 @@ REQUEST: dict[str, object] = {"time_limit": "5", "mem": "64M", "cpus": 1}
 
 SUBMIT = """
 import sys
-from dagster_slurm.claims import Claims
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
-from dagster_slurm.launches import Launches
+from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
 from tests.support.controller import controller_stopped
@@ -217,7 +217,7 @@ def jobs_shows_them_all(trial: Trial) -> None:
 def jobs_of_which_only_directories_and_sacct_know(trial: Trial) -> None:
     # Stands for the minutes (MinJobAge) after which the controller forgets a job.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Launches, "queue", lambda self: [])
+        patch.setattr(SlurmCluster, "queue_of_user", lambda self: [])
         assert trial.jobs() == {}
         expected = {"uncollected": "COMPLETED", "adopted": "COMPLETED", "collected": "COMPLETED", "failed": "FAILED"}
         # The accounting may be some seconds late.

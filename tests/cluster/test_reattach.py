@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from dagster_slurm import claims as claims_module
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster import claims as claims_module
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import Description
 from dagster_slurm.errors import AttemptClosedError, ProtocolVersionError, SlurmUnavailableError
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.job.reattach import Found, Reattachment
-from dagster_slurm.job.standing import Standing
+from dagster_slurm.job.reattach import Found, Others, Reattachment
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.slurm.states import JobState
 from tests.support.controller import controller_stopped
 from tests.support.waiting import eventually
 
@@ -35,8 +37,22 @@ def first_of(launch: Launch) -> RunDirectory:
     return launch.key.first_attempt(launch.cluster.base())
 
 
-def assert_next(found: Found, launch: Launch, attempt: int) -> None:
-    assert found == Found(first_of(launch).of_attempt(attempt))
+def assert_next(found: Found, launch: Launch, attempt: int, *ends: JobState) -> None:
+    assert found == replace(Found(first_of(launch).of_attempt(attempt)), outcomes=found.outcomes)
+    assert tuple(outcome.state for outcome in found.outcomes) == ends
+
+
+def found_when_accounted(reattachment: Reattachment, launch: Launch) -> Found:
+    """Until sacct knows the end, there is a job to follow."""
+    found: list[Found] = []
+
+    def is_decided() -> bool:
+        found.append(reattachment.find(first_of(launch)))
+        assert found[-1].handle is None or found[-1].is_over
+        return found[-1].handle is None
+
+    eventually(is_decided)
+    return found[-1]
 
 
 class TestFind:
@@ -60,15 +76,17 @@ class TestFind:
     ) -> None:
         """Of two that begin at the same moment one submits, and neither has to begin anew."""
         launch = Launch(cluster)
-        assert reattachment.find(first_of(launch), is_same=lambda text: text == "{}") == Found(launch.directory)
-        assert_next(reattachment.find(first_of(launch), is_same=lambda text: text != "{}"), launch, 1)
+        assert reattachment.find(first_of(launch), is_same=lambda told: told == Description()) == Found(
+            launch.directory
+        )
+        assert_next(reattachment.find(first_of(launch), is_same=lambda told: told != Description()), launch, 1)
 
     def test_pending(self, cluster: SlurmCluster, reattachment: Reattachment, sandbox: Sandbox) -> None:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()
         found = reattachment.find(first_of(launch))
         assert found.handle is not None
-        assert (found.handle.job_id, found.standing, found.directory) == (job_id, Standing.LIVE, launch.directory)
+        assert (found.handle.job_id, found.is_over, found.directory) == (job_id, False, launch.directory)
         sandbox.run(["scancel", job_id])
 
     def test_completed(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
@@ -77,14 +95,16 @@ class TestFind:
         eventually(lambda: all_ended(cluster, [job_id]))
         found = reattachment.find(first_of(launch))
         assert found.handle is not None
-        assert (found.handle.job_id, found.standing) == (job_id, Standing.COMPLETED)
+        assert (found.handle.job_id, found.is_over) == (job_id, True)
 
     def test_failed(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         launch = Launch(cluster, time_limit="00:01:00")
         cluster.transport.run('echo "exit 3" >>"$1/work/mark.sh"', (launch.directory.path,))
         job_id, _ = launch.submit()
         eventually(lambda: all_ended(cluster, [job_id]))
-        assert_next(reattachment.find(first_of(launch)), launch, 1)
+        assert_next(found_when_accounted(reattachment, launch), launch, 1, JobState.FAILED)
+        # What it has left is read, by whoever looks next.
+        assert_next(reattachment.find(first_of(launch)), launch, 1, JobState.FAILED)
         with pytest.raises(AttemptClosedError):
             Claims(cluster).try_to_submit(launch.directory, generation=1)
 
@@ -92,7 +112,7 @@ class TestFind:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()
         sandbox.run(["scancel", job_id])
-        assert_next(reattachment.find(first_of(launch)), launch, 1)
+        assert_next(found_when_accounted(reattachment, launch), launch, 1, JobState.CANCELLED)
         assert launch.runs() == []
 
     def test_login_node_crashed_before_the_answer(
@@ -103,7 +123,7 @@ class TestFind:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The late job of a try that was given up ends at its gate."""
-        monkeypatch.setattr(claims_module, "_READ_PATIENCE_SECONDS", 1)
+        monkeypatch.setattr("dagster_slurm.job.submission._ANSWER_SECONDS", 1.0)
         launch = Launch(cluster)
         sandbox.run(["mkdir", "-p", launch.directory.claim(0)])
         assert_next(reattachment.find(first_of(launch)), launch, 1)
@@ -118,7 +138,7 @@ class TestFind:
         eventually(lambda: all_ended(cluster, [job_id]))
         with controller_stopped(sandbox), pytest.raises(SlurmUnavailableError):
             reattachment.find(first_of(launch))
-        assert reattachment.find(first_of(launch)).standing is Standing.COMPLETED
+        assert reattachment.find(first_of(launch)).is_over
 
 
 class TestProtocol:
@@ -152,17 +172,16 @@ class TestElsewhere:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()
         own = LaunchKey("again", launch.key.origin_run_id).first_attempt(cluster.base())
-        found = reattachment.find_live([first_of(launch)], own)
-        assert found is not None
+        found = reattachment.find(own, others=Others([first_of(launch)]))
         assert found.handle is not None
-        assert found.handle.job_id == job_id
+        assert (found.handle.job_id, found.was_elsewhere) == (job_id, True)
         # From now on it is found by the own key: also when it has completed.
         sandbox.run(["scontrol", "release", job_id])
         assert launch.wait_for_runs() == [job_id]
         eventually(lambda: all_ended(cluster, [job_id]))
         again = reattachment.find(own)
         assert again.handle is not None
-        assert (again.handle.job_id, again.standing) == (job_id, Standing.COMPLETED)
+        assert (again.handle.job_id, again.is_over, again.was_elsewhere) == (job_id, True, False)
         own.remove(cluster.transport)
         for path in (own.launch, launch.directory.launch):
             eventually(lambda path=path: cluster.transport.command(["test", "-e", path]).returncode == 1)
@@ -172,8 +191,7 @@ class TestElsewhere:
         job_id, _ = launch.submit()
         eventually(lambda: all_ended(cluster, [job_id]))
         own = LaunchKey("again", launch.key.origin_run_id).first_attempt(cluster.base())
-        assert reattachment.find_live([first_of(launch)], own) is None
-        assert reattachment.find(own) == Found(own)
+        assert reattachment.find(own, others=Others([first_of(launch)])) == Found(own)
 
 
 class TestWithdraw:

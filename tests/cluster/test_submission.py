@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.errors import SlurmUnavailableError
 from dagster_slurm.job.batch_script import batch_script
@@ -122,7 +122,7 @@ def test_login_node_crashed_before_the_answer(
     cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
 ) -> None:
     """A claim that nobody will ever answer: it is revoked, and the next try runs the payload."""
-    monkeypatch.setattr("dagster_slurm.claims._SUBMIT_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("dagster_slurm.cluster.claims._SUBMIT_PATIENCE_SECONDS", 1)
     launch = Launch(cluster)
     sandbox.run(["mkdir", "-p", launch.directory.claim(0)])
     job_id, generation = launch.submit()

@@ -1,4 +1,4 @@
-"""One run on a cluster, traced: `python -m tests.support.traced` prints, as JSON, what of the package it entered.
+"""One run on a cluster, traced: `python -m tests.support.traced BASE` prints, as JSON, what of the package it entered.
 
 Counted is what happens within `compute.run`: files, and stations (entries into a file from another one), on the own
 thread of the step, functions on all threads, and round trips by what they ask, until the submission and until the end.
@@ -9,7 +9,8 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,7 +56,7 @@ class Trace:
 
     def asked(self, script: str, args: Sequence[str]) -> None:
         """A round trip begins."""
-        name = SCRIPTS.get(script) or (args[0] if script == '"$@"' else script.split("\n", 1)[0][:40])
+        name = name_of(script, args)
         if name == SUBMITS or any(text in script for text, each in SCRIPTS.items() if each == SUBMITS):
             self.submitted = self.submitted or self.figures()
         self.round_trips[name] += 1
@@ -63,6 +64,29 @@ class Trace:
     def figures(self) -> dict[str, int]:
         """The counts."""
         return {"files": len(self.files), "stations": self.stations, "functions": len(self.functions)}
+
+
+def name_of(script: str, args: Sequence[str]) -> str:
+    """What a round trip asks: the name of the script, or of the program."""
+    if script == '"$@"':
+        return next(word for word in args if word != "env" and "=" not in word)
+    return SCRIPTS.get(script) or script.split("\n", 1)[0][:40]
+
+
+@contextmanager
+def watched_requests(asked: Callable[[str, Sequence[str]], None]) -> Iterator[None]:
+    """Have each round trip told as it begins."""
+    request = ShellChannel.request
+
+    def watched(self: ShellChannel, script: str, args: Sequence[str] = (), **options: Any) -> Any:
+        asked(script, args)
+        return request(self, script, args, **options)
+
+    ShellChannel.request = watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ShellChannel.request = request  # type: ignore[method-assign]
 
 
 def traced(compute: ComputeResource, payload: Path) -> Trace:
@@ -73,21 +97,14 @@ def traced(compute: ComputeResource, payload: Path) -> Trace:
     def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
         trace = Trace()
         found.append(trace)
-        request = ShellChannel.request
-
-        def watched(self: ShellChannel, script: str, args: Sequence[str] = (), **options: Any) -> Any:
-            trace.asked(script, args)
-            return request(self, script, args, **options)
-
-        ShellChannel.request = watched  # type: ignore[method-assign]
         threading.setprofile(trace)
         sys.setprofile(trace)
         try:
-            return compute.run(context, payload).get_materialize_result()
+            with watched_requests(trace.asked):
+                return compute.run(context, payload).get_materialize_result()
         finally:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
-            ShellChannel.request = request  # type: ignore[method-assign]
 
     with empty_instance() as instance:
         assert dg.materialize([measured], resources={"compute": compute}, instance=instance).success

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import FilePosition, SlurmCluster
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.errors import (
     ConfigurationError,
     EnvironmentNotFoundError,

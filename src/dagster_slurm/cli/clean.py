@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -12,9 +13,9 @@ from dagster_slurm.cli.reach import cluster_of, with_cluster_options
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.housekeeping.cleaning import Leftover, is_open, leftovers, measured
 from dagster_slurm.housekeeping.decision import Terms
+from dagster_slurm.housekeeping.removal import remove, sizes_kib
 from dagster_slurm.housekeeping.report import as_json, lines_of, summary
 from dagster_slurm.housekeeping.survey import survey
-from dagster_slurm.launches import Launches
 
 
 @click.command()
@@ -79,11 +80,11 @@ def _found(cluster: SlurmCluster, terms: Terms) -> list[Leftover]:
         found = leftovers(seen, records.word, replace(terms, has_records=records.are_there))
     if seen.notice:
         click.echo(f"Jobs without a witness of their end are kept: {seen.notice}", err=True)
-    return measured(found, Launches(cluster).sizes_kib)
+    return measured(found, partial(sizes_kib, cluster))
 
 
 def _removed(cluster: SlurmCluster, found: list[Leftover]) -> dict[Leftover, bool]:
     """Remove what is to be removed, in one step, and tell of each whether it is gone."""
     removable = [each for each in found if each.decision.removed]
-    left = Launches(cluster).remove([order for each in removable for order in each.orders])
+    left = remove(cluster, [order for each in removable for order in each.orders])
     return {each: not any(" ".join(order.split(" ")[:2]) in left for order in each.orders) for each in removable}

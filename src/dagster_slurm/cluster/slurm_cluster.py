@@ -1,4 +1,4 @@
-"""A Slurm cluster as verbs: check, look, account, cancel. What submits is in `claims`.
+"""A Slurm cluster as verbs: check, ask, account, cancel. What submits is in `claims`, what reads directories in `look`.
 
 The one place where the pure core of `slurm/` meets a transport. Nothing here decides anything.
 """
@@ -24,7 +24,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.run_directory import RunDirectory, runs_root
 from dagster_slurm.slurm import arrays, commands, output, rejections
-from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, UserQueueEntry
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
@@ -301,11 +301,24 @@ class SlurmCluster:
         Raises:
             SlurmUnavailableError: The controller does not answer.
         """
-        answer = self.transport.command(commands.squeue(job_ids))
+        return self.entries_in(self.transport.command(commands.squeue(job_ids)), job_ids)
+
+    def entries_in(self, answer: CompletedCommand, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:
+        """What an answer of squeue holds about these jobs; as `queue`."""
         if answer.returncode and rejections.is_unknown_job(answer.error_text):
             return {}
         self.refuse("squeue", answer)
         return arrays.entries_of(output.parse_squeue(answer.text), job_ids)
+
+    def queue_of_user(self) -> list[UserQueueEntry]:
+        """All jobs of this user that the controller knows, also those that ended some minutes ago.
+
+        Raises:
+            SlurmUnavailableError: The controller does not answer.
+        """
+        answer = self.transport.command(commands.squeue_of_user())
+        self.refuse("squeue --me", answer)
+        return output.parse_squeue_of_user(answer.text)
 
     def accounting(self, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
         """What the accounting knows of these jobs; it may lag behind. None where the cluster keeps none.
@@ -313,12 +326,15 @@ class SlurmCluster:
         Raises:
             SlurmUnavailableError: The accounting does not answer.
         """
-        version = self.facts().version
-        answer = self.transport.command(commands.sacct(job_ids, version))
+        return self.records_in(self.transport.command(commands.sacct(job_ids, self.facts().version)), job_ids)
+
+    def records_in(self, answer: CompletedCommand, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
+        """What an answer of sacct holds about these jobs; as `accounting`."""
         if rejections.is_accounting_disabled(answer.error_text):
             return None
         self.refuse("sacct", answer)
-        return arrays.records_of(output.parse_sacct(answer.text, commands.sacct_fields(version)), job_ids)
+        fields = commands.sacct_fields(self.facts().version)
+        return arrays.records_of(output.parse_sacct(answer.text, fields), job_ids)
 
     def cancel(self, job_ids: Iterable[str], *, only_pending: bool = False) -> None:
         """Cancel jobs; one that has ended already is no error."""

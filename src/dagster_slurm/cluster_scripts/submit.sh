@@ -2,11 +2,11 @@
 # submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for. Whoever makes the directory
 # CLAIM submits; everybody then reads the outcome that lies in it.
 # Output: "made STATUS" or "found STATUS" by who made the claim, and what sbatch printed; sbatch's stderr on stderr.
-# Status 75: no outcome yet; 76: the attempt is closed. Without SBATCH nothing is submitted.
+# Status 75: no outcome yet; 76: the attempt is closed.
 claim=$1 patience=$2 who=found
 shift 2
-if [ $# -gt 0 ] && [ ! -d "${claim%/*}" ]; then mkdir -p -- "${claim%/*}" || exit 74; fi
-if [ $# -gt 0 ] && mkdir -- "$claim" 2>/dev/null; then
+if [ ! -d "${claim%/*}" ]; then mkdir -p -- "${claim%/*}" || exit 74; fi
+if mkdir -- "$claim" 2>/dev/null; then
     who=made
     attempt=${claim%/*/*}
     # The cron that the users know looks at the time of the run's directory.
@@ -35,7 +35,7 @@ if [ $# -gt 0 ] && mkdir -- "$claim" 2>/dev/null; then
 elif [ -L "$claim" ]; then
     exit 76
 elif [ ! -d "$claim" ]; then
-    [ $# = 0 ] || mkdir -- "$claim"
+    mkdir -- "$claim"
     exit 74
 fi
 while [ ! -e "$claim/status" ] && [ "$patience" -gt 0 ]; do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from dagster_slurm.claims import Claims
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong

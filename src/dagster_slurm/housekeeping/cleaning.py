@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from dagster_slurm.claims import READABLE_PROTOCOLS
+from dagster_slurm.cluster.claims import READABLE_PROTOCOLS
+from dagster_slurm.cluster.records import LaunchRecord, Listing
 from dagster_slurm.housekeeping.decision import Decision, Facts, Terms, decide, decide_half_made
 from dagster_slurm.housekeeping.pieces import Piece, pieces_of
 from dagster_slurm.housekeeping.seen import Fate, SeenJob, end_of, fate_of
 from dagster_slurm.housekeeping.survey import Survey
 from dagster_slurm.housekeeping.word import Word, WordOf
-from dagster_slurm.launches import LaunchRecord, Listing
 
 DANGLING = Decision(removed=True, reason="a link to what is not there any more")
 

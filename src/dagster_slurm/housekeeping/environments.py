@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -51,14 +50,7 @@ def paths_in_use(cluster: SlurmCluster) -> set[str]:
     """
     seen = survey(cluster, is_open=is_open)
     going = [job for job in seen.jobs if fate_of(job, seen.accounting) in (Fate.LIVE, Fate.NOT_KNOWN) and job.attempt]
-    return {path for job in going if job.attempt and (path := _path_of(job.attempt.description))}
-
-
-def _path_of(description: str) -> str:
-    try:
-        return json.loads(description).get("environment_path") or ""
-    except (ValueError, AttributeError):
-        return ""
+    return {path for job in going if job.attempt and (path := job.attempt.description.environment_path)}
 
 
 def judge(inventory: Inventory, in_use: Set[str], terms: PruneTerms) -> list[Verdict]:

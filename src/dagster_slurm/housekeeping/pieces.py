@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dagster_slurm.housekeeping.description import Description, read_description
-from dagster_slurm.launches import AttemptRecord, LaunchRecord, Listing
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Piece:
     @property
     def description(self) -> Description:
         """Which piece of work it is, as its newest attempt tells."""
-        return read_description(self.attempts[-1].description) if self.attempts else Description()
+        return self.attempts[-1].description if self.attempts else Description()
 
     @property
     def origin_run_ids(self) -> tuple[str, ...]:
         """The runs in which it was asked for; a run's directory has the name of the run."""
-        told = [read_description(attempt.description).origin_run_id for attempt in self.attempts]
+        told = [attempt.description.origin_run_id for attempt in self.attempts]
         return tuple(dict.fromkeys(filter(None, [*told, *(launch.run for launch in self.launches)])))
 
 
@@ -41,7 +41,7 @@ def pieces_of(listing: Listing) -> list[Piece]:
     launches = {launch.path: launch for launch in listing.launches if _is_more_than_half_made(launch)}
     group = {path: {path} for path in launches}
     for launch in launches.values():
-        for target in launch.adopted:
+        for target in launch.adopted.values():
             other = target.rpartition("/")[0]
             if other in group:
                 joined = group[launch.path] | group[other]

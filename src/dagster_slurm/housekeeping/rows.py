@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.status_file import StartMark
-from dagster_slurm.housekeeping.description import Description, read_description
 from dagster_slurm.housekeeping.pieces import pieces_of
 from dagster_slurm.housekeeping.seen import Accounting, SeenJob, end_of, record_of
 from dagster_slurm.housekeeping.survey import Survey
@@ -73,7 +73,7 @@ def job_rows(seen: Survey, word_of: WordOf, *, everything: bool) -> list[JobRow]
 
 def job_row(job: SeenJob, accounting: Accounting, *, run_id: str, run_status: str) -> JobRow:
     """What is shown of a job: squeue's word first, then sacct's, then its own."""
-    told = read_description(job.attempt.description) if job.attempt else Description()
+    told = job.attempt.description if job.attempt else Description()
     queued, record = job.queued, record_of(job, accounting)
     partition, state, reason, nodes, elapsed = "", _own_state(job), "", _own_node(job), _own_elapsed(job)
     if record is not None:

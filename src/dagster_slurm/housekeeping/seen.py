@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from dagster_slurm.cluster.status_file import EndMark, Mark, parse_marks
-from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, Listing
+from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, Listing
+from dagster_slurm.cluster.status_file import EndMark, Mark
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
@@ -107,10 +107,9 @@ def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
 def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
     name = attempt.directory.job_name(claim.generation)
     entries = {each.entry.array_job_id: each for each in queued}
-    marks, _ = parse_marks(attempt.status)
     # A submission whose answer was lost has a job that only the queue knows.
-    for job_id in dict.fromkeys([*filter(JobId.find, claim.job_ids), *entries]):
-        mine = tuple(mark for mark in marks if mark.job_id == job_id)
+    for job_id in dict.fromkeys([*filter(JobId.find, [claim.job_id]), *entries]):
+        mine = tuple(mark for mark in attempt.marks if mark.job_id == job_id)
         yield SeenJob(job_id, name, attempt, claim, entries.get(job_id), mine)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.look import look_at_all
+from dagster_slurm.cluster.records import Listing
 from dagster_slurm.errors import SlurmCommandError
 from dagster_slurm.housekeeping.seen import Accounting, SeenJob, seen_jobs
-from dagster_slurm.launches import Launches, Listing
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Surv
         TransportError: The cluster could not be reached.
         SlurmUnavailableError: squeue has no answer.
     """
-    launches = Launches(cluster)
-    listing = launches.listing()
-    jobs = seen_jobs(listing, launches.queue())
+    listing = look_at_all(cluster)
+    jobs = seen_jobs(listing, cluster.queue_of_user())
     asked = [job.job_id for job in jobs if is_open(job)]
     notice, accounting = "", Accounting({})
     if asked:

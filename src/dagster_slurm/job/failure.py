@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dagster_slurm import errors
-from dagster_slurm.errors import JobFailedError
+from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
 from dagster_slurm.job.events import Ended
+from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
@@ -122,6 +123,16 @@ def job_failure(
         hint=kind.hint(facts),
         host=host,
         job_id=job_id,
+    )
+
+
+def unknown_end(handle: JobHandle, host: str) -> SubmissionUnknownError:
+    """The error for a job of which no witness tells how it ended."""
+    return SubmissionUnknownError(
+        "The job has left the queue, and no witness tells how it ended",
+        hint=f"Look at {handle.directory.path}/log, and ask the site whether accounting is kept.",
+        host=host,
+        job_id=handle.job_id,
     )
 
 

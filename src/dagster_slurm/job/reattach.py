@@ -1,22 +1,27 @@
 """What is already known of a piece of work: a job to follow, or the attempt that is to be begun.
 
-Asked before anything is uploaded. Every answer is one of the cluster's own files or of Slurm itself, so that it does
-not matter which process asks, nor which one died.
+Asked before anything is uploaded, in one round trip. Every answer is one of the cluster's own files or of Slurm itself,
+so that it does not matter which process asks, nor which one died. What these do not tell at once is not waited for:
+whoever follows the job sees it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dagster_slurm.claims import Attempt, Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers
+from dagster_slurm.cluster.records import AttemptRecord
+from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.lifecycle import Patience
+from dagster_slurm.job.lifecycle import Absence, Action, Observation, Patience, decide
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.job.standing import Standing, standing_of
-from dagster_slurm.job.submission import submitted_job
+from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.states import JobState
 
 _FRESH_SECONDS = 300
 
@@ -28,16 +33,33 @@ class Found:
     Args:
         directory: The attempt that goes on, or the one to begin.
         handle: Its job; None if the attempt is to be begun.
-        standing: How the job stands.
-        description: What its `launch.json` holds.
-        outcome: How the job of the attempt ended, if it ended without success.
+        is_over: Whether the job had left the queue when it was looked for; how it ended, whoever follows it sees.
+        description: What its `launch.json` tells.
+        outcomes: How the attempts before this one ended.
+        was_elsewhere: Whether the job was another launch's, and was adopted just now.
     """
 
     directory: RunDirectory
     handle: JobHandle | None = None
-    standing: Standing = Standing.ENDED
-    description: str = "{}"
-    outcome: Outcome | None = None
+    is_over: bool = False
+    description: Description = field(default_factory=Description)
+    outcomes: tuple[Outcome, ...] = ()
+    was_elsewhere: bool = False
+
+
+@dataclass(frozen=True)
+class Others:
+    """Where else a job may be that does this piece of work.
+
+    Args:
+        launches: Launches of the same work under another key, the most recent first; a live job there is adopted.
+        asset_digest: Stands for an asset and partition; a live job for it is adopted as well. Empty for none.
+        is_abandoned: Tells whether nobody works on an attempt for the asset any more.
+    """
+
+    launches: Sequence[RunDirectory] = ()
+    asset_digest: str = ""
+    is_abandoned: Callable[[Description], bool] = lambda description: False
 
 
 class Reattachment:
@@ -45,15 +67,19 @@ class Reattachment:
 
     Args:
         cluster: The cluster.
-        patience: How long to wait for Slurm's witnesses of an end.
     """
 
-    def __init__(self, cluster: SlurmCluster, *, patience: Patience | None = None) -> None:
+    def __init__(self, cluster: SlurmCluster) -> None:
         self._cluster = cluster
         self._claims = Claims(cluster)
-        self._patience = patience or Patience()
 
-    def find(self, launch: RunDirectory, *, is_same: Callable[[str], bool] = lambda description: False) -> Found:
+    def find(
+        self,
+        launch: RunDirectory,
+        *,
+        is_same: Callable[[Description], bool] = lambda description: False,
+        others: Others | None = None,
+    ) -> Found:
         """The job that does this piece of work, or has done it; without one, the attempt that is to be begun.
 
         An attempt that was made just now and not submitted yet is taken up as it is if it is of the same content: of
@@ -64,67 +90,120 @@ class Reattachment:
         Args:
             launch: Any attempt at this piece of work.
             is_same: Tells from what `launch.json` holds whether an attempt is of the content that this call has.
+            others: Where to look as well, if nothing was begun in this launch.
 
         Raises:
             ProtocolVersionError: Another release has made the attempt, and this one cannot go on with it.
             SlurmUnavailableError: Slurm does not answer; nothing follows from that.
         """
+        others = others or Others()
         while True:
-            attempt = self._claims.newest_attempt(launch)
-            if attempt is None:
-                return Found(launch.of_attempt(0))
-            if _is_fresh(attempt) and is_same(attempt.description):
-                return Found(attempt.directory)
-            found = self._of(attempt)
-            if found is not None and found.handle is not None:
+            seen = look_for_jobs(
+                self._cluster, [launch, *others.launches], asset_digest=others.asset_digest, ask=Ask.JOBS
+            )
+            newest = seen.listing.newest(launch) if seen.listing.launches else None
+            if newest is None:
+                return self._elsewhere(seen, launch.of_attempt(0), others)
+            found = self._of(launch, *newest, seen, is_same)
+            if found is not None:
                 return found
-            if attempt.is_closed or self._close(attempt, found):
-                return Found(launch.of_attempt(attempt.number + 1))
 
-    def find_live(self, others: Sequence[RunDirectory], launch: RunDirectory) -> Found | None:
-        """Of other launches, one whose job goes on; it becomes an attempt of this launch.
+    def _of(
+        self,
+        launch: RunDirectory,
+        number: int,
+        attempt: AttemptRecord,
+        seen: Look,
+        is_same: Callable[[Description], bool],
+    ) -> Found | None:
+        """What follows from the newest attempt; None if somebody has made another one meanwhile."""
+        outcomes = _outcomes_before(number, seen.listing.attempts(launch))
+        self._claims.refuse_other_protocol(attempt)
+        if _is_fresh(attempt, seen.listing.now) and is_same(attempt.description):
+            return Found(attempt.directory, outcomes=outcomes)
+        job_id = self._claims.job_id(attempt, seen.slurm)
+        ended = None
+        if job_id is not None:
+            stands = stand_of(job_id, attempt, seen.slurm)
+            if stands.outcome is None:
+                handle = JobHandle(attempt.directory, job_id, attempt.generation or 0)
+                return Found(attempt.directory, handle, stands.is_over, attempt.description, outcomes)
+            ended = stands.outcome
+        if not attempt.is_closed and not self._close(attempt, ended):
+            return None
+        known = Outcome.from_json(attempt.outcome) if attempt.is_closed else ended
+        return Found(launch.of_attempt(number + 1), outcomes=(*outcomes, *([known] if known else [])))
 
-        Args:
-            others: Launches of the same work under another key, the most recent first.
-            launch: The attempt that would be begun otherwise.
-        """
-        for other in others:
-            attempt = self._claims.newest_attempt(other)
-            found = self._of(attempt) if attempt is not None else None
-            is_live = found is not None and found.standing is Standing.LIVE
-            if found is not None and is_live and self._claims.adopt(launch, found.directory):
+    def _elsewhere(self, seen: Look, first: RunDirectory, others: Others) -> Found:
+        """A job of another launch that goes on, which becomes an attempt of this one; else the first attempt."""
+        for other in [*others.launches, *self._of_asset(seen, others)]:
+            newest = seen.listing.newest(other)
+            found = self._live(newest[1], seen) if newest is not None else None
+            if found is not None and self._claims.adopt(first, found.directory):
                 return found
-        return None
+        return Found(first)
 
-    def attempt_of_asset(self, digest: str, *, is_abandoned: Callable[[str], bool]) -> RunDirectory | None:
-        """The newest attempt for an asset and partition, if nobody works on it any more.
+    def _of_asset(self, seen: Look, others: Others) -> list[RunDirectory]:
+        target = seen.listing.newest_of_assets.get(others.asset_digest)
+        if target is None:
+            return []
+        launch = RunDirectory.from_relative(self._cluster.base(), target)
+        newest = seen.listing.newest(launch)
+        return [launch] if newest is not None and others.is_abandoned(newest[1].description) else []
 
-        Args:
-            digest: Stands for the asset and the partition.
-            is_abandoned: Tells it from what `launch.json` holds.
-        """
-        directory = self._claims.attempt_of_asset(digest)
-        if directory is None:
+    def _live(self, attempt: AttemptRecord, seen: Look) -> Found | None:
+        self._claims.refuse_other_protocol(attempt)
+        job_id = self._claims.job_id(attempt, seen.slurm)
+        if job_id is None or not stand_of(job_id, attempt, seen.slurm).is_live:
             return None
-        attempt = self._claims.newest_attempt(directory)
-        return directory if attempt is not None and is_abandoned(attempt.description) else None
+        handle = JobHandle(attempt.directory, job_id, attempt.generation or 0)
+        return Found(attempt.directory, handle, description=attempt.description, was_elsewhere=True)
 
-    def _of(self, attempt: Attempt) -> Found | None:
-        """The job of an attempt; without a handle if it has ended without success. None if there is none."""
-        if attempt.is_closed or attempt.generation is None:
-            return None
-        handle = submitted_job(self._claims, attempt.directory, generation=attempt.generation)
-        if handle is None:
-            return None
-        stand = standing_of(self._cluster, handle, patience=self._patience)
-        if stand.standing is Standing.ENDED:
-            return Found(attempt.directory, outcome=stand.outcome)
-        return Found(attempt.directory, handle, stand.standing, attempt.description)
-
-    def _close(self, attempt: Attempt, found: Found | None) -> bool:
-        outcome = found.outcome.to_json() if found and found.outcome else ""
-        return self._claims.close(attempt.directory, generation=attempt.generation, outcome=outcome)
+    def _close(self, attempt: AttemptRecord, outcome: Outcome | None) -> bool:
+        words = outcome.to_json() if outcome else ""
+        return self._claims.close(attempt.directory, generation=attempt.generation, outcome=words)
 
 
-def _is_fresh(attempt: Attempt) -> bool:
-    return attempt.generation is None and not attempt.is_closed and attempt.age_seconds < _FRESH_SECONDS
+@dataclass(frozen=True)
+class Stand:
+    """How a job stood at a look.
+
+    Args:
+        is_live: Whether squeue says that it goes on.
+        is_over: Whether it has left the queue.
+        outcome: How it ended, if it has provably ended without success.
+    """
+
+    is_live: bool = False
+    is_over: bool = False
+    outcome: Outcome | None = None
+
+
+def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
+    """How a job stood at a look, as far as its witnesses told at once. Pure."""
+    queue: JobState | Absence = Absence.NOT_KNOWN
+    entry = said.queue.get(job_id) or said.names.get(attempt.directory.job_name(attempt.generation or 0))
+    if entry is not None or job_id in said.queue_asked:
+        queue = entry.state if entry else Absence.GONE
+    marks = [mark for mark in attempt.marks if mark.job_id == job_id]
+    end_mark = marks[-1] if marks and isinstance(marks[-1], EndMark) else None
+    record = said.accounting.get(job_id)
+    seen = Observation(
+        end_mark=end_mark,
+        queue=queue,
+        accounting=record.state if record else Absence.NOT_KNOWN,
+        accounting_off=said.is_accounting_off,
+    )
+    decision = decide(seen, Patience())
+    if decision.action is Action.FINISH and decision.state is not None and not decision.state.is_success:
+        return Stand(is_over=True, outcome=Outcome.of(decision.state, end_mark, record))
+    return Stand(is_live=isinstance(queue, JobState) and not queue.is_terminal, is_over=seen.is_over)
+
+
+def _outcomes_before(number: int, attempts: dict[int, AttemptRecord]) -> tuple[Outcome, ...]:
+    found = (Outcome.from_json(attempt.outcome) for at, attempt in attempts.items() if at < number)
+    return tuple(outcome for outcome in found if outcome is not None)
+
+
+def _is_fresh(attempt: AttemptRecord, now: float) -> bool:
+    return not attempt.claims and not attempt.is_closed and now - attempt.made_at < _FRESH_SECONDS

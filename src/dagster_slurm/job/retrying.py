@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
@@ -31,6 +33,13 @@ class Outcome:
     state: JobState
     exit_code: int | None = None
     node_list: str | None = None
+
+    @classmethod
+    def of(cls, state: JobState, end_mark: EndMark | None, record: AccountingRecord | None) -> Outcome:
+        """How a job ended, as the next attempt has to know it."""
+        # The end line is exact where Slurm is not (see `job_failure`).
+        exit_code = end_mark.exit_code if end_mark else (record.exit_code if record else None)
+        return cls(state, exit_code, record.node_list if record else None)
 
     def to_json(self) -> str:
         """As one line."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dagster_slurm.claims import Claims
+import time
+from collections.abc import Sequence
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.look import Ask, Look, look
 from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError, SubmitLimitError
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.run_directory import RunDirectory
+
+# How long a try to submit is expected to be answered; after that, whoever made it may be gone.
+_ANSWER_SECONDS = 15.0
 
 
 def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
@@ -40,16 +48,21 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
         generation += 1
 
 
-def submitted_job(claims: Claims, directory: RunDirectory, *, generation: int) -> JobHandle | None:
-    """The job of the newest try to submit that somebody has made; None if there is none, and will be none.
+def look_for_jobs(cluster: SlurmCluster, launches: Sequence[RunDirectory], *, asset_digest: str = "", ask: Ask) -> Look:
+    """Look at pieces of work; what is being submitted at this moment is waited for a while."""
+    until = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        seen = look(cluster, launches, asset_digest=asset_digest, ask=ask)
+        is_unanswered = seen.listing.launches and any(_is_being_submitted(launch, seen) for launch in launches)
+        if not is_unanswered or time.monotonic() >= until:
+            return seen
+        time.sleep(1.0)
 
-    Raises:
-        SlurmUnavailableError: Slurm does not answer, so that it cannot be told.
-    """
-    answer = claims.submitted(directory, generation=generation)
-    if answer.error is None:
-        return JobHandle(directory, answer.job_id, generation)
-    if not isinstance(answer.error, (SlurmUnavailableError, SubmissionUnknownError)):
-        return None
-    job_id = claims.settle(directory, generation=generation)
-    return None if job_id is None else JobHandle(directory, job_id, generation)
+
+def _is_being_submitted(launch: RunDirectory, seen: Look) -> bool:
+    newest = seen.listing.newest(launch)
+    if newest is None or newest[1].is_closed or not newest[1].claims:
+        return False
+    attempt, claim = newest[1], newest[1].claims[-1]
+    is_known = claim.answer or claim.owner or attempt.directory.job_name(claim.generation) in seen.slurm.names
+    return not is_known and seen.listing.now - claim.made_at < _ANSWER_SECONDS

@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.look import Ask, Look, look
+from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import ResultLostError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import JobHandle, short_digest
-from dagster_slurm.job.submission import submit_once, submitted_job
+from dagster_slurm.job.submission import look_for_jobs, submit_once
 from dagster_slurm.launchers import launch_in_job
-from dagster_slurm.pipes.description import describe, differences, digests, elements_of
+from dagster_slurm.pipes.description import describe, differences, digests
 from dagster_slurm.pipes.elements import partition_variables
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.order import Order
@@ -28,6 +30,9 @@ from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.store import InputStore
+
+# What one round trip looks for; a call rarely has more.
+_ARRAYS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -100,20 +105,31 @@ class CallArrays:
         """
         found: list[ArrayJob] = []
         number = 0
-        while (attempt := self._claims.newest_attempt(self._launch(number))) is not None:
-            if not attempt.is_closed:
-                handle = (
-                    None
-                    if attempt.generation is None
-                    else submitted_job(self._claims, attempt.directory, generation=attempt.generation)
-                )
-                if handle is not None:
-                    changed = tuple(differences(attempt.description, self._digests))
-                    found.append(ArrayJob(handle, elements_of(attempt.description), None, changed))
-                elif not self._claims.close(attempt.directory, generation=attempt.generation):
-                    continue
-            number += 1
-        return KnownArrays(tuple(found), number)
+        while True:
+            launches = [self._launch(number + ahead) for ahead in range(_ARRAYS_AT_ONCE)]
+            seen = look_for_jobs(self._cluster, launches, ask=Ask.LOST)
+            for launch in launches:
+                newest = seen.listing.newest(launch)
+                if newest is None:
+                    return KnownArrays(tuple(found), number)
+                known = self._known(newest[1], seen)
+                if known is None and not self._close(newest[1]):
+                    break
+                found += [known] if known else []
+                number += 1
+
+    def _known(self, attempt: AttemptRecord, seen: Look) -> ArrayJob | None:
+        """One that has a job."""
+        self._claims.refuse_other_protocol(attempt)
+        job_id = self._claims.job_id(attempt, seen.slurm)
+        if job_id is None:
+            return None
+        handle = JobHandle(attempt.directory, job_id, attempt.generation or 0)
+        changed = tuple(differences(attempt.description, self._digests))
+        return ArrayJob(handle, attempt.description.elements, None, changed)
+
+    def _close(self, attempt: AttemptRecord) -> bool:
+        return attempt.is_closed or self._claims.close(attempt.directory, generation=attempt.generation)
 
     def prepare(
         self, number: int, partitions: Sequence[str], request: JobRequest, activation: Activation
@@ -142,7 +158,7 @@ class CallArrays:
             ],
             description=describe(
                 self._step, work, self._digests, environment_path=activation.path, elements=partitions
-            ),
+            ).to_json(),
             progress=lambda report: self._step.log.info(str(report)),
         )
         inputs.place(directory.work)
@@ -156,8 +172,8 @@ class CallArrays:
             ResultLostError: Its directory does not say, or not any more, which partitions it has.
         """
         handle = submit_once(self._claims, directory)
-        attempt = self._claims.newest_attempt(directory)
-        partitions = elements_of(attempt.description) if attempt else ()
+        newest = look(self._cluster, [directory]).listing.newest(directory)
+        partitions = newest[1].description.elements if newest else ()
         if not partitions:
             raise ResultLostError(
                 f"{directory.path} does not say which partitions Slurm array {handle.job_id} has",
@@ -168,7 +184,8 @@ class CallArrays:
 
     def gate_owner(self, array: ArrayJob) -> str:
         """The array that runs the payloads, `revoked`, or nothing."""
-        return self._claims.gate_owner(array.handle.directory, generation=array.handle.generation)
+        directory = array.handle.directory
+        return look(self._cluster, [directory]).listing.gate_owner(directory, array.handle.generation)
 
     def close(self, array: ArrayJob, *, has_failures: bool) -> None:
         """Every task of it has ended, and what it brought is on record."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from dagster_slurm.claims import Claims
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.persistence import Persistence
 from dagster_slurm.pipes.interruptions import Interruptions

@@ -7,16 +7,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dagster_slurm.claims import Claims
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.look import look
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import AttemptClosedError, ResultLostError, SubmitLimitError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.reattach import Found, Reattachment
+from dagster_slurm.job.reattach import Found, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, next_request
-from dagster_slurm.job.standing import Standing
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
@@ -49,6 +49,7 @@ class Finished:
         ended: How it ended.
         session: What it reported.
         gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
+        earlier: How the attempts before it ended.
         collected: What was taken out of its working directory.
     """
 
@@ -58,7 +59,13 @@ class Finished:
     ended: Ended
     session: PayloadSession
     gave_up_waiting: bool
+    earlier: tuple[Outcome, ...]
     collected: Collected = field(default_factory=Collected)
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended, as the next attempt has to know it."""
+        return Outcome.of(self.ended.state, self.ended.end_mark, self.ended.record)
 
 
 class TerminatedError(Exception):
@@ -100,6 +107,7 @@ class Launch:
         self._teller = Teller()
         self._directory: RunDirectory | None = None
         self._request = order.request
+        self._earlier: tuple[Outcome, ...] = ()
 
     def to_the_end(self) -> Finished:
         """Find the job or begin it, follow it, and collect its outputs.
@@ -115,7 +123,7 @@ class Launch:
         try:
             for _ in range(_MAX_ROUNDS):
                 found = self._calls.persist(self._find)
-                self._directory = found.directory
+                self._directory, self._earlier = found.directory, found.outcomes
                 try:
                     finished = self._take_up(found, found.handle) if found.handle else self._begin(found.directory)
                 except AttemptClosedError:
@@ -129,29 +137,38 @@ class Launch:
         )
 
     def _find(self) -> Found:
-        reattachment = Reattachment(self._cluster)
         base = self._cluster.base()
-        found = reattachment.find(
-            self._work.key.first_attempt(base), is_same=lambda text: not differences(text, self._digests)
+        others = Others(
+            [key.first_attempt(base) for key in self._work.others],
+            self._work.asset_digest if self._adopt_abandoned else "",
+            is_abandoned=lambda description: is_abandoned(description, self._step.instance),
         )
-        if found.handle is not None or found.directory.attempt > 0:
-            return found
-        others = [key.first_attempt(base) for key in self._work.others]
-        if self._adopt_abandoned and self._work.asset_digest:
-            abandoned = reattachment.attempt_of_asset(
-                self._work.asset_digest, is_abandoned=lambda text: is_abandoned(text, self._step.instance)
-            )
-            others += [abandoned] if abandoned else []
-        live = reattachment.find_live(others, found.directory)
-        if live is None:
-            return found
-        self._step.log.warning("An earlier run of the same work has a job that goes on; this run adopts it")
-        return live
+        found = Reattachment(self._cluster).find(
+            self._work.key.first_attempt(base),
+            is_same=lambda description: not differences(description, self._digests),
+            others=others,
+        )
+        if found.was_elsewhere:
+            self._step.log.warning("An earlier run of the same work has a job that goes on; this run adopts it")
+        return found
 
     def _take_up(self, found: Found, handle: JobHandle) -> Finished | None:
+        """To the end of a job that is there; None if another attempt is to be looked for."""
         with self._session(found.directory) as session:
             self._tell_of_adoption(found, handle)
-            return self._follow(handle, session)
+            finished = self._follow(handle, session)
+        if finished is None or finished.ended.state.is_success or not found.is_over:
+            return finished
+        # It had ended before this call looked for it: its end is that of an earlier attempt, and not of this one.
+        outcome = finished.outcome
+        self._step.log.warning(
+            f"Slurm job {handle.job_id} had ended as {outcome.state} before this call looked for it; it is followed by "
+            "another attempt"
+        )
+        self._calls.persist(
+            lambda: self._claims.close(handle.directory, generation=handle.generation, outcome=outcome.to_json())
+        )
+        return None
 
     def _begin(self, directory: RunDirectory) -> Finished | None:
         self._request = self._request_of(directory)
@@ -175,14 +192,7 @@ class Launch:
         """What an attempt asks for, after those before it."""
         if directory.attempt == 0 or self._order.rules is None:
             return self._order.request
-        return next_request(self._order.request, self.outcomes(), self._order.rules)
-
-    def outcomes(self) -> list[Outcome]:
-        """How the attempts at this piece of work have ended so far."""
-        first = self._work.key.first_attempt(self._cluster.base())
-        found = self._calls.persist(lambda: self._claims.outcomes(first))
-        read = (Outcome.from_json(found[number]) for number in sorted(found))
-        return [outcome for outcome in read if outcome is not None]
+        return next_request(self._order.request, self._earlier, self._order.rules)
 
     def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
         order = self._order
@@ -199,7 +209,7 @@ class Launch:
                 env=variables,
                 context=session.context_data,
                 work=order.files,
-                description=description,
+                description=description.to_json(),
                 asset_digest=self._work.asset_digest,
                 progress=lambda report: self._step.log.info(str(report)),
             )
@@ -235,7 +245,7 @@ class Launch:
         return self._calls.persist(try_to)
 
     def _tell_of_adoption(self, found: Found, handle: JobHandle) -> None:
-        does = "Collecting" if found.standing is Standing.COMPLETED else "Reattaching to"
+        does = "Collecting" if found.is_over else "Reattaching to"
         self._step.log.info(
             f"{does} Slurm job {handle.job_id} on {self._cluster.host}, which this piece of work has already; "
             f"nothing is submitted. Its directory is {handle.directory.path}"
@@ -261,7 +271,7 @@ class Launch:
         if ended.state.is_success and ended.node is None and not self._ran_the_payload(handle):
             return None
         launch = self._work.key.first_attempt(handle.directory.base)
-        return Finished(launch, handle, self._request, ended, session, follower.gave_up_waiting)
+        return Finished(launch, handle, self._request, ended, session, follower.gave_up_waiting, self._earlier)
 
     def _collect(self, finished: Finished) -> Finished:
         """Take the outputs of a job that succeeded; nothing of it is removed before."""
@@ -282,7 +292,8 @@ class Launch:
         Raises:
             ResultLostError: The directory is not there any more.
         """
-        owner = self._calls.persist(lambda: self._claims.gate_owner(handle.directory, generation=handle.generation))
+        seen = self._calls.persist(lambda: look(self._cluster, [handle.directory]))
+        owner = seen.listing.gate_owner(handle.directory, handle.generation)
         if not owner:
             raise ResultLostError(
                 f"The run directory {handle.directory.path} was removed before it was read",

@@ -23,7 +23,6 @@ from dagster_slurm.job.events import (
 )
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.retrying import Outcome, decide_next, next_request
-from dagster_slurm.job.standing import outcome_of
 from dagster_slurm.pipes.arrays import ArrayJob, CallArrays, next_array
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.followed_arrays import FollowedArrays, Task
@@ -288,7 +287,7 @@ class PartitionsLaunch:
         task.of.has_failures = True
         if self._interruptions.is_terminated:
             return
-        outcomes = [*self._outcomes.get(task.partition, []), outcome_of(ended.state, ended.end_mark, ended.record)]
+        outcomes = [*self._outcomes.get(task.partition, []), Outcome.of(ended.state, ended.end_mark, ended.record)]
         following = decide_next(self._order.request, outcomes, self._order.rules, self._order.chain)
         told = f"Partition {task.partition}: Slurm job {task.job_id} ended as {ended.state}"
         if following.again:

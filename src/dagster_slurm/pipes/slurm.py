@@ -7,13 +7,12 @@ from typing import Any
 
 from dagster import Failure, PipesClient
 
-from dagster_slurm.claims import Claims
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import DagsterSlurmError, JobFailedError, OutputNotFoundError, TransportError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
-from dagster_slurm.job.standing import outcome_of
+from dagster_slurm.job.retrying import Chain, RetryRules, decide_next
 from dagster_slurm.launchers import Payload, Planner, as_payload, direct_plan, work_files
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.arrays import CallArrays
@@ -236,7 +235,7 @@ class SlurmPipesClient(PipesClient):
             try:
                 while not (finished := launch.to_the_end()).ended.state.is_success:
                     error = self._leave(step, finished)
-                    self._go_on_or_raise(step, launch, order, finished, error)
+                    self._go_on_or_raise(step, order, finished, error)
                 return finished
             except OutputNotFoundError as error:
                 raise failure_without_output(error) from error
@@ -244,16 +243,13 @@ class SlurmPipesClient(PipesClient):
                 # Dagster's own exception would let a RetryPolicy run the body again (1.13).
                 raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
 
-    def _go_on_or_raise(
-        self, step: Step, launch: Launch, order: Order, finished: Finished, error: JobFailedError
-    ) -> None:
+    def _go_on_or_raise(self, step: Step, order: Order, finished: Finished, error: JobFailedError) -> None:
         """Decide whether there is another attempt.
 
         Raises:
             Failure: There is none.
         """
-        job_id = finished.handle.job_id
-        outcomes = launch.outcomes() or [_outcome_of(finished)]
+        job_id, outcomes = finished.handle.job_id, [*finished.earlier, finished.outcome]
         following = decide_next(order.request, outcomes, order.rules, order.chain)
         if following.again:
             step.log.warning(f"Slurm job {job_id} ended as {finished.ended.state}: {following.reason}")
@@ -266,7 +262,7 @@ class SlurmPipesClient(PipesClient):
     def _leave(self, step: Step, finished: Finished) -> JobFailedError:
         """Leave an attempt for the next one, clean up as configured, and say what happened."""
         handle, directory = finished.handle, finished.handle.directory
-        outcome = _outcome_of(finished).to_json()
+        outcome = finished.outcome.to_json()
         claims = Claims(self._cluster)
         self._tidy(step, lambda: claims.close(directory, generation=handle.generation, outcome=outcome))
         said = self._slurm_said(directory)
@@ -297,7 +293,3 @@ class SlurmPipesClient(PipesClient):
         except DagsterSlurmError as error:
             # What happened to the job is known; what is left over there is not worth another failure.
             step.log.warning(f"The run directory was not tidied up: {error}")
-
-
-def _outcome_of(finished: Finished) -> Outcome:
-    return outcome_of(finished.ended.state, finished.ended.end_mark, finished.ended.record)

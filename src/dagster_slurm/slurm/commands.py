@@ -89,8 +89,16 @@ def squeue(job_ids: Iterable[str]) -> Argv:
 
 
 def squeue_by_name(name: str) -> Argv:
-    """The user's own entries of one name. `--me` is in every release from 20.11 on."""
-    return (*_SQUEUE, "--me", f"--name={_list_item('job name', name)}")
+    """The user's own entries of one name."""
+    return (*squeue_of_own(), f"--name={_list_item('job name', name)}")
+
+
+def squeue_of_own() -> Argv:
+    """The user's own entries, for a script that adds `--jobs=` or `--name=`; words without white space.
+
+    `--me` is in every release from 20.11 on.
+    """
+    return (*_SQUEUE, "--me")
 
 
 def squeue_of_user() -> Argv:
@@ -113,7 +121,13 @@ def sacct_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:
 
 def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None) -> Argv:
     """The accounting of these jobs and their steps; with job ids sacct searches from epoch 0."""
-    return (*_sacct(version), f"--jobs={_ids(job_ids)}")
+    return (*sacct_of_any(version), f"--jobs={_ids(job_ids)}")
+
+
+def sacct_of_any(version: SlurmVersion | None = None) -> Argv:
+    """The same for a script that adds `--jobs=`; words without white space."""
+    fields = ",".join(sacct_fields(version))
+    return (*UTC_TIMES, "sacct", "--noheader", "--parsable2", "--duplicates", f"--format={fields}")
 
 
 def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = None) -> Argv:
@@ -130,7 +144,7 @@ def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = Non
     """
     start = since.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     window = (f"--starttime={start}", "--endtime=now+1day", f"--state={_ACCOUNTED_STATES}")
-    return (*_sacct(version), f"--name={_list_item('job name', name)}", *window)
+    return (*sacct_of_any(version), f"--name={_list_item('job name', name)}", *window)
 
 
 def scancel(job_ids: Iterable[str], signal: str | None = None, *, only_pending: bool = False) -> Argv:
@@ -163,11 +177,6 @@ def sinfo_version() -> Argv:
 
 # By default squeue cuts the tasks of an array that wait together off after 64 characters (squeue(1), ENVIRONMENT).
 _SQUEUE: Argv = (*UTC_TIMES, "SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
-
-
-def _sacct(version: SlurmVersion | None) -> Argv:
-    fields = ",".join(sacct_fields(version))
-    return (*UTC_TIMES, "sacct", "--noheader", "--parsable2", "--duplicates", f"--format={fields}")
 
 
 def _signal(signal: str | None) -> Argv:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from tests.support.launches import claim_record
 
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
+from dagster_slurm.cluster.status_file import parse_marks
 from dagster_slurm.housekeeping.cleaning import is_open, leftovers, measured
 from dagster_slurm.housekeeping.decision import Terms
-from dagster_slurm.housekeeping.description import Description, read_description
 from dagster_slurm.housekeeping.report import as_json, lines_of, size, summary
 from dagster_slurm.housekeeping.rows import job_rows, table
 from dagster_slurm.housekeeping.seen import Accounting, seen_jobs
 from dagster_slurm.housekeeping.survey import Survey
 from dagster_slurm.housekeeping.word import RunStanding, Word
-from dagster_slurm.launches import AttemptRecord, ClaimRecord, LaunchRecord, Listing
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
 
@@ -27,9 +28,10 @@ START, END = "start 17 0 100.0 n1\n", "end 17 0 0 165.5 1 2 3\n"
 
 
 def attempt(run: str, number: int = 0, protocol: str = "1", status: str = START, job_id: str = "17") -> AttemptRecord:
-    told = {"origin_run_id": run, "run_id": run, "step_key": "step", "assets": ["a/b"], "partition_keys": ["x y"]}
-    claims = (ClaimRecord(0, (job_id,), job_id),) if job_id else ()
-    return AttemptRecord(RunDirectory("/b", run, KEY, number), protocol, json.dumps(told), status, claims)
+    told = Description(run, run, step_key="step", assets=("a/b",), partition_keys=("x y",))
+    claims = (claim_record(0, job_id, job_id),) if job_id else ()
+    marks = parse_marks(status)[0]
+    return AttemptRecord(RunDirectory("/b", run, KEY, number), protocol, told, marks, claims)
 
 
 def launch(run: str, *attempts: AttemptRecord, **known: object) -> LaunchRecord:
@@ -62,8 +64,8 @@ def removed(survey: Survey, word_of: object = over, terms: Terms | None = None) 
 
 
 def test_a_live_job_protects_every_launch_that_shares_it() -> None:
-    owner, adopter = launch("a", attempt("a")), launch("b", adopted=(f"a/{KEY}/0",))
-    further = launch("c", adopted=(f"a/{KEY}/0",))
+    owner, adopter = launch("a", attempt("a")), launch("b", adopted={0: f"a/{KEY}/0"})
+    further = launch("c", adopted={0: f"a/{KEY}/0"})
     found = leftovers(seen(owner, further, adopter, queue=[running()]), over, Terms(0.0, everything=True))
     assert [each.paths for each in found] == [(f"runs/a/{KEY}", f"runs/b/{KEY}", f"runs/c/{KEY}")]
     assert found[0].decision.reason == "job 17 is RUNNING"
@@ -76,12 +78,12 @@ def test_the_runs_of_all_that_share_a_job_are_asked_about() -> None:
         asked.append((tuple(run_ids), step_key))
         return over(run_ids, step_key)
 
-    leftovers(seen(launch("b", attempt("b")), launch("a", adopted=(f"b/{KEY}/0",))), word_of, Terms())
+    leftovers(seen(launch("b", attempt("b")), launch("a", adopted={0: f"b/{KEY}/0"})), word_of, Terms())
     assert asked == [(("b", "a"), "step")]
 
 
 def test_all_launches_of_a_piece_are_removed_as_they_were_listed() -> None:
-    survey = seen(launch("a", attempt("a", status=START + END)), launch("b", adopted=(f"a/{KEY}/0",)))
+    survey = seen(launch("a", attempt("a", status=START + END)), launch("b", adopted={0: f"a/{KEY}/0"}))
     (found,) = leftovers(survey, lambda ids, step: Word(RunStanding.SUCCEEDED), Terms())
     assert found.orders == (f"launch a/{KEY} state-a", f"launch b/{KEY} state-b")
 
@@ -128,9 +130,9 @@ def test_half_made_empty_and_dangling() -> None:
 
 
 def test_an_adopted_link_whose_target_is_gone() -> None:
-    assert removed(seen(launch("b", adopted=(f"gone/{KEY}/0",)))) == {f"runs/b/{KEY}": True}
+    assert removed(seen(launch("b", adopted={0: f"gone/{KEY}/0"}))) == {f"runs/b/{KEY}": True}
     in_progress = lambda ids, step: Word(RunStanding.IN_PROGRESS, ids[0])  # noqa: E731
-    assert removed(seen(launch("b", adopted=(f"gone/{KEY}/0",))), in_progress) == {f"runs/b/{KEY}": False}
+    assert removed(seen(launch("b", adopted={0: f"gone/{KEY}/0"})), in_progress) == {f"runs/b/{KEY}": False}
 
 
 def test_age_is_that_of_the_last_change_and_of_the_run_s_end() -> None:
@@ -202,9 +204,3 @@ def test_rows_of_jobs_that_squeue_has_forgotten() -> None:
 def test_a_row_of_a_job_whose_directory_is_gone() -> None:
     (row,) = job_rows(seen(queue=[running()]), unknown, everything=False)
     assert (row.asset, row.directory, row.run_id) == ("step", "", "")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"step_key": 7, "assets": "x", "partition_keys": [1, "b"]}'])
-def test_descriptions_that_are_not_as_they_should_be(text: str) -> None:
-    partition_keys = ("b",) if text.startswith('{"') else ()
-    assert read_description(text) == Description(partition_keys=partition_keys)

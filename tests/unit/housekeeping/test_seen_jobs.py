@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.launches import claim_record
 
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
+from dagster_slurm.cluster.status_file import parse_marks
 from dagster_slurm.housekeeping.seen import Accounting, Fate, SeenJob, fate_of, seen_jobs
-from dagster_slurm.launches import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry, parse_sacct, parse_squeue_of_user
 from dagster_slurm.slurm.states import JobState
@@ -29,7 +32,8 @@ def accounted(state: str, name: str = KEY) -> AccountingRecord:
 
 
 def listing(*claims: ClaimRecord, status: str = "", attempt: int = 0) -> Listing:
-    record = AttemptRecord(RunDirectory("/b", "run", KEY, attempt), "1", "{}", status, claims)
+    marks = parse_marks(status)[0]
+    record = AttemptRecord(RunDirectory("/b", "run", KEY, attempt), "1", Description(), marks, claims)
     return Listing(0.0, (LaunchRecord("run", KEY, (record,)),))
 
 
@@ -38,7 +42,7 @@ def told(found: list[SeenJob]) -> list[tuple[str, str, bool, bool]]:
 
 
 def test_a_job_of_a_directory_and_of_the_queue_is_one() -> None:
-    found = seen_jobs(listing(ClaimRecord(0, ("17",), "17")), [queued()])
+    found = seen_jobs(listing(claim_record(0, "17", "17")), [queued()])
     assert told(found) == [("17", KEY, True, True)]
 
 
@@ -49,23 +53,23 @@ def test_a_job_whose_directory_is_gone_is_known_by_its_name() -> None:
 
 
 def test_a_submission_whose_answer_was_lost_is_known_by_its_name() -> None:
-    assert told(seen_jobs(listing(ClaimRecord(0)), [queued()])) == [("17", KEY, True, True)]
-    assert told(seen_jobs(listing(ClaimRecord(0)), [])) == []
+    assert told(seen_jobs(listing(claim_record(0)), [queued()])) == [("17", KEY, True, True)]
+    assert told(seen_jobs(listing(claim_record(0)), [])) == []
 
 
 def test_a_number_alone_is_not_a_job_of_ours() -> None:
-    found = seen_jobs(listing(ClaimRecord(0, ("17",))), [queued(name="another")])
+    found = seen_jobs(listing(claim_record(0, "17")), [queued(name="another")])
     assert told(found) == [("17", KEY, True, False)]
 
 
 def test_each_try_has_its_own_job() -> None:
-    claims = ClaimRecord(0, ("16",), REVOKED), ClaimRecord(1, ("17",), "17")
+    claims = claim_record(0, "16", REVOKED), claim_record(1, "17", "17")
     found = seen_jobs(listing(*claims), [queued(name=f"{KEY}.0.1"), queued("16", "PENDING")])
     assert told(found) == [("16", KEY, True, True), ("17", f"{KEY}.0.1", True, True)]
 
 
 def test_two_jobs_of_one_name_are_both_shown() -> None:
-    found = seen_jobs(listing(ClaimRecord(0, ("17",), "17")), [queued(), queued("18", "PENDING")])
+    found = seen_jobs(listing(claim_record(0, "17", "17")), [queued(), queued("18", "PENDING")])
     assert told(found) == [("17", KEY, True, True), ("18", KEY, True, True)]
 
 
@@ -80,7 +84,7 @@ def test_there_are_the_states_of_a_live_job() -> None:
 @pytest.mark.parametrize("state", LIVE_STATES)
 @pytest.mark.parametrize("status", ["", START, START + END])
 def test_what_squeue_holds_for_live_lives_whatever_else_is_said(state: str, status: str) -> None:
-    (job,) = seen_jobs(listing(ClaimRecord(0, ("17",), "17"), status=status), [queued(state=state)])
+    (job,) = seen_jobs(listing(claim_record(0, "17", "17"), status=status), [queued(state=state)])
     assert fate_of(job, Accounting({"17": accounted("FAILED")})) is Fate.LIVE
 
 
@@ -104,7 +108,7 @@ def test_what_squeue_holds_for_live_lives_whatever_else_is_said(state: str, stat
         # Where two tell different things, a result may be there.
         (START + END, "17", {"sacct": "NODE_FAIL"}, Fate.COMPLETED),
         # It ended at a gate that was another's: it has run nothing.
-        ("", "16", {"sacct": "COMPLETED"}, Fate.NONE),
+        ("", "16", {"queue": "COMPLETED"}, Fate.NONE),
         ("", REVOKED, {"sacct": "COMPLETED"}, Fate.NONE),
         ("", REVOKED, {}, Fate.ENDED),
     ],
@@ -112,11 +116,12 @@ def test_what_squeue_holds_for_live_lives_whatever_else_is_said(state: str, stat
 def test_fates(status: str, owner: str, known: dict[str, Any], fate: Fate) -> None:
     entries = [queued(state=known["queue"])] if "queue" in known else []
     records = {"17": accounted(known["sacct"], known.get("name", KEY))} if "sacct" in known else {}
-    (job,) = seen_jobs(listing(ClaimRecord(0, ("17",), owner), status=status), entries)
+    found = seen_jobs(listing(claim_record(0, "17", owner), status=status), entries)
+    job = next(job for job in found if job.job_id == "17")
     assert fate_of(job, Accounting(records, is_off=known.get("off", False))) is fate
 
 
 def test_marks_of_another_try_are_not_its_own() -> None:
-    (job,) = seen_jobs(listing(ClaimRecord(0, ("18",), "18"), status=START + END), [])
+    (job,) = seen_jobs(listing(claim_record(0, "18", "18"), status=START + END), [])
     assert fate_of(job, Accounting({})) is Fate.NOT_KNOWN
     assert replace(job, marks=()) == job

@@ -1,0 +1,238 @@
+"""The attempts at a piece of work, and who may submit in them.
+
+Everything here is one step on the cluster that succeeds for one process only, and may be repeated by all: see
+docs/adr/0002 and 0006. Nothing here decides what comes next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
+from dagster_slurm.cluster.records import REVOKED, AttemptRecord, SbatchAnswer
+from dagster_slurm.cluster.slurm_cluster import SlurmCluster
+from dagster_slurm.errors import (
+    AttemptClosedError,
+    ProtocolVersionError,
+    SlurmError,
+    SlurmUnavailableError,
+    SubmissionUnknownError,
+    TransportError,
+)
+from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
+from dagster_slurm.slurm import commands, output, rejections
+from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell_transport import storage_fault
+from dagster_slurm.transport.together import together
+
+READABLE_PROTOCOLS = frozenset({PROTOCOL_VERSION})
+"""Versions of run directories that this release can adopt."""
+
+_SUBMIT_PATIENCE_SECONDS = 60
+_STORAGE_STATUS = 74
+_NO_OUTCOME_STATUS = 75
+_CLOSED_STATUS = 76
+_LARGEST_OWN_STATUS = 128
+
+
+@dataclass(frozen=True)
+class SubmitAnswer:
+    """What came of asking for a submission.
+
+    Args:
+        job_id: The job's id; empty with an error.
+        error: Why there is none, or why it is not known.
+        made_now: Whether the try is of this very call, and not of an earlier one.
+    """
+
+    job_id: str
+    error: SlurmError | None
+    made_now: bool
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """What there was to cancel in an attempt: jobs by their id, and tries to submit whose job is not known by name."""
+
+    job_ids: tuple[str, ...]
+    job_names: tuple[str, ...]
+
+
+class Claims:
+    """The attempts on one cluster.
+
+    Args:
+        cluster: The cluster.
+    """
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        self._cluster = cluster
+
+    def close(self, directory: RunDirectory, *, generation: int | None, outcome: str = "") -> bool:
+        """Let nobody submit in an attempt any more.
+
+        Args:
+            directory: The attempt.
+            generation: The newest try to submit in it that is known; None without one.
+            outcome: How its job ended, one line; empty if it had none.
+
+        Returns:
+            False if somebody has made another try meanwhile.
+        """
+        following = 0 if generation is None else generation + 1
+        answer = self._cluster.script("close.sh", (directory.path, str(following), outcome))
+        if answer.returncode == _STORAGE_STATUS:
+            raise self._storage_error(answer, directory.path)
+        return answer.returncode == 0
+
+    def adopt(self, launch: RunDirectory, found: RunDirectory) -> bool:
+        """Make an attempt of another launch an attempt of this one, so that whoever looks here finds it.
+
+        Returns:
+            False if there is such an attempt already.
+
+        Raises:
+            TransportError: The link could not be made.
+        """
+        args = (launch.launch, str(launch.attempt), f"../../{found.relative}")
+        answer = self._cluster.script("adopt.sh", args)
+        if answer.returncode == _STORAGE_STATUS:
+            raise self._storage_error(answer, launch.launch)
+        return answer.returncode == 0
+
+    def submit(self, directory: RunDirectory, *, generation: int = 0) -> str:
+        """Submit the directory's script, once: whoever asks again for the same generation gets the same job id.
+
+        Raises:
+            SubmissionRejectedError: sbatch refused; no job exists.
+            SlurmUnavailableError: sbatch could not reach Slurm, or lost its answer; there may be a job.
+            SubmissionUnknownError: There is no answer of sbatch yet; there may be a job.
+        """
+        answer = self.try_to_submit(directory, generation=generation)
+        if answer.error is not None:
+            raise answer.error
+        return answer.job_id
+
+    def try_to_submit(self, directory: RunDirectory, *, generation: int) -> SubmitAnswer:
+        """As `submit`, with sbatch's refusal as a value, and whether this very call has made the try.
+
+        Raises:
+            AttemptClosedError: Another process has closed this attempt.
+        """
+        argv = commands.sbatch(directory.script, directory.job_name(generation), str(generation))
+        claim = directory.claim(generation)
+        script = shell_file("dagster_slurm.cluster_scripts", "submit.sh")
+        answer = together(self._cluster.transport).run(
+            script, (claim, str(_SUBMIT_PATIENCE_SECONDS), *argv), timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS
+        )
+        if answer.returncode == _STORAGE_STATUS:
+            raise self._storage_error(answer, claim)
+        if answer.returncode == _CLOSED_STATUS:
+            raise AttemptClosedError(f"Another process has closed {directory.path}", host=self._cluster.host)
+        first, _, printed = answer.text.partition("\n")
+        made_now = first.startswith("made")
+        if answer.returncode == _NO_OUTCOME_STATUS:
+            return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
+        said = self._said(SbatchAnswer(int(first.split()[1]), printed, answer.error_text), directory, generation)
+        return SubmitAnswer("", said, made_now) if isinstance(said, SlurmError) else SubmitAnswer(said, None, made_now)
+
+    def _said(self, answer: SbatchAnswer, directory: RunDirectory, generation: int) -> str | SlurmError:
+        """The job's id, or why there is none, or why it is not known."""
+        if answer.status > _LARGEST_OWN_STATUS:
+            # sbatch was killed (POSIX, 2.8.2), maybe with its request on the way: Slurm may have taken it.
+            return self._no_outcome(directory, generation)
+        if answer.status:
+            return rejections.classify_error("sbatch", answer.status, answer.stderr, self._cluster.host)
+        return output.parse_job_id(answer.stdout)
+
+    def job_id(self, attempt: AttemptRecord, seen: SlurmAnswers) -> str | None:
+        """The job of the newest try to submit that somebody has made in an attempt; if it is not known, it is settled.
+
+        Args:
+            attempt: The attempt, as it was seen.
+            seen: What Slurm said at the same look.
+
+        Returns:
+            The id of the job that is, or was, in the queue; None if there is none, and will be none.
+        """
+        if attempt.is_closed or not attempt.claims:
+            return None
+        claim = attempt.claims[-1]
+        if claim.owner:
+            return None if claim.owner == REVOKED else claim.owner
+        said = self._said(claim.answer, attempt.directory, claim.generation) if claim.answer else None
+        if said is None or isinstance(said, (SlurmUnavailableError, SubmissionUnknownError)):
+            return self._settled(attempt.directory, claim.generation, seen)
+        return None if isinstance(said, SlurmError) else said
+
+    def settle(self, directory: RunDirectory, *, generation: int) -> str | None:
+        """Find out what became of a try to submit whose outcome is not known, or make sure that nothing will.
+
+        Returns:
+            The id of the job that is, or was, in the queue; None if the try is revoked.
+
+        Raises:
+            SlurmUnavailableError: The controller does not answer, so that nothing can be settled now.
+        """
+        seen = look(self._cluster, [directory], ask=Ask.LOST)
+        owner = seen.listing.gate_owner(directory, generation)
+        if not owner:
+            return self._settled(directory, generation, seen.slurm)
+        return None if owner == REVOKED else owner
+
+    def _settled(self, directory: RunDirectory, generation: int, seen: SlurmAnswers) -> str | None:
+        """The job that Slurm knows by its name; without one the gate, which was free, is taken here.
+
+        A job of that try that turns up later ends there without running anything.
+        """
+        named = seen.names.get(directory.job_name(generation))
+        if named is not None:
+            return named.array_job_id
+        claim = directory.claim(generation)
+        answer = self._cluster.script("revoke.sh", (claim,))
+        if answer.returncode:
+            raise self._storage_error(answer, claim)
+        owner = answer.text.strip()
+        return None if owner == REVOKED else owner
+
+    def withdraw(self, directory: RunDirectory) -> Withdrawn:
+        """See to it that no job of an attempt begins its payload any more; what has begun, or may, is returned."""
+        answer = self._cluster.script("withdraw.sh", (directory.path,))
+        if answer.returncode:
+            raise self._storage_error(answer, directory.path)
+        words = [line.split(" ") for line in answer.text.splitlines()]
+        ids = dict.fromkeys(value for kind, value in words if kind == "id")
+        names = tuple(directory.job_name(int(value)) for kind, value in words if kind == "name")
+        return Withdrawn(tuple(ids), names)
+
+    def _no_outcome(self, directory: RunDirectory, generation: int) -> SubmissionUnknownError:
+        name = directory.job_name(generation)
+        return SubmissionUnknownError(
+            f"It is not known whether job {name} was submitted",
+            hint=f"Look for it with `squeue --me --name={name}`; the claim is {directory.claim(generation)}.",
+            host=self._cluster.host,
+        )
+
+    def refuse_other_protocol(self, attempt: AttemptRecord) -> None:
+        """Refuse to go on with an attempt of a release whose run directories this one does not know, if it is there.
+
+        Raises:
+            ProtocolVersionError: It is one.
+        """
+        known = sorted(READABLE_PROTOCOLS)
+        if not attempt.protocol or attempt.protocol in map(str, known):
+            return
+        raise ProtocolVersionError(
+            f"The run directory {attempt.directory.path} has protocol version {attempt.protocol}; this release knows "
+            f"{', '.join(map(str, known))}",
+            hint="Nothing was submitted. Let the release that made it finish this piece of work, or cancel its job and "
+            "materialise anew.",
+            host=self._cluster.host,
+        )
+
+    def _storage_error(self, answer: CompletedCommand, what: str) -> TransportError:
+        said = answer.reason
+        return storage_fault(said, what=what, host=self._cluster.host) or TransportError(
+            f"Cannot write {what}: {said}", host=self._cluster.host
+        )

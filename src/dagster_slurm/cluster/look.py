@@ -1,0 +1,136 @@
+"""The one reader: how pieces of work lie on a cluster, and what Slurm says of their jobs, in one round trip.
+
+What is seen was so when it was looked at. Nothing here decides or changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from dagster_slurm.cluster.records import Listing, parse_listing
+from dagster_slurm.cluster.slurm_cluster import SlurmCluster
+from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm import commands, output
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.together import together
+
+
+class Ask(Enum):
+    """What Slurm is asked about the newest attempts."""
+
+    NOTHING = "nothing"
+    LOST = "squeue by name, for jobs whose ids nobody was told"
+    JOBS = "this, and squeue and sacct for the others"
+
+
+@dataclass(frozen=True)
+class SlurmAnswers:
+    """What Slurm said of the jobs of newest attempts that are not closed.
+
+    Args:
+        queue: squeue's entries, by job id.
+        queue_asked: The ids about which it was asked: one that it does not have has left the queue.
+        names: squeue's entries of jobs whose ids nobody was told, by name.
+        accounting: sacct's records, by job id, of jobs that squeue has not as going on. It may lag behind.
+        is_accounting_off: Whether the cluster keeps none.
+        accounting_error: Why sacct has given no answer, if it was asked.
+    """
+
+    queue: Mapping[str, QueueEntry] = field(default_factory=dict)
+    queue_asked: frozenset[str] = frozenset()
+    names: Mapping[str, QueueEntry] = field(default_factory=dict)
+    accounting: Mapping[str, AccountingRecord] = field(default_factory=dict)
+    is_accounting_off: bool = False
+    accounting_error: SlurmCommandError | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen."""
+
+    listing: Listing
+    slurm: SlurmAnswers = field(default_factory=SlurmAnswers)
+
+
+def look(
+    cluster: SlurmCluster, launches: Sequence[RunDirectory], *, asset_digest: str = "", ask: Ask = Ask.NOTHING
+) -> Look:
+    """Some pieces of work, with those from which they have adopted an attempt.
+
+    Args:
+        cluster: The cluster.
+        launches: Any attempts at them.
+        asset_digest: Stands for an asset and partition whose newest attempt is to be shown as well; empty for none.
+        ask: What to ask Slurm. It is not asked about what is not there, or closed.
+
+    Raises:
+        TransportError: The cluster could not be reached, or its directories not be read.
+        SlurmUnavailableError: squeue does not answer.
+    """
+    roots = [f"runs/{launch.run}/{launch.key}" for launch in launches]
+    roots += [f"assets/{asset_digest}"] if asset_digest else []
+    squeue = "" if ask is Ask.NOTHING else " ".join(commands.squeue_of_own())
+    sacct = " ".join(commands.sacct_of_any(cluster.facts().version)) if ask is Ask.JOBS else ""
+    script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
+    answer = together(cluster.transport).run(script, (cluster.base(), squeue, sacct, *roots))
+    _refuse(cluster, answer)
+    if not answer.stdout:
+        return Look(Listing(0.0))
+    listing, answers = parse_listing(answer.stdout, cluster.base())
+    return Look(listing, _slurm_answers(cluster, _commands_of(answers, answer.stderr)))
+
+
+def look_at_all(cluster: SlurmCluster) -> Listing:
+    """Everything that lies on a cluster. Slurm is not asked.
+
+    Raises:
+        TransportError: The cluster could not be reached, or its directories not be read.
+    """
+    answer = cluster.script("look.sh", (cluster.base(), "", "", "runs", "assets"))
+    _refuse(cluster, answer)
+    return parse_listing(answer.stdout, cluster.base())[0]
+
+
+def _refuse(cluster: SlurmCluster, answer: CompletedCommand) -> None:
+    """What was not read is not known; it is not "not there"."""
+    if answer.returncode:
+        raise ConnectionFailedError(f"The look at {cluster.base()} was cut off: {answer.reason}", host=cluster.host)
+
+
+def _commands_of(answers: Mapping[str, str], stderr: bytes) -> dict[str, tuple[list[str], CompletedCommand]]:
+    """What was asked about, and the answer, by `squeue`, `names` and `sacct`, in the order in which they were asked."""
+    found = {}
+    for (name, text), errors in zip(answers.items(), stderr.split(b"\0"), strict=False):
+        status, _, printed = text.partition("\n")
+        command, _, about = name.partition(" ")
+        found[command] = (about.split(","), CompletedCommand(printed.encode(), errors, int(status)))
+    return found
+
+
+def _slurm_answers(cluster: SlurmCluster, answers: Mapping[str, tuple[list[str], CompletedCommand]]) -> SlurmAnswers:
+    nothing: tuple[list[str], CompletedCommand] = ([], CompletedCommand(b"", b"", 0))
+    names, by_name = answers.get("names", nothing)
+    cluster.refuse("squeue", by_name)
+    named: dict[str, QueueEntry] = {}
+    for entry in output.parse_squeue(by_name.text):
+        if entry.name in names:
+            named.setdefault(entry.name, entry)
+    job_ids, by_id = answers.get("squeue", nothing)
+    said = SlurmAnswers(cluster.entries_in(by_id, job_ids), frozenset(job_ids), named)
+    return _with_accounting(cluster, said, *answers["sacct"]) if "sacct" in answers else said
+
+
+def _with_accounting(
+    cluster: SlurmCluster, said: SlurmAnswers, job_ids: Sequence[str], answer: CompletedCommand
+) -> SlurmAnswers:
+    try:
+        records = cluster.records_in(answer, job_ids)
+    except SlurmCommandError as error:
+        # No sacct on the login node is as good as no accounting.
+        return replace(said, is_accounting_off=error.is_missing_program, accounting_error=error)
+    return replace(said, accounting=records or {}, is_accounting_off=records is None)

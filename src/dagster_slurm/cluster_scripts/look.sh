@@ -1,0 +1,141 @@
+# shellcheck shell=sh
+# look.sh BASE SQUEUE SACCT ROOT...: how launches lie below BASE and, if asked for, what Slurm knows of the jobs of
+# their newest attempts. ROOT is `runs` and `assets` for everything; or `runs/RUN/KEY` for a launch, and `assets/DIGEST`
+# for the newest attempt for an asset, each with the launches to which its links lead. SQUEUE and SACCT are those commands
+# with their options. Without SACCT Slurm is asked only about submissions that have no answer, without SQUEUE not at all.
+# Output: the clock in seconds, NUL; of each entry "TYPE TAB TYPE_BEHIND_LINKS TAB MODIFIED TAB PATH TAB TARGET NUL";
+# NUL; each line of the small files as "PATH NUL LINE NEWLINE", and of Slurm's answers in the same way with `squeue IDS`,
+# `names NAMES` or `sacct IDS` for the path: the first line is the exit status. On stderr, a NUL behind what each says.
+# Nothing where there is nothing. Status 74: it could not be read.
+cd -- "$1" 2>/dev/null || exit 0
+squeue=$2 sacct=$3 roots='' attempts=''
+shift 3
+
+add() {
+    case " $roots " in *" $1 "*) ;; *) roots="$roots $1" ;; esac
+}
+
+# behind LINK PREFIX: sets `target` to the RUN/KEY/ATTEMPT to which it leads; empty if it leads elsewhere.
+behind() {
+    target=$(readlink -- "$1")
+    case $target in "$2"?*/?*/?*) target=${target#"$2"} ;; *) target='' ;; esac
+    case $target in *[!A-Za-z0-9_./-]* | *..* | */*/*/*) target='' ;; esac
+}
+
+for root; do
+    case $root in assets/*)
+        behind "$root" ../runs/
+        [ -z "$target" ] || add "$root"
+        root=runs/${target%/*}
+        ;;
+    esac
+    [ -d "$root" ] || continue
+    add "$root"
+    case $root in runs/?*/?*) ;; *) continue ;; esac
+    newest=-1
+    for path in "$root"/*; do
+        number=${path##*/}
+        case $number in *[!0-9]*) continue ;; esac
+        if [ -L "$path" ]; then
+            behind "$path" ../../
+            path=runs/$target
+            [ ! -d "$path" ] || add "${path%/*}"
+        fi
+        if [ "$number" -gt "$newest" ]; then newest=$number attempt=$path; fi
+    done
+    [ "$newest" -ge 0 ] || continue
+    case " $attempts " in *" $attempt "*) ;; *) attempts="$attempts $attempt" ;; esac
+done
+case $roots in
+'') exit 0 ;;
+' runs '* | ' runs') depth=6 hidden=work ;;
+# The tasks of an array may be thousands.
+*) depth=4 hidden=elements ;;
+esac
+
+now=$(date +%s) || exit 74
+printf '%s\0' "$now"
+# A status of 1 is of what was removed meanwhile; any other one is of a look that was cut off.
+looked() {
+    [ "$?" -le 1 ] || exit 74
+}
+# Two processes, however many launches there are. Names of ours hold no white space.
+# shellcheck disable=SC2086
+find $roots -maxdepth "$depth" \( -path 'runs/*/*/checkpoint/*' -prune -o -path 'runs/*/*/*/*' \
+    \( -name work -o -name pipes -o -name "$hidden" \) -prune -false -o -true \) \
+    -printf '%y\t%Y\t%T@\t%p\t%l\0' 2>/dev/null
+looked
+printf '\0'
+# shellcheck disable=SC2086
+find $roots -maxdepth "$depth" -path 'runs/*/*/*/*' \( \
+    \( -name work -o -name pipes -o -name elements -o -path 'runs/*/*/checkpoint/*' \) -prune -o \
+    -type f -size +0 -size -32768 \
+    \( -name protocol -o -name launch.json -o -name outcome.json -o -path '*/log/status' -o -path '*/claim/*/std*' \
+    -o -path '*/claim/*/status' \) -exec grep -aHZ '' -- {} + \) 2>/dev/null
+looked
+[ -n "$squeue" ] || exit 0
+
+# Sets `id` to the job that sbatch has named; empty without such an answer.
+read_answer() {
+    id=''
+    read -r status <"$1/status" && [ "$status" = 0 ] || return
+    while read -r line || [ -n "$line" ]; do [ -z "$line" ] || id=${line%%;*}; done <"$1/stdout"
+} 2>/dev/null
+
+ids='' names=''
+for attempt in $attempts; do
+    generation=-1
+    for claim in "$attempt"/claim/*; do
+        number=${claim##*/}
+        case $number in *[!0-9]*) continue ;; esac
+        # Closed: no job can come of it.
+        [ ! -L "$claim" ] || continue 2
+        [ "$number" -le "$generation" ] || generation=$number
+    done
+    [ "$generation" -ge 0 ] || continue
+    claim=$attempt/claim/$generation
+    id=$(readlink -- "$claim/gate") || read_answer "$claim"
+    case $id in
+    revoked) ;;
+    '' | *[!0-9]*)
+        # As RunDirectory.job_name.
+        name=${attempt%/*} number=${attempt##*/}
+        name=${name##*/}
+        [ "$number.$generation" = 0.0 ] || name=$name.$number.$generation
+        names=$names,$name
+        ;;
+    *) ids=$ids,$id ;;
+    esac
+done
+ids=${ids#,} names=${names#,}
+
+# ask NAME COMMAND...: prints its answer; sets `said` to it.
+ask() {
+    name=$1
+    shift
+    said=$("$@")
+    printf '%s\n%s\n' "$?" "$said" | grep -aHZ --label="$name" ''
+    printf '\0' >&2
+}
+
+# shellcheck disable=SC2086
+[ -z "$names" ] || ask "names $names" $squeue "--name=$names"
+if [ -z "$sacct" ] || [ -z "$ids" ]; then exit 0; fi
+# shellcheck disable=SC2086
+ask "squeue $ids" $squeue "--jobs=$ids"
+# What goes on needs no accounting, which may be away. The first fields are JOB|ARRAY|TASK|STATE.
+live=' '
+while IFS='|' read -r id array _ state _; do
+    case $state in PENDING | CONFIGURING | RUNNING | SUSPENDED | COMPLETING) live="$live$id $array " ;; esac
+done <<END
+$said
+END
+over=''
+while [ -n "$ids" ]; do
+    id=${ids%%,*} ids=${ids#"$id"}
+    ids=${ids#,}
+    case $live in *" $id "*) ;; *) over=$over,$id ;; esac
+done
+# shellcheck disable=SC2086
+[ -z "$over" ] || ask "sacct ${over#,}" timeout 60 $sacct "--jobs=${over#,}"
+exit 0
