@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm.sandbox import processes
+from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.programs import run
 
 
@@ -20,10 +21,14 @@ def _noted(paths: SandboxPaths) -> list[str]:
 
 
 def remove_if_last(paths: SandboxPaths) -> None:
-    """Remove what was noted, if no other sandbox is there and nobody else has put something into it."""
+    """Remove what was noted, if no other sandbox is there and nobody else has put something into it.
+
+    A sandbox of another base directory needs them as well, and has not noted what it found: it shows by its processes.
+    """
     if any(each.is_dir() for each in paths.state_dir.parent.iterdir()):
         return
-    for directory in map(Path, _noted(paths)):
+    is_needed = processes.matching(lambda path: processes.has_variable(path, MARKER_VARIABLE))
+    for directory in [] if is_needed else map(Path, _noted(paths)):
         if directory.is_dir() and not any(directory.iterdir()):
             # `ip netns` mounts /run/netns onto itself.
             while _is_mounted(directory):

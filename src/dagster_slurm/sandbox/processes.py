@@ -185,9 +185,12 @@ def matching(test: Callable[[Path], bool]) -> list[Process]:
     return found
 
 
-def has_variable(directory: Path, name: str, value: str) -> bool:
-    """Whether a process was started with that environment variable."""
-    return f"{name}={value}".encode() in (directory / "environ").read_bytes().split(b"\0")
+def has_variable(directory: Path, name: str, value: str | None = None) -> bool:
+    """Whether a process was started with that environment variable; without a value, with any."""
+    variables = (directory / "environ").read_bytes().split(b"\0")
+    if value is None:
+        return any(each.startswith(f"{name}=".encode()) for each in variables)
+    return f"{name}={value}".encode() in variables
 
 
 def in_network_namespace(directory: Path, inodes: frozenset[int]) -> bool:

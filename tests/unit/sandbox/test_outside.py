@@ -1,0 +1,40 @@
+"""Directories that all sandboxes of this machine share go with the last of them, wherever its files lie."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm.sandbox import outside, processes
+from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def test_a_sandbox_of_another_base_directory_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /run/sshd, a running sshd resets every connection."""
+    # Other sandboxes of this machine are not to count here.
+    monkeypatch.setattr(outside, "MARKER_VARIABLE", f"{MARKER_VARIABLE}_OF_THIS_TEST")
+    paths, shared = SandboxPaths(tmp_path / "base" / "name"), tmp_path / "shared"
+    paths.state_dir.parent.mkdir()
+
+    def taken_down() -> None:
+        outside.note(paths, shared)
+        shared.mkdir(exist_ok=True)
+        outside.remove_if_last(paths)
+
+    other = processes.start(
+        ["/bin/sleep", "60"],
+        log=tmp_path / "log",
+        environment={outside.MARKER_VARIABLE: "elsewhere"},
+        on_start=lambda _: None,
+    )
+    try:
+        taken_down()
+        assert shared.exists()
+    finally:
+        processes.end([other])
+    taken_down()
+    assert not shared.exists()
