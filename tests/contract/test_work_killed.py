@@ -149,9 +149,9 @@ def test_here_the_payload_ends_as_well_or_the_retry_says_that_it_runs_again(make
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends soon."""
+    """Whether a process ends soon after another."""
     with suppress(AssertionError):
-        eventually(lambda: not has_life(pid), seconds=5.0)
+        eventually(lambda: not has_life(pid), seconds=3.0)
         return True
     return False
 
