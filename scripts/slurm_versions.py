@@ -56,10 +56,10 @@ TESTS = (
             "test_one_array_and_a_record_for_each_partition",
             "test_failures_fail_alone_and_a_retry_submits_only_those",
             "test_killed_in_flight_and_retried",
-            "test_a_termination_cancels_every_task",
             "test_more_than_an_array_may_have",
         )
     ),
+    "tests/contract/test_work_followed.py::test_a_termination_cancels_what_runs_and_nothing_begins_after_it",
     *(
         f"{_SANDBOX}::test_a_broken_part_is_seen_and_comes_back[{part}-end]"
         for part in ("sshd", "slurmctld", "slurmdbd", "mariadb", "munged", "slurmd:n1", "node:n2")

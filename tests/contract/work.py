@@ -186,7 +186,8 @@ class World:
     def jobs(self, states: str = "PENDING,RUNNING,COMPLETING,SUSPENDED") -> list[str]:
         """The user's jobs in the queue."""
         assert self.cluster
-        return self.cluster.run(["squeue", "--me", "--noheader", f"--states={states}", "--format=%i"]).stdout.split()
+        asked = [f"--user={self.cluster.user}", "--noheader", f"--states={states}", "--format=%i"]
+        return self.cluster.run(["squeue", *asked]).stdout.split()
 
     def control_job(self, verb: str, job: str) -> None:
         """What the cluster's administrator does with a job."""
@@ -209,7 +210,7 @@ class World:
             process.kill()
             process.wait()
         if self.cluster:
-            self.cluster.run(["scancel", "--me"])
+            self.cluster.run(["scancel", f"--user={self.cluster.user}"])
         else:
             for _, pid in self.marks():
                 with suppress(ProcessLookupError, ValueError):
