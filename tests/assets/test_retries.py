@@ -9,11 +9,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource
+from dagster_slurm.cluster import look as look_module
+from dagster_slurm.pipes.follow import JobFollower
 from dagster_slurm.sandbox import Sandbox
 from tests.support.waiting import eventually
 
@@ -131,6 +134,32 @@ class TestRetries:
         (materialization,) = result.asset_materializations_for_node("retried")
         assert materialization.metadata["slurm_job_id"].value == job_id
         assert f"Collecting Slurm job {job_id}" in world.messages(result)
+
+    @pytest.mark.parametrize("ends", ["exit 3", ""], ids=["badly", "well"])
+    def test_a_job_is_followed_of_which_it_is_not_known_yet_how_it_ended(
+        self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+    ) -> None:
+        """Its process was killed, and the accounting lags behind while the retry looks: the end counts all the same."""
+        world.settings.payload = world.payload(
+            tmp_path / "once.sh", pause=0.01, then=f"[ $(wc -l <{world.marks_path}) != 1 ] || {ends or 'exit 0'}\n"
+        )
+        follow = JobFollower.follow
+
+        def killed_once(follower: JobFollower, **options: Any) -> Any:
+            if world.settings.bodies == ["retried"]:
+                eventually(lambda: bool(world.marks()) and world.state(world.marks()[0]) in ("FAILED", "COMPLETED"))
+                raise RuntimeError("killed")
+            return follow(follower, **options)
+
+        monkeypatch.setattr(JobFollower, "follow", killed_once)
+        monkeypatch.setattr(look_module, "_with_accounting", lambda cluster, said, *answer: said)
+        result = world.execute("retried")
+        assert result.success
+        assert len(world.marks()) == (2 if ends else 1)
+        told = f"Slurm job {world.marks()[0]} had ended as FAILED before this call looked for it"
+        assert (told in world.messages(result)) is bool(ends)
+        (outcome,) = result.asset_materializations_for_node("retried")
+        assert outcome.metadata["slurm_job_id"].value == world.marks()[-1]
 
     def test_of_two_calls_only_the_failed_one_is_repeated(self, world: World, tmp_path: Path) -> None:
         flag = f"{world.marks_path}.flag"

@@ -21,8 +21,8 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.process]
 ROOT = Path(__file__).parents[2]
 # On the step's own thread, but for functions. Those of other threads vary with what else the machine does.
-SUBMITTED = {"files": 62, "stations": 250, "functions": 440}
-ENDED = {"files": 71, "stations": 390, "functions": 700}
+SUBMITTED = {"files": 62, "stations": 250, "functions": 430}
+ENDED = {"files": 71, "stations": 385, "functions": 715}
 # But for looks at the files of the job, which are as many as it runs long.
 ROUND_TRIPS = {"facts.sh": 1, "look.sh": 1, "put_tree.sh": 1, "submit.sh": 1}
 # Following a job; having sbatch say whether it would take one, and sending its files.
@@ -30,19 +30,21 @@ BEGINNINGS = {"poll.sh", "sbatch", "put_tree.sh"}
 
 
 def test_of_one_run(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Of one that is watched for three seconds, in a process that has done nothing else."""
+    """Of one that is watched for three seconds, in a process that has done nothing else.
+
+    Another process has done the same just before: it has logged in, and has had sbatch say whether it takes such a job.
+    """
     argv = [sys.executable, "-m", "tests.support.traced", f"~/test-runs/{tmp_path.name}"]
     environment = {**os.environ, **sandbox.env()}
-    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):
+        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     for when, most in (("submitted", SUBMITTED), ("ended", ENDED)):
         assert {name: value for name, value in found[when].items() if value > most[name]} == {}, when
     asked = found["asked"]
     assert {name: asked.pop(name, 0) for name in ROUND_TRIPS} == ROUND_TRIPS
     assert asked.pop("poll.sh") <= 40
-    # With `--test-only`.
-    assert asked.pop("sbatch") == 1
     assert asked.pop("squeue", 0) + asked.pop("sacct", 0) <= 3
     assert asked == {}
 
