@@ -21,6 +21,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
 from dagster_slurm.slurm import commands, output, rejections
+from dagster_slurm.slurm.output import QueueEntry
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import storage_fault
@@ -186,7 +187,8 @@ class Claims:
 
         A job of that try that turns up later ends there without running anything.
         """
-        named = seen.names.get(directory.job_name(generation))
+        name = directory.job_name(generation)
+        named = seen.names[name] if name in seen.names else self._queued(name)
         if named is not None:
             return named.array_job_id
         claim = directory.claim(generation)
@@ -195,6 +197,11 @@ class Claims:
             raise self._storage_error(answer, claim)
         owner = answer.text.strip()
         return None if owner == REVOKED else owner
+
+    def _queued(self, name: str) -> QueueEntry | None:
+        answer = self._cluster.transport.command(commands.squeue_by_name(name))
+        self._cluster.refuse("squeue", answer)
+        return next(iter(output.parse_squeue(answer.text)), None)
 
     def withdraw(self, directory: RunDirectory) -> Withdrawn:
         """See to it that no job of an attempt begins its payload any more; what has begun, or may, is returned."""

@@ -35,7 +35,7 @@ class SlurmAnswers:
     Args:
         queue: squeue's entries, by job id.
         queue_asked: The ids about which it was asked: one that it does not have has left the queue.
-        names: squeue's entries of jobs whose ids nobody was told, by name.
+        names: squeue's entries of jobs whose ids nobody was told, by name; None for one that it does not know.
         accounting: sacct's records, by job id, of jobs that squeue has not as going on. It may lag behind.
         is_accounting_off: Whether the cluster keeps none.
         accounting_error: Why sacct has given no answer, if it was asked.
@@ -43,7 +43,7 @@ class SlurmAnswers:
 
     queue: Mapping[str, QueueEntry] = field(default_factory=dict)
     queue_asked: frozenset[str] = frozenset()
-    names: Mapping[str, QueueEntry] = field(default_factory=dict)
+    names: Mapping[str, QueueEntry | None] = field(default_factory=dict)
     accounting: Mapping[str, AccountingRecord] = field(default_factory=dict)
     is_accounting_off: bool = False
     accounting_error: SlurmCommandError | None = None
@@ -116,10 +116,8 @@ def _slurm_answers(cluster: SlurmCluster, answers: Mapping[str, tuple[list[str],
     nothing: tuple[list[str], CompletedCommand] = ([], CompletedCommand(b"", b"", 0))
     names, by_name = answers.get("names", nothing)
     cluster.refuse("squeue", by_name)
-    named: dict[str, QueueEntry] = {}
-    for entry in output.parse_squeue(by_name.text):
-        if entry.name in names:
-            named.setdefault(entry.name, entry)
+    entries = output.parse_squeue(by_name.text)
+    named = {name: next((entry for entry in entries if entry.name == name), None) for name in names}
     job_ids, by_id = answers.get("squeue", nothing)
     said = SlurmAnswers(cluster.entries_in(by_id, job_ids), frozenset(job_ids), named)
     return _with_accounting(cluster, said, *answers["sacct"]) if "sacct" in answers else said

@@ -307,7 +307,10 @@ def _claim(
 ) -> ClaimRecord:
     gate = within.get(("claim", str(generation), "gate"))
     status, stdout, stderr = (files.get("/".join((*entry.parts, name)), "") for name in ("status", "stdout", "stderr"))
-    answer = SbatchAnswer(int(status), stdout, stderr) if _NUMBER.fullmatch(status.strip()) else None
+    # The status is put there last, and the files were read after they were listed: with one that was not listed, the
+    # others may have been read too soon.
+    is_whole = ("claim", str(generation), "status") in within and _NUMBER.fullmatch(status.strip())
+    answer = SbatchAnswer(int(status), stdout, stderr) if is_whole else None
     return ClaimRecord(generation, answer, gate.target if gate else "", entry.modified_at)
 
 

@@ -185,6 +185,9 @@ def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
     entry = said.queue.get(job_id) or said.names.get(attempt.directory.job_name(attempt.generation or 0))
     if entry is not None or job_id in said.queue_asked:
         queue = entry.state if entry else Absence.GONE
+    if isinstance(queue, JobState) and not queue.is_terminal:
+        # Whatever else is known: of one that was requeued sacct may know the end of the run before.
+        return Stand(is_live=True)
     marks = [mark for mark in attempt.marks if mark.job_id == job_id]
     end_mark = marks[-1] if marks and isinstance(marks[-1], EndMark) else None
     record = said.accounting.get(job_id)
@@ -197,7 +200,7 @@ def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
     decision = decide(seen, Patience())
     if decision.action is Action.FINISH and decision.state is not None and not decision.state.is_success:
         return Stand(is_over=True, outcome=Outcome.of(decision.state, end_mark, record))
-    return Stand(is_live=isinstance(queue, JobState) and not queue.is_terminal, is_over=seen.is_over)
+    return Stand(is_over=seen.is_over)
 
 
 def _outcomes_before(number: int, attempts: dict[int, AttemptRecord]) -> tuple[Outcome, ...]:

@@ -64,5 +64,5 @@ def _is_being_submitted(launch: RunDirectory, seen: Look) -> bool:
     if newest is None or newest[1].is_closed or not newest[1].claims:
         return False
     attempt, claim = newest[1], newest[1].claims[-1]
-    is_known = claim.answer or claim.owner or attempt.directory.job_name(claim.generation) in seen.slurm.names
+    is_known = claim.answer or claim.owner or seen.slurm.names.get(attempt.directory.job_name(claim.generation))
     return not is_known and seen.listing.now - claim.made_at < _ANSWER_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -294,7 +295,8 @@ class TestQuestions:
         slurm.says("squeue", queued("18", name=names[1]) + queued("19", name=names[1]) + queued("7", name="x"))
         found = seen(cluster, *directories)
         assert slurm.asked() == [f"squeue --name={','.join(names)}"]
-        assert {name: entry.job_id for name, entry in found.slurm.names.items()} == {names[1]: "18"}
+        told = {name: entry and entry.job_id for name, entry in found.slurm.names.items()}
+        assert told == {names[0]: None, names[1]: "18"}
 
     def test_made_and_not_submitted(self, cluster: SlurmCluster, slurm: Slurm) -> None:
         created(cluster)
@@ -434,6 +436,21 @@ def test_a_look_that_was_cut_off_is_not_an_empty_one(
     for read in (lambda: look(cluster, [directory]), lambda: look_at_all(cluster)):
         with pytest.raises(ConnectionFailedError, match="was cut off"):
             read()
+
+
+@pytest.mark.parametrize("refused", ["", "sbatch: error: Socket timed out on send/recv operation"])
+def test_an_answer_that_comes_while_it_is_read_is_none(cluster: SlurmCluster, slurm: Slurm, refused: str) -> None:
+    """What sbatch said may have been read before it, and its status after it."""
+    directory = created(cluster)
+    claim = claimed(directory, job_id="")
+    answered = claimed(created(cluster, "other"), refused=refused)
+    find = slurm.directory / "find"
+    # Behind the listing, and in front of the contents.
+    there, status = (shlex.quote(str(path / "status")) for path in (answered, claim))
+    find.write_text(f'#!/bin/sh\n{shutil.which("find")} "$@"\n[ -e {status} ] || cp {there} {status}\n')
+    find.chmod(0o755)
+    (attempt,) = look(cluster, [directory]).listing.launches[0].attempts
+    assert (attempt.claims[0].answer, (claim / "status").exists()) == (None, True)
 
 
 def test_dash_prints_the_same(cluster: SlurmCluster, slurm: Slurm) -> None:

@@ -43,6 +43,8 @@ def ended(state: JobState, exit_code: int | None = None) -> Stand:
         # Requeued after its end line, or just completing.
         (START + BAD, {"queue": queued("PENDING")}, LIVE),
         (START + GOOD, {"queue": queued("COMPLETING")}, LIVE),
+        (START + BAD, {"queue": queued("REQUEUE_HOLD"), "sacct": accounted("FAILED", 3)}, LIVE),
+        (START, {"queue": queued("SPECIAL_EXIT"), "sacct": accounted("NODE_FAIL")}, LIVE),
         (START + GOOD, {"sacct": accounted("COMPLETED")}, OVER),
         (START + GOOD, {"queue": queued("COMPLETED"), "sacct": accounted("COMPLETED")}, OVER),
         (START + BAD, {"sacct": accounted("FAILED", 3)}, ended(JobState.FAILED, 3)),
