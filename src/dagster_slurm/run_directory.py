@@ -210,8 +210,3 @@ def _log_files(directory: str) -> list[TreeEntry]:
 def runs_root(base: str) -> str:
     """The directory that holds the runs."""
     return f"{base}/runs"
-
-
-def assets_root(base: str) -> str:
-    """The directory of the links to the newest attempt for each asset and partition."""
-    return f"{base}/assets"
