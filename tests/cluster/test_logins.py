@@ -472,6 +472,9 @@ class TestStrictServers:
             assert [transport.run("echo in").text for transport in waiting] == ["in\n"] * 8
             assert stack.enter_context(opened(connection)).run("echo on").text == "on\n"
             assert [transport.run("echo again").text for transport in waiting] == ["again\n"] * 8
+            shutil.rmtree(control_dir)
+            # Nobody can wait there any more, and the shells that are open are good.
+            assert waiting[-1].run("echo still").text == "still\n"
             assert node.logins() == 1
 
     def test_a_server_that_takes_one_login_at_a_time(self, sandbox: Sandbox, control_dir: str) -> None:

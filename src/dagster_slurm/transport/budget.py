@@ -64,7 +64,11 @@ class ChannelBudget:
 
     def contended(self) -> bool:
         """Whether some process waits for a channel: whoever has one to spare closes it."""
-        descriptor = _open(self._waiting)
+        try:
+            descriptor = _open(self._waiting)
+        except FileNotFoundError:
+            # The directory of the connection is gone, and with it whoever could wait there.
+            return False
         try:
             return not _lock(descriptor, fcntl.LOCK_EX)
         finally:
