@@ -60,7 +60,8 @@ class Recorded:
 
     def _place(self) -> None:
         assert self.cluster.run(["mkdir", "-p", str(self.base.parent)]).returncode == 0
-        shutil.copytree(RECORDED, self.base, symlinks=True)
+        # The set-up compiles what looks like a module.
+        shutil.copytree(RECORDED, self.base, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         (self.attempt.parent / "checkpoint").mkdir()
         for path in self.base.rglob("*"):
             if path.is_file() and not path.is_symlink():
