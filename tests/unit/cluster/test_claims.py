@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,22 +14,8 @@ from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
 from dagster_slurm.cluster.records import REVOKED
 from dagster_slurm.errors import RemoteStorageError, SlurmUnavailableError, TransportError
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.transport import LocalTransport
 
 LOST = "sbatch: error: Socket timed out on send/recv operation"
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    made = Slurm(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.directory}:{os.environ['PATH']}")
-    return made
-
-
-@pytest.fixture
-def cluster(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCluster]:
-    with closing(LocalTransport(channels=1)) as transport:
-        yield SlurmCluster(transport, remote_base=str(tmp_path / "base"))
 
 
 def job_id(cluster: SlurmCluster, directory: RunDirectory, *, at_once: bool = True) -> str | None:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -30,19 +30,6 @@ from dagster_slurm.transport import LocalTransport
 from dagster_slurm.transport.shell import shell_file
 
 STATUS = "start 17 0 1.0 n1\nend 17 0 0 2.0 0 0 0\n"
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    made = Slurm(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.directory}:{os.environ['PATH']}")
-    return made
-
-
-@pytest.fixture
-def cluster(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCluster]:
-    with closing(LocalTransport(channels=1)) as transport:
-        yield SlurmCluster(transport, remote_base=str(tmp_path / "base it's"))
 
 
 def seen(cluster: SlurmCluster, *launches: RunDirectory, ask: Ask = Ask.JOBS, asset: str = "") -> Look:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,20 +16,6 @@ from dagster_slurm.cluster.look import Ask
 from dagster_slurm.job import submission
 from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.transport import LocalTransport
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    made = Slurm(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.directory}:{os.environ['PATH']}")
-    return made
-
-
-@pytest.fixture
-def cluster(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCluster]:
-    with closing(LocalTransport(channels=1)) as transport:
-        yield SlurmCluster(transport, remote_base=str(tmp_path / "base"))
 
 
 def looks(cluster: SlurmCluster, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> list[str]:

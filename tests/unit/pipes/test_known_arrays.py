@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,20 +19,6 @@ from dagster_slurm.pipes import arrays as arrays_module
 from dagster_slurm.pipes.arrays import CallArrays
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.slurm.request import merge
-from dagster_slurm.transport import LocalTransport
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    made = Slurm(tmp_path / "bin")
-    monkeypatch.setenv("PATH", f"{made.directory}:{os.environ['PATH']}")
-    return made
-
-
-@pytest.fixture
-def cluster(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmCluster]:
-    with closing(LocalTransport(channels=1)) as transport:
-        yield SlurmCluster(transport, remote_base=str(tmp_path / "base"))
 
 
 @pytest.fixture
