@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.pipes.slurm import SlurmPipesClient
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
-    from dagster_slurm.resources.compute import ComputeResource, ExecutionMode, SlurmRunConfig
+    from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
     from dagster_slurm.resources.environments import (
         ContainerEnvironment,
         Environment,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
+    from dagster_slurm.resources.settings import SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
@@ -62,7 +63,7 @@ _ROOMS = {
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.retry_policy",
-    "SlurmRunConfig": "resources.compute",
+    "SlurmRunConfig": "resources.settings",
     "Target": "environments",
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",

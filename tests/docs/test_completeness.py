@@ -18,7 +18,7 @@ from dagster_slurm import (
     SSHConnectionResource,
     errors,
 )
-from dagster_slurm.resources import asset_metadata
+from dagster_slurm.resources.settings import OPTIONS_KEY, SETTINGS
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT
 
@@ -68,7 +68,7 @@ def test_every_environment_variable_is_documented_and_no_other() -> None:
 
 def test_every_key_of_asset_metadata_is_documented() -> None:
     section = _section(_page("configuration"), "Asset metadata")
-    keys = {value for name, value in vars(asset_metadata).items() if name.isupper() and isinstance(value, str)}
+    keys = {OPTIONS_KEY, *(row.metadata for row in SETTINGS if row.metadata)}
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == keys
 
 

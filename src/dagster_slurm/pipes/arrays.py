@@ -16,20 +16,19 @@ from dagster_slurm.cluster.look import Ask, Look, look
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import ResultLostError
-from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.submission import look_for_jobs, submit_once
-from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.pipes.description import describe, differences, digests
 from dagster_slurm.pipes.elements import partition_variables
 from dagster_slurm.pipes.launch_key import PieceOfWork
-from dagster_slurm.pipes.order import Order
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, task_files
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.store import InputStore
+from dagster_slurm.work.spec import WorkSpec
 
 # What one round trip looks for; a call rarely has more.
 _ARRAYS_AT_ONCE = 32
@@ -77,8 +76,7 @@ class CallArrays:
         step: The step.
         cluster: The cluster.
         work: Which piece of work the call is.
-        order: What is to be run for each partition.
-        max_parallel: How many tasks run at once; None for no limit of ours.
+        spec: What is to be run for each partition.
     """
 
     def __init__(
@@ -86,17 +84,15 @@ class CallArrays:
         step: Step,
         cluster: SlurmCluster,
         work: PieceOfWork,
-        order: Order,
-        max_parallel: int | None,
+        spec: WorkSpec,
     ) -> None:
         self._step = step
         self._cluster = cluster
         self._claims = Claims(cluster)
         self._work = work
-        self._order = order
-        self._max_parallel = max_parallel
-        self._contexts = step.pipes.contexts(order.extras)
-        self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
+        self._spec = spec
+        self._contexts = step.pipes.contexts(spec.extras)
+        self._digests = digests(spec.payload, spec.request, spec.environment.title, spec.staging.inputs.version())
 
     def known(self) -> KnownArrays:
         """The arrays that were submitted for this call, by whatever process.
@@ -135,18 +131,17 @@ class CallArrays:
         self, number: int, partitions: Sequence[str], request: JobRequest, activation: Activation
     ) -> RunDirectory:
         """Put everything that an array needs on the cluster."""
-        directory, order = self._launch(number), self._order
-        inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
+        directory, spec = self._launch(number), self._spec
+        inputs = InputStore(self._cluster, spec.staging.inputs, self._step.log.info)
         inputs.upload()
-        launch = launch_in_job(order.plan, order.payload, activation, request, order.staging.scratch)
-        array = array_option(len(partitions), self._max_parallel)
+        array = array_option(len(partitions), spec.tasks.max_parallel if spec.tasks else None)
         work = replace(self._work, key=replace(self._work.key, call=self._call(number)))
         directory.create(
             self._cluster.transport,
-            script=batch_script(request, directory=directory, launch=launch, array=array),
-            env=env_file({"PYTHONUNBUFFERED": "1", **(order.extra_env or {})}),
+            script=spec.batch_script(directory, activation, request, array=array),
+            env=env_file({"PYTHONUNBUFFERED": "1", **(spec.extra_env or {})}),
             context=json.dumps(self._contexts.of_step).encode(),
-            work=order.files,
+            work=spec.files,
             tasks=[
                 entry
                 for task, partition in enumerate(partitions)

@@ -11,21 +11,19 @@ from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import look
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import AttemptClosedError, ResultLostError, SubmitLimitError
-from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.reattach import Found, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, next_request
 from dagster_slurm.job.submission import submit_once
-from dagster_slurm.launchers import launch_in_job
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
 from dagster_slurm.pipes.follow import JobFollower
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
-from dagster_slurm.pipes.launch_key import PieceOfWork
-from dagster_slurm.pipes.order import Order
+from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach
 from dagster_slurm.pipes.run_tags import finish_tags, tell_in_tags
 from dagster_slurm.pipes.session import PayloadSession
 from dagster_slurm.pipes.step import Step
@@ -34,6 +32,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
+from dagster_slurm.work.spec import WorkSpec
 
 _MAX_ROUNDS = 10
 
@@ -79,9 +78,9 @@ class Launch:
         step: The step.
         connection: The cluster.
         work: Which piece of work it is.
-        order: What is to be run.
+        spec: What is to be run.
         interruptions: What may end the call before the job does.
-        adopt_abandoned: Whether a live job of an abandoned materialisation of the same asset is adopted.
+        reattach: With "asset", a live job of an abandoned materialisation of the same asset is adopted.
     """
 
     def __init__(
@@ -89,24 +88,24 @@ class Launch:
         step: Step,
         connection: ClusterConnection,
         work: PieceOfWork,
-        order: Order,
+        spec: WorkSpec,
         interruptions: Interruptions,
         *,
-        adopt_abandoned: bool,
+        reattach: Reattach,
     ) -> None:
         self._step = step
         self._connection = connection
         self._cluster = connection.cluster
         self._claims = Claims(connection.cluster)
         self._work = work
-        self._order = order
+        self._spec = spec
         self._interruptions = interruptions
-        self._adopt_abandoned = adopt_abandoned
-        self._digests = digests(order.payload, order.request, order.environment.title, order.staging.inputs.version())
+        self._adopt_abandoned = reattach == "asset"
+        self._digests = digests(spec.payload, spec.request, spec.environment.title, spec.staging.inputs.version())
         self._calls = ClusterCalls(step, self._cluster, interruptions)
         self._teller = Teller()
         self._directory: RunDirectory | None = None
-        self._request = order.request
+        self._request = spec.request
         self._earlier: tuple[Outcome, ...] = ()
 
     def to_the_end(self) -> Finished:
@@ -179,28 +178,27 @@ class Launch:
 
     def _session(self, directory: RunDirectory) -> AbstractContextManager[PayloadSession]:
         return self._step.pipes.session(
-            self._order.extras, context_path=directory.context, messages_path=directory.messages
+            self._spec.extras, context_path=directory.context, messages_path=directory.messages
         )
 
     def _check(self) -> Activation:
         """Refuse what is wrong with the request, as Slurm and the cluster see it, before anything is uploaded."""
         self._cluster.check(self._request)
-        site = Site(self._cluster, self._step.log.info, self._order.force_env_push)
-        return self._order.environment.provide(site)
+        site = Site(self._cluster, self._step.log.info, self._spec.force_env_push)
+        return self._spec.environment.provide(site)
 
     def _request_of(self, directory: RunDirectory) -> JobRequest:
         """What an attempt asks for, after those before it."""
-        if directory.attempt == 0 or self._order.rules is None:
-            return self._order.request
-        return next_request(self._order.request, self._earlier, self._order.rules)
+        if directory.attempt == 0 or self._spec.rules is None:
+            return self._spec.request
+        return next_request(self._spec.request, self._earlier, self._spec.rules)
 
     def _submit(self, directory: RunDirectory, activation: Activation, session: PayloadSession) -> JobHandle:
-        order = self._order
-        inputs = InputStore(self._cluster, order.staging.inputs, self._step.log.info)
+        spec = self._spec
+        inputs = InputStore(self._cluster, spec.staging.inputs, self._step.log.info)
         self._calls.persist(inputs.upload)
-        launch = launch_in_job(order.plan, order.payload, activation, self._request, order.staging.scratch)
-        script = batch_script(self._request, directory=directory, launch=launch)
-        variables = env_file({**_of_the_attempt(directory), **session.variables(order.extra_env)})
+        script = spec.batch_script(directory, activation, self._request)
+        variables = env_file({**_of_the_attempt(directory), **session.variables(spec.extra_env)})
         description = describe(self._step, self._work, self._digests, environment_path=activation.path)
         self._calls.persist(
             lambda: directory.create(
@@ -208,7 +206,7 @@ class Launch:
                 script=script,
                 env=variables,
                 context=session.context_data,
-                work=order.files,
+                work=spec.files,
                 description=description.to_json(),
                 asset_digest=self._work.asset_digest,
                 progress=lambda report: self._step.log.info(str(report)),
@@ -275,7 +273,7 @@ class Launch:
 
     def _collect(self, finished: Finished) -> Finished:
         """Take the outputs of a job that succeeded; nothing of it is removed before."""
-        staging, key, directory = self._order.staging, self._work.key, finished.handle.directory
+        staging, key, directory = self._spec.staging, self._work.key, finished.handle.directory
         if not finished.ended.state.is_success or not staging.outputs.patterns:
             return finished
         collector = Collector(

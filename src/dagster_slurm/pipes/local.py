@@ -9,26 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from dagster import PipesClient
 
 from dagster_slurm.errors import JobFailedError, OutputNotFoundError, PayloadFailedError
 from dagster_slurm.job.batch_script import env_file
-from dagster_slurm.launchers import (
-    LaunchPlan,
-    Payload,
-    Place,
-    Planner,
-    as_payload,
-    direct_plan,
-    script_here,
-    work_files,
-)
-from dagster_slurm.launchers.payload import ExtraFiles, PathLike
+from dagster_slurm.launchers import Payload
+from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.data import SlurmCompletedInvocation, outputs_directory, result_name, results_directory
 from dagster_slurm.pipes.dry_run import refuse_in_dry_run
@@ -41,14 +32,17 @@ from dagster_slurm.pipes.partition_results import (
     partitions_failure,
     partitions_of,
     recorded,
-    refuse_outputs,
 )
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs
 from dagster_slurm.process_identity import of_session
-from dagster_slurm.staging import DataOptions, Staging, on_this_machine, plan_staging
+from dagster_slurm.staging import Staging, on_this_machine
 from dagster_slurm.staging.collect import Collected
-from dagster_slurm.transport import TreeEntry
+from dagster_slurm.work.spec import PayloadOptions, Tasks, WorkSpec, takes
+
+if TYPE_CHECKING:
+    # Part of `typing` from Python 3.11 on.
+    from typing_extensions import Unpack
 
 Take = Callable[[str, bytes], None]
 
@@ -71,95 +65,69 @@ class LocalPipesClient(PipesClient):
         self._python = python or sys.executable
         self._keep = keep_directories
 
+    @takes(PayloadOptions)
     def run(  # type: ignore[override]
-        self,
-        *,
-        context: StepContext,
-        payload: Payload | PathLike,
-        extras: Mapping[str, Any] | None = None,
-        plan: Planner = direct_plan,
-        extra_env: Mapping[str, str] | None = None,
-        extra_files: ExtraFiles | None = None,
-        data: DataOptions | None = None,
+        self, *, context: StepContext, payload: Payload | PathLike, **options: Unpack[PayloadOptions]
     ) -> SlurmCompletedInvocation:
         """Run the payload and wait for its end.
 
         Args:
             context: The context of the asset, asset check or op.
             payload: The payload, or what `payload_from_path` makes one of.
-            extras: Values for the payload, found in its Pipes context.
-            plan: How to start it; a launcher's `plan`.
-            extra_env: Environment variables of the payload.
-            extra_files: Files and directories to put beside it.
-            data: What the payload reads and leaves, besides its messages.
+            options: What else there is to say: see `PayloadOptions`.
 
         Raises:
             Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`. Or it has not left one
                 of its outputs; the cause is an `OutputNotFoundError`.
         """
         refuse_in_dry_run("LocalPipesClient.run")
-        step = Step.of(context)
-        payload = as_payload(payload)
-        files = work_files(payload, extra_files)
-        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
+        return self.do(Step.of(context), WorkSpec.of(payload, **options))
+
+    def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
+        """The same, for what is merged already."""
         with self._directory() as directory:
             paths = {"context_path": str(directory / "context.json"), "messages_path": str(directory / "messages")}
-            with step.pipes.session(extras, **paths) as session:
+            with step.pipes.session(spec.extras, **paths) as session:
                 launch = self._prepare(
                     directory,
-                    files,
-                    staging,
-                    plan(payload, place_here(self._python)),
+                    spec,
                     context=session.context_data,
-                    variables=session.variables(extra_env),
+                    variables=session.variables(spec.extra_env),
                 )
-                step.log.info(f"Running {payload.program} on this machine in {directory}")
+                step.log.info(f"Running {spec.payload.program} on this machine in {directory}")
                 exit_code = _follow(launch, directory / "messages", session.take)
                 session.reader.finish()
-            collected = Collected() if exit_code else self._collect(step, staging, directory / "work")
+            collected = Collected() if exit_code else self._collect(step, spec.staging, directory / "work")
         if exit_code:
             raise failure(self._error(exit_code, session.logs.stderr_tail(), directory), {"exit_code": exit_code})
         return SlurmCompletedInvocation(session.pipes, collected)
 
+    @takes(PayloadOptions)
     def run_partitions(
-        self,
-        *,
-        context: StepContext,
-        payload: Payload | PathLike,
-        extras: Mapping[str, Any] | None = None,
-        plan: Planner = direct_plan,
-        extra_env: Mapping[str, str] | None = None,
-        extra_files: ExtraFiles | None = None,
-        data: DataOptions | None = None,
-        name: str | None = None,
+        self, *, context: StepContext, payload: Payload | PathLike, **options: Unpack[PayloadOptions]
     ) -> SlurmPartitionsInvocation:
         """Run the payload for each partition of the run, one after the other; each is on record when it ends.
 
         Args:
             context: The context of the asset.
             payload: The payload, or what `payload_from_path` makes one of.
-            extras: Values for the payload, found in its Pipes context.
-            plan: How to start it; a launcher's `plan`.
-            extra_env: Environment variables of the payload.
-            extra_files: Files and directories to put beside it.
-            data: What the payload reads, besides its messages.
-            name: Tells this call from others in the same step.
+            options: What else there is to say: see `PayloadOptions`.
 
         Raises:
             InvalidRequestError: The run has no partitions, or something else was asked for that cannot be had.
             Failure: Partitions have failed; the others are materialised.
         """
         refuse_in_dry_run("LocalPipesClient.run_partitions")
-        step, payload = Step.of(context), as_payload(payload)
+        step = Step.of(context)
+        return self.do_partitions(step, WorkSpec.of(payload, tasks=Tasks(len(partitions_of(step))), **options))
+
+    def do_partitions(self, step: Step, spec: WorkSpec) -> SlurmPartitionsInvocation:
+        """The same, for what is merged already."""
         partitions = partitions_of(step)
-        files = work_files(payload, extra_files)
-        staging = plan_staging(data or DataOptions(), uploaded=[entry.name for entry in files])
-        refuse_outputs(staging)
-        work = piece_of_work(step, name, "retry")
-        done = recorded(step, work.key.origin_run_id, name)
-        contexts, recorder, logs = step.pipes.contexts(extras), Recorder(step, name), StepLogs()
+        work = piece_of_work(step, spec.name, "retry")
+        done = recorded(step, work.key.origin_run_id, spec.name)
+        contexts, recorder, logs = step.pipes.contexts(spec.extras), Recorder(step, spec.name), StepLogs()
         failed: dict[str, JobFailedError] = {}
-        launch_plan = plan(payload, place_here(self._python))
         for partition in partitions:
             have = done.get(partition, set())
             if set(step.asset_keys) <= have:
@@ -169,11 +137,9 @@ class LocalPipesClient(PipesClient):
                 session = step.pipes.element(partition, messages_path=str(messages), logs=logs)
                 launch = self._prepare(
                     directory,
-                    files,
-                    staging,
-                    launch_plan,
+                    spec,
                     context=json.dumps(contexts.of(partition)).encode(),
-                    variables=_variables_of(partition, directory, extra_env),
+                    variables=_variables_of(partition, directory, spec.extra_env),
                 )
                 exit_code = _follow(launch, messages, session.take)
                 session.finish()
@@ -186,24 +152,15 @@ class LocalPipesClient(PipesClient):
             raise partitions_failure(failed, len(partitions))
         return SlurmPartitionsInvocation(step, recorder.results)
 
-    def _prepare(
-        self,
-        directory: Path,
-        files: Iterable[TreeEntry],
-        staging: Staging,
-        plan: LaunchPlan,
-        *,
-        context: bytes,
-        variables: Mapping[str, str],
-    ) -> str:
+    def _prepare(self, directory: Path, spec: WorkSpec, *, context: bytes, variables: Mapping[str, str]) -> str:
         """Put everything into a directory; what bash has to run then."""
-        for entry in files:
+        for entry in spec.files:
             _copy(entry.source, directory / "work" / entry.name, entry.mode)
-        on_this_machine.place(staging.inputs, directory / "work")
+        on_this_machine.place(spec.staging.inputs, directory / "work")
         (directory / "context.json").write_bytes(context)
         (directory / "messages").touch()
         _write_private(directory / "env.sh", env_file(variables))
-        return script_here(plan.in_scratch(staging.scratch), str(directory))
+        return spec.script_here(str(directory), self._python)
 
     def _collect(self, step: Step, staging: Staging, work: Path) -> Collected:
         if not staging.outputs.patterns:
@@ -236,13 +193,6 @@ class LocalPipesClient(PipesClient):
             node=os.uname().nodename,
             stderr_tail=stderr_tail,
         )
-
-
-def place_here(python: str) -> Place:
-    """This machine, as launchers see it."""
-    # Where it is not known which CPUs this process may use (macOS), those of the machine.
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return Place.here(python, len(usable(0)))
 
 
 def _variables_of(partition: str, directory: Path, extra_env: Mapping[str, str] | None) -> dict[str, str]:

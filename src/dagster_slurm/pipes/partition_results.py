@@ -13,7 +13,6 @@ from dagster_slurm.pipes.dagster_private import already_materialized, materializ
 from dagster_slurm.pipes.elements import ElementSession
 from dagster_slurm.pipes.lineage import lineage_of
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.staging import Staging
 
 CALL_METADATA = "slurm_call"
 _MOST_NAMED = 20
@@ -145,36 +144,3 @@ def partitions_failure(failed: Mapping[str, JobFailedError], total: int) -> Fail
     )
     raised.__cause__ = first
     return raised
-
-
-def checked_max_parallel(max_parallel: int | None) -> int | None:
-    """The limit, if it is one.
-
-    Raises:
-        InvalidRequestError: It is not a positive number.
-    """
-    if max_parallel is not None and (isinstance(max_parallel, bool) or max_parallel < 1):
-        raise InvalidRequestError(f"max_parallel is {max_parallel!r}", hint="Give a number from 1 on, or None.")
-    return max_parallel
-
-
-def refuse_outputs(staging: Staging) -> None:
-    """Let nobody believe that files of the partitions are fetched.
-
-    Raises:
-        InvalidRequestError: They were asked for, or a scratch directory was.
-    """
-    asked = [
-        name
-        for name, is_asked in (
-            ("outputs", staging.outputs.fetched),
-            ("keep_on_cluster", staging.outputs.kept),
-            ("scratch", staging.scratch),
-        )
-        if is_asked
-    ]
-    if asked:
-        raise InvalidRequestError(
-            f"run_partitions does not know {', '.join(asked)}",
-            hint="Let the payload write to a directory of the cluster, and report its path as metadata.",
-        )

@@ -27,12 +27,12 @@ from dagster_slurm.pipes.arrays import ArrayJob, CallArrays, next_array
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS, ClusterCalls
 from dagster_slurm.pipes.followed_arrays import FollowedArrays, Task
 from dagster_slurm.pipes.interruptions import Interruptions, TerminationRequestedError
-from dagster_slurm.pipes.order import Order
-from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome
+from dagster_slurm.pipes.outcome import SlurmOutcome
 from dagster_slurm.pipes.partition_results import Recorder
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.work.spec import WorkSpec
 
 _EVENT_SECONDS = 0.5
 _PROGRESS_SECONDS = 10.0
@@ -52,42 +52,36 @@ class PartitionsLaunch:
     Args:
         step: The step.
         connection: The cluster.
-        order: What is to be run for each partition.
+        spec: What is to be run for each partition.
         arrays: The call's arrays.
         partitions: The partition keys, in their order.
         done: Which assets are on record for a partition.
         recorder: Takes the results.
         interruptions: What may end the call before the jobs do.
-        max_parallel: How many tasks run at once; None for no limit of ours.
-        metadata: What a task adds to the metadata of its results.
     """
 
     def __init__(
         self,
         step: Step,
         connection: ClusterConnection,
-        order: Order,
+        spec: WorkSpec,
         arrays: CallArrays,
-        *,
         partitions: Sequence[str],
         done: Mapping[str, set[AssetKey]],
         recorder: Recorder,
         interruptions: Interruptions,
-        max_parallel: int | None,
-        metadata: MetadataOf,
     ) -> None:
         self._step = step
         self._connection = connection
         self._cluster = connection.cluster
-        self._order = order
+        self._spec = spec
         self._arrays = arrays
         self._partitions = tuple(partitions)
         self._by_name = {str(partition): partition for partition in partitions}
         self._done = done
         self._recorder = recorder
         self._interruptions = interruptions
-        self._max_parallel = max_parallel
-        self._metadata_of = metadata
+        self._max_parallel = spec.tasks.max_parallel if spec.tasks else None
         self._calls = ClusterCalls(step, self._cluster, interruptions)
         self._followed = FollowedArrays(step, connection)
         self._outcomes: dict[str, list[Outcome]] = {}
@@ -181,7 +175,7 @@ class PartitionsLaunch:
         self._feed_at = time.monotonic() + (0.0 if room < len(partitions) else _GATHER_SECONDS)
 
     def _request_after(self, outcomes: Sequence[Any]) -> JobRequest:
-        return next_request(self._order.request, outcomes, self._order.rules)
+        return next_request(self._spec.request, outcomes, self._spec.rules)
 
     def _room(self, request: JobRequest, wanted: int, *, may_wait: bool) -> int:
         def ask() -> int:
@@ -215,8 +209,8 @@ class PartitionsLaunch:
 
     def _provided(self) -> Activation:
         if self._activation is None:
-            site = Site(self._cluster, self._step.log.info, self._order.force_env_push)
-            self._activation = self._calls.persist(lambda: self._order.environment.provide(site))
+            site = Site(self._cluster, self._step.log.info, self._spec.force_env_push)
+            self._activation = self._calls.persist(lambda: self._spec.environment.provide(site))
         return self._activation
 
     # -- following
@@ -265,8 +259,8 @@ class PartitionsLaunch:
         return False
 
     def _succeeded(self, task: Task, ended: Ended) -> None:
-        request = task.of.array.request or self._order.request
-        metadata = self._metadata_of(SlurmOutcome(task.job_id, ended, request, self._connection))
+        request = task.of.array.request or self._spec.request
+        metadata = self._spec.metadata(SlurmOutcome(task.job_id, ended, request, self._connection))
         done = self._done.get(task.partition, set())
         try:
             self._check_now_and_then()
@@ -288,7 +282,7 @@ class PartitionsLaunch:
         if self._interruptions.is_terminated:
             return
         outcomes = [*self._outcomes.get(task.partition, []), Outcome.of(ended.state, ended.end_mark, ended.record)]
-        following = decide_next(self._order.request, outcomes, self._order.rules, self._order.chain)
+        following = decide_next(self._spec.request, outcomes, self._spec.rules, self._spec.chain)
         told = f"Partition {task.partition}: Slurm job {task.job_id} ended as {ended.state}"
         if following.again:
             self._step.log.warning(f"{told}: {following.reason}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, cast
 
@@ -14,9 +13,7 @@ from pydantic import ConfigDict
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan
 from dagster_slurm.slurm.request import JobRequest, merge, merge_named
-
-BUILT_IN, LAUNCHER = "built-in", "launcher"
-"""The layers of options below all that users say."""
+from dagster_slurm.work.spec import BUILT_IN, LAUNCHER, Said
 
 _NOTHING = Requirements()
 _VARIABLES = (EnvVar, type(EnvVar.int("")))
@@ -74,22 +71,7 @@ class BashLauncher(ComputeLauncher):
         return direct_plan(payload, place)
 
 
-@dataclass(frozen=True)
-class ChosenLauncher:
-    """How a payload is started, and who says so.
-
-    Args:
-        value: The launcher.
-        source: Who has given it.
-        fields: Who has said each of its fields that is said.
-    """
-
-    value: ComputeLauncher
-    source: str
-    fields: Mapping[str, str]
-
-
-def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> ChosenLauncher:
+def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> Said:
     """The first that is given; what it leaves open, those behind it say, as long as they are of its type.
 
     Args:
@@ -98,13 +80,11 @@ def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> ChosenLaunch
     launchers = [(source, launcher) for source, launcher in given.items() if launcher is not None]
     source, first = launchers[0]
     alike = takewhile(lambda each: type(each[1]) is type(first), launchers)
-    values: dict[str, Any] = {}
-    fields: dict[str, str] = {}
+    fields: dict[str, Said] = {}
     for whose, launcher in reversed(list(alike)):
-        said = sorted(launcher.model_fields_set)
-        values |= {name: getattr(launcher, name) for name in said}
-        fields |= dict.fromkeys(said, whose)
-    return ChosenLauncher(_with_variables(type(first)(**values)), source, dict(sorted(fields.items())))
+        fields |= {name: Said(getattr(launcher, name), whose) for name in launcher.model_fields_set}
+    values = {name: said.value for name, said in fields.items()}
+    return Said(_with_variables(type(first)(**values)), source, dict(sorted(fields.items())))
 
 
 def requested(

@@ -1,95 +1,235 @@
-"""What `compute.run` would do, found out without doing it: what is rendered, and what the cluster is asked."""
+"""What a call would do, found out without doing it: what is made of its `WorkSpec`, and what the cluster is asked."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
-from dagster import build_resources
-
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.environments import Preview, Site, preview
+from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import script_here
-from dagster_slurm.pipes.local import place_here
+from dagster_slurm.launchers import work_files
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.resources.call import Arguments, Call
-from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedUpload
-from dagster_slurm.resources.plan_contents import Contents, Tasks
-from dagster_slurm.resources.plan_for_cluster import PlanForCluster
-from dagster_slurm.resources.planned_settings import settings_of
+from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
+from dagster_slurm.resources.settings import SETTINGS
+from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.staging.on_this_machine import used_in_place
-
-if TYPE_CHECKING:
-    from dagster_slurm.resources.compute import ComputeResource
+from dagster_slurm.staging.plan import Inputs
+from dagster_slurm.staging.store import InputStore
+from dagster_slurm.transport import TreeEntry
+from dagster_slurm.work.spec import BUILT_IN, WorkSpec
 
 _RUN_ID = "RUN_ID"
+# To know whether the cluster has an input, all of it is read here; a plan is to be had in seconds.
+_READ_AT_MOST_BYTES = 1 << 30
 
 
-def job_plan(resource: ComputeResource, step: Step | None, arguments: Arguments, tasks: Tasks | None = None) -> JobPlan:
-    """What a call would do.
+def job_plan(spec: WorkSpec, step: Step | None, cluster: SlurmCluster | None) -> JobPlan:
+    """What would be done.
 
     Args:
-        resource: Whose call it is.
+        spec: What is to be run.
         step: The step; None outside of one.
-        arguments: What it is called with.
-        tasks: The partitions, for `run_partitions`.
+        cluster: Where; None for this machine.
 
     Raises:
         InvalidRequestError: As `run`.
-        ConfigurationError: As `run`.
         TransportError: The cluster cannot be reached.
         SubmissionRejectedError: Slurm would not take the job.
     """
-    if step is not None:
-        return _planned(resource, step, arguments, tasks)
-    # Within a run, Dagster has put the values of environment variables into the resource; here it is done now.
-    with build_resources({"compute": resource}) as ready:
-        return _planned(ready.compute, step, arguments, tasks)
+    facts: dict[str, Any] = {
+        "settings": tuple(_settings(spec)),
+        "variables": tuple(sorted(spec.extra_env or {})),
+        "extras": tuple(sorted(spec.extras or {})),
+        "tasks": spec.tasks.count if spec.tasks else None,
+    }
+    if cluster is None:
+        return _plan_here(spec, facts)
+    return _PlanForCluster(cluster, spec, _key(step, spec)).plan(_uploads(spec), facts)
 
 
-def _planned(resource: ComputeResource, step: Step | None, arguments: Arguments, tasks: Tasks | None) -> JobPlan:
-    call = Call(resource, step, arguments)
-    if resource.mode == "local":
-        return _plan_here(call, arguments, tasks)
-    job = call.job()
-    there = PlanForCluster(
-        call.slurm().connect().cluster, job, Contents.of(job.work, tasks), _key(step, job.name, tasks), tasks
+def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
+    """What can be said in more than one place, as far as somebody says it."""
+    for row in SETTINGS:
+        said = spec.said.get(row.name)
+        if row.shown is not None and said is not None and said.value is not None:
+            yield PlannedSetting(row.name, row.shown(said.value), said.source)
+            for name, part in said.parts.items():
+                yield PlannedSetting(f"{row.name}.{name}", str(part.value), part.source)
+
+
+def _uploads(spec: WorkSpec) -> tuple[PlannedUpload, ...]:
+    """What every job gets for itself: the payload, and what lies beside it."""
+    count = len(work_files(spec.payload, None))
+    extra = spec.files[count:]
+    made = [PlannedUpload("payload", _files(spec.files[:count]))]
+    return (*made, *([PlannedUpload("extra files", _files(extra))] if extra else []))
+
+
+def _files(entries: Sequence[TreeEntry]) -> tuple[PlannedFile, ...]:
+    return tuple(
+        PlannedFile(entry.name, len(entry.source) if isinstance(entry.source, bytes) else _size(entry.source), False)
+        for entry in entries
     )
-    return there.plan(
-        sources=call.request()[1],
-        settings=settings_of(call, arguments, resource),
-        max_node_hours=resource.max_node_hours,
-    )
 
 
-def _plan_here(call: Call, arguments: Arguments, tasks: Tasks | None) -> JobPlan:
-    work = call.work_here()
-    contents = Contents.of(work, tasks)
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _plan_here(spec: WorkSpec, facts: Mapping[str, Any]) -> JobPlan:
     directory = "/tmp/dagster-slurm-XXXXXXXX"  # noqa: S108 - it stands for what tempfile makes
-    plan = work.plan(work.payload, place_here(sys.executable)).in_scratch(contents.staging.scratch)
-    inputs = contents.staging.inputs
-    files = [PlannedFile(name, path.stat().st_size, is_there=False) for name, path in inputs.files.items()]
+    inputs = spec.staging.inputs
+    files = [PlannedFile(name, _size(path), is_there=False) for name, path in inputs.files.items()]
     files += [
         PlannedFile(f"{name} ({used_in_place(path)})", None, is_there=True) for name, path in inputs.remote.items()
     ]
     return JobPlan(
         mode="local",
-        title=f"{work.payload.program} on this machine",
+        title=f"{spec.payload.program} on this machine",
         host=os.uname().nodename,
         directory=directory,
-        script=f"{script_here(plan, directory)}\n",
-        settings=settings_of(call, arguments, None),
-        uploads=(*contents.uploads(), *([PlannedUpload("inputs", tuple(files))] if files else [])),
+        script=f"{spec.script_here(directory, sys.executable)}\n",
+        uploads=(*_uploads(spec), *([PlannedUpload("inputs", tuple(files))] if files else [])),
         environment=f"this machine's {sys.executable}",
-        variables=tuple(sorted(work.extra_env or {})),
-        extras=tuple(sorted(work.extras or {})),
-        tasks=tasks.count if tasks else None,
         start_reason="it would be started at once",
+        **facts,
     )
 
 
-def _key(step: Step | None, name: str | None, tasks: Tasks | None) -> LaunchKey:
-    call = f"{name or '0'}{'.array0' if tasks else ''}"
-    if step is None:
-        return LaunchKey(_RUN_ID, "step", (), call)
-    return LaunchKey(_RUN_ID, step.key, step.partition_keys or (), call)
+def _key(step: Step | None, spec: WorkSpec) -> LaunchKey:
+    call = f"{spec.name or '0'}{'.array0' if spec.tasks else ''}"
+    return LaunchKey(_RUN_ID, step.key if step else "step", (step and step.partition_keys) or (), call)
+
+
+class _PlanForCluster:
+    """What a job of a cluster would be.
+
+    Args:
+        cluster: The cluster.
+        spec: What is to be run.
+        key: Which piece of work it is.
+    """
+
+    def __init__(self, cluster: SlurmCluster, spec: WorkSpec, key: LaunchKey) -> None:
+        self._cluster = cluster
+        self._spec = spec
+        self._key = key
+        self._array = spec.tasks.option if spec.tasks else None
+        self._warnings: list[str] = []
+
+    def plan(self, uploads: tuple[PlannedUpload, ...], facts: Mapping[str, Any]) -> JobPlan:
+        """Ask the cluster, and put the plan together.
+
+        Args:
+            uploads: The payload, and what lies beside it.
+            facts: What is known without the cluster: fields of the plan.
+
+        Raises:
+            DagsterSlurmError: As `ComputeResource.plan`.
+        """
+        spec = self._spec
+        # What Slurm says of the request comes first, as it does in a run.
+        start, start_reason = self._start()
+        environment = preview(spec.environment, Site(self._cluster, _tell_nobody, spec.force_env_push))
+        directory = self._key.first_attempt(self._cluster.base())
+        return JobPlan(
+            mode="slurm",
+            title=f"{spec.payload.program} on {self._cluster.host}",
+            host=self._cluster.host,
+            directory=directory.path,
+            script=spec.batch_script(directory, environment.activation, spec.request, array=self._array),
+            options=self._options(directory),
+            uploads=self._uploads(uploads, environment),
+            environment=_told_of(environment),
+            start=start,
+            start_reason=start_reason,
+            node_hours=spec.request.node_hours,
+            max_node_hours=spec.max_node_hours,
+            warnings=tuple(self._warnings),
+            **facts,
+        )
+
+    def _options(self, directory: RunDirectory) -> tuple[PlannedSetting, ...]:
+        """Every option of sbatch, with those that are set for every job."""
+        managed = {"job-name": directory.job_name(), "open-mode": "append", "output": directory.slurm_log}
+        managed |= {"array": self._array} if self._array else {}
+        given = self._spec.request.sbatch_options().items()
+        shown = {**{name: "" if value is True else str(value) for name, value in given}, **managed}
+        sources = self._spec.option_sources
+        return tuple(
+            PlannedSetting(f"--{name}", value, sources.get(name, BUILT_IN)) for name, value in sorted(shown.items())
+        )
+
+    def _start(self) -> tuple[datetime | None, str]:
+        """When Slurm would start it, or why that is not known."""
+        request = self._spec.request
+        try:
+            start = self._cluster.start_estimate(request)
+        except SubmitLimitError as error:
+            self._warnings.append("It would be submitted when others of your jobs have ended")
+            return None, error.message
+        except SlurmUnavailableError as error:
+            self._warnings.append("Slurm does not answer: whether it would take the job is not known")
+            return None, error.message
+        if start is None:
+            return None, "Slurm names no time; nodes that the job needs may be away"
+        waits = (start - datetime.now(timezone.utc)).total_seconds()
+        if request.max_queue_seconds is not None and waits > request.max_queue_seconds:
+            self._warnings.append("By Slurm's estimate it waits longer than max_queue_hours, and would be given up")
+        return start, ""
+
+    def _uploads(self, own: tuple[PlannedUpload, ...], environment: Preview) -> tuple[PlannedUpload, ...]:
+        payload, *extra = own
+        inputs = self._inputs()
+        noted = replace(payload, note=self._payload_note())
+        return (noted, *extra, *([inputs] if inputs else []), _environment_upload(environment))
+
+    def _payload_note(self) -> str:
+        payload = self._spec.payload
+        if payload.source is not None:
+            return ""
+        if payload.form != "path":
+            return f"{payload.program} is looked for by Python, in the environment and among the extra files"
+        if self._cluster.present("/", (), [payload.program]).missing:
+            self._warnings.append(f"There is no payload {payload.program} on the cluster")
+        return f"{payload.program} of the cluster is used"
+
+    def _inputs(self) -> PlannedUpload | None:
+        inputs = self._spec.staging.inputs
+        if not inputs.names:
+            return None
+        sizes = {name: path.stat().st_size for name, path in inputs.files.items()}
+        is_little = sum(sizes.values()) <= _READ_AT_MOST_BYTES
+        asked = inputs if is_little else Inputs({}, inputs.remote)
+        there = InputStore(self._cluster, asked, _tell_nobody).there()
+        files = [PlannedFile(name, size, name in there if is_little else None) for name, size in sizes.items()]
+        files += [PlannedFile(f"{name} ({path.path})", None, is_there=True) for name, path in inputs.remote.items()]
+        note = "" if is_little else "too large to be read for a plan; what the cluster has of them is not sent again"
+        return PlannedUpload("inputs", tuple(files), note)
+
+
+def _environment_upload(environment: Preview) -> PlannedUpload:
+    if environment.is_there:
+        return PlannedUpload("environment", ())
+    if environment.parts is None:
+        return PlannedUpload("environment", (), "it is packed first; what is sent is known only then")
+    files = tuple(
+        PlannedFile(part.name, part.size_bytes or None, is_there=part.sha256 in environment.there)
+        for part in environment.parts
+    )
+    return PlannedUpload("environment", files, "what of its parts the cluster has is not sent again")
+
+
+def _told_of(environment: Preview) -> str:
+    return f"{environment.activation.description}{'' if environment.is_there else ', which would be installed first'}"
+
+
+def _tell_nobody(text: str) -> None:
+    del text

@@ -18,21 +18,14 @@ from dagster_slurm.launchers import Payload
 from dagster_slurm.pipes import arrays as arrays_module
 from dagster_slurm.pipes.arrays import CallArrays
 from dagster_slurm.pipes.launch_key import PieceOfWork
-from dagster_slurm.slurm.request import merge
+from dagster_slurm.work.spec import WorkSpec
 
 
 @pytest.fixture
 def arrays(cluster: SlurmCluster) -> CallArrays:
-    # What of a step and an order is looked at when nothing is submitted.
+    # What of a step is looked at when nothing is submitted.
     step: Any = SimpleNamespace(pipes=SimpleNamespace(contexts=lambda extras: None))
-    order: Any = SimpleNamespace(
-        payload=Payload("x", "bash", None),
-        request=merge({}),
-        extras=None,
-        environment=SimpleNamespace(title=""),
-        staging=SimpleNamespace(inputs=SimpleNamespace(version=lambda: "")),
-    )
-    return CallArrays(step, cluster, PieceOfWork(LaunchKey("run", "step")), order, None)
+    return CallArrays(step, cluster, PieceOfWork(LaunchKey("run", "step")), WorkSpec.of(Payload("x", "bash", None)))
 
 
 @pytest.fixture

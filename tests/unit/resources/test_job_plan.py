@@ -12,15 +12,14 @@ import pytest
 from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig, SlurmResource, SlurmRunConfig
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
-from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.pipes.dry_run import PlanRefused, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.resources.call import Arguments, Call
+from dagster_slurm.resources.call import work_of
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
-from dagster_slurm.resources.plan_contents import Contents
-from dagster_slurm.resources.plan_for_cluster import PlanForCluster
+from dagster_slurm.resources.plan import job_plan
 from dagster_slurm.transport.base import CompletedCommand
 from dagster_slurm.transport.scripted import ScriptedTransport
+from dagster_slurm.work.spec import Said, WorkSpec
 
 PLAN = JobPlan(
     mode="slurm",
@@ -106,15 +105,15 @@ class TestReading:
 class TestSources:
     """Each setting, and who says so: the call, the launchpad, the asset, the resource, nobody."""
 
-    def call(self, payload: Path, **arguments: object) -> Call:
+    def work(self, payload: Path, **arguments: object) -> WorkSpec:
         queue = SlurmQueueConfig(partition="compute", mem_per_cpu="1G", requeue=False)
         resource = ComputeResource(mode="slurm", slurm=SlurmResource(queue=queue), continue_exit_code=5)
-        return Call(resource, None, Arguments(payload, **arguments))  # type: ignore[arg-type]
+        return work_of(resource, None, {"payload_path": payload, **arguments})
 
     def test_options(self, payload: Path) -> None:
         config = SlurmRunConfig(extra_slurm_opts={"nice": 5, "qos": "long"})
-        call = self.call(payload, config=config, extra_slurm_opts={"qos": "short", "signal_before_timeout": 60})
-        assert call.request()[1] == {
+        work = self.work(payload, config=config, extra_slurm_opts={"qos": "short", "signal_before_timeout": 60})
+        assert work.option_sources == {
             "cpus-per-task": "built-in",
             "gpus-per-node": "built-in",
             "mem-per-cpu": "resource",
@@ -130,18 +129,18 @@ class TestSources:
     @pytest.mark.parametrize(
         ("said", "expected"),
         [
-            ({"extra_files": ["a"], "config": SlurmRunConfig(extra_files=["b"])}, (["a"], "call")),
-            ({"config": SlurmRunConfig(extra_files=["b"])}, (["b"], "launchpad")),
-            ({}, (None, "built-in")),
+            ({"outputs": ["a"], "config": SlurmRunConfig(outputs=["b"])}, Said(["a"], "call")),
+            ({"config": SlurmRunConfig(outputs=["b"])}, Said(["b"], "launchpad")),
+            ({}, Said(None, "built-in")),
         ],
     )
-    def test_of_a_setting(self, payload: Path, said: dict[str, object], expected: tuple[object, str]) -> None:
-        chosen = self.call(payload, **said).chosen("extra_files")
-        assert (chosen.value, chosen.source) == expected
+    def test_of_a_setting(self, payload: Path, said: dict[str, object], expected: Said) -> None:
+        assert self.work(payload, **said).said["outputs"] == expected
 
     def test_of_the_resource(self, payload: Path) -> None:
-        assert self.call(payload).chosen("continue_exit_code", resource=5).source == "resource"
-        assert self.call(payload).environment_choice().described()[1] == "built-in"
+        said = self.work(payload).said
+        assert said["continue_exit_code"] == Said(5, "resource")
+        assert said["environment"].source == "built-in"
 
     def test_of_the_asset(self, payload: Path) -> None:
         found = []
@@ -149,9 +148,9 @@ class TestSources:
         @dg.asset(metadata={"slurm": {"cpus": 8}, "slurm_scratch": True, "slurm_pre_deployed_env_path": "/env"})
         def model(context: dg.AssetExecutionContext) -> None:
             resource = ComputeResource(mode="slurm", slurm=SlurmResource())
-            call = Call(resource, Step.of(context), Arguments(payload))
-            found.append((call.request()[1]["cpus-per-task"], call.chosen("scratch", "slurm_scratch").source))
-            found.append(call.environment_choice().described())
+            work = work_of(resource, Step.of(context), {"payload_path": payload})
+            found.append((work.option_sources["cpus-per-task"], work.said["scratch"].source))
+            found.append((work.environment.title, work.said["environment"].source))
 
         with dg.DagsterInstance.ephemeral() as instance:
             dg.materialize([model], instance=instance)
@@ -199,6 +198,7 @@ class TestHere:
         ({"extra_slurm_opts": {"partitoin": "x"}}, "no option 'partitoin'"),
         ({"extra_slurm_opts": {"nodes": 9}}, "max_node_hours is 4"),
         ({"extra_slurm_opts": {"time_limit": None}}, "no walltime"),
+        ({"partitions": 9}, r"4\.5 node-hours \(9 tasks of 1 nodes\), and max_node_hours is 4"),
     ],
 )
 def test_refused_before_the_cluster_is_asked(payload: Path, arguments: dict[str, object], said: str) -> None:
@@ -219,9 +219,8 @@ class TestSlurmDoesNotSay:
             return self.FACTS if "nodes" not in script else CompletedCommand(b"n1\n", b"", 0)
 
         cluster = SlurmCluster(ScriptedTransport(answer), remote_base="/base")
-        job = Call(ComputeResource(mode="slurm", slurm=SlurmResource()), None, Arguments(payload)).job()
-        there = PlanForCluster(cluster, job, Contents.of(job.work, None), LaunchKey("RUN_ID", "step"), None)
-        return there.plan(sources={}, settings=(), max_node_hours=None)
+        work = work_of(ComputeResource(mode="slurm", slurm=SlurmResource()), None, {"payload_path": payload})
+        return job_plan(work, None, cluster)
 
     @pytest.mark.parametrize(
         ("said", "reason", "warning"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.resources.call import affordable
 from dagster_slurm.slurm.request import merge
+from dagster_slurm.work.spec import affordable
 
 
 @pytest.mark.parametrize(
