@@ -224,7 +224,10 @@ def compare(
         for case in cases:
             found = []
             for number in range(pairs):
-                other, this = (measure(site, python, case, wait_until_idle) for python in pythons)
+                # A B, B A: on a cluster that has had many jobs, the second of two waits longer.
+                order = (0, 1) if number % 2 == 0 else (1, 0)
+                taken = {which: measure(site, pythons[which], case, wait_until_idle) for which in order}
+                other, this = taken[0], taken[1]
                 print(f"{case.title} {number + 1}: {other.wall:.1f} s, {this.wall:.1f} s", file=sys.stderr, flush=True)
                 found.append((other, this))
             table += [(case, figure) for figure in figures(found)]
