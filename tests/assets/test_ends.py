@@ -1,5 +1,6 @@
 """Every end in its own error type, and what the policy makes of it. On Slurm."""
 
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, SlurmRetryPolicy
+from dagster_slurm import BashLauncher, ComputeResource, Hook, LaunchPlan, Payload, Place, SlurmRetryPolicy
 from dagster_slurm.errors import (
     JobCancelledError,
     JobDependencyError,
@@ -31,6 +32,14 @@ OVER_ITS_WALLTIME = "[ $DAGSTER_SLURM_ATTEMPT = 1 ] || sleep 300; echo second\n"
 Write = Callable[..., Path]
 
 EATS_MEMORY = "data = []\nfor _ in range({mib}):\n    data.append(bytearray(b'x' * (1 << 20)))\nprint('ate', {mib})\n"
+
+
+class SaysHowItEnds(BashLauncher):
+    """With a hook whose last words are in stderr."""
+
+    def plan(self, payload: Payload, place: Place) -> LaunchPlan:
+        hook = Hook("says", "says_end() { say ended; }\nsays_leave() { say left; }")
+        return dataclasses.replace(super().plan(payload, place), hooks=(hook,))
 
 
 def failed(asset_call: Callable[..., object], compute: ComputeResource, instance: dg.DagsterInstance) -> JobFailedError:
@@ -131,10 +140,12 @@ class TestPolicy:
 
     def test_over_its_walltime(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
         path = payload(OVER_ITS_WALLTIME, name="payload.sh")
+        compute = slurm(default_launcher=SaysHowItEnds(), cleanup_on_failure=False)
         error = failed(
-            lambda compute, context: compute.run(context, path, extra_slurm_opts=ONE_MINUTE), slurm(), instance
+            lambda compute, context: compute.run(context, path, extra_slurm_opts=ONE_MINUTE), compute, instance
         )
         assert type(error) is JobTimeLimitError
+        assert error.stderr_tail.splitlines()[-2:] == ["dagster-slurm: ended", "dagster-slurm: left"], error.stderr_tail
         assert error.facts["time_limit_seconds"] == 60
         assert "It had 00:01:00" in str(error)
 

@@ -19,7 +19,7 @@ from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.launchers import LaunchPlan, launch_script
+from dagster_slurm.launchers import Hook, LaunchPlan, launch_script
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
@@ -36,6 +36,19 @@ pytestmark = pytest.mark.cluster
 # slurm.conf(5), KillWait: how long Slurm itself waits for what a batch script leaves behind.
 KILL_WAIT_SECONDS = 30.0
 REQUEST: dict[str, object] = {"time_limit": "5", "mem": "64M", "cpus": 1}
+
+# Writes down, for each start of the job, which functions are called; and has a process that has to be ended.
+TRACES = Hook(
+    "traced",
+    """
+traced_write() { echo "$1" >>"$place/traced.$restart"; }
+traced_begin() { sleep 1000 & traced_pid=$!; traced_write begin; }
+traced_enter() { traced_write enter; }
+traced_end() { kill -0 "$traced_pid" && kill "$traced_pid" && traced_write end; }
+traced_leave() { traced_write leave; }
+""",
+)
+TRACED = "begin\nenter\nend\nleave\n"
 
 SUBMIT = """
 import sys
@@ -82,10 +95,10 @@ class Site:
     transport: OpenSSHTransport
     cluster: SlurmCluster
 
-    def launch(self, payload: str, *, env: dict[str, str] | None = None, **settings: object) -> Launch:
+    def launch(self, payload: str, *hooks: Hook, env: dict[str, str] | None = None, **settings: object) -> Launch:
         key = LaunchKey(uuid4().hex, 'it\'s a "step" $(x)')
         directory = key.first_attempt(self.cluster.base())
-        plan = LaunchPlan((), ("bash", "./payload.sh"))
+        plan = LaunchPlan((), ("bash", "./payload.sh"), hooks)
         request = merge(REQUEST, settings)
         script = batch_script(request, directory=directory, launch=launch_script(plan))
         work = [TreeEntry("payload.sh", payload.encode())]
@@ -188,7 +201,7 @@ class TestTheEnd:
         assert site.transport.run(look, [job_id]).text == ""
 
     def test_cancelled_while_running(self, site: Site) -> None:
-        launch = site.launch("trap 'echo stopped; exit 0' TERM; touch up; while :; do sleep 0.1; done")
+        launch = site.launch("trap 'echo stopped; exit 0' TERM; touch up; while :; do sleep 0.1; done", TRACES)
         job_id = launch.submit()
         eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
         began = time.monotonic()
@@ -199,7 +212,20 @@ class TestTheEnd:
         eventually(lambda: site.left_queue(job_id))
         assert time.monotonic() - began < KILL_WAIT_SECONDS / 2
         assert launch.read("log/stdout.0") == "stopped\n"
+        assert launch.read("traced.0") == TRACED
         assert len(launch.ends()) == 1
+
+    def test_cancelled_before_the_payload_was_started(self, site: Site) -> None:
+        slow = Hook("slow", 'slow_begin() { touch "$place/work/up"; while :; do sleep 0.1; done; }')
+        launch = site.launch("touch ran", TRACES, slow)
+        job_id = launch.submit()
+        eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
+        site.cluster.cancel([job_id])
+        assert site.ended(job_id).state is JobState.CANCELLED
+        eventually(lambda: site.left_queue(job_id))
+        assert "ran" not in site.shell("ls", launch.directory.work).split()
+        assert launch.read("traced.0") == TRACED.replace("enter\n", "")
+        assert [end.exit_code for end in launch.ends()] == [128 + 15]
 
     def test_usr1_before_the_time_limit_reaches_the_payload(self, site: Site) -> None:
         payload = "trap 'echo warned; exit 9' USR1; sleep 100 & while :; do wait; done"
@@ -245,7 +271,7 @@ class TestTheGate:
 
     @pytest.mark.timeout(240)
     def test_the_same_job_requeued_runs_again_with_files_of_its_own(self, site: Site) -> None:
-        launch = site.launch("echo run; [ -e second ] || { touch second up; sleep 100; }; exit 2")
+        launch = site.launch("echo run; [ -e second ] || { touch second up; sleep 100; }; exit 2", TRACES)
         job_id = launch.submit()
         eventually(lambda: "up" in site.shell("ls", launch.directory.work).split())
         site.shell("scontrol", "requeue", job_id)
@@ -258,6 +284,7 @@ class TestTheGate:
         eventually(lambda: len(launch.ends()) == 2, seconds=180)
         assert site.ended(job_id).exit_code == 2
         assert (launch.read("log/stdout.0"), launch.read("log/stdout.1")) == ("run\n", "run\n")
+        assert [launch.read(f"traced.{restart}") for restart in (0, 1)] == [TRACED, TRACED]
         assert [(mark.job_id, mark.restart) for mark in launch.marks()] == [
             (job_id, 0),
             (job_id, 0),
