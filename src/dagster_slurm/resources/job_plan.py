@@ -91,7 +91,7 @@ class JobPlan:
         start: When Slurm would start the job if it were submitted now, an aware time; None if that is not known.
         start_reason: Why it is not known.
         node_hours: The most that the job, or each task, may cost: its nodes for its whole walltime; None without one.
-        max_node_hours: The most that is allowed for it; None without a limit.
+        max_node_hours: The most that is allowed, for all tasks together; None without a limit.
         tasks: How many tasks the job array of `run_partitions` has; None for a single job.
         warnings: What is worth a look.
     """
