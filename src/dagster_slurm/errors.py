@@ -41,7 +41,8 @@
     │   │   ├── JobPreemptedError              another job took its place, and it was not requeued
     │   │   ├── JobNodeFailError               a node failed, and it was not requeued
     │   │   ├── JobBootFailError               its nodes did not boot
-    │   │   └── JobLaunchFailedError           Slurm could not start it on its nodes
+    │   │   ├── JobLaunchFailedError           Slurm could not start it on its nodes
+    │   │   └── JobEndNotSeenError             Slurm says that it completed, and it wrote no end line
     │   ├── OutputNotFoundError            it completed, and did not leave what it was to leave
     │   └── ResultLostError                it completed, and what it reported cannot be read any more
     ├── LocalStorageError              a file cannot be written on this machine
@@ -354,6 +355,15 @@ class JobBootFailError(JobFailedError):
 
 class JobLaunchFailedError(JobFailedError):
     """Slurm could not start the job on its nodes."""
+
+    is_worth_retrying = True
+
+
+class JobEndNotSeenError(JobFailedError):
+    """Slurm says that the job has completed, and its batch script has written no end line: nothing shows a success.
+
+    So it is with a runaway job that an administrator has cleared, and with a node that lost its power at the end.
+    """
 
     is_worth_retrying = True
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.together import together
@@ -98,6 +99,24 @@ class RunDirectory:
     def job_name(self, generation: int = 0) -> str:
         """Slurm's name of the job: each try to submit has one of its own, by which it can be looked up."""
         return f"{self.key}.{self.attempt}.{generation}" if self.attempt or generation else self.key
+
+    def is_of(
+        self, said: QueueEntry | AccountingRecord, *, generation: int | None, started_at: float | None = None
+    ) -> bool:
+        """Whether what Slurm says of a job is about one of this directory.
+
+        Its number tells nothing: numbers come again (MaxJobId, slurm.conf(5); a controller that has lost its state). A
+        site's job_submit plugin may change the name, and `--chdir` the directory.
+
+        Args:
+            said: What Slurm says.
+            generation: Which try to submit brought it.
+            started_at: When its batch script began, if that is known.
+        """
+        if (said.work_directory or "").endswith(f"/runs/{self.relative}/work"):
+            return True
+        is_near = isinstance(said, AccountingRecord) and said.has_start_near(started_at)
+        return is_near or said.name == self.job_name(generation or 0)
 
     @property
     def script(self) -> str:

@@ -199,14 +199,14 @@ class TestWithdraw:
 
     def test_not_yet_submitted(self, cluster: SlurmCluster) -> None:
         launch = Launch(cluster)
-        assert Claims(cluster).withdraw(launch.directory).job_ids == ()
+        assert Claims(cluster).withdraw(launch.directory).jobs == {}
         with pytest.raises(AttemptClosedError):
             launch.submit()
 
     def test_pending(self, cluster: SlurmCluster, sandbox: Sandbox) -> None:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()
-        assert Claims(cluster).withdraw(launch.directory).job_ids == (job_id,)
+        assert Claims(cluster).withdraw(launch.directory).jobs == {job_id: 0}
         # Even if nobody could cancel it.
         sandbox.run(["scontrol", "release", job_id])
         eventually(lambda: all_ended(cluster, [job_id]))
@@ -217,7 +217,7 @@ class TestWithdraw:
         cluster.transport.run('echo "sleep 60" >>"$1/work/mark.sh"', (launch.directory.path,))
         job_id, _ = launch.submit()
         launch.wait_for_runs()
-        assert Claims(cluster).withdraw(launch.directory).job_ids == (job_id,)
+        assert Claims(cluster).withdraw(launch.directory).jobs == {job_id: 0}
         cluster.cancel([job_id])
         eventually(lambda: all_ended(cluster, [job_id]))
 
@@ -227,7 +227,7 @@ class TestWithdraw:
         job_id, _ = launch.submit()
         sandbox.run(["sh", "-c", f"rm {launch.directory.claim(0)}/stdout {launch.directory.claim(0)}/status"])
         withdrawn = Claims(cluster).withdraw(launch.directory)
-        assert (withdrawn.job_ids, withdrawn.job_names) == ((), (launch.directory.job_name(),))
+        assert (withdrawn.jobs, withdrawn.job_names) == ({}, (launch.directory.job_name(),))
         cluster.cancel_by_name(withdrawn.job_names)
         eventually(lambda: all_ended(cluster, [job_id]))
 

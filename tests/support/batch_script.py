@@ -16,7 +16,7 @@ from dagster_slurm.slurm.request import merge
 JOB_ID = f"4{os.getpid():07d}"
 
 
-def prepared(tmp_path: Path, payload: str, *hooks: Hook, before: str = "") -> tuple[Path, Path]:
+def prepared(tmp_path: Path, payload: str, *hooks: Hook, before: str = "", status: str = "") -> tuple[Path, Path]:
     """The batch script of a job, and its run directory; `payload` is bash, in the directory for its work."""
     directory = RunDirectory(str(tmp_path), "run", "it's")
     root = Path(directory.path)
@@ -24,6 +24,7 @@ def prepared(tmp_path: Path, payload: str, *hooks: Hook, before: str = "") -> tu
         (root / name).mkdir(parents=True)
     for name in ("status", "stdout.0", "stderr.0", "messages.0"):
         (root / "log" / name).touch()
+    (root / "log/status").write_text(status)
     (root / "env.sh").touch()
     launch = launch_script(LaunchPlan((), ("bash", "-c", payload), hooks))
     script = tmp_path / "job.sh"
@@ -37,10 +38,10 @@ def in_slurm(**variables: str) -> dict[str, str]:
 
 
 def run_job(
-    tmp_path: Path, payload: str, *hooks: Hook, before: str = "", **variables: str
+    tmp_path: Path, payload: str, *hooks: Hook, before: str = "", status: str = "", **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     """Run it to its end; what Slurm sees of it, and its run directory."""
-    script, root = prepared(tmp_path, payload, *hooks, before=before)
+    script, root = prepared(tmp_path, payload, *hooks, before=before, status=status)
     argv = ["bash", str(script)]
     done = subprocess.run(argv, env=in_slurm(**variables), capture_output=True, text=True, timeout=60, check=False)
     return done, root

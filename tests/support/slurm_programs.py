@@ -17,12 +17,12 @@ exit "$(cat "$(dirname "$0")/{name}.status")"
 
 def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY) -> str:
     """A line of squeue."""
-    return f"{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}\n"
+    return f"{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|\n"
 
 
 def accounted(job_id: str = "17", state: str = "FAILED", name: str = KEY) -> str:
     """A line of sacct."""
-    return f"{job_id}|{job_id}|{state}|3:0|0:0{'|' * 18}|{name}\n"
+    return f"{job_id}|{job_id}|{state}|3:0|0:0{'|' * 18}|{name}|\n"
 
 
 class Slurm:

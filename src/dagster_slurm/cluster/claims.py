@@ -6,6 +6,7 @@ docs/adr/0002 and 0006. Nothing here decides what comes next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
@@ -54,9 +55,14 @@ class SubmitAnswer:
 
 @dataclass(frozen=True)
 class Withdrawn:
-    """What there was to cancel in an attempt: jobs by their id, and tries to submit whose job is not known by name."""
+    """What there was to cancel in an attempt.
 
-    job_ids: tuple[str, ...]
+    Args:
+        jobs: The try to submit that brought it, by the job's id.
+        job_names: Names of the jobs that tries may have brought of which no id is known.
+    """
+
+    jobs: Mapping[str, int]
     job_names: tuple[str, ...]
 
 
@@ -209,9 +215,8 @@ class Claims:
         if answer.returncode:
             raise self._storage_error(answer, directory.path)
         words = [line.split(" ") for line in answer.text.splitlines()]
-        ids = dict.fromkeys(value for kind, value in words if kind == "id")
-        names = tuple(directory.job_name(int(value)) for kind, value in words if kind == "name")
-        return Withdrawn(tuple(ids), names)
+        jobs = {word[1]: int(word[2]) for word in words if word[0] == "id"}
+        return Withdrawn(jobs, tuple(directory.job_name(int(word[1])) for word in words if word[0] == "name"))
 
     def _no_outcome(self, directory: RunDirectory, generation: int) -> SubmissionUnknownError:
         name = directory.job_name(generation)

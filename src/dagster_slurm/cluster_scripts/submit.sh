@@ -16,10 +16,13 @@ if mkdir -- "$claim" 2>/dev/null; then
         [ -d "$assets" ] || mkdir -p -- "$assets"
         ln -sfT -- "../runs/${attempt##*/runs/}" "$assets/$asset"
     fi
+    # Slurm's record of the job then names this directory.
+    [ -d "$attempt/work" ] || mkdir -p -- "$attempt/work"
     # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
     # shellcheck disable=SC2016,SC2154
     (
         if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
+        cd -- "$attempt/work" 2>/dev/null
         exec setsid sh -c '
             claim=$1; shift
             umask 077

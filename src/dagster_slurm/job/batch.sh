@@ -29,10 +29,6 @@ if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
     fi
 fi
 
-# Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
-exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
-: >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
-
 # Sets `sizes`: of stdout, stderr and messages, 0 for what the payload has removed. One process, where all are there.
 measure() {
     local name files=()
@@ -114,6 +110,44 @@ stay_fresh() {
     done
 }
 
+# Sets `earlier` and `outcome`: of a start of this very incarnation that is on record, and of its end.
+find_earlier_start() {
+    local mark of number third fourth
+    earlier='' outcome=''
+    [ -e "$log/status" ] || return 0
+    while read -r mark of number third fourth _; do
+        if [ "$of $number" != "$job $restart" ]; then continue; fi
+        case $mark in
+        start) earlier=$fourth ;;
+        end) outcome=$third ;;
+        esac
+    done <"$log/status"
+}
+
+# Slurm begins a job a second time, and counts no restart, where its controller was killed within three seconds of the
+# first start (22.05, 24.11). The payload is not run twice: whatever began first is waited for, unless it is known to be
+# dead, which makes this start as good as a requeue.
+heed_earlier_start() {
+    local left group
+    find_earlier_start
+    if [ -z "$earlier" ]; then return; fi
+    say "this job has begun before, on $earlier, and Slurm counts no restart; waiting for the end of that start"
+    find_group
+    while [ -z "$outcome" ]; do
+        if [ "$earlier" = "$node" ]; then
+            find_leftovers
+            if [ ${#left[@]} = 0 ]; then
+                say "nothing of that start is left on $node; running the payload"
+                return
+            fi
+        fi
+        sleep 2
+        find_earlier_start
+    done
+    say "that start has ended with status $outcome"
+    exit "$outcome"
+}
+
 finish() {
     local status=$?
     [ -z "$fresh" ] || kill -KILL "$fresh" 2>/dev/null
@@ -125,11 +159,17 @@ finish() {
     exit "$code"
 }
 fresh=
+node=${SLURMD_NODENAME:-$(hostname)}
+heed_earlier_start
+
+# Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
+exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
+: >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
 trap finish EXIT
 catch_signals
 
 look_at_clock
-printf 'start %s %s %s %s\n' "$job" "$restart" "$now" "${SLURMD_NODENAME:-$(hostname)}" >>"$log/status"
+printf 'start %s %s %s %s\n' "$job" "$restart" "$now" "$node" >>"$log/status"
 
 stay_fresh 2>/dev/null &
 fresh=$!

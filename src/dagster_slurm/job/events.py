@@ -98,6 +98,16 @@ class Ended:
     node: str | None
     reason: str | None = None
 
+    @property
+    def is_success(self) -> bool:
+        """Whether Slurm and its own end line agree that it succeeded."""
+        return self.state.is_success and self.end_mark is not None
+
+    @property
+    def is_wordless(self) -> bool:
+        """Whether it completed, as Slurm says, and none of its own lines was seen."""
+        return self.state.is_success and self.end_mark is None
+
 
 @dataclass(frozen=True)
 class Broken:

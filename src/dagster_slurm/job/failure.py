@@ -56,9 +56,18 @@ def _node_hint(facts: Facts) -> str:
     return f"Retry it{f', without {nodes} (`exclude`)' if nodes else ''}; with `requeue=True` Slurm does so by itself."
 
 
+def _end_not_seen_hint(facts: Facts) -> str:
+    return (
+        "Its batch script has written no end line, so that nothing shows that its payload came to its end: its node "
+        "lost its power, or an administrator has cleared it as a runaway job. Retry it."
+    )
+
+
 _KINDS: dict[JobState, _Kind] = {
     JobState.BOOT_FAIL: _Kind(errors.JobBootFailError, lambda facts: "Retry it; tell the site if it stays so."),
     JobState.CANCELLED: _Kind(errors.JobCancelledError, _cancelled_hint),
+    # Without an end line: `Ended.is_success`.
+    JobState.COMPLETED: _Kind(errors.JobEndNotSeenError, _end_not_seen_hint),
     JobState.DEADLINE: _Kind(errors.JobDeadlineError, lambda facts: "Set a later `deadline`, or ask for less time."),
     JobState.FAILED: _Kind(errors.PayloadFailedError),
     JobState.LAUNCH_FAILED: _Kind(errors.JobLaunchFailedError, _node_hint),

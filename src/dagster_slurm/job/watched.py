@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
+from dagster_slurm.cluster.judge import Silence, Witnesses
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
-from dagster_slurm.job.events import Listener, Output, QueueLeft, Started, StateChanged
+from dagster_slurm.job.events import Listener, Notice, Output, QueueLeft, Started, StateChanged
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.lifecycle import Absence, Observation
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.waiting import QueueTeller
 from dagster_slurm.run_directory import STREAMS
@@ -31,14 +31,16 @@ class WatchedJob:
     queue_pace: Pace
     confirm_pace: Pace
     accounting_pace: Pace
-    queue: JobState | Absence = Absence.NOT_KNOWN
+    queue: JobState | Silence = Silence.NOT_KNOWN
     record: AccountingRecord | None = None
-    accounting_off: bool = False
+    accounting: Silence = Silence.NOT_KNOWN
     over_since: float | None = None
     end_mark: EndMark | None = None
     node: str | None = None
     reason: str | None = None
     restart: int = 0
+    starts: int = 0
+    started_at: float | None = None
     told: bool = False
     answers_after: float = float("-inf")
     _has_new_marks: bool = False
@@ -53,12 +55,13 @@ class WatchedJob:
     _asked_since_start: bool = False
     _times: AccountingRecord | QueueEntry | None = None
     _start_told: datetime | None = None
+    _noticed: set[str] = field(default_factory=set)
 
     @property
     def may_have_begun(self) -> bool:
         """Whether a witness says that it has left the queue's waiting line."""
         waits = isinstance(self.queue, JobState) and self.queue.phase is StatePhase.WAITING
-        return self._runs or not (waits or self.queue is Absence.NOT_KNOWN)
+        return self._runs or not (waits or self.queue in (Silence.NOT_KNOWN, Silence.NOT_OURS))
 
     def positions(self) -> list[FilePosition]:
         """What to ask for at the next tick; the streams only while the waiting side keeps up."""
@@ -93,10 +96,13 @@ class WatchedJob:
             # A node that was given up may write its end long after the next incarnation has started.
             if mark.job_id != self.handle.job_id or mark.restart < self.restart:
                 continue
+            is_again = isinstance(mark, StartMark) and mark.restart == self.restart and self.starts > 0
             self.restart = mark.restart
             self._has_new_marks = True
             if isinstance(mark, StartMark):
-                self.node, self.end_mark = mark.node, None
+                self.starts = self.starts + 1 if is_again else 1
+                self.started_at = mark.at_epoch_seconds
+                self.node, self.end_mark = mark.node, self.end_mark if is_again else None
                 self._runs, self._asked_since_start = True, False
                 self.subscription.put(Started(mark.node, mark.restart))
                 self._tell_times()
@@ -110,10 +116,14 @@ class WatchedJob:
 
     def take_queue(self, entry: QueueEntry | None, *, now: float, utc: datetime) -> None:
         """Take in squeue's answer: tell what is news in it."""
-        self.queue = entry.state if entry else Absence.GONE
         self._asked_since_start = True
         if entry is None:
+            self.queue = Silence.GONE
             return
+        if not self._is_mine(entry, "squeue"):
+            self.queue = Silence.NOT_OURS
+            return
+        self.queue = entry.state
         self.reason = entry.reason or self.reason
         # Where squeue is behind, as through a site's cache, it shows a job waiting that has started; an end line tells
         # that from a requeue.
@@ -125,8 +135,16 @@ class WatchedJob:
         self._times = None if entry.state.phase is StatePhase.WAITING else entry
         self._tell_times()
 
+    def take_no_accounting(self, why: Silence) -> None:
+        """Take in that sacct has no answer about any job."""
+        self.accounting = why
+
     def take_record(self, record: AccountingRecord | None) -> None:
         """Take in sacct's answer, which knows a start that squeue was not asked about in time."""
+        self.accounting = Silence.GONE
+        if record is not None and not self._is_mine(record, "sacct"):
+            self.accounting = Silence.NOT_OURS
+            return
         if self.over_since is None and record is not None and record.state is not JobState.COMPLETED:
             # Nobody says yet that it has left the queue, and after any other end Slurm may requeue it.
             return
@@ -134,6 +152,24 @@ class WatchedJob:
         if self.record is not None and self.record.state.is_terminal:
             self._times = self.record
             self._tell_times()
+
+    def _is_mine(self, said: QueueEntry | AccountingRecord, command: str) -> bool:
+        """Whether a record under this job's number is about this job; another's is logged, once."""
+        handle = self.handle
+        if handle.directory.is_of(said, generation=handle.generation, started_at=self.started_at):
+            return True
+        self.notice(
+            f"{command} has a job {handle.job_id} with the name {said.name!r} in {said.work_directory!r}, state "
+            f"{said.state}; it is not taken for {handle.directory.job_name(handle.generation)}",
+            key=command,
+        )
+        return False
+
+    def notice(self, text: str, *, key: str) -> None:
+        """Tell something that a person wants to know, once."""
+        if key not in self._noticed:
+            self._noticed.add(key)
+            self.subscription.put(Notice(f"Slurm job {self.handle.job_id}: {text}", "warning"))
 
     @property
     def wants_times(self) -> bool:
@@ -157,17 +193,17 @@ class WatchedJob:
             self._offsets.get(f"{stream}.{self.restart}", 0) >= size for stream, size in self.end_mark.bytes_of.items()
         )
 
-    def observation(self, now: float) -> Observation:
-        """What is known, for `decide`; remembers since when the job is over."""
+    def witnesses(self, now: float) -> Witnesses:
+        """What is known, for the judge; remembers since when the job is over."""
         if self.end_mark is not self._timed_mark:
             self._timed_mark, self._ending_since = self.end_mark, now
-        seen = Observation(
+        seen = Witnesses(
             end_mark=self.end_mark,
             queue=self.queue,
-            accounting=self.record.state if self.record else Absence.NOT_KNOWN,
+            accounting=self.record.state if self.record else self.accounting,
             logs_complete=self.logs_complete(),
-            accounting_off=self.accounting_off,
             ending_seconds=now - self._ending_since if self.end_mark else 0.0,
+            starts=self.starts,
         )
         if not seen.is_over:
             self.over_since = None

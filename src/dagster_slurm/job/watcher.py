@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.judge import Action, Patience, Silence, judge
 from dagster_slurm.errors import (
     DagsterSlurmError,
     SlurmCommandError,
@@ -24,7 +25,6 @@ from dagster_slurm.errors import (
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.lifecycle import Action, Patience, decide
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.questions import Question
 from dagster_slurm.job.shared_answers import Answer, SharedBoards, seconds_since_boot
@@ -123,7 +123,9 @@ class _Line:
             self.lost_since = now
         if news:
             self.told = type(error)
-            self.tell(Notice(f"{self.what} does not answer; the job is not affected. Waiting: {error}", "warning"))
+            refuses = isinstance(error, SlurmError) and not error.transient
+            does = "has no usable answer" if refuses else "does not answer"
+            self.tell(Notice(f"{self.what} {does}; the job is not affected. Waiting: {error}", "warning"))
 
     def back(self, now: float) -> None:
         if self.lost_since is not None:
@@ -304,16 +306,22 @@ class JobWatcher:
     def _settle(self, job: WatchedJob) -> Action:
         """Decide about one job, and tell its end, once, when it is known."""
         now = self._clock.now()
-        decision = decide(job.observation(now), self._patience)
+        seen = job.witnesses(now)
+        verdict = judge(seen, self._patience)
         if job.told:
             return Action.WAIT
-        if decision.action is Action.FINISH and decision.state is not None:
-            self._tell_end(job, Ended(decision.state, job.record, job.end_mark, job.node, job.reason))
-        elif decision.action is Action.GIVE_UP:
+        if verdict.action is Action.FINISH and verdict.state is not None:
+            self._tell_end(job, Ended(verdict.state, job.record, job.end_mark, job.node, job.reason))
+        elif verdict.action is Action.GIVE_UP:
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
-        elif decision.action is not Action.WAIT or job.over_since is not None:
-            self._tick_pace.hurry(now)
-        return decision.action
+        else:
+            notice = verdict.row.notice
+            if notice and seen.over_seconds >= self._patience.logs_seconds:
+                job.notice(notice, key=verdict.row.name)
+            is_prompt = job.over_since is not None and seen.over_seconds < self._patience.logs_seconds
+            if verdict.action is not Action.WAIT or is_prompt:
+                self._tick_pace.hurry(now)
+        return verdict.action
 
     def _tell_end(self, job: WatchedJob, event: Ended | Broken) -> None:
         job.told = True
@@ -322,7 +330,7 @@ class JobWatcher:
 
     def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
-        asked = [job for job in jobs if not job.observation(now).is_over]
+        asked = [job for job in jobs if not job.witnesses(now).is_over]
         job_ids = [job.handle.job_id for job in asked]
         self._queue_question.want(job_ids)
         self._take_queue(self._queue_question.news(), asked)
@@ -357,7 +365,9 @@ class JobWatcher:
         self._accounting_question.want(job_ids)
         self._take_accounting(self._accounting_question.news(), wanting)
         if any(job.accounting_pace.is_due(now) for job in wanting) and self._accounting.pace.is_due(now):
-            self._take_accounting(self._asked(self._accounting_question, job_ids, self._accounting), wanting)
+            self._take_accounting(
+                self._asked(self._accounting_question, job_ids, self._accounting, refused=wanting), wanting
+            )
 
     def _take_accounting(self, answer: Answer[AccountingRecord] | None, wanting: Sequence[WatchedJob]) -> None:
         if answer is None or not self._is_usable(answer, self._accounting):
@@ -366,12 +376,23 @@ class JobWatcher:
         for job in wanting:
             job_id = job.handle.job_id
             if answer.is_about(job_id, asked_after=job.answers_after):
-                job.accounting_off = entries is None
-                job.take_record((entries or {}).get(job_id))
+                if entries is None:
+                    job.take_no_accounting(Silence.NONE_KEPT)
+                else:
+                    job.take_record(entries.get(job_id))
                 job.accounting_pace.asked(self._clock.now())
 
-    def _asked(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Answer[_T] | None:
-        """The answer to a question, if it is this process's turn to ask and there is one."""
+    def _asked(
+        self, question: Question[_T], job_ids: Sequence[str], line: _Line, *, refused: Sequence[WatchedJob] = ()
+    ) -> Answer[_T] | None:
+        """The answer to a question, if it is this process's turn to ask and there is one.
+
+        Args:
+            question: The question.
+            job_ids: About which jobs.
+            line: What is said of the one that is asked.
+            refused: The jobs that go on without an answer, where there will be none.
+        """
         now = self._clock.now()
         try:
             return question.ask(job_ids)
@@ -379,6 +400,8 @@ class JobWatcher:
             self._files.lost(now, error)
         except SlurmError as error:
             line.lost(now, error)
+            for job in () if error.transient else refused:
+                job.take_no_accounting(Silence.REFUSED)
         return None
 
     def _is_usable(self, answer: Answer[_T], line: _Line) -> bool:

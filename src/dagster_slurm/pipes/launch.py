@@ -156,7 +156,7 @@ class Launch:
         with self._session(found.directory) as session:
             self._tell_of_adoption(found, handle)
             finished = self._follow(handle, session)
-        if finished is None or finished.ended.state.is_success or not found.is_over:
+        if finished is None or finished.ended.is_success or not found.is_over:
             return finished
         # It had ended before this call looked for it: its end is that of an earlier attempt, and not of this one.
         outcome = finished.outcome
@@ -266,7 +266,7 @@ class Launch:
             raise TerminatedError(f"Slurm job {handle.job_id} was cancelled, and {how}")
         # A run that was given up meanwhile has a retry, or may get one, which collects the result.
         self._interruptions.check(afresh=True)
-        if ended.state.is_success and ended.node is None and not self._ran_the_payload(handle):
+        if ended.is_wordless and not self._ran_the_payload(handle):
             return None
         launch = self._work.key.first_attempt(handle.directory.base)
         return Finished(launch, handle, self._request, ended, session, follower.gave_up_waiting, self._earlier)
@@ -274,7 +274,7 @@ class Launch:
     def _collect(self, finished: Finished) -> Finished:
         """Take the outputs of a job that succeeded; nothing of it is removed before."""
         staging, key, directory = self._spec.staging, self._work.key, finished.handle.directory
-        if not finished.ended.state.is_success or not staging.outputs.patterns:
+        if not finished.ended.is_success or not staging.outputs.patterns:
             return finished
         collector = Collector(
             self._cluster, staging, work=directory.work, job_id=finished.handle.job_id, tell=self._step.log.info

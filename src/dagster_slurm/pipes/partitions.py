@@ -223,11 +223,11 @@ class PartitionsLaunch:
             self._ended(*end)
 
     def _ended(self, task: Task, ended: Ended) -> None:
-        if ended.state.is_success and ended.node is None and not self._owns_its_gate(task):
+        if ended.is_wordless and not self._owns_its_gate(task):
             return
         task.session.finish()
         try:
-            if ended.state.is_success:
+            if ended.is_success:
                 self._succeeded(task, ended)
             else:
                 self._failed(task, ended)

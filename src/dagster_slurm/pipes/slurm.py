@@ -104,7 +104,7 @@ class SlurmPipesClient(PipesClient):
         """As `run`, with what is known of the step and merged of the call."""
         with self._begun(step, spec) as (work, interruptions):
             launch = Launch(step, self._connection, work, spec, interruptions, reattach=self._reattach)
-            while not (finished := launch.to_the_end()).ended.state.is_success:
+            while not (finished := launch.to_the_end()).ended.is_success:
                 self._go_on_or_raise(step, spec, finished)
         self._owe_removal(step, [finished.launch])
         return SlurmCompletedInvocation(finished.session.pipes, finished.collected, spec.metadata(self._told(finished)))

@@ -28,8 +28,9 @@ SQUEUE_FIELDS = (
     "reason",
     "node_list",
     "name",
+    "work_directory",
 )
-_SQUEUE_FORMAT = "%A|%F|%K|%T|%V|%S|%r|%N|%j"
+_SQUEUE_FORMAT = "%A|%F|%K|%T|%V|%S|%r|%N|%j|%Z"
 
 SQUEUE_OF_USER_FIELDS = ("partition", "elapsed", *SQUEUE_FIELDS)
 
@@ -58,6 +59,7 @@ SACCT_FIELDS = (
     "TRESUsageInTot",
     "Reason",
     "JobName",
+    "WorkDir",
 )
 
 _RESTARTS_SINCE = (25, 11)
@@ -113,10 +115,10 @@ def sacct_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:
         version: Major and minor number of the cluster's Slurm, None for the oldest supported.
 
     Returns:
-        Names for `--format`; free text is last. `Restarts` is added where it exists.
+        Names for `--format`; name and directory, which are free text, are last. `Restarts` is added where it exists.
     """
     extra = ("Restarts",) if version is not None and version >= _RESTARTS_SINCE else ()
-    return (*SACCT_FIELDS[:-2], *extra, *SACCT_FIELDS[-2:])
+    return (*SACCT_FIELDS[:-3], *extra, *SACCT_FIELDS[-3:])
 
 
 def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None) -> Argv:

@@ -1,156 +1,209 @@
-"""The one decision, as a table over what was seen, and what must hold whatever was seen."""
+"""The judge's table, row by row, and what must hold whatever was seen."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_slurm.cluster.judge import TABLE, Action, Patience, Silence, Witnesses, judge
 from dagster_slurm.cluster.status_file import EndMark
-from dagster_slurm.job.lifecycle import Absence, Action, Decision, Observation, Patience, decide
 from dagster_slurm.slurm.states import JobState
 
-PATIENCE = Patience(accounting_seconds=20, logs_seconds=10, unknown_seconds=3600)
+PATIENCE = Patience(accounting_seconds=20, logs_seconds=10, unknown_seconds=3600, silent_seconds=120, prompt_seconds=3)
 S = JobState
-NOT_KNOWN, GONE = Absence.NOT_KNOWN, Absence.GONE
-WAIT, ASK_QUEUE, ASK_ACCOUNTING = Decision(Action.WAIT), Decision(Action.ASK_QUEUE), Decision(Action.ASK_ACCOUNTING)
-GIVE_UP = Decision(Action.GIVE_UP)
+NOT_KNOWN, GONE, NOT_OURS = Silence.NOT_KNOWN, Silence.GONE, Silence.NOT_OURS
+NONE_KEPT, REFUSED = Silence.NONE_KEPT, Silence.REFUSED
+WAIT, ASK_QUEUE, ASK_ACCOUNTING, GIVE_UP = Action.WAIT, Action.ASK_QUEUE, Action.ASK_ACCOUNTING, Action.GIVE_UP
 
 
 def mark(code: int = 0, restart: int = 0) -> EndMark:
     return EndMark("1", restart, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0})
 
 
-def finish(state: JobState) -> Decision:
-    return Decision(Action.FINISH, state)
+def gone(*, end: EndMark | None = None, for_seconds: float = 0.0, said: JobState | Silence = NOT_KNOWN) -> Witnesses:
+    return Witnesses(end, GONE, said, over_seconds=for_seconds)
 
 
-TABLE: list[tuple[str, Observation, Decision]] = [
-    # Nothing says that it is over.
-    ("nothing known", Observation(), WAIT),
-    ("pending", Observation(queue=S.PENDING), WAIT),
-    ("running", Observation(queue=S.RUNNING), WAIT),
-    ("completing", Observation(queue=S.COMPLETING), WAIT),
-    ("suspended", Observation(queue=S.SUSPENDED), WAIT),
-    ("requeued", Observation(queue=S.REQUEUED), WAIT),
-    ("special exit waits", Observation(queue=S.SPECIAL_EXIT), WAIT),
-    ("accounting says running", Observation(accounting=S.RUNNING), WAIT),
-    ("accounting does not know it", Observation(accounting=GONE), WAIT),
-    ("logs missing, running", Observation(queue=S.RUNNING, logs_complete=False), WAIT),
-    # An end line alone asks, and believes nothing.
-    ("end line of a failure", Observation(end_mark=mark(7)), ASK_QUEUE),
-    ("end line of a failure, still running", Observation(end_mark=mark(7), queue=S.RUNNING), ASK_QUEUE),
-    ("end line, completing", Observation(end_mark=mark(), queue=S.COMPLETING, ending_seconds=3), ASK_QUEUE),
-    ("end line of a requeue", Observation(end_mark=mark(143), queue=S.PENDING), ASK_QUEUE),
-    # Of a good one sacct may know that it is one, which costs the controller nothing.
-    ("good end line", Observation(end_mark=mark(), queue=S.RUNNING), ASK_ACCOUNTING),
-    ("good end line, accounting lags", Observation(mark(), accounting=S.RUNNING, ending_seconds=1), ASK_ACCOUNTING),
-    ("good end line, accounting lags long", Observation(mark(), S.RUNNING, S.RUNNING, ending_seconds=3.0), ASK_QUEUE),
-    ("good end line after a requeue", Observation(end_mark=mark(restart=1)), ASK_QUEUE),
-    # Over, but the last bytes are still to come.
-    ("gone, logs to come", Observation(mark(), GONE, logs_complete=False, over_seconds=9), WAIT),
-    ("accounted, logs to come", Observation(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=9), WAIT),
-    ("logs never come", Observation(mark(), GONE, S.COMPLETED, False, 10), finish(S.COMPLETED)),
-    ("logs never come, not accounted", Observation(mark(), GONE, NOT_KNOWN, False, 10), ASK_ACCOUNTING),
-    # sacct is the witness of the end.
-    ("accounted", Observation(mark(), GONE, S.COMPLETED), finish(S.COMPLETED)),
-    ("accounted, never asked the queue", Observation(accounting=S.TIMEOUT), finish(S.TIMEOUT)),
-    ("accounting wins over the queue", Observation(None, S.FAILED, S.OUT_OF_MEMORY), finish(S.OUT_OF_MEMORY)),
-    ("accounting wins over the end line", Observation(mark(0), GONE, S.CANCELLED), finish(S.CANCELLED)),
-    ("accounted failed though 0", Observation(mark(0), GONE, S.FAILED), finish(S.FAILED)),
-    ("no end line, accounted", Observation(None, GONE, S.NODE_FAIL), finish(S.NODE_FAIL)),
-    # sacct lags.
-    ("queue ended, ask", Observation(None, S.FAILED, over_seconds=19), ASK_ACCOUNTING),
-    ("queue ended, accounting lags", Observation(None, S.FAILED, S.RUNNING, over_seconds=19), ASK_ACCOUNTING),
-    ("queue ended, patience over", Observation(None, S.FAILED, over_seconds=20), finish(S.FAILED)),
-    ("queue completed, patience over", Observation(None, S.COMPLETED, over_seconds=20), finish(S.COMPLETED)),
-    ("gone with end line, ask", Observation(mark(), GONE, over_seconds=19), ASK_ACCOUNTING),
-    ("gone with end line 0, patience over", Observation(mark(0), GONE, over_seconds=20), finish(S.COMPLETED)),
-    ("gone with end line 7, patience over", Observation(mark(7), GONE, over_seconds=20), finish(S.FAILED)),
-    ("sacct stays at running", Observation(mark(7), GONE, S.RUNNING, over_seconds=20), finish(S.FAILED)),
-    # No accounting at all: no patience for it.
-    ("off, queue ended", Observation(None, S.FAILED, accounting_off=True), finish(S.FAILED)),
-    ("off, gone with end line", Observation(mark(), GONE, accounting_off=True), finish(S.COMPLETED)),
-    ("off, the queue wins over the end line", Observation(mark(0), S.TIMEOUT, accounting_off=True), finish(S.TIMEOUT)),
-    ("off, still running", Observation(mark(), S.RUNNING, accounting_off=True), ASK_QUEUE),
-    # No witness at all.
-    ("gone, nothing else", Observation(queue=GONE, over_seconds=3599), ASK_ACCOUNTING),
-    ("gone, nothing else, off", Observation(queue=GONE, over_seconds=119, accounting_off=True), ASK_ACCOUNTING),
+# By row of the table: what is seen, and what follows, which is an action or the state at the end.
+CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
+    "no witness of an end": [
+        (Witnesses(), WAIT),
+        *((Witnesses(queue=state), WAIT) for state in S if not state.is_terminal),
+        (Witnesses(queue=NOT_OURS), WAIT),
+        (Witnesses(accounting=S.RUNNING), WAIT),
+        (Witnesses(accounting=GONE), WAIT),
+        (Witnesses(accounting=NOT_OURS), WAIT),
+        (Witnesses(accounting=REFUSED), WAIT),
+        (Witnesses(queue=S.RUNNING, logs_complete=False), WAIT),
+    ],
+    # It costs the controller nothing.
+    "a good end line, not accounted yet": [
+        (Witnesses(mark(), S.RUNNING), ASK_ACCOUNTING),
+        (Witnesses(mark(), NOT_OURS, NOT_OURS), ASK_ACCOUNTING),
+        (Witnesses(mark(), accounting=S.RUNNING, ending_seconds=1), ASK_ACCOUNTING),
+    ],
+    "a good end line, and Slurm names another's job": [
+        (Witnesses(mark(), NOT_OURS, NOT_OURS, ending_seconds=20), S.COMPLETED),
+        (Witnesses(mark(), NOT_OURS, REFUSED, ending_seconds=20), S.COMPLETED),
+    ],
+    "an end line, and Slurm names another's job for long": [
+        (Witnesses(mark(7), NOT_OURS, NOT_OURS, ending_seconds=3600), GIVE_UP),
+    ],
+    # It alone asks, and believes nothing: a requeue writes one, too.
+    "an end line, still in the queue": [
+        (Witnesses(mark(7)), ASK_QUEUE),
+        (Witnesses(mark(7), S.RUNNING), ASK_QUEUE),
+        (Witnesses(mark(7), NOT_OURS, ending_seconds=3599), ASK_QUEUE),
+        (Witnesses(mark(143), S.PENDING), ASK_QUEUE),
+        (Witnesses(mark(), S.COMPLETING, ending_seconds=3), ASK_QUEUE),
+        (Witnesses(mark(), S.RUNNING, S.RUNNING, ending_seconds=3), ASK_QUEUE),
+        (Witnesses(mark(), S.RUNNING, NONE_KEPT), ASK_QUEUE),
+        (Witnesses(mark(), S.RUNNING, REFUSED), ASK_QUEUE),
+        (Witnesses(mark(restart=1)), ASK_QUEUE),
+        # Of two starts of one incarnation the other may run.
+        (Witnesses(mark(), S.RUNNING, starts=2), ASK_QUEUE),
+    ],
+    "over, with lines to be read": [
+        (Witnesses(mark(), GONE, logs_complete=False, over_seconds=9), WAIT),
+        (Witnesses(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=9), WAIT),
+        (Witnesses(None, GONE, S.FAILED, logs_complete=False, over_seconds=9), WAIT),
+    ],
+    "COMPLETED, and its end line has another exit code": [
+        (gone(end=mark(7), said=S.COMPLETED), S.FAILED),
+        (Witnesses(mark(7), S.COMPLETED, REFUSED), S.FAILED),
+    ],
+    "COMPLETED, and no end line is seen": [
+        (gone(said=S.COMPLETED), WAIT),
+        (gone(said=S.COMPLETED, for_seconds=119), WAIT),
+        (Witnesses(queue=S.COMPLETED, over_seconds=119), WAIT),
+        (Witnesses(queue=S.COMPLETED, accounting=NONE_KEPT, over_seconds=119), WAIT),
+    ],
+    "accounted": [
+        *((gone(said=state), state) for state in S if state.is_terminal and state is not S.COMPLETED),
+        (gone(end=mark(), said=S.COMPLETED), S.COMPLETED),
+        # `Ended.is_success` asks for the end line.
+        (gone(said=S.COMPLETED, for_seconds=120), S.COMPLETED),
+        (Witnesses(accounting=S.TIMEOUT), S.TIMEOUT),
+        (Witnesses(None, S.FAILED, S.OUT_OF_MEMORY), S.OUT_OF_MEMORY),
+        (gone(end=mark(0), said=S.CANCELLED), S.CANCELLED),
+        (gone(end=mark(0), said=S.FAILED), S.FAILED),
+        (Witnesses(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=10), S.COMPLETED),
+        (Witnesses(mark(), NOT_OURS, S.COMPLETED), S.COMPLETED),
+    ],
+    "over, not accounted yet": [
+        (Witnesses(None, S.FAILED, over_seconds=19), ASK_ACCOUNTING),
+        (Witnesses(None, S.FAILED, S.RUNNING, over_seconds=19), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19, said=REFUSED), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19, said=NOT_OURS), ASK_ACCOUNTING),
+        (Witnesses(mark(), GONE, logs_complete=False, over_seconds=10), ASK_ACCOUNTING),
+    ],
+    "ended, by squeue": [
+        (Witnesses(None, S.FAILED, over_seconds=20), S.FAILED),
+        (Witnesses(mark(), S.COMPLETED, over_seconds=20), S.COMPLETED),
+        (Witnesses(None, S.FAILED, NONE_KEPT), S.FAILED),
+        (Witnesses(None, S.FAILED, REFUSED, over_seconds=20), S.FAILED),
+        (Witnesses(mark(0), S.TIMEOUT, NONE_KEPT), S.TIMEOUT),
+        (Witnesses(None, S.COMPLETED, NONE_KEPT, over_seconds=120), S.COMPLETED),
+    ],
+    "gone, with an end line": [
+        (gone(end=mark(0), for_seconds=20), S.COMPLETED),
+        (gone(end=mark(7), for_seconds=20), S.FAILED),
+        (gone(end=mark(7), for_seconds=20, said=S.RUNNING), S.FAILED),
+        (gone(end=mark(), for_seconds=20, said=REFUSED), S.COMPLETED),
+        (gone(end=mark(), for_seconds=20, said=NOT_OURS), S.COMPLETED),
+        (gone(end=mark(), said=NONE_KEPT), S.COMPLETED),
+    ],
     # Its batch script would have written an end line, had it not been killed.
-    ("gone, nothing else, off, long", Observation(queue=GONE, over_seconds=120, accounting_off=True), finish(S.FAILED)),
-    ("gone, accounting says running", Observation(None, GONE, S.RUNNING, over_seconds=3599), ASK_ACCOUNTING),
-    ("gone for good", Observation(queue=GONE, over_seconds=3600), GIVE_UP),
-    ("gone for good, accounting empty", Observation(None, GONE, GONE, over_seconds=3600), GIVE_UP),
-]
+    "gone without a word, and nobody keeps or tells more": [
+        (gone(for_seconds=120, said=NONE_KEPT), S.FAILED),
+        (gone(for_seconds=120, said=REFUSED), S.FAILED),
+    ],
+    "gone, and sacct says that it goes on": [
+        (gone(for_seconds=3599, said=S.RUNNING), ASK_ACCOUNTING),
+        (gone(for_seconds=20, said=S.PENDING), ASK_ACCOUNTING),
+    ],
+    "gone without a word": [
+        (gone(for_seconds=3599), ASK_ACCOUNTING),
+        (gone(for_seconds=3599, said=NOT_OURS), ASK_ACCOUNTING),
+        (gone(for_seconds=119, said=NONE_KEPT), ASK_ACCOUNTING),
+        (gone(for_seconds=119, said=REFUSED), ASK_ACCOUNTING),
+    ],
+    "gone without a word for long": [
+        (gone(for_seconds=3600), GIVE_UP),
+        (gone(for_seconds=3600, said=GONE), GIVE_UP),
+        (gone(for_seconds=3600, said=S.RUNNING), GIVE_UP),
+    ],
+}
 
 
-@pytest.mark.parametrize(("seen", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_table(seen: Observation, expected: Decision) -> None:
-    assert decide(seen, PATIENCE) == expected
+@pytest.mark.parametrize(("row", "seen", "expected"), [(row, *case) for row, cases in CASES.items() for case in cases])
+def test_a_row(row: str, seen: Witnesses, expected: Action | JobState) -> None:
+    action, state = (Action.FINISH, expected) if isinstance(expected, JobState) else (expected, None)
+    verdict = judge(seen, PATIENCE)
+    assert (verdict.action, verdict.state, verdict.row.name) == (action, state, row)
 
 
-@pytest.mark.parametrize("state", [state for state in JobState if state.is_terminal])
-def test_every_end_that_sacct_tells_is_that_end(state: JobState) -> None:
-    assert decide(Observation(queue=GONE, accounting=state), PATIENCE) == finish(state)
+def test_every_row_is_reached_and_has_a_name_of_its_own() -> None:
+    assert list(CASES) == [row.name for row in TABLE]
 
 
-@pytest.mark.parametrize("state", [state for state in JobState if not state.is_terminal])
-def test_no_other_state_is_an_end(state: JobState) -> None:
-    for seen in (Observation(queue=state, over_seconds=1e9), Observation(accounting=state, over_seconds=1e9)):
-        assert decide(seen, PATIENCE).action is Action.WAIT
+def test_a_runaway_job_is_called_one() -> None:
+    row = judge(gone(for_seconds=20, said=S.RUNNING), PATIENCE).row
+    assert "sacctmgr show runawayjobs" in row.notice
 
 
 marks = st.none() | st.integers(0, 255).map(mark)
-wordless = st.sampled_from(list(Absence))
-anything = wordless | st.sampled_from(list(JobState))
-observations = st.builds(
-    Observation, marks, anything, anything, st.booleans(), st.floats(0, 1e9), accounting_off=st.booleans()
-)
+states = st.sampled_from(list(JobState))
+by_queue = st.sampled_from([NOT_KNOWN, GONE, NOT_OURS]) | states
+by_accounting = st.sampled_from(list(Silence)) | states
+seconds = st.floats(0, 1e9)
+witnesses = st.builds(Witnesses, marks, by_queue, by_accounting, st.booleans(), seconds, seconds, st.integers(0, 3))
 
 
-@given(observations)
-def test_a_state_is_told_at_the_end_and_only_there(seen: Observation) -> None:
-    decision = decide(seen, PATIENCE)
-    assert (decision.state is not None) == (decision.action is Action.FINISH)
-    assert decision.state is None or decision.state.is_terminal
+@given(witnesses)
+def test_a_state_is_told_at_the_end_and_only_there(seen: Witnesses) -> None:
+    verdict = judge(seen, PATIENCE)
+    assert (verdict.state is not None) == (verdict.action is Action.FINISH)
+    assert verdict.state is None or verdict.state.is_terminal
 
 
 @given(
-    marks, st.sampled_from([NOT_KNOWN, *(s for s in JobState if not s.is_terminal)]), st.booleans(), st.floats(0, 1e9)
-)
-def test_no_answer_alone_never_ends_anything(
-    end_mark: EndMark | None, queue: JobState | Absence, logs: bool, over_seconds: float
-) -> None:
-    for accounting in (NOT_KNOWN, GONE, S.RUNNING, S.PENDING):
-        seen = Observation(end_mark, queue, accounting, logs, over_seconds)
-        assert decide(seen, PATIENCE).action in (Action.WAIT, Action.ASK_QUEUE, Action.ASK_ACCOUNTING)
-
-
-@given(observations)
-def test_silence_is_never_success(seen: Observation) -> None:
-    decision = decide(seen, PATIENCE)
-    if decision.state is not None and decision.state.is_success:
-        witness = seen.end_mark is not None and seen.end_mark.exit_code == 0 and seen.queue is GONE
-        assert witness or S.COMPLETED in (seen.queue, seen.accounting)
-
-
-@given(observations)
-def test_a_failure_that_a_witness_told_is_never_success(seen: Observation) -> None:
-    told = [word for word in (seen.accounting, seen.queue) if isinstance(word, JobState) and word.is_terminal]
-    decision = decide(seen, PATIENCE)
-    if told and decision.action is Action.FINISH:
-        assert decision.state is told[0]
-
-
-@given(observations, st.floats(0, 1e9))
-def test_waiting_longer_never_turns_an_end_back(seen: Observation, more: float) -> None:
-    later = Observation(
-        seen.end_mark,
-        seen.queue,
-        seen.accounting,
-        seen.logs_complete,
-        seen.over_seconds + more,
-        accounting_off=seen.accounting_off,
+    st.builds(
+        Witnesses,
+        marks,
+        st.sampled_from([NOT_KNOWN, *(s for s in JobState if not s.is_terminal)]),
+        st.sampled_from([NOT_KNOWN, GONE, NOT_OURS, S.RUNNING, S.PENDING]),
+        st.booleans(),
+        seconds,
+        seconds,
+        st.integers(0, 3),
     )
-    if decide(seen, PATIENCE).action in (Action.FINISH, Action.GIVE_UP):
-        assert decide(later, PATIENCE) == decide(seen, PATIENCE)
+)
+def test_no_answer_alone_never_ends_anything(seen: Witnesses) -> None:
+    assert judge(seen, PATIENCE).action in (WAIT, ASK_QUEUE, ASK_ACCOUNTING)
+
+
+@given(witnesses)
+def test_what_is_believed_to_have_completed_has_an_end_line_or_slurm_says_so(seen: Witnesses) -> None:
+    verdict = judge(seen, PATIENCE)
+    if verdict.state is S.COMPLETED:
+        assert seen.has_good_end or (seen.end_mark is None and seen.ended_state is S.COMPLETED)
+
+
+@given(witnesses)
+def test_a_failure_that_a_witness_told_is_never_success(seen: Witnesses) -> None:
+    verdict = judge(seen, PATIENCE)
+    if verdict.action is Action.FINISH and seen.ended_state not in (None, S.COMPLETED):
+        assert verdict.state is seen.ended_state
+
+
+@given(witnesses, seconds)
+def test_waiting_longer_never_turns_an_end_back(seen: Witnesses, more: float) -> None:
+    later = replace(seen, over_seconds=seen.over_seconds + more, ending_seconds=seen.ending_seconds + more)
+    now = judge(seen, PATIENCE)
+    if now.action in (Action.FINISH, GIVE_UP):
+        assert judge(later, PATIENCE).state is now.state

@@ -40,7 +40,7 @@ def launch(run: str, *attempts: AttemptRecord, **known: object) -> LaunchRecord:
 
 
 def running(job_id: str = "17", state: str = "RUNNING") -> UserQueueEntry:
-    (entry,) = parse_squeue_of_user(f"gpu,cpu|1:01:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{KEY}\n")
+    (entry,) = parse_squeue_of_user(f"gpu,cpu|1:01:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{KEY}|/home/me\n")
     return entry
 
 

@@ -21,13 +21,13 @@ START, END, FAILED = "start 17 0 100.0 n1\n", "end 17 0 0 103.5 1 2 3\n", "end 1
 
 
 def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY) -> UserQueueEntry:
-    (entry,) = parse_squeue_of_user(f"compute|1:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}\n")
+    (entry,) = parse_squeue_of_user(f"compute|1:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|/home/me\n")
     return entry
 
 
 def accounted(state: str, name: str = KEY) -> AccountingRecord:
     empty = "|" * 18
-    (record,) = parse_sacct(f"17|17|{state}|0:0|0:0{empty}|{name}\n").values()
+    (record,) = parse_sacct(f"17|17|{state}|0:0|0:0{empty}|{name}|/home/me\n").values()
     return record
 
 

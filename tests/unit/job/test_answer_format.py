@@ -40,7 +40,7 @@ def test_a_record_of_the_accounting(record: AccountingRecord) -> None:
     assert json.dumps(to_plain(again)) == json.dumps(to_plain(record))
 
 
-ENTRY = parse_squeue("12|12|N/A|RUNNING|2026-01-01T00:00:00|2026-01-01T00:00:01|None|n1|name\n")[0]
+ENTRY = parse_squeue("12|12|N/A|RUNNING|2026-01-01T00:00:00|2026-01-01T00:00:01|None|n1|name|/home/me\n")[0]
 
 
 @pytest.mark.parametrize(
@@ -73,5 +73,7 @@ def test_sacct_as_recorded() -> None:
     files = list(RECORDED.rglob("*.sacct.json"))
     assert files
     for file in files:
-        for record in parse_sacct(json.loads(file.read_text())["stdout"]).values():
+        answer = json.loads(file.read_text())
+        fields = next(word for word in answer["argv"] if word.startswith("--format=")).removeprefix("--format=")
+        for record in parse_sacct(answer["stdout"], fields.split(",")).values():
             assert from_plain(AccountingRecord, through_a_file(record)) == record

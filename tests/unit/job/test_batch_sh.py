@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +42,47 @@ def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     pids = (root / "work/pids").read_text().split()
     assert len(pids) == 3
     assert not [pid for pid in pids if ProcessIdentity.of(int(pid))]
+
+
+START, END = f"start {JOB_ID} 0 1.0 {{}}\n", f"end {JOB_ID} 0 5 2.0 0 0 0\n"
+
+
+class TestASecondStartOfTheSameIncarnation:
+    """Slurm counts no restart where its controller was killed within three seconds of the first."""
+
+    def test_it_ends_as_the_first_did(self, tmp_path: Path) -> None:
+        done, root = run_job(tmp_path, "touch ran", status=START.format("n2") + END)
+        assert done.returncode == 5
+        assert "has begun before, on n2" in done.stderr
+        assert not (root / "work/ran").exists()
+        assert (root / "log/status").read_text() == START.format("n2") + END
+
+    def test_it_waits_for_the_first_on_another_node(self, tmp_path: Path) -> None:
+        status = tmp_path / "runs/run/it's/0/log/status"
+
+        def end() -> None:
+            with status.open("a") as file:
+                file.write(END)
+
+        timer = threading.Timer(1.0, end)
+        timer.start()
+        done, root = run_job(tmp_path, "touch ran", status=START.format("n2"))
+        timer.join()
+        assert done.returncode == 5
+        assert not (root / "work/ran").exists()
+
+    def test_it_waits_for_what_runs_on_its_own_node(self, tmp_path: Path) -> None:
+        with subprocess.Popen(["sleep", "1"], env={**os.environ, "SLURM_JOB_ID": JOB_ID}) as first:
+            done, root = run_job(tmp_path, "touch ran", status=START.format("n1"))
+            assert first.poll() == 0
+        assert done.returncode == 0
+        assert "nothing of that start is left on n1" in done.stderr
+        assert (root / "work/ran").exists()
+
+    def test_a_requeue_is_another_incarnation(self, tmp_path: Path) -> None:
+        done, root = run_job(tmp_path, "touch ran", status=START.format("n2").replace(" 0 ", " 1 "))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (root / "work/ran").exists()
 
 
 def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:

@@ -103,7 +103,13 @@ def test_a_job_that_slurm_could_not_launch() -> None:
     assert type(failure_of(JobState.FAILED, reason="NonZeroExitCode")) is errors.PayloadFailedError
 
 
-@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.COMPLETED], ids=str)
-def test_what_has_not_failed_has_no_error(state: JobState) -> None:
+def test_what_has_not_ended_has_no_error() -> None:
     with pytest.raises(KeyError):
-        failure_of(state)
+        failure_of(JobState.RUNNING)
+
+
+def test_completed_without_an_end_line_is_an_end_of_its_own() -> None:
+    error = failure_of(JobState.COMPLETED)
+    assert type(error) is errors.JobEndNotSeenError
+    assert error.is_worth_retrying
+    assert "no end line" in str(error)

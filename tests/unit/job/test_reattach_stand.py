@@ -10,7 +10,7 @@ from tests.support.launches import KEY, claim_record
 from dagster_slurm.cluster.look import SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.cluster.status_file import parse_marks
-from dagster_slurm.errors import SlurmUnavailableError
+from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.job.reattach import Stand, stand_of
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.run_directory import RunDirectory
@@ -22,12 +22,16 @@ LIVE, OVER = Stand(is_live=True), Stand(is_over=True)
 DOWN = SlurmUnavailableError("sacct: down", returncode=1, stderr="", host="login")
 
 
-def queued(state: str, job_id: str = "17") -> QueueEntry:
-    return parse_squeue(f"{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{KEY}\n")[0]
+REFUSED = SlurmCommandError("sacct: not here", returncode=1, stderr="", host="login")
+OURS, THEIRS = f"/home/me/runs/run/{KEY}/0/work", "/home/me"
 
 
-def accounted(state: str, exit_code: int = 0) -> AccountingRecord:
-    return parse_sacct(f"17|17|{state}|{exit_code}:0|0:0{'|' * 18}|{KEY}\n")["17"]
+def queued(state: str, job_id: str = "17", name: str = KEY, where: str = "") -> QueueEntry:
+    return parse_squeue(f"{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|{where}\n")[0]
+
+
+def accounted(state: str, exit_code: int = 0, name: str = KEY, where: str = "") -> AccountingRecord:
+    return parse_sacct(f"17|17|{state}|{exit_code}:0|0:0{'|' * 18}|{name}|{where}\n")["17"]
 
 
 def ended(state: JobState, exit_code: int | None = None) -> Stand:
@@ -64,6 +68,17 @@ def ended(state: JobState, exit_code: int | None = None) -> Stand:
         (START, {"off": True}, OVER),
         # Of another job of this attempt.
         ("start 16 0 1.0 n1\nend 16 0 3 2.0 0 0 0\n", {"off": True}, OVER),
+        # Refused for good: the end line decides after its patience.
+        (START + BAD, {"error": REFUSED}, OVER),
+        # A site's plugin has changed the name.
+        (START, {"queue": queued("RUNNING", name="site-1", where=OURS)}, LIVE),
+        (START, {"sacct": accounted("TIMEOUT", name="site-1", where=OURS)}, ended(JobState.TIMEOUT, 0)),
+        # Another's job has the number.
+        (START, {"queue": queued("RUNNING", name="stranger", where=THEIRS)}, Stand()),
+        ("", {"sacct": accounted("FAILED", 1, name="stranger", where=THEIRS)}, OVER),
+        (START + GOOD, {"sacct": accounted("FAILED", 1, name="stranger", where=THEIRS)}, OVER),
+        # COMPLETED without an end line: who follows it waits for one.
+        (START, {"sacct": accounted("COMPLETED")}, OVER),
         # A job that squeue was not asked about.
         (START + BAD, {"asked": False}, Stand()),
     ],
@@ -84,5 +99,5 @@ def test_at_one_look(status: str, said: dict[str, Any], expected: Stand) -> None
 @pytest.mark.parametrize(("state", "expected"), [("PENDING", LIVE), ("RUNNING", LIVE), ("FAILED", OVER)])
 def test_of_a_job_that_is_known_by_its_name(state: str, expected: Stand) -> None:
     attempt = AttemptRecord(RunDirectory("/b", "run", KEY, 2), "1", claims=(claim_record(1),))
-    answers = SlurmAnswers(names={f"{KEY}.2.1": queued(state, "18")})
+    answers = SlurmAnswers(names={f"{KEY}.2.1": queued(state, "18", name=f"{KEY}.2.1")})
     assert stand_of("18", attempt, answers) == expected

@@ -25,7 +25,7 @@ OFTEN = Rules(per_second=1000.0, burst=1000.0, patience_seconds=10.0)
 
 
 def entry(job_id: str, state: str = "RUNNING") -> QueueEntry:
-    return parse_squeue(f"{job_id}|{job_id}|N/A|{state}|2026-01-01T00:00:00|N/A|None||name\n")[0]
+    return parse_squeue(f"{job_id}|{job_id}|N/A|{state}|2026-01-01T00:00:00|N/A|None||name|/home/me\n")[0]
 
 
 class Clock:

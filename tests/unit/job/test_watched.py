@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from dagster_slurm.cluster.judge import Silence
 from dagster_slurm.job import events
 from dagster_slurm.job.events import Event, ManySubscriptions, Output, Started, Subscription
 from dagster_slurm.job.handle import JobHandle, LaunchKey
-from dagster_slurm.job.lifecycle import Absence
 from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.slurm.commands import SACCT_FIELDS
@@ -109,9 +109,9 @@ def test_logs_are_complete_when_everything_that_the_end_counts_was_read(job: Wat
 def test_without_an_end_line_only_a_look_after_the_end_shows_all(job: WatchedJob) -> None:
     job.take(blocks(stdout_0=b"ab"))
     job.queue = JobState.COMPLETED
-    assert not job.observation(1.0).logs_complete
+    assert not job.witnesses(1.0).logs_complete
     job.take({})
-    assert job.observation(2.0).logs_complete
+    assert job.witnesses(2.0).logs_complete
 
 
 def tasks_of_an_array(count: int) -> list[WatchedJob]:
@@ -126,7 +126,7 @@ def test_of_an_array_those_that_may_have_begun_are_awake_and_the_next_few() -> N
         job.queue = JobState.PENDING
     jobs[0].queue = JobState.COMPLETED
     jobs[150].queue = JobState.RUNNING
-    jobs[160].queue = Absence.GONE
+    jobs[160].queue = Silence.GONE
     assert [job.handle.job_id for job in awake(jobs)] == [f"12_{task}" for task in (*range(65), 150, 160)]
 
 
@@ -151,50 +151,50 @@ def test_many_jobs_share_one_bound() -> None:
 
 def test_over_counts_from_the_moment_it_is_known(job: WatchedJob) -> None:
     job.queue = JobState.RUNNING
-    assert job.observation(100.0).over_seconds == 0
-    job.queue = Absence.GONE
-    assert job.observation(200.0).over_seconds == 0
-    assert job.observation(215.0).over_seconds == 15
+    assert job.witnesses(100.0).over_seconds == 0
+    job.queue = Silence.GONE
+    assert job.witnesses(200.0).over_seconds == 0
+    assert job.witnesses(215.0).over_seconds == 15
     job.queue = JobState.PENDING
-    assert job.observation(220.0).over_seconds == 0
-    job.queue = Absence.GONE
-    assert job.observation(300.0).over_seconds == 0
+    assert job.witnesses(220.0).over_seconds == 0
+    job.queue = Silence.GONE
+    assert job.witnesses(300.0).over_seconds == 0
 
 
 def test_patience_for_the_logs_begins_when_nothing_comes_any_more(job: WatchedJob) -> None:
-    job.queue = Absence.GONE
+    job.queue = Silence.GONE
     job.take(blocks(status=b"end 12 0 0 1.0 100 0 0\n"))
-    assert job.observation(0.0).over_seconds == 0
+    assert job.witnesses(0.0).over_seconds == 0
     for now in (30.0, 60.0):
         job.take(blocks(stdout_0=b"x" * 10))
-        assert job.observation(now).over_seconds == 0
+        assert job.witnesses(now).over_seconds == 0
     job.take({})
-    assert job.observation(70.0).over_seconds == 10
+    assert job.witnesses(70.0).over_seconds == 10
     job.take({})
-    assert job.observation(80.0).over_seconds == 20
+    assert job.witnesses(80.0).over_seconds == 20
 
 
 def test_patience_for_the_logs_does_not_run_out_on_a_slow_reader(
     job: WatchedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "_MAX_PENDING_BYTES", 10)
-    job.queue = Absence.GONE
+    job.queue = Silence.GONE
     job.take(blocks(stdout_0=b"x" * 10, status=b"end 12 0 0 1.0 15 0 0\n"))
     assert asked(job).keys() == {"status"}
     for now in (0.0, 50.0, 100.0):
         job.take({})
-        assert job.observation(now).over_seconds == 0
+        assert job.witnesses(now).over_seconds == 0
     assert len(told(job)) == 1
     assert asked(job)["stdout.0"] == 10
     job.take({})
-    assert job.observation(120.0).over_seconds == 20
+    assert job.witnesses(120.0).over_seconds == 20
 
 
 def test_a_process_that_writes_on_after_the_end_holds_nothing_up(job: WatchedJob) -> None:
-    job.queue = Absence.GONE
+    job.queue = Silence.GONE
     for now in (0.0, 10.0, 20.0):
         job.take(blocks(stdout_0=b"still here"))
-        assert job.observation(now).over_seconds == now
+        assert job.witnesses(now).over_seconds == now
 
 
 def test_a_full_line_is_not_read_further_and_goes_on_when_read(
@@ -209,7 +209,7 @@ def test_a_full_line_is_not_read_further_and_goes_on_when_read(
 
 
 def record(state: str) -> AccountingRecord:
-    values = {"JobID": "12", "State": state, "ExitCode": "0:0"}
+    values = {"JobID": "12", "State": state, "ExitCode": "0:0", "JobName": HANDLE.directory.job_name()}
     return parse_sacct("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")["12"]
 
 
@@ -221,9 +221,9 @@ def test_before_it_has_left_the_queue_only_a_good_end_is_believed(
     job: WatchedJob, state: str, is_believed: bool
 ) -> None:
     job.take(blocks(status=b"end 12 0 0 1.0 0 0 0\n"))
-    job.observation(0.0)
+    job.witnesses(0.0)
     job.take_record(record(state))
-    assert job.observation(0.0).is_over is is_believed
+    assert job.witnesses(0.0).is_over is is_believed
 
 
 def test_what_was_asked_before_the_last_line_of_its_status_is_too_old(job: WatchedJob) -> None:

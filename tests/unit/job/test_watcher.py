@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.judge import Patience
 from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, SubmissionUnknownError
 from dagster_slurm.job import events
 from dagster_slurm.job.events import (
@@ -25,7 +26,6 @@ from dagster_slurm.job.events import (
     Waiting,
 )
 from dagster_slurm.job.handle import JobHandle, LaunchKey
-from dagster_slurm.job.lifecycle import Patience
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.slurm.commands import SACCT_FIELDS
 from dagster_slurm.slurm.reasons import parse_reason
@@ -54,6 +54,7 @@ class World:
         self.reasons: dict[str, str] = {}
         self.submitted: dict[str, float] = {}
         self.starts: dict[str, float] = {}
+        self.names: dict[str, str] = {}
         self.squeue_says = self.sacct_says = b""
         self.unreachable = False
         self.fault: Exception | None = None
@@ -127,8 +128,14 @@ class World:
         known = [job_id for job_id in ids if job_id in self.queue]
         if len(ids) == 1 and not known:
             return CompletedCommand(b"", b"slurm_load_jobs error: Invalid job id specified\n", 1)
-        lines = [f"{job_id}|{job_id}|N/A|{self.queue[job_id]}|{self._told_of(job_id)}|n1|name\n" for job_id in known]
+        lines = [
+            f"{job_id}|{job_id}|N/A|{self.queue[job_id]}|{self._told_of(job_id)}|n1|{self._name(job_id)}|/home/me\n"
+            for job_id in known
+        ]
         return CompletedCommand("".join(lines).encode(), b"", 0)
+
+    def _name(self, job_id: str) -> str:
+        return self.names.get(job_id, handle(int(job_id)).directory.job_name())
 
     def _told_of(self, job_id: str) -> str:
         times = [_time(times[job_id]) if job_id in times else "N/A" for times in (self.submitted, self.starts)]
@@ -140,7 +147,12 @@ class World:
         lines = []
         for job_id in ids:
             if job_id in self.records:
-                values = {"JobID": job_id, "State": self.records[job_id], "ExitCode": "0:0"}
+                values = {
+                    "JobID": job_id,
+                    "State": self.records[job_id],
+                    "ExitCode": "0:0",
+                    "JobName": self._name(job_id),
+                }
                 times = {"Submit": self.submitted, "Start": self.starts}
                 values |= {name: _time(known[job_id]) for name, known in times.items() if job_id in known}
                 lines.append("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")
@@ -231,6 +243,97 @@ def state_of(seen: Sequence[Event]) -> JobState:
 
 def notices(seen: Sequence[Event]) -> list[str]:
     return [event.text for event in seen if isinstance(event, Notice)]
+
+
+class TestWhoseRecordItIs:
+    """Numbers come again; a record of another's job is no witness of ours."""
+
+    def test_a_stranger_s_success_is_not_ours(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, 7))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.names["1"], world.records["1"] = "stranger", "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.FAILED
+        assert any("'stranger'" in text and "sacct" in text for text in notices(seen))
+
+    def test_while_a_stranger_s_job_is_in_the_queue_ours_is_not_taken_for_gone(
+        self, world: World, watcher: JobWatcher
+    ) -> None:
+        world.start(JOB)
+        world.names["1"] = "changed by the site"
+        world.at(7200, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.COMPLETED
+        assert world.now() >= 7200
+        assert sum("is not taken for" in text for text in notices(seen)) <= 2
+
+    def test_a_record_without_a_name_is_ours_if_it_started_when_ours_did(
+        self, world: World, watcher: JobWatcher
+    ) -> None:
+        world.start(JOB)
+        began = world.files[JOB.directory.log_name("status")].split()[3]
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(10, lambda: world.names.update({"1": "allocation"}))
+        world.starts["1"] = float(began) - MIDNIGHT.timestamp() + 3600
+        world.records["1"] = "OUT_OF_MEMORY"
+        assert state_of(watch_to_end(world, watcher)) is JobState.OUT_OF_MEMORY
+        assert world.now() < 60
+
+
+class TestCompletedWithoutAnEndLine:
+    """An administrator has cleared a runaway job: `COMPLETED 0:0`."""
+
+    def test_it_is_no_success(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.records["1"] = "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        assert isinstance(seen[-1], Ended)
+        assert not seen[-1].is_success
+        assert world.now() >= 130
+        assert any("end line of its batch script is not seen" in text for text in notices(seen))
+
+    def test_a_line_that_is_seen_late_is_one(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(70, lambda: world.write_end(JOB))
+        world.records["1"] = "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        assert isinstance(seen[-1], Ended)
+        assert seen[-1].is_success
+        assert world.now() < 80
+
+    def test_it_is_called_a_runaway_job_while_it_is_one(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.records["1"] = "RUNNING"
+        world.at(600, lambda: world.records.update({"1": "COMPLETED"}))
+        seen = watch_to_end(world, watcher)
+        assert sum("sacctmgr show runawayjobs" in text for text in notices(seen)) == 1
+        assert isinstance(seen[-1], Ended)
+        assert not seen[-1].is_success
+
+
+class TestAccountingIsRefused:
+    """By a wrapper of the site, for good."""
+
+    def test_its_end_line_decides(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.sacct_says = b"sacct: error: not on this login node\n"
+        world.at(10, lambda: world.write_end(JOB, 3))
+        world.at(10, lambda: world.leave_queue(JOB))
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.FAILED
+        assert 30 <= world.now() < 60
+        assert any("has no usable answer" in text for text in notices(seen))
+
+    def test_without_one_it_has_failed(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.sacct_says = b"sacct: error: not on this login node\n"
+        world.at(10, lambda: world.leave_queue(JOB))
+        assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
+        assert 130 <= world.now() < 200
 
 
 class TestALife:

@@ -12,10 +12,10 @@ from dagster_slurm.slurm.output import parse_sacct, parse_squeue
 from dagster_slurm.slurm.states import JobState
 
 LINES = """\
-1|1|3-9%3|PENDING|2026-11-22T09:50:04|N/A|JobArrayTaskLimit||wrap
-2|1|0|COMPLETED|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap
-3|1|1|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap
-40|40|N/A|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|other
+1|1|3-9%3|PENDING|2026-11-22T09:50:04|N/A|JobArrayTaskLimit||wrap|/home/me
+2|1|0|COMPLETED|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap|/home/me
+3|1|1|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|wrap|/home/me
+40|40|N/A|RUNNING|2026-11-22T09:50:04|2026-11-22T09:50:04|None|n1|other|/home/me
 """
 
 

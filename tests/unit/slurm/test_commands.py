@@ -29,7 +29,7 @@ def test_squeue() -> None:
     assert argv[-2:] == ("--me", "--jobs=1,2")
     assert commands.squeue(["1"])[-1] == "--jobs=1"
     assert "--me" not in commands.squeue(["1"])
-    assert argv[-3].endswith("|%j")
+    assert argv[-3].endswith("|%j|%Z")
     assert argv[-3].count("|") == len(commands.SQUEUE_FIELDS) - 1
     assert commands.squeue_by_name("n")[-2:] == ("--me", "--name=n")
 
@@ -43,7 +43,7 @@ def test_parts_of_a_job_are_asked_about_and_cancelled_by_their_own_ids() -> None
 def test_sacct() -> None:
     argv = commands.sacct(["7"])
     assert {"--noheader", "--parsable2", "--duplicates", "--jobs=7"} <= set(argv)
-    assert commands.sacct_fields()[-1] == "JobName"
+    assert commands.sacct_fields()[-2:] == ("JobName", "WorkDir")
     assert "Restarts" not in commands.sacct_fields((22, 5))
     assert "Restarts" in commands.sacct_fields((25, 11))
 

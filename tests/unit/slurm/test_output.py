@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -81,14 +82,15 @@ def test_no_version() -> None:
 
 
 def test_squeue_name_with_bars_and_array_tasks() -> None:
-    line = "17|17|1-9%2|PENDING|2026-01-31T12:00:00|N/A|Priority||a|b c"
+    line = "17|17|1-9%2|PENDING|2026-01-31T12:00:00|N/A|Priority||a|b c|/home/me"
     (entry,) = parse_squeue(line + "\n")
     assert (entry.name, entry.array_task_id, entry.reason, entry.node_list) == ("a|b c", "1-9%2", "Priority", None)
+    assert entry.work_directory == "/home/me"
     assert entry.start_time is None
     assert parse_squeue("") == []
 
 
-@pytest.mark.parametrize("line", ["1|2", "x|1|N/A|RUNNING|N/A|N/A|None||n", "1|1|N/A|NOSUCH|N/A|N/A|None||n"])
+@pytest.mark.parametrize("line", ["1|2", "x|1|N/A|RUNNING|N/A|N/A|None||n|/", "1|1|N/A|NOSUCH|N/A|N/A|None||n|/"])
 def test_squeue_of_another_form(line: str) -> None:
     with pytest.raises(SlurmOutputError):
         parse_squeue(line)
@@ -103,13 +105,16 @@ def test_sacct_keeps_the_last_run_with_its_own_steps() -> None:
         [
             _line(JobID="5", State="REQUEUED", Submit="2026-01-01T00:00:00", Restarts="0"),
             _line(JobID="5.batch", State="CANCELLED", MaxRSS="9G"),
-            _line(JobID="5", State="COMPLETED", Submit="2026-01-01T00:01:00", Restarts="1", JobName="a|b"),
+            _line(
+                JobID="5", State="COMPLETED", Submit="2026-01-01T00:01:00", Restarts="1", JobName="a|b", WorkDir="/w"
+            ),
             _line(JobID="5.batch", State="COMPLETED", MaxRSS="1K"),
             _line(JobID="5.extern", State="COMPLETED", MaxRSS="2K"),
         ]
     )
     record = parse_sacct(text, sacct_fields((25, 11)))["5"]
     assert (record.state, record.restarts, record.name) == (JobState.COMPLETED, 1, "a|b")
+    assert record.work_directory == "/w"
     assert [step.name for step in record.steps] == ["batch", "extern"]
     assert record.max_rss_bytes == 2048
     swapped = "\n".join(text.split("\n")[2:] + text.split("\n")[:2])
@@ -204,3 +209,22 @@ def test_unknown_job() -> None:
 @given(st.text(), st.integers(0, 255), st.text())
 def test_any_error_is_classified(command: str, returncode: int, stderr: str) -> None:
     assert isinstance(classify_error(command, returncode, stderr), SlurmCommandError)
+
+
+# What slurmdbd 22.05.8 had of a job that ended before it had heard of its submission.
+NAMELESS = (
+    "4|4|FAILED|7:0|0:0|0|2026-11-29T02:58:50|Unknown|2026-11-29T02:58:50|2026-11-29T02:58:50|n1|1|1||"
+    "billing=1,cpu=1,mem=100M,node=1||16?|00:00.003|||||None|allocation|\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("hours_apart", "is_near"), [(0.0, True), (1.0, True), (-1.0, True), (2.5, False), (-2.5, False)]
+)
+def test_a_record_without_a_name_is_told_by_its_start(hours_apart: float, is_near: bool) -> None:
+    record = parse_sacct(NAMELESS)["4"]
+    assert record.start_time is not None
+    assert record.has_start_near(record.start_time.timestamp() + 3600 * hours_apart) is is_near
+    assert not record.has_start_near(None)
+    assert not replace(record, name="another").has_start_near(record.start_time.timestamp())
+    assert not replace(record, work_directory="/home/me").has_start_near(record.start_time.timestamp())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError, SubmissionRejectedError
-from dagster_slurm.slurm.commands import sacct_fields
+from dagster_slurm.slurm.commands import SQUEUE_FIELDS
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.output import (
     AccountingRecord,
@@ -48,11 +48,18 @@ def _release(version: Path) -> tuple[int, int]:
 
 
 def _fields(path: Path) -> tuple[str, ...]:
-    return sacct_fields(_release(path.parent))
+    """Those that sacct was asked for; of an older recording fewer."""
+    asked = next(word for word in _read(path).argv if word.startswith("--format="))
+    return tuple(asked.removeprefix("--format=").split(","))
 
 
 def _queue(version: Path, case: str) -> list[QueueEntry]:
-    return parse_squeue(_read(version / f"{case}.squeue.json").stdout)
+    return _entries(_read(version / f"{case}.squeue.json"))
+
+
+def _entries(answer: Answer) -> list[QueueEntry]:
+    asked = next(word for word in answer.argv if word.startswith("--format="))
+    return parse_squeue(answer.stdout, SQUEUE_FIELDS[: asked.count("|") + 1])
 
 
 def _accounting(version: Path, case: str) -> list[AccountingRecord]:
@@ -73,7 +80,7 @@ def test_every_recording_is_understood(path: Path) -> None:
         assert found.hint or is_unknown_job(answer.stderr)
         assert str(found).startswith(f"{command}: ")
     elif command == "squeue":
-        assert all(entry.submit_time for entry in parse_squeue(answer.stdout))
+        assert all(entry.submit_time for entry in _entries(answer))
     elif command == "sacct":
         records = parse_sacct(answer.stdout, _fields(path))
         assert all(job_metrics(record)["slurm_accounting_available"] for record in records.values())

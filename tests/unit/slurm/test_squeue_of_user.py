@@ -9,7 +9,7 @@ from dagster_slurm.slurm.commands import squeue_of_user
 from dagster_slurm.slurm.output import parse_squeue_of_user
 from dagster_slurm.slurm.states import JobState
 
-_LINE = "compute|1-02:03:04|17|17|N/A|RUNNING|2026-01-02T03:04:05|2026-01-02T03:05:05|None|n1|{name}\n"
+_LINE = "compute|1-02:03:04|17|17|N/A|RUNNING|2026-01-02T03:04:05|2026-01-02T03:05:05|None|n1|{name}|/home/me\n"
 
 
 def test_it_asks_for_the_user_s_own_jobs_in_all_states() -> None:

@@ -1,0 +1,262 @@
+"""How a job stands, by its witnesses: one table for following, retries, `jobs`, `clean` and the doctor. Pure.
+
+*Unknown* is not *failed*, and *unreachable* is not *unknown*: no answer never ends anything. A number is not an
+identity: what Slurm says under a job's number is a witness only if it is about that job (`RunDirectory.is_of`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import Enum
+
+from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.slurm.states import JobState
+
+
+class Silence(Enum):
+    """Why a witness names no state."""
+
+    NOT_KNOWN = "not asked yet, or no answer"
+    GONE = "a good answer, without this job"
+    NOT_OURS = "an answer about a job of that number, which may be another's"
+    NONE_KEPT = "no accounting is kept"
+    REFUSED = "accounting is refused for good"
+
+
+class Action(Enum):
+    """What to do next about a job."""
+
+    WAIT = "look again"
+    ASK_QUEUE = "ask squeue soon"
+    ASK_ACCOUNTING = "ask sacct soon"
+    FINISH = "the end is known"
+    GIVE_UP = "the end cannot be known"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long, in seconds, to wait for witnesses once a job is over.
+
+    Args:
+        accounting_seconds: For sacct to know the end, when another witness tells it already.
+        logs_seconds: For the last bytes of the logs to be seen (NFS).
+        unknown_seconds: For any witness at all to tell how a job ended that has left the queue.
+        silent_seconds: For an end line to be seen (NFS keeps for a minute that a file is not there: acdirmax, nfs(5)):
+            the batch script writes one unless it is killed.
+        prompt_seconds: For sacct to know a good end, before squeue is asked about it.
+    """
+
+    accounting_seconds: float = 20.0
+    logs_seconds: float = 10.0
+    unknown_seconds: float = 3600.0
+    silent_seconds: float = 120.0
+    prompt_seconds: float = 3.0
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What is known of one job.
+
+    Args:
+        end_mark: The end line of its newest incarnation.
+        queue: squeue's word.
+        accounting: sacct's word.
+        logs_complete: Whether everything was read that the end line counts.
+        over_seconds: How long it has been known to be over; 0 while it is not.
+        ending_seconds: How long its end line has been known.
+        starts: How often its newest incarnation has begun.
+    """
+
+    end_mark: EndMark | None = None
+    queue: JobState | Silence = Silence.NOT_KNOWN
+    accounting: JobState | Silence = Silence.NOT_KNOWN
+    logs_complete: bool = True
+    over_seconds: float = 0.0
+    ending_seconds: float = 0.0
+    starts: int = 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a witness says that it runs no more: it ended, or it left the queue."""
+        return self.queue is Silence.GONE or self.ended_state is not None
+
+    @property
+    def ended_state(self) -> JobState | None:
+        """The state it ended in, as sacct or squeue has it."""
+        for word in (self.accounting, self.queue):
+            if isinstance(word, JobState) and word.is_terminal:
+                return word
+        return None
+
+    @property
+    def has_good_end(self) -> bool:
+        """Whether its own end line says that its payload succeeded."""
+        return self.end_mark is not None and self.end_mark.exit_code == 0
+
+
+class Fact(Enum):
+    """What can be the case with a job, in words; {} is a patience."""
+
+    OVER = "squeue has it no more, or Slurm has an end of it"
+    ENDED = "squeue or sacct has an end of it"
+    ACCOUNTED = "sacct has an end of it"
+    COMPLETED = "Slurm says COMPLETED"
+    GOES_ON = "sacct says that it goes on"
+    NOBODY_ACCOUNTS = "no accounting is kept, or it is refused for good"
+    STRANGER = "squeue has another's job of its number"
+    LINE = "it has an end line"
+    GOOD_LINE = "its end line has exit code 0"
+    PROMPT = "it began once, and sacct may know its end, for {prompt_seconds} s"
+    LINE_STOOD = "its end line was seen {accounting_seconds} s ago"
+    LINE_STOOD_LONG = "its end line was seen {unknown_seconds} s ago"
+    UNREAD = "less was read than the end line counts, for {logs_seconds} s"
+    AWAITED = "accounting is kept, for {accounting_seconds} s"
+    SILENT = "it is over for {silent_seconds} s"
+    SILENT_LONG = "it is over for {unknown_seconds} s"
+
+
+class End(Enum):
+    """In which state a job has ended."""
+
+    NONE = ""
+    OF_SLURM = "as Slurm says"
+    OF_LINE = "by its exit code"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Args:
+        name: What is the case.
+        when: What has to be the case.
+        unless: What must not be.
+        action: What follows, where no row before it holds.
+        end: The state that it ended in, where the action is `FINISH`.
+        notice: What a person wants to know of it, once; empty for nothing.
+    """
+
+    name: str
+    action: Action
+    when: Set[Fact] = frozenset()
+    unless: Set[Fact] = frozenset()
+    end: End = End.NONE
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The next action.
+
+    Args:
+        action: What to do.
+        state: At the end, the state it ended in.
+        row: The row of the table that decided.
+    """
+
+    action: Action
+    state: JobState | None
+    row: Row
+
+
+TABLE: tuple[Row, ...] = (
+    Row("no witness of an end", Action.WAIT, unless={Fact.OVER, Fact.LINE}),
+    Row("a good end line, not accounted yet", Action.ASK_ACCOUNTING, {Fact.GOOD_LINE, Fact.PROMPT}, {Fact.OVER}),
+    Row(
+        "a good end line, and Slurm names another's job",
+        Action.FINISH,
+        {Fact.STRANGER, Fact.GOOD_LINE, Fact.LINE_STOOD},
+        {Fact.OVER},
+        End.OF_LINE,
+    ),
+    Row(
+        "an end line, and Slurm names another's job for long",
+        Action.GIVE_UP,
+        {Fact.STRANGER, Fact.LINE_STOOD_LONG},
+        {Fact.OVER},
+    ),
+    # A requeue writes one, too.
+    Row("an end line, still in the queue", Action.ASK_QUEUE, unless={Fact.OVER}),
+    Row("over, with lines to be read", Action.WAIT, {Fact.UNREAD}),
+    Row(
+        "COMPLETED, and its end line has another exit code",
+        Action.FINISH,
+        {Fact.COMPLETED, Fact.LINE},
+        {Fact.GOOD_LINE},
+        End.FAILED,
+    ),
+    # An administrator who clears a runaway job makes it COMPLETED 0:0 (sacctmgr(1), show runawayjobs).
+    Row(
+        "COMPLETED, and no end line is seen",
+        Action.WAIT,
+        {Fact.COMPLETED},
+        {Fact.LINE, Fact.SILENT},
+        notice="Slurm says COMPLETED, and the end line of its batch script is not seen yet",
+    ),
+    Row("accounted", Action.FINISH, {Fact.ACCOUNTED}, end=End.OF_SLURM),
+    Row("over, not accounted yet", Action.ASK_ACCOUNTING, {Fact.AWAITED}),
+    Row("ended, by squeue", Action.FINISH, {Fact.ENDED}, end=End.OF_SLURM),
+    Row("gone, with an end line", Action.FINISH, {Fact.LINE}, end=End.OF_LINE),
+    Row(
+        "gone without a word, and nobody keeps or tells more",
+        Action.FINISH,
+        {Fact.NOBODY_ACCOUNTS, Fact.SILENT},
+        end=End.FAILED,
+    ),
+    Row(
+        "gone, and sacct says that it goes on",
+        Action.ASK_ACCOUNTING,
+        {Fact.GOES_ON},
+        {Fact.SILENT_LONG},
+        notice="The controller knows it no more, and Slurm's accounting has no end of it: it may be a runaway job "
+        "(`sacctmgr show runawayjobs`, for administrators)",
+    ),
+    Row("gone without a word", Action.ASK_ACCOUNTING, unless={Fact.SILENT_LONG}),
+    Row("gone without a word for long", Action.GIVE_UP),
+)
+"""The first row that holds decides."""
+
+
+def judge(seen: Witnesses, patience: Patience) -> Verdict:
+    """The next action for a job.
+
+    squeue is the witness of pending and running, sacct of the end; the end line is the fastest hint, believed
+    alone only when the job has left the queue and sacct stays silent. A good end needs no question to the controller:
+    Slurm by itself requeues nothing that has completed. There is no success without an end line.
+    """
+    facts = facts_of(seen, patience)
+    row = next(row for row in TABLE if row.when <= facts and row.unless.isdisjoint(facts))
+    by_line = JobState.COMPLETED if seen.has_good_end else JobState.FAILED
+    states = {End.OF_SLURM: seen.ended_state, End.OF_LINE: by_line, End.FAILED: JobState.FAILED}
+    return Verdict(row.action, states.get(row.end), row)
+
+
+def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
+    """What is the case."""
+    ended, has_line = seen.ended_state, seen.end_mark is not None
+    none_kept = seen.accounting is Silence.NONE_KEPT
+    says_nothing = none_kept or seen.accounting is Silence.REFUSED
+    # Of an incarnation that began twice the other may run: slurmctld starts a job again without a restart count when
+    # it is killed within three seconds of its start (22.05, 24.11).
+    began_once = seen.end_mark is not None and seen.end_mark.restart == 0 and seen.starts < 2
+    cases = (
+        (Fact.OVER, seen.is_over),
+        (Fact.ENDED, ended is not None),
+        (Fact.ACCOUNTED, isinstance(seen.accounting, JobState) and seen.accounting.is_terminal),
+        (Fact.COMPLETED, ended is JobState.COMPLETED),
+        (Fact.GOES_ON, isinstance(seen.accounting, JobState) and not seen.accounting.is_terminal),
+        (Fact.NOBODY_ACCOUNTS, says_nothing),
+        (Fact.STRANGER, seen.queue is Silence.NOT_OURS),
+        (Fact.LINE, has_line),
+        (Fact.GOOD_LINE, seen.has_good_end),
+        (Fact.PROMPT, began_once and not says_nothing and seen.ending_seconds < patience.prompt_seconds),
+        (Fact.LINE_STOOD, has_line and seen.ending_seconds >= patience.accounting_seconds),
+        (Fact.LINE_STOOD_LONG, has_line and seen.ending_seconds >= patience.unknown_seconds),
+        (Fact.UNREAD, not seen.logs_complete and seen.over_seconds < patience.logs_seconds),
+        (Fact.AWAITED, not none_kept and seen.over_seconds < patience.accounting_seconds),
+        (Fact.SILENT, seen.over_seconds >= patience.silent_seconds),
+        (Fact.SILENT_LONG, seen.over_seconds >= patience.unknown_seconds),
+    )
+    return frozenset(fact for fact, holds in cases if holds)
