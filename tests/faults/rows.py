@@ -128,6 +128,12 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         ),
         "clock-behind": Line("Dagster's clock 10 minutes behind", "faults/test_sites.py::test_peculiar_sites"),
         "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_peculiar_sites"),
+        "sacct-refused": Line("sacct refuses for good", "faults/test_sites.py::test_peculiar_sites"),
+        "renamed": Line("the site gives jobs other names", "faults/test_sites.py::test_peculiar_sites"),
+        "login-clock-behind": Line(
+            "the login node's clock an hour behind", "faults/test_sites.py::test_peculiar_sites"
+        ),
+        "login-clock-ahead": Line("the login node's clock an hour ahead", "faults/test_sites.py::test_peculiar_sites"),
     },
     "Slurm starts a job again, or holds it": {
         "requeued": Line(

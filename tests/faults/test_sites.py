@@ -29,6 +29,22 @@ echo "$count" >"$HOME/squeue-calls"
 echo 'slurm_load_jobs error: Socket timed out on send/recv operation' >&2
 exit 1
 """
+REFUSING_SACCT = """#!/bin/sh
+echo 'sacct: not on this login node; ask the help desk' >&2
+exit 1
+"""
+# What a job_submit plugin does (slurm.conf(5), JobSubmitPlugins).
+RENAMING_SBATCH = """#!/bin/sh
+for word; do
+    shift
+    case $word in --job-name=*) word=--job-name=site-$$ ;; esac
+    set -- "$@" "$word"
+done
+exec /usr/bin/sbatch "$@"
+"""
+OTHER_DATE = """#!/bin/sh
+exec faketime -f {} /usr/bin/date "$@"
+"""
 
 
 def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
@@ -40,6 +56,10 @@ def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> Non
         "disk-full-running": full_while_running,
         "clock-behind": lambda *site: with_clock("-10m", *site),
         "clock-ahead": lambda *site: with_clock("+10m", *site),
+        "sacct-refused": lambda *site: with_programs({"sacct": REFUSING_SACCT}, *site),
+        "renamed": lambda *site: with_programs({"sbatch": RENAMING_SBATCH}, *site),
+        "login-clock-behind": lambda *site: with_programs({"date": OTHER_DATE.format("-1h")}, *site),
+        "login-clock-ahead": lambda *site: with_programs({"date": OTHER_DATE.format("+1h")}, *site),
     }
 
     def trial(row: str) -> None:
@@ -61,6 +81,11 @@ def run(world: World, plan: Plan, *, prefix: tuple[str, ...] = ()) -> Figures:
 
 def without_sacct(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
     with login_node_with(sandbox, directory / "login", without=("sacct",)) as node:
+        return run(World(sandbox, directory / "world", variables=node.env()), plan)
+
+
+def with_programs(programs: Mapping[str, str], sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    with login_node_with(sandbox, directory / "login", programs=programs) as node:
         return run(World(sandbox, directory / "world", variables=node.env()), plan)
 
 

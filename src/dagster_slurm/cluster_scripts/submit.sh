@@ -22,7 +22,7 @@ if mkdir -- "$claim" 2>/dev/null; then
     # shellcheck disable=SC2016,SC2154
     (
         if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
-        cd -- "$attempt/work" 2>/dev/null
+        cd -- "$attempt/work" 2>/dev/null || :
         exec setsid sh -c '
             claim=$1; shift
             umask 077
