@@ -1,6 +1,6 @@
 """Install the Debian packages of the sandbox cluster, where that can be done; the list of them is the sandbox's.
 
-With `--trials` also those that only tests need: login shells, and a module that asks for one-time codes.
+With `--trials` also those that only tests need: login shells, a module that asks for one-time codes, and PMIx.
 
 It never fails: the demo says what it left out and why, and the tests on the cluster say why they did not run.
 """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.io_manager import SlurmPathIOManager
     from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+    from dagster_slurm.resources.mpi_launcher import MPILauncher
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.settings import SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
@@ -45,6 +46,7 @@ _ROOMS = {
     "JobRequest": "slurm.request",
     "LaunchPlan": "launchers",
     "LocalPipesClient": "pipes.local",
+    "MPILauncher": "resources.mpi_launcher",
     "ModuleEnvironment": "resources.environments",
     "Needs": "environments",
     "Pack": "environments",
@@ -84,6 +86,7 @@ __all__ = [
     "JobRequest",
     "LaunchPlan",
     "LocalPipesClient",
+    "MPILauncher",
     "ModuleEnvironment",
     "Needs",
     "Pack",

@@ -13,6 +13,7 @@ from dagster_slurm.launchers.plan import (
     payload_command,
     script_here,
 )
+from dagster_slurm.launchers.ranks import ranks_plan
 from dagster_slurm.launchers.scratch import Scratch
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "launch_script",
     "payload_command",
     "payload_from_path",
+    "ranks_plan",
     "script_here",
     "work_files",
 ]

@@ -55,10 +55,13 @@ class Requirements:
         options: Options of sbatch, as `extra_slurm_opts` has them: a layer above what is built in, and below whatever a
             user says anywhere.
         refusals: Why it cannot start this payload there, each with the value that is wrong; nothing is uploaded then.
+        packages: What the payload's environment has to have, as pip calls it. Nothing is uploaded for a lock file
+            without one; what has no lock is looked at on the node.
     """
 
     options: Mapping[str, object] = field(default_factory=dict)
     refusals: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

@@ -113,6 +113,11 @@ class SandboxPaths:
         return self.etc / "slurm.conf"
 
     @property
+    def pmix(self) -> Path:
+        """Where PMIx makes its directories; each node has its own there."""
+        return self.state_dir / "pmix"
+
+    @property
     def hosts_file(self) -> Path:
         """The /etc/hosts that login node and compute nodes see."""
         return self.state_dir / "hosts"

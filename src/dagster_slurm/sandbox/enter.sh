@@ -6,7 +6,7 @@
 #   NETNS     file of the network namespace to enter
 #   HOSTNAME  host name inside; "-" keeps the machine's, and its name servers
 #   STATE     state directory: its hosts, resolv.conf and etc are seen as /etc/hosts, /etc/resolv.conf and, where
-#             there is one, /etc/slurm
+#             there is one, /etc/slurm; each host has a directory `pmix` of its own there
 #   CGROUP    directory below the memory and freezer controllers to be seen as their root; "-" for none
 #
 # Everything is done by exec: the process that was started is in the end the command itself.
@@ -35,6 +35,8 @@ if [ "$hostname" != - ]; then
     [ ! -e /etc/resolv.conf ] || mount --bind "$state/resolv.conf" /etc/resolv.conf
 fi
 [ ! -d /etc/slurm ] || mount --bind "$state/etc" /etc/slurm
+# PMIx makes a directory of one name for a step on every node of it ("File exists", where they have one /tmp).
+mount -t tmpfs -o mode=1777,size=64m dagster-slurm-pmix "$state/pmix"
 if [ "$cgroup" != - ]; then
     # Debian's slurmd puts every node's job N into one and the same /slurm/uid_U/job_N (it is not built with
     # --enable-multiple-slurmd), where the end of one node's part would end the others'.

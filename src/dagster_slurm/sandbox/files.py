@@ -158,6 +158,11 @@ def cgroup_conf(*, cgroups: bool) -> str:
     return "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
 
 
+def mpi_conf(paths: SandboxPaths) -> str:
+    """The text of mpi.conf, which Slurm reads since 22.05."""
+    return _lines({"PMIxCliTmpDirBase": paths.pmix})
+
+
 def hosts(plan: Plan, login_name: str, existing: str) -> str:
     """The text of the /etc/hosts that login node and compute nodes see.
 

@@ -35,8 +35,12 @@ _PROGRAMS = {
 }
 # What only some login nodes of tests need; see `Sandbox.login_node`.
 _TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
-_CODES_PACKAGE = "libpam-oath"
-_CODES_PATTERNS = ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so")
+# By files below /usr/lib: the module that asks for one-time codes, and the bare libpmix.so that Slurm's plugin looks for
+# (the library's own package has one with a number). Nodes that got it under a running slurmd have wedged (22.05.8).
+_TRIAL_FILES = {
+    "libpam-oath": ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so"),
+    "libpmix-dev": ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so"),
+}
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,14 +124,14 @@ def missing_packages(*, trials: bool = False) -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up.
 
     Args:
-        trials: Also those that only some login nodes of tests need.
+        trials: Also those that only tests need: some login nodes, and MPI by PMIx.
     """
     wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
-    if trials and not _is_in_lib(_CODES_PATTERNS):
-        missing.add(_CODES_PACKAGE)
+    if trials:
+        missing.update(package for package, patterns in _TRIAL_FILES.items() if not _is_in_lib(patterns))
     return tuple(sorted(missing))
 
 
@@ -176,7 +180,7 @@ def install_packages(*, trials: bool = False) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
 
     Args:
-        trials: Also those that only some login nodes of tests need.
+        trials: Also those that only tests need: some login nodes, and MPI by PMIx.
 
     Returns:
         The packages that were missing.

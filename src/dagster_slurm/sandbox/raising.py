@@ -109,7 +109,7 @@ def make_directories(paths: SandboxPaths) -> None:
     for path in (paths.state_dir.parent, paths.state_dir):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.chmod(0o755)
-    world = ("etc", "munge", "ssh", "log", "run", "spool", "home", "environments")
+    world = ("etc", "munge", "ssh", "log", "run", "spool", "home", "environments", "pmix")
     private = ("secret", "database", "slurmctld")
     for name in (*world, *private):
         directory = paths.state_dir / name
@@ -184,6 +184,7 @@ def write_files(paths: SandboxPaths, state: State) -> None:
     conf = files.slurm_conf(state.config, paths, plan, cgroups=state.cgroups)
     paths.slurm_conf.write_text(conf, encoding="utf-8")
     (paths.etc / "cgroup.conf").write_text(files.cgroup_conf(cgroups=state.cgroups), encoding="utf-8")
+    (paths.etc / "mpi.conf").write_text(files.mpi_conf(paths), encoding="utf-8")
     dbd = paths.etc / "slurmdbd.conf"
     users.write_private(dbd, files.slurmdbd_conf(paths, plan))
 

@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # assigned in front of this file
+# A program of many ranks, from the first node: how it is started, and what the ends of its ranks come to. The hook
+# `ranks` makes DAGSTER_SLURM_RANKS, a directory of this start alone that all nodes see.
+ranks=
+way=
+started=
+
+say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
+
+# refuse WORDS: the payload is not started.
+refuse() {
+    say "$*"
+    exit 74
+}
+
+# A scratch directory is of the first node alone.
+refuse_scratch() {
+    [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || [ -z "$DAGSTER_SLURM_SCRATCH" ] ||
+        refuse "scratch is a directory of one node, and the payload has ranks on $SLURM_JOB_NUM_NODES; leave scratch out"
+}
+
+# srun that gets SIGTERM kills its step at once; Slurm hands a signal of scancel to the ranks.
+pass_on() {
+    local step=-
+    if [ -z "$started" ]; then exit $((128 + $(kill -l "$1"))); fi
+    case $way:$1 in
+    srun:TERM | srun:INT | srun:HUP)
+        { read -r _ _ _ step <"$DAGSTER_SLURM_RANKS/0"; } 2>/dev/null
+        [ "$step" = - ] || scancel "--signal=$1" "$SLURM_JOB_ID.$step" 2>/dev/null
+        ;;
+    *) kill "-$1" "$started" 2>/dev/null ;;
+    esac
+}
+
+# run_ranks COMMAND ...: returns its status.
+run_ranks() {
+    local status
+    # In a process group of its own, where signals of the payload's do not reach it; see pass_on.
+    [ "$way" != srun ] || set -m
+    "$@" </dev/null &
+    started=$!
+    set +m
+    { wait "$started"; } 2>/dev/null
+    status=$?
+    while [ "$status" -gt 128 ] && kill -0 "$started" 2>/dev/null; do
+        { wait "$started"; } 2>/dev/null
+        status=$?
+    done
+    return "$status"
+}
+
+# Sets `missing` (ranks without an end line) and `failed` (IS_KILLED TIME STATUS RANK NODE).
+read_ends() {
+    local rank word node time status
+    missing=() failed=()
+    for ((rank = 0; rank < ranks; rank++)); do
+        word='' node='' time='' status=''
+        { read -r word node time status <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
+        case $word:$status in
+        ended:0) ;;
+        # Who was killed or told to end was so because of another.
+        ended:137 | ended:143) failed+=("1 $time $status $rank $node") ;;
+        ended:*) failed+=("0 $time $status $rank $node") ;;
+        begun:*) missing+=("$rank on $node") ;;
+        *) missing+=("$rank (never begun)") ;;
+        esac
+    done
+}
+
+# some NAME ...: at most twelve of them.
+some() {
+    local list
+    printf -v list '%s, ' "${@:1:12}"
+    printf '%s' "${list%, }"
+    [ $# -le 12 ] || printf ' and %s more' "$(($# - 12))"
+}
+
+# exit_by_ends STATUS: only the end line of every rank is proof. srun ends with 0 after the loss of a node.
+exit_by_ends() {
+    local missing failed status rank node
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        read_ends
+        if [ "$1" != 0 ] || [ ${#missing[@]} = 0 ]; then break; fi
+        # A file system shows some nodes' files later than others'.
+        sleep 0.5
+    done
+    if [ ${#failed[@]} -gt 0 ]; then
+        read -r _ _ status rank node < <(printf '%s\n' "${failed[@]}" | sort -k 1,2n)
+        say "rank $rank on $node was the first of $ranks to fail: exit code $status"
+    fi
+    [ ${#missing[@]} = 0 ] || say "no end of ${#missing[@]} of $ranks ranks: $(some "${missing[@]}")"
+    if [ ${#failed[@]} = 0 ] && [ ${#missing[@]} = 0 ]; then
+        [ "$1" = 0 ] || say "all $ranks ranks have ended with 0, and what had started them with $1"
+        exit "$1"
+    fi
+    status=${status:-$1}
+    [ "$status" != 0 ] || status=74
+    exit "$status"
+}
+
+catch_signals() {
+    local signal
+    # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
+    for signal in TERM INT HUP USR1 USR2; do trap "pass_on $signal" "$signal"; done
+}
