@@ -57,6 +57,12 @@ start_with() {
 
 name_of() { if [ "$1" = mpirun ]; then echo mpirun; else echo "srun --mpi=$1"; fi; }
 
+# last_words FILE: what came before srun and slurmstepd said that it is over.
+last_words() {
+    grep -v -e '^ *$' -e '^---' -e '^srun: Job step' -e '^srun: error: .* task' -e '\*\*\* STEP' -- "$1" |
+        tail -n 1 | cut -c 1-200
+}
+
 # try MPI: whether one world of all ranks comes up; sets `found`. Slurm's list of plugins proves nothing, nor does exit
 # code 0: the wrong one gives as many worlds of one rank.
 try() {
@@ -74,7 +80,7 @@ try() {
         return 0
     fi
     if [ ${#worlds[@]} = 0 ]; then
-        found="no world: $(grep . "$out" | grep -v -e '^srun: ' -e '^---' | tail -n 1 | cut -c 1-200)"
+        found="no world: $(last_words "$out")"
     else
         found="$(printf '%s\n' "${worlds[@]%% *}" | sort -n | uniq -c | awk '
             { printf "%s%d world%s of %d", (NR > 1 ? " and " : ""), $1, ($1 > 1 ? "s" : ""), $2 }')"

@@ -12,7 +12,9 @@ from dagster_slurm.transport.shell import quote, shell_file
 Values = Mapping[str, str | Sequence[str]]
 
 
-def ranks_plan(payload: Payload, place: Place, program: str, values: Values, unheard: str) -> LaunchPlan:
+def ranks_plan(
+    payload: Payload, place: Place, program: str, values: Values, unheard: str, *, through: Sequence[str] = ()
+) -> LaunchPlan:
     """Start a payload as many ranks.
 
     Args:
@@ -21,20 +23,22 @@ def ranks_plan(payload: Payload, place: Place, program: str, values: Values, unh
         program: The file of shell that starts them, which stands behind `ranks.sh`.
         values: The variables that it reads: a text, or several as an array.
         unheard: `DAGSTER_PIPES_MESSAGES` of every rank but the first.
+        through: What Python is told in front of a payload of Python, such as `-m mpi4py`.
     """
     shell = "\n".join((_assigned(values), _file("ranks.sh"), _file(program)))
-    hook = Hook(
-        "ranks", _file("ranks_hook.sh"), {"program": shell, "rank": f"unheard={quote(unheard)}\n{_file('rank.sh')}"}
-    )
+    rank = "\n".join((_assigned({"unheard": unheard}), _file("rank.sh")))
+    hook = Hook("ranks", _file("ranks_hook.sh"), {"program": shell, "rank": rank})
     # Slurm keeps the command line of every step in its database: the program is a file, and so is what a rank runs.
-    command = (
-        "bash",
-        "-c",
-        '. "$DAGSTER_SLURM_RANKS/program.sh"',
-        "ranks",
-        *payload_command(payload, place.activation),
-    )
-    return LaunchPlan(place.activation.setup, command, (hook,))
+    start = ("bash", "-c", '. "$DAGSTER_SLURM_RANKS/program.sh"', "ranks")
+    return LaunchPlan(place.activation.setup, (*start, *_command(payload, place, through)), (hook,))
+
+
+def _command(payload: Payload, place: Place, through: Sequence[str]) -> tuple[str, ...]:
+    command = payload_command(payload, place.activation)
+    behind_python = len(place.activation.wrapper) + 1
+    if payload.interpreter != "python":
+        return command
+    return (*command[:behind_python], *through, *command[behind_python:])
 
 
 def _assigned(values: Values) -> str:

@@ -47,7 +47,8 @@ class MPILauncher(ComputeLauncher):
             "mpi_world": resources.files("dagster_slurm.launchers").joinpath("mpi_world.py").read_text("utf-8"),
             "python": python,
         }
-        return ranks_plan(payload, place, "mpi.sh", values, UNHEARD)
+        # An exception in one rank would else end nothing: its Python waits in MPI_Finalize for the others, for ever.
+        return ranks_plan(payload, place, "mpi.sh", values, UNHEARD, through=("-m", "mpi4py"))
 
     def requirements(self, request: JobRequest | None) -> Requirements:
         if request is None:
