@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # assigned in front of this file
 # A payload of MPI, behind ranks.sh. In front of this file stand, generated and quoted:
-#   mpi=...  mpi_ranks=...  mpi_tasks=...  mpi_timeout=...  mpi_world=...  python=(...)
+#   mpi=...  mpi_ranks=...  mpi_tasks=...  mpi_timeout=...   python=(...)
 # Its arguments are the payload's command.
 # The number of ranks: what the launcher says, or what the job has been given.
 count_ranks() {
@@ -14,8 +14,7 @@ count_ranks() {
 
 # Sets `library`, and in `ways` those worth trying, the likeliest first.
 find_library() {
-    printf '%s\n' "$mpi_world" >"$DAGSTER_SLURM_RANKS/world.py" || exit 74
-    if ! library=$("${python[@]}" "$DAGSTER_SLURM_RANKS/world.py" library 2>"$DAGSTER_SLURM_RANKS/library"); then
+    if ! library=$("${python[@]}" "$DAGSTER_SLURM_RANKS/mpi_world.py" library 2>"$DAGSTER_SLURM_RANKS/library"); then
         cat -- "$DAGSTER_SLURM_RANKS/library" >&2
         refuse "MPI cannot be had in the payload's environment; the payload was not started"
     fi
@@ -72,7 +71,7 @@ try() {
         found='there is no mpirun in the environment'
         return 1
     fi
-    timeout --foreground -k 5 "$mpi_timeout" "${start[@]}" "${python[@]}" "$DAGSTER_SLURM_RANKS/world.py" world >"$out" 2>&1 </dev/null
+    timeout --foreground -k 5 "$mpi_timeout" "${start[@]}" "${python[@]}" "$DAGSTER_SLURM_RANKS/mpi_world.py" world >"$out" 2>&1 </dev/null
     case $? in 124 | 137) found="no answer in $mpi_timeout s" && return 1 ;; esac
     mapfile -t worlds < <(sed -n 's/.*dagster-slurm-world //p' "$out")
     if [ ${#worlds[@]} = 1 ] && [ "${worlds[0]%% *}" = "$ranks" ]; then

@@ -15,6 +15,7 @@ shift
 # Not SLURMD_NODENAME: mpirun hands on what it has itself.
 node=$(uname -n)
 node=${node%%.*}
+export DAGSTER_SLURM_RANK=$rank
 [ "$rank" = 0 ] || export DAGSTER_PIPES_MESSAGES=$unheard
 
 note() {
@@ -53,7 +54,8 @@ look_at_clock
 note "begun $node $now ${SLURM_STEP_ID:--}"
 "$@" </dev/null &
 payload=$!
-for signal in TERM INT HUP USR1 USR2 CONT; do
+# Not SIGCONT, which Slurm sends right before SIGTERM: of two at once, bash (5.2) has left the second for later.
+for signal in TERM INT HUP USR1 USR2; do
     # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
     trap "pass_on $signal" "$signal"
 done
@@ -68,7 +70,10 @@ done
 final=$?
 [ "$final" = 127 ] || status=$final
 look_at_clock
-note "ended $node $now $status"
+# One that aborts the others has noted that itself.
+noted=
+{ read -r noted _ <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
+if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status"; fi
 # What marks the lines has read all of them soon after; a process that the rank has left behind may hold them open.
 exec >/dev/null 2>&1
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do

@@ -1,4 +1,4 @@
-"""Payloads of many ranks: one program on the first node starts them, and judges their ends. Pure."""
+"""Payloads of many ranks: a program on the first node starts them, and judges their ends. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ Values = Mapping[str, str | Sequence[str]]
 
 
 def ranks_plan(
-    payload: Payload, place: Place, program: str, values: Values, unheard: str, *, through: Sequence[str] = ()
+    payload: Payload,
+    place: Place,
+    program: str,
+    values: Values,
+    *,
+    unheard: str,
+    helpers: Sequence[str] = (),
+    runner: str | None = None,
 ) -> LaunchPlan:
     """Start a payload as many ranks.
 
@@ -23,32 +30,35 @@ def ranks_plan(
         program: The file of shell that starts them, which stands behind `ranks.sh`.
         values: The variables that it reads: a text, or several as an array.
         unheard: `DAGSTER_PIPES_MESSAGES` of every rank but the first.
-        through: What Python is told in front of a payload of Python, such as `-m mpi4py`.
+        helpers: Other files of this room that it uses.
+        runner: One of them, which runs a payload of Python; None if Python does.
     """
-    shell = "\n".join((_assigned(values), _file("ranks.sh"), _file(program)))
-    rank = "\n".join((_assigned({"unheard": unheard}), _file("rank.sh")))
-    hook = Hook("ranks", _file("ranks_hook.sh"), {"program": shell, "rank": rank})
-    # Slurm keeps the command line of every step in its database: the program is a file, and so is what a rank runs.
+    files = {
+        "program.sh": "\n".join((_assigned(values), _file("ranks.sh"), _file(program))),
+        "rank.sh": "\n".join((_assigned({"unheard": unheard}), _file("rank.sh"))),
+        **{name: _file(name) for name in helpers},
+    }
+    hook = Hook("ranks", _file("ranks_hook.sh"), {"files": [each for pair in files.items() for each in pair]})
+    # Slurm keeps the command line of every step in its database: what it would be full of lies in files.
     start = ("bash", "-c", '. "$DAGSTER_SLURM_RANKS/program.sh"', "ranks")
-    return LaunchPlan(place.activation.setup, (*start, *_command(payload, place, through)), (hook,))
+    return LaunchPlan(place.activation.setup, (*start, *_command(payload, place, runner)), (hook,))
 
 
-def _command(payload: Payload, place: Place, through: Sequence[str]) -> tuple[str, ...]:
+def _command(payload: Payload, place: Place, runner: str | None) -> tuple[str, ...]:
     command = payload_command(payload, place.activation)
-    behind_python = len(place.activation.wrapper) + 1
-    if payload.interpreter != "python":
+    if runner is None or payload.interpreter != "python":
         return command
-    return (*command[:behind_python], *through, *command[behind_python:])
+    behind_python = len(place.activation.wrapper) + 1
+    run = f'import os; exec(open(os.path.join(os.environ["DAGSTER_SLURM_RANKS"], "{runner}")).read())'
+    return (*command[:behind_python], "-c", run, *command[behind_python:])
 
 
 def _assigned(values: Values) -> str:
-    return "\n".join(
-        f"{name}={quote(each) if isinstance(each, str) else _array(each)}" for name, each in values.items()
-    )
+    return "\n".join(f"{name}={_quoted(value)}" for name, value in values.items())
 
 
-def _array(words: Sequence[str]) -> str:
-    return f"({' '.join(map(quote, words))})"
+def _quoted(value: str | Sequence[str]) -> str:
+    return quote(value) if isinstance(value, str) else f"({' '.join(map(quote, value))})"
 
 
 def _file(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from typing import Literal
 
 from dagster_pipes import PipesDefaultMessageWriter, encode_param
@@ -44,11 +43,10 @@ class MPILauncher(ComputeLauncher):
             "mpi_ranks": "" if self.np is None else str(self.np),
             "mpi_tasks": "" if self.tasks_per_node is None else str(self.tasks_per_node),
             "mpi_timeout": str(self.startup_timeout),
-            "mpi_world": resources.files("dagster_slurm.launchers").joinpath("mpi_world.py").read_text("utf-8"),
             "python": python,
         }
-        # An exception in one rank would else end nothing: its Python waits in MPI_Finalize for the others, for ever.
-        return ranks_plan(payload, place, "mpi.sh", values, UNHEARD, through=("-m", "mpi4py"))
+        helpers = ("mpi_world.py", "mpi_run.py")
+        return ranks_plan(payload, place, "mpi.sh", values, unheard=UNHEARD, helpers=helpers, runner="mpi_run.py")
 
     def requirements(self, request: JobRequest | None) -> Requirements:
         if request is None:
