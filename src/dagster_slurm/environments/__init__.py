@@ -11,9 +11,10 @@ from dagster_slurm.environments.providers import (
     Provider,
     Site,
     preview,
+    refuse_without,
     with_modules,
 )
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.target import Python, Target
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Deployed",
     "Installed",
     "Listed",
+    "Locked",
     "Modules",
     "Needs",
     "Pack",
@@ -37,5 +39,6 @@ __all__ = [
     "Tell",
     "activate_deployed",
     "preview",
+    "refuse_without",
     "with_modules",
 ]

@@ -19,7 +19,7 @@ from dagster_slurm.environments import local_store, pixi_command, pixi_packs, so
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, lock_version, locked_packages
 from dagster_slurm.environments.pixi_pack import Contents, Expected
 from dagster_slurm.environments.pixi_task import Task, of_task
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, last_lines
+from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason
 from dagster_slurm.transport import content
@@ -40,6 +40,9 @@ _FORM = "2"
 
 
 Look = tuple[int, int, int]
+
+
+_USUAL_PLATFORM = "linux-64"
 
 
 def has_lock(directory: Path) -> bool:
@@ -129,6 +132,20 @@ class PixiRecipe(Recipe):
             else:
                 found.append(Listed(f"{each.what} (its package is built first)"))
         return tuple(found)
+
+    def locked(self) -> Locked | None:
+        if self.pack_cmd is not None:
+            # It may put in what the lock does not have.
+            return None
+        path = self.project / LOCK_NAME
+        try:
+            look = path.stat()
+            found = _locked(path, look.st_mtime_ns, look.st_size, self.environment, self.platform or _USUAL_PLATFORM)
+        except (OSError, InvalidRequestError):
+            # What is wrong with it is said where it is packed, for the platform that the cluster has.
+            return None
+        feature = "" if self.environment == "default" else f" --feature {self.environment}"
+        return Locked(frozenset(package.name for package in found), f"pixi add{feature}")
 
     # -- what is in it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -91,6 +91,32 @@ class Installed:
     def provide(self, site: Site) -> Activation:
         """Install it if it is not there."""
         return EnvironmentCache(site.cluster, site.tell).provide(self.recipe, force=site.force)
+
+
+# What conda calls it, where that is another name than pip's.
+_CONDA_NAMES = {"torch": ("pytorch", "pytorch-cpu", "pytorch-gpu"), "ray": ("ray-core", "ray-default")}
+
+
+def refuse_without(provider: Provider, packages: Sequence[str], who: str) -> None:
+    """Refuse an environment whose lock lacks a package. Nothing is asked of the cluster.
+
+    Args:
+        provider: The environment; one without a lock is not refused.
+        packages: What it has to have, as pip calls it.
+        who: What needs them.
+
+    Raises:
+        InvalidRequestError: It lacks one.
+    """
+    if not packages or not isinstance(provider, Installed):
+        return
+    locked = provider.recipe.locked()
+    for package in packages if locked else ():
+        if locked and locked.names.isdisjoint((package, *_CONDA_NAMES.get(package, ()))):
+            raise InvalidRequestError(
+                f"{who} needs {package}, and the lock of {provider.title} does not have it",
+                hint=f"`{locked.adding} {package}` adds it.",
+            )
 
 
 def preview(provider: Provider, site: Site) -> Preview:

@@ -93,6 +93,19 @@ class Pack:
     install: str
 
 
+@dataclass(frozen=True)
+class Locked:
+    """What a lock has, on whatever target.
+
+    Args:
+        names: The packages, as PyPA and conda write them.
+        adding: The command that adds one, whose name follows.
+    """
+
+    names: frozenset[str]
+    adding: str
+
+
 class Recipe(Protocol):
     """How an environment is made. Users may write their own."""
 
@@ -124,6 +137,10 @@ class Recipe(Protocol):
     def listed(self, target: Target) -> tuple[Listed, ...] | None:
         """What `pack` would say is to be sent; None if that is known only when it is packed."""
         del target
+        return None
+
+    def locked(self) -> Locked | None:
+        """What it can have; None if no lock tells."""
         return None
 
     def fallback(self) -> Recipe | None:

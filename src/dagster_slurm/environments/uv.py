@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.environments import sources, wheels
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.toml_files import read_toml
-from dagster_slurm.environments.uv_lock import Choice, Selection, select
+from dagster_slurm.environments.uv_lock import Choice, Selection, locked_names, select
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport.shell import quote, shell_file
 
@@ -92,6 +92,12 @@ class UvRecipe(Recipe):
         chosen = [f"--extra={quote(name)}" for name in self.extras] + [f"--group={quote(name)}" for name in self.groups]
         install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), f"build_with_uv {' '.join(chosen)}", _ACTIVATE))
         return Pack((part,), install)
+
+    def locked(self) -> Locked | None:
+        if self.setup:
+            # What these lines load may have packages too.
+            return None
+        return Locked(locked_names(self._lock(), Choice(self._name(), self.extras, self.groups)), "uv add")
 
     def _selection(self, target: Target) -> Selection:
         return select(self._lock(), Choice(self._name(), self.extras, self.groups), target)

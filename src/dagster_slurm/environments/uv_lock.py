@@ -103,6 +103,37 @@ def select(lock: Mapping[str, Any], choice: Choice, target: Target) -> Selection
     return Selection(tuple(wheels), tuple(projects))
 
 
+def locked_names(lock: Mapping[str, Any], choice: Choice) -> frozenset[str]:
+    """The names of all that can be installed, on whatever target: no marker is looked at.
+
+    Args:
+        lock: The content of `uv.lock`.
+        choice: What of the project is wanted; what the lock does not have of it counts for nothing.
+    """
+    by_name: dict[str, list[Package]] = {}
+    for package in lock.get("package", []):
+        by_name.setdefault(package["name"], []).append(package)
+    root = canonicalize_name(choice.project)
+    seen: set[tuple[str, str]] = set()
+    queue: list[tuple[str, str]] = [(root, ""), *((root, extra) for extra in choice.extras)]
+    for package in by_name.get(root, ()):
+        queue += [each for group in choice.groups for each in _wanted(package.get("dev-dependencies", {}), group)]
+    while queue:
+        entry = name, extra = queue.pop()
+        if entry not in seen:
+            seen.add(entry)
+            for package in by_name.get(name, ()):
+                table = package.get("optional-dependencies", {}) if extra else {"": package.get("dependencies", [])}
+                queue += _wanted(table, extra)
+    return frozenset(name for name, _ in seen)
+
+
+def _wanted(table: Mapping[str, Iterable[Package]], key: str) -> Iterator[tuple[str, str]]:
+    for dependency in table.get(key, ()):
+        for extra in ("", *dependency.get("extra", ())):
+            yield dependency["name"], extra
+
+
 def _check_python(lock: Mapping[str, Any], target: Target) -> None:
     wanted = lock.get("requires-python", "")
     if target.python and not SpecifierSet(wanted).contains(target.python.full_version, prereleases=True):

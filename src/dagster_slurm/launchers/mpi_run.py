@@ -6,12 +6,13 @@ what started this rank before that can note its end; so it is noted here.
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mpi4py import run
 
 
-def noted(status, then=run.set_abort_status):
+def noted(status: object, then: Callable[[object], None] = run.set_abort_status) -> None:
     """Note the end of this rank where rank.sh does, then go on."""
     code = status if isinstance(status, int) else 0 if status is None else 1
     if code:

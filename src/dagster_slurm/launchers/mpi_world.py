@@ -21,7 +21,7 @@ if sys.argv[1] == "library":
 else:
     world = MPI.COMM_WORLD
     size = world.allreduce(1)
-    nodes = world.gather(MPI.Get_processor_name().partition(".")[0])
+    nodes = world.gather(MPI.Get_processor_name().partition(".")[0]) or []
     if world.rank == 0:
         counts = [f"{nodes.count(node)} on {node}" for node in sorted(set(nodes))]
         print(f"dagster-slurm-world {size} {', '.join(counts)}", flush=True)

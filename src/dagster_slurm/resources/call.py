@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dagster_slurm.environments import ClusterPython, Deployed, Provider
+from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse_without
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import payload_from_path
@@ -22,7 +22,7 @@ from dagster_slurm.resources.environments import (
     command_words,
     found_environment,
 )
-from dagster_slurm.resources.launchers import requested, requirements_of
+from dagster_slurm.resources.launchers import ComputeLauncher, requested, requirements_of
 from dagster_slurm.resources.settings import ComputeDefaults, option_layers, settled
 from dagster_slurm.staging import DataOptions
 from dagster_slurm.work.spec import BUILT_IN, METADATA, RESOURCE, Said, Tasks, WorkSpec
@@ -71,6 +71,8 @@ def _facts_of_job(
     resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any], said: Mapping[str, Said]
 ) -> dict[str, Any]:
     request, option_sources = requested(said["launcher"].value, option_layers(resource, step, arguments))
+    launcher: ComputeLauncher = said["launcher"].value
+    refuse_without(said["environment"].value, launcher.requirements(request).packages, type(launcher).__name__)
     policy = said["retry_policy"].value
     return {
         "request": request,

@@ -14,6 +14,7 @@ from dagster_slurm.environments import (
     Container,
     Installed,
     Listed,
+    Locked,
     Modules,
     Needs,
     Pack,
@@ -61,6 +62,10 @@ class Environment(ConfigurableResource[Any]):
     def listed(self, target: Target) -> tuple[Listed, ...] | None:
         """What `pack` would say is to be sent, for `compute.plan`; None if that is known only when it is packed."""
         del target
+        return None
+
+    def locked(self) -> Locked | None:
+        """What its lock has, so that a launcher can tell what is missing; None if there is no lock."""
         return None
 
     def fallback(self) -> Recipe | None:

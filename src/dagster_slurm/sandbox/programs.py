@@ -35,8 +35,8 @@ _PROGRAMS = {
 }
 # What only some login nodes of tests need; see `Sandbox.login_node`.
 _TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
-# By files below /usr/lib: the module that asks for one-time codes, and the bare libpmix.so that Slurm's plugin loads (the
-# library's own package has one with a number). Nodes that got it under a running slurmd have wedged (22.05.8).
+# By files below /usr/lib: the module that asks for one-time codes, and the bare libpmix.so that Slurm's plugin loads;
+# its own package has one with a number. Nodes that got it under a running slurmd have wedged (22.05.8).
 _TRIAL_FILES = {
     "libpam-oath": ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so"),
     "libpmix-dev": ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so"),
