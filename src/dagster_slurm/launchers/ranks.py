@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.launchers.hooks import Hook
 from dagster_slurm.launchers.payload import Payload
 from dagster_slurm.launchers.plan import LaunchPlan, Place, payload_command
@@ -32,7 +33,15 @@ def ranks_plan(
         unheard: `DAGSTER_PIPES_MESSAGES` of every rank but the first.
         helpers: Other files of this room that it uses.
         runner: One of them, which runs a payload of Python; None if Python does.
+
+    Raises:
+        InvalidRequestError: The environment is a container that srun starts, which would start each rank as a step.
     """
+    if "srun" in place.activation.wrapper[:1]:
+        raise InvalidRequestError(
+            f"Ranks cannot be started in {place.activation.description}, whose runtime is srun",
+            hint='Choose the runtime "apptainer" or "singularity".',
+        )
     files = {
         "program.sh": "\n".join((_assigned(values), _file("ranks.sh"), _file(program))),
         "rank.sh": "\n".join((_assigned({"unheard": unheard}), _file("rank.sh"))),
