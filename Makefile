@@ -6,7 +6,7 @@ bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
 workers = 4
 # Where `make faults` has more to do than `make test`.
-with_long = tests/faults tests/partitions tests/executor/test_on_slurm.py tests/environments $(killed)
+with_long = tests/faults tests/partitions tests/executor/test_on_slurm.py tests/environments tests/launchers $(killed)
 killed = tests/contract/test_work_killed.py tests/contract/test_work_followed.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie

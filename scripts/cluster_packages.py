@@ -21,11 +21,11 @@ def main() -> None:
     except SandboxError:
         return
     trials = "--trials" in sys.argv[1:]
-    missing = missing_packages(trials=trials)
+    missing = missing_packages(trials=trials, pmix=trials)
     if missing:
         print(f"Installing Debian packages for the sandbox cluster: {' '.join(missing)} ...", flush=True)
         try:
-            install_packages(trials=trials)
+            install_packages(trials=trials, pmix=trials)
         except SandboxError as error:
             print(f"This did not work: {error}", file=sys.stderr)
 

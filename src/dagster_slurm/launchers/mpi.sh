@@ -58,7 +58,7 @@ name_of() { if [ "$1" = mpirun ]; then echo mpirun; else echo "srun --mpi=$1"; f
 
 # last_words FILE: what came before srun and slurmstepd said that it is over.
 last_words() {
-    grep -v -e '^ *$' -e '^---' -e '^srun: Job step' -e '^srun: error: .* task' -e '\*\*\* STEP' -- "$1" |
+    grep -v -E '^ *$|^---|^srun: (Job step|launch/|Force|error: .* task)|[*]{3} STEP' -- "$1" |
         tail -n 1 | cut -c 1-200
 }
 

@@ -74,6 +74,7 @@ look_at_clock
 noted=
 { read -r noted _ <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
 if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status"; fi
+[ "$status" = 0 ] || : >"$DAGSTER_SLURM_RANKS/failed"
 # What marks the lines has read all of them soon after; a process that the rank has left behind may hold them open.
 exec >/dev/null 2>&1
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do

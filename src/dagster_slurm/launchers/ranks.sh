@@ -33,20 +33,32 @@ pass_on() {
     esac
 }
 
+# mpirun may let the others go on when a rank has failed: that of MPICH 5.0.2 does, if a signal has ended it.
+end_after_failure() {
+    until [ -e "$DAGSTER_SLURM_RANKS/failed" ]; do sleep 1; done
+    sleep 3
+    kill -TERM "$1" 2>/dev/null && sleep 5 && kill -KILL "$1" 2>/dev/null
+}
+
 # run_ranks COMMAND ...: returns its status.
 run_ranks() {
-    local status
+    local status watching=
     # In a process group of its own, where signals of the payload's do not reach it; see pass_on.
     [ "$way" != srun ] || set -m
     "$@" </dev/null &
     started=$!
     set +m
+    if [ "$way" = mpirun ]; then
+        end_after_failure "$started" &
+        watching=$!
+    fi
     { wait "$started"; } 2>/dev/null
     status=$?
     while [ "$status" -gt 128 ] && kill -0 "$started" 2>/dev/null; do
         { wait "$started"; } 2>/dev/null
         status=$?
     done
+    [ -z "$watching" ] || kill "$watching" 2>/dev/null
     return "$status"
 }
 
@@ -79,7 +91,7 @@ some() {
 # exit_by_ends STATUS: only the end line of every rank is proof. srun ends with 0 after the loss of a node.
 exit_by_ends() {
     local missing failed status rank node
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
+    for _ in 1 2 3 4 5 6; do
         read_ends
         if [ "$1" != 0 ] || [ ${#missing[@]} = 0 ]; then break; fi
         # A file system shows some nodes' files later than others'.

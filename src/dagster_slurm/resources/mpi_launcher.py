@@ -9,6 +9,7 @@ from dagster_pipes import PipesDefaultMessageWriter, encode_param
 from pydantic import Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, ranks_plan
+from dagster_slurm.resources.field_types import Positive
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.slurm.request import JobRequest
 
@@ -28,13 +29,12 @@ class MPILauncher(ComputeLauncher):
         description="`mpirun`, or else `srun --mpi=` with that plugin; `auto` takes the first that brings up a world "
         "of all ranks. In mode `local` always `mpirun`.",
     )
-    tasks_per_node: int | None = Field(
+    tasks_per_node: Positive | None = Field(
         default=None,
-        ge=1,
         description="Ranks on each node, each with the job's `cpus`; by default what the job's own options say, or 1.",
     )
-    np: int | None = Field(default=None, ge=1, description="Ranks in all, if not each node is to have as many.")
-    startup_timeout: int = Field(default=60, ge=1, description="Seconds in which a world has to come up.")
+    np: Positive | None = Field(default=None, description="Ranks in all, if not each node is to have as many.")
+    startup_timeout: Positive = Field(default=60, description="Seconds in which a world has to come up.")
 
     def plan(self, payload: Payload, place: Place) -> LaunchPlan:
         python = (*place.activation.wrapper, place.activation.python)

@@ -35,12 +35,12 @@ _PROGRAMS = {
 }
 # What only some login nodes of tests need; see `Sandbox.login_node`.
 _TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
-# By files below /usr/lib: the module that asks for one-time codes, and the bare libpmix.so that Slurm's plugin loads;
-# its own package has one with a number. Nodes that got it under a running slurmd have wedged (22.05.8).
-_TRIAL_FILES = {
-    "libpam-oath": ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so"),
-    "libpmix-dev": ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so"),
-}
+_CODES_PACKAGE = "libpam-oath"
+_CODES_PATTERNS = ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so")
+# Slurm's plugin loads the bare libpmix.so, and its own package has one with a number. Nodes that got it under a running
+# slurmd have wedged (22.05.8).
+_PMIX_PACKAGE = "libpmix-dev"
+_PMIX_PATTERNS = ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so")
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,18 +120,21 @@ def openssh_version() -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def missing_packages(*, trials: bool = False) -> tuple[str, ...]:
+def missing_packages(*, trials: bool = False, pmix: bool = False) -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up.
 
     Args:
-        trials: Also those that only tests need: some login nodes, and MPI by PMIx.
+        pmix: Also what `srun --mpi=pmix` needs.
+        trials: Also those that only some login nodes of tests need.
     """
     wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
-    if trials:
-        missing.update(package for package, patterns in _TRIAL_FILES.items() if not _is_in_lib(patterns))
+    if trials and not _is_in_lib(_CODES_PATTERNS):
+        missing.add(_CODES_PACKAGE)
+    if pmix and not _is_in_lib(_PMIX_PATTERNS):
+        missing.add(_PMIX_PACKAGE)
     return tuple(sorted(missing))
 
 
@@ -176,11 +179,12 @@ def require_packages(*, trials: bool = False) -> None:
         )
 
 
-def install_packages(*, trials: bool = False) -> tuple[str, ...]:
+def install_packages(*, trials: bool = False, pmix: bool = False) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
 
     Args:
-        trials: Also those that only tests need: some login nodes, and MPI by PMIx.
+        trials: Also those that only some login nodes of tests need.
+        pmix: Also what `srun --mpi=pmix` needs, if Debian has it.
 
     Returns:
         The packages that were missing.
@@ -189,7 +193,7 @@ def install_packages(*, trials: bool = False) -> tuple[str, ...]:
         SandboxError: Not root, or apt-get failed.
     """
     check_machine()
-    missing = missing_packages(trials=trials)
+    missing = missing_packages(trials=trials, pmix=pmix)
     if missing:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.environments.target import MACHINES, Program, Python, Target, platform_tags, target_of
-from dagster_slurm.environments.uv_lock import Choice, LocalProject, Selection, select
+from dagster_slurm.environments.uv_lock import Choice, LocalProject, Selection, locked_names, select
 from dagster_slurm.errors import InterpreterNotFoundError, InvalidRequestError, WheelNotFoundError
 
 if sys.version_info >= (3, 11):
@@ -199,6 +199,21 @@ def test_extras_that_exclude_each_other(extra: str, url: str | None) -> None:
 def test_refused(of: Target, options: dict[str, Any], kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text):
         chosen(of, **options)
+
+
+@pytest.mark.parametrize(
+    ("extras", "groups", "more"),
+    [
+        ((), (), set()),
+        (("sheets",), (), {"openpyxl"}),
+        (("cpu",), (), {"torch"}),
+        ((), ("dev", "old"), {"openpyxl", "oldstyle"}),
+        (("none",), ("none",), set()),
+    ],
+)
+def test_names_for_whatever_target(extras: tuple[str, ...], groups: tuple[str, ...], more: set[str]) -> None:
+    found = locked_names(tomllib.loads(LOCK), Choice("tides", extras, groups))
+    assert found == {"tides", "pandas", "coast", "numpy", "tzdata"} | more
 
 
 def test_what_is_not_a_lock_that_is_known() -> None:

@@ -184,7 +184,7 @@ def test_a_scratch_directory_is_of_one_node(job: Job) -> None:
 
 
 def test_sigterm_reaches_the_ranks_by_slurm_and_others_by_srun(job: Job) -> None:
-    process = job.start(MPILauncher(), 'trap "exit 0" TERM; echo ready >>"$FAKE/ready"; sleep 30 & wait')
+    process = job.start(MPILauncher(), "trap 'kill $!; exit 0' TERM; sleep 30 & echo ready >>\"$FAKE/ready\"; wait")
     ready = job.directory / "ready"
     eventually(lambda: ready.exists() and len(ready.read_text().split()) == 3)
     time.sleep(0.2)

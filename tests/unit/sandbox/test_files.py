@@ -63,6 +63,10 @@ def test_cgroup_conf_names_nothing_that_a_release_does_not_know() -> None:
         assert not {"CgroupPlugin", "CgroupAutomount"} & set(settings(files.cgroup_conf(cgroups=cgroups)))
 
 
+def test_each_node_has_a_directory_of_its_own_for_pmix() -> None:
+    assert settings(files.mpi_conf(PATHS)) == {"PMIxCliTmpDirBase": str(PATHS.pmix)}
+
+
 def test_nothing_but_loopback_for_sshd() -> None:
     text = files.sshd_config(files.SshdSite("sshd", 22022, strict=False), PATHS, "researcher", openssh=OPENSSH)
     assert "ListenAddress 127.0.0.1:22022\n" in text

@@ -1,0 +1,90 @@
+"""Packages that a launcher needs: looked for in the lock, before anything is asked of the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dagster_slurm import ComputeResource, MPILauncher, PixiEnvironment, SlurmResource, UvEnvironment
+from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse_without
+from dagster_slurm.errors import InvalidRequestError
+
+UV = """
+version = 1
+[[package]]
+name = "plates"
+version = "0.1.0"
+source = { virtual = "." }
+dependencies = [{ name = "numpy" }]
+[package.dev-dependencies]
+mpi = [{ name = "mpi4py" }]
+[[package]]
+name = "numpy"
+version = "2.4.1"
+[[package]]
+name = "mpi4py"
+version = "4.1.2"
+"""
+PIXI = """
+version: 6
+environments:
+  default:
+    channels:
+    - url: https://conda.invalid/
+    packages:
+      linux-64:
+      - conda: https://conda.invalid/linux-64/pytorch-2.9.0-cpu_0.conda
+packages:
+- conda: https://conda.invalid/linux-64/pytorch-2.9.0-cpu_0.conda
+  sha256: '00'
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "plates"\n[dependency-groups]\nmpi = ["mpi4py"]\n')
+    (tmp_path / "uv.lock").write_text(UV)
+    (tmp_path / "pixi.toml").write_text("[workspace]\n")
+    (tmp_path / "pixi.lock").write_text(PIXI)
+    return tmp_path
+
+
+def test_what_the_lock_lacks_is_refused_with_the_line_that_adds_it(project: Path) -> None:
+    uv, pixi = UvEnvironment(project_dir=str(project)).provider(), PixiEnvironment(project_dir=str(project)).provider()
+    refuse_without(uv, ["numpy"], "It")
+    with pytest.raises(
+        InvalidRequestError, match="It needs mpi4py, and the lock of the uv project plates does not"
+    ) as e:
+        refuse_without(uv, ["numpy", "mpi4py"], "It")
+    assert e.value.hint == "`uv add mpi4py` adds it."
+    with pytest.raises(InvalidRequestError) as e:
+        refuse_without(pixi, ["mpi4py"], "It")
+    assert e.value.hint == "`pixi add mpi4py` adds it."
+
+
+def test_what_conda_calls_otherwise_is_found(project: Path) -> None:
+    refuse_without(PixiEnvironment(project_dir=str(project)).provider(), ["torch"], "It")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"groups": ["mpi"]}, {"setup_commands": ["module load mpi4py"]}],
+    ids=["in a group", "a module may have it"],
+)
+def test_not_refused(project: Path, options: dict[str, list[str]]) -> None:
+    refuse_without(UvEnvironment(project_dir=str(project), **options).provider(), ["mpi4py"], "It")
+
+
+@pytest.mark.parametrize("provider", [ClusterPython(), Deployed("/shared/envs/plates")], ids=str)
+def test_what_has_no_lock_is_not_refused(provider: Provider) -> None:
+    refuse_without(provider, ["mpi4py"], "It")
+
+
+def test_the_launcher_of_a_call_is_asked(project: Path) -> None:
+    (project / "heat.py").touch()
+    compute = ComputeResource(
+        mode="slurm", slurm=SlurmResource(), environment=UvEnvironment(project_dir=str(project)), default_launcher=None
+    )
+    with pytest.raises(InvalidRequestError, match="MPILauncher needs mpi4py"):
+        compute.plan(None, project / "heat.py", launcher=MPILauncher())
