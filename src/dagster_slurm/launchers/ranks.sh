@@ -62,7 +62,7 @@ run_ranks() {
     return "$status"
 }
 
-# Sets `missing` (ranks without an end line) and `failed` (IS_KILLED TIME STATUS RANK NODE).
+# Sets `missing` (ranks without an end line) and `failed` (WAS_TOLD TIME STATUS RANK NODE).
 read_ends() {
     local rank word node time status
     missing=() failed=()
@@ -71,8 +71,8 @@ read_ends() {
         { read -r word node time status <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
         case $word:$status in
         ended:0) ;;
-        # Who was killed or told to end was so because of another.
-        ended:137 | ended:143) failed+=("1 $time $status $rank $node") ;;
+        # Who was told to end was so because of another.
+        ended:143) failed+=("1 $time $status $rank $node") ;;
         ended:*) failed+=("0 $time $status $rank $node") ;;
         begun:*) missing+=("$rank on $node") ;;
         *) missing+=("$rank (never begun)") ;;

@@ -123,9 +123,9 @@ def test_the_lines_of_every_rank_are_told_apart_and_one_is_heard(job: Job) -> No
     ("payload", "variables", "code", "text"),
     [
         ('[ "$DAGSTER_SLURM_RANK" != 1 ] || exit 7', {}, 7, r"rank 1 on \S+ was the first of 3 to fail: exit code 7"),
-        # Who was killed was so because of another, also where that has ended later.
+        # Who was told to end was so because of another, also where that has ended later.
         (
-            "case $DAGSTER_SLURM_RANK in 0) kill -9 $$ ;; 2) sleep 0.5; exit 3 ;; esac",
+            "case $DAGSTER_SLURM_RANK in 0) kill $$ ;; 2) sleep 0.5; exit 3 ;; esac",
             {},
             3,
             r"rank 2 on \S+ was the first of 3 to fail: exit code 3",
