@@ -62,7 +62,7 @@ run_ranks() {
     return "$status"
 }
 
-# Sets `missing` (ranks without an end line) and `failed` (WAS_TOLD TIME STATUS RANK NODE).
+# Sets `missing` (ranks without an end line) and `failed` (CLASS TIME STATUS RANK NODE).
 read_ends() {
     local rank word node time status
     missing=() failed=()
@@ -71,9 +71,12 @@ read_ends() {
         { read -r word node time status <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
         case $word:$status in
         ended:0) ;;
+        # Who ends the ranks with SIGKILL ends with it what would note that: this one has died by itself, as out of
+        # memory. Others may see that sooner than it is noted, and end with a code of their own.
+        ended:137) failed+=("0 $time $status $rank $node") ;;
         # Who was told to end was so because of another.
-        ended:143) failed+=("1 $time $status $rank $node") ;;
-        ended:*) failed+=("0 $time $status $rank $node") ;;
+        ended:143) failed+=("2 $time $status $rank $node") ;;
+        ended:*) failed+=("1 $time $status $rank $node") ;;
         begun:*) missing+=("$rank on $node") ;;
         *) missing+=("$rank (never begun)") ;;
         esac
