@@ -58,16 +58,19 @@ find_group() {
     group=
 }
 
-# Prints the files with the environment of each process of this job on this node. A batch script has started all of its
-# job's steps. One that is itself run in a step has started neither the other steps nor what started it.
-find_environments() {
-    local found step=${SLURM_STEP_ID:-$SLURM_STEPID}
-    mapfile -t found < <(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ)
-    if [ -z "$step" ]; then
-        printf '%s\n' "${found[@]}"
-    else
-        grep -lszxF -e "SLURM_STEP_ID=$step" -e "SLURM_STEPID=$step" -- /dev/null "${found[@]}"
+# Sets `pids`: the processes of this job on this node, by their environments. A batch script has started all of its job's
+# steps. One that is itself run in a step has started neither the other steps nor what started it.
+find_by_environment() {
+    local step=${SLURM_STEP_ID:-$SLURM_STEPID}
+    # `$(...)` is waited for. What `< <(...)` starts is in the list, and would be one that has not ended.
+    # shellcheck disable=SC2207  # these names hold no white space
+    pids=($(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ))
+    if [ -n "$step" ]; then
+        # shellcheck disable=SC2207
+        pids=($(grep -lszxF -e "SLURM_STEP_ID=$step" -e "SLURM_STEPID=$step" -- /dev/null "${pids[@]}"))
     fi
+    pids=("${pids[@]#/proc/}")
+    pids=("${pids[@]%/environ}")
 }
 
 # Sets `left`: what this script has started on this node, whatever session or group it went to, but for what it looks
@@ -77,7 +80,7 @@ find_leftovers() {
     if [ -n "$group" ]; then
         mapfile -t pids <"$group"
     else
-        mapfile -t pids < <(find_environments | cut -d / -f 3)
+        find_by_environment
     fi
     left=()
     for pid in "${pids[@]}"; do

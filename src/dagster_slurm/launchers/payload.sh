@@ -21,10 +21,8 @@ say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
 
 # The payload's directory. Those that share files have links to them, made again in one that was requeued.
 enter_place() {
-    [ -d "$place/work" ] || mkdir -p -- "$place/work" || return
-    if [ "$place" != "$run_directory" ]; then
-        mkdir -p -- "$run_directory/work" && cp -rsf -- "$run_directory/work/." "$place/work" || return
-    fi
+    { [ -d "$place/work" ] && [ -d "$run_directory/work" ]; } || mkdir -p -- "$place/work" "$run_directory/work" || return
+    [ "$place" = "$run_directory" ] || cp -rsf -- "$run_directory/work/." "$place/work" || return
     cd -- "$place/work" || return
 }
 

@@ -94,6 +94,16 @@ def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
             other.kill()
 
 
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEPID": "6"}], ids=str)
+def test_what_looks_for_processes_is_not_found(step: dict[str, str]) -> None:
+    text = BATCH_SH.read_text(encoding="utf-8")
+    functions = text[text.index("find_by_environment() {") : text.index("sweep() {")]
+    looks = 'for _ in {1..20}; do find_leftovers; printf "%s " "${#left[@]}"; done'
+    argv = ["bash", "-c", f"{functions}\n{looks}"]
+    done = subprocess.run(argv, env=in_slurm(**step), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"] * 20
+
+
 STARTS_STEPS = """
 for step in 4 5; do SLURM_STEP_ID=$step SLURM_STEPID=$step setsid sleep 300 & echo $! >>pids; done
 env -u SLURM_STEP_ID SLURM_STEPID=6 setsid sleep 300 & echo $! >>pids
