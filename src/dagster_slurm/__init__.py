@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagster_slurm.clients.local import LocalPipesClient
+    from dagster_slurm.clients.slurm import SlurmPipesClient
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, payload_command
     from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
-    from dagster_slurm.pipes.local import LocalPipesClient
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
-    from dagster_slurm.pipes.slurm import SlurmPipesClient
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
     from dagster_slurm.resources.environments import (
@@ -45,7 +45,7 @@ _ROOMS = {
     "JobPlan": "resources.job_plan",
     "JobRequest": "slurm.request",
     "LaunchPlan": "launchers",
-    "LocalPipesClient": "pipes.local",
+    "LocalPipesClient": "clients.local",
     "MPILauncher": "resources.mpi_launcher",
     "ModuleEnvironment": "resources.environments",
     "Needs": "environments",
@@ -61,7 +61,7 @@ _ROOMS = {
     "SlurmMetricsContext": "metrics",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
-    "SlurmPipesClient": "pipes.slurm",
+    "SlurmPipesClient": "clients.slurm",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.retry_policy",

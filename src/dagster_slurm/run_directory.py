@@ -135,8 +135,13 @@ class RunDirectory:
 
     @property
     def slurm_log(self) -> str:
-        """What Slurm itself, and the batch script before its payload, say; of all tasks of an array."""
-        return f"{self.path}/log/slurm.log"
+        """What Slurm itself, and the batch script before its payload, say."""
+        return f"{self.place}/log/slurm.log"
+
+    @property
+    def slurm_log_of_each(self) -> str:
+        """The same of every task of an array, for sbatch (sbatch(1), "filename pattern")."""
+        return f"{self.path}/elements/%a/log/slurm.log"
 
     @property
     def checkpoint(self) -> str:

@@ -28,6 +28,7 @@ class Description:
         process: The process that submitted it.
         environment_path: What its payload runs in, so that `dagster-slurm env prune` leaves it.
         elements: The partitions of a job array, by the number of the task.
+        earlier: How each of them has ended before, as `job.retrying` writes it; empty if none has.
         digests: What stands for payload, options, environment and inputs, by the names in `DIGESTS`.
     """
 
@@ -41,6 +42,7 @@ class Description:
     process: ProcessIdentity | None = None
     environment_path: str = ""
     elements: tuple[str, ...] = ()
+    earlier: tuple[tuple[object, ...], ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -57,7 +59,8 @@ class Description:
             "process": asdict(self.process) if self.process else None,
             "environment_path": self.environment_path or None,
         }
-        return json.dumps({**values, **({"elements": self.elements} if self.elements else {}), **self.digests})
+        of_array = {"elements": self.elements, "earlier": self.earlier}
+        return json.dumps({**values, **{name: each for name, each in of_array.items() if each}, **self.digests})
 
     @classmethod
     def from_json(cls, text: str) -> Description:
@@ -79,6 +82,7 @@ class Description:
             _process(told.get("process")),
             _text(told.get("environment_path")),
             _all_texts(told.get("elements")),
+            _lists(told.get("earlier")),
             {name: _text(told[name]) for name in DIGESTS if name in told},
         )
 
@@ -94,6 +98,11 @@ def _texts(value: object) -> tuple[str, ...]:
 def _all_texts(value: object) -> tuple[str, ...]:
     """Where the place of each has a meaning: all of them, or none."""
     found = _texts(value)
+    return found if isinstance(value, list) and len(found) == len(value) else ()
+
+
+def _lists(value: object) -> tuple[tuple[object, ...], ...]:
+    found = tuple(tuple(each) for each in value if isinstance(each, list)) if isinstance(value, list) else ()
     return found if isinstance(value, list) and len(found) == len(value) else ()
 
 

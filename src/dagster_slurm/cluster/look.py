@@ -14,6 +14,7 @@ from dagster_slurm.cluster.slurm_cluster import SlurmCluster
 from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import commands, output
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
@@ -21,7 +22,7 @@ from dagster_slurm.transport.together import together
 
 
 class Ask(Enum):
-    """What Slurm is asked about the newest attempts."""
+    """What Slurm is asked about the attempts that are not closed."""
 
     NOTHING = "nothing"
     LOST = "squeue by name, for jobs whose ids nobody was told"
@@ -30,7 +31,7 @@ class Ask(Enum):
 
 @dataclass(frozen=True)
 class SlurmAnswers:
-    """What Slurm said of the jobs of newest attempts that are not closed.
+    """What Slurm said of the jobs of attempts that are not closed, and of the tasks of arrays among them.
 
     Args:
         queue: squeue's entries, by job id.
@@ -82,7 +83,7 @@ def look(
     if not answer.stdout:
         return Look(Listing(0.0))
     listing, answers = parse_listing(answer.stdout, cluster.base())
-    return Look(listing, _slurm_answers(cluster, _commands_of(answers, answer.stderr)))
+    return Look(listing, _slurm_answers(cluster, _commands_of(answers, answer.stderr), _tasks(listing)))
 
 
 def look_at_all(cluster: SlurmCluster) -> Listing:
@@ -112,13 +113,30 @@ def _commands_of(answers: Mapping[str, str], stderr: bytes) -> dict[str, tuple[l
     return found
 
 
-def _slurm_answers(cluster: SlurmCluster, answers: Mapping[str, tuple[list[str], CompletedCommand]]) -> SlurmAnswers:
+def _tasks(listing: Listing) -> dict[str, list[str]]:
+    """The ids of the tasks of each array."""
+    attempts = (attempt for launch in listing.launches for attempt in launch.attempts if attempt.description.elements)
+    claims = ((attempt, attempt.claims[-1].job_id) for attempt in attempts if attempt.claims)
+    found = ((attempt, job_id, JobId.find(job_id)) for attempt, job_id in claims)
+    return {
+        job_id: [str(array.of_task(task)) for task in range(len(attempt.description.elements))]
+        for attempt, job_id, array in found
+        if array is not None
+    }
+
+
+def _slurm_answers(
+    cluster: SlurmCluster,
+    answers: Mapping[str, tuple[list[str], CompletedCommand]],
+    tasks: Mapping[str, Sequence[str]],
+) -> SlurmAnswers:
     nothing: tuple[list[str], CompletedCommand] = ([], CompletedCommand(b"", b"", 0))
     names, by_name = answers.get("names", nothing)
     cluster.refuse("squeue", by_name)
     entries = output.parse_squeue(by_name.text)
     named = {name: next((entry for entry in entries if entry.name == name), None) for name in names}
-    job_ids, by_id = answers.get("squeue", nothing)
+    asked, by_id = answers.get("squeue", nothing)
+    job_ids = [*asked, *(task for job_id in asked for task in tasks.get(job_id, ()))]
     said = SlurmAnswers(cluster.entries_in(by_id, job_ids), frozenset(job_ids), named)
     return _with_accounting(cluster, said, *answers["sacct"]) if "sacct" in answers else said
 

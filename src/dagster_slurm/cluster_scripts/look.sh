@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # look.sh BASE SQUEUE SACCT ROOT...: how launches lie below BASE and, if asked for, what Slurm knows of the jobs of
-# their newest attempts. ROOT is `runs` and `assets` for everything; or `runs/RUN/KEY` for a launch, and `assets/DIGEST`
+# their attempts that are not closed. ROOT is `runs` and `assets` for everything; or `runs/RUN/KEY` for a launch, and `assets/DIGEST`
 # for the newest attempt for an asset, each with the launches to which its links lead. SQUEUE and SACCT are those commands
 # with their options. Without SACCT Slurm is asked only about submissions that have no answer, without SQUEUE not at all.
 # Output: the clock in seconds, NUL; of each entry "TYPE TAB TYPE_BEHIND_LINKS TAB MODIFIED TAB PATH TAB TARGET NUL";
@@ -32,19 +32,16 @@ for root; do
     [ -d "$root" ] || continue
     add "$root"
     case $root in runs/?*/?*) ;; *) continue ;; esac
-    newest=-1
     for path in "$root"/*; do
-        number=${path##*/}
-        case $number in *[!0-9]*) continue ;; esac
+        case ${path##*/} in *[!0-9]*) continue ;; esac
         if [ -L "$path" ]; then
             behind "$path" ../../
             path=runs/$target
-            [ ! -d "$path" ] || add "${path%/*}"
+            [ -n "$target" ] && [ -d "$path" ] || continue
+            add "${path%/*}"
         fi
-        if [ "$number" -gt "$newest" ]; then newest=$number attempt=$path; fi
+        case " $attempts " in *" $path "*) ;; *) attempts="$attempts $path" ;; esac
     done
-    [ "$newest" -ge 0 ] || continue
-    case " $attempts " in *" $attempt "*) ;; *) attempts="$attempts $attempt" ;; esac
 done
 case $roots in
 '') exit 0 ;;

@@ -32,7 +32,8 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, a
             shell_file("dagster_slurm.job", "batch.sh"),
         )
     )
-    return render_script(request, output_path=directory.slurm_log, body=body, array=array)
+    log = directory.slurm_log_of_each if array else directory.slurm_log
+    return render_script(request, output_path=log, body=body, array=array)
 
 
 def env_file(variables: Mapping[str, str]) -> str:

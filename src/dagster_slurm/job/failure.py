@@ -96,6 +96,8 @@ def job_failure(
     stderr_tail: str,
     slurm_log_tail: str,
     kept_path: str,
+    title: str = "",
+    kept: str = "",
     request: JobRequest | None = None,
     gave_up_waiting: bool = False,
 ) -> JobFailedError:
@@ -103,11 +105,13 @@ def job_failure(
 
     Args:
         ended: How it ended.
-        job_id: Slurm's id.
+        job_id: Slurm's id; empty without one.
         host: The login node.
         stderr_tail: The last lines of the payload's stderr.
         slurm_log_tail: What Slurm itself said.
         kept_path: The run directory.
+        title: What did not succeed; the job by default.
+        kept: What is left, in words; by default the run directory on the cluster.
         request: What was asked of Slurm.
         gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
     """
@@ -120,8 +124,8 @@ def job_failure(
     said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
     return kind.error(
-        f"Slurm job {job_id} did not succeed.{slurm_said}{said}\n"
-        f"State {ended.state}, {outcome}, node {node or 'unknown'}; kept on {host}: {kept_path}",
+        f"{title or f'Slurm job {job_id}'} did not succeed.{slurm_said}{said}\n"
+        f"State {ended.state}, {outcome}, node {node or 'unknown'}; {kept or f'kept on {host}: {kept_path}'}",
         state=ended.state.value,
         exit_code=exit_code,
         signal=signal,

@@ -8,9 +8,12 @@ import re
 from dataclasses import dataclass
 
 from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.job_id import JobId
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _MAX_READABLE_CHARACTERS = 48
+ONE = ""
+"""The only unit of a piece of work that has no elements."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class JobHandle:
     directory: RunDirectory
     job_id: str
     generation: int = 0
+
+    def of(self, element: int) -> JobHandle:
+        """One task of a job array."""
+        task_id = str(JobId.parse(self.job_id).of_task(element))
+        return JobHandle(self.directory.of_element(element), task_id, self.generation)
 
 
 def short_digest(*parts: object) -> str:

@@ -7,7 +7,7 @@ whoever follows the job sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,8 +18,8 @@ from dagster_slurm.cluster.judge import Patience, Silence, Witnesses, judge
 from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.cluster.status_file import EndMark, StartMark
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.retrying import Outcome
+from dagster_slurm.job.handle import ONE, JobHandle
+from dagster_slurm.job.retrying import Outcome, outcomes_from_json, outcomes_to_json
 from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
@@ -29,23 +29,42 @@ _FRESH_SECONDS = 300
 
 
 @dataclass(frozen=True)
-class Found:
+class Open:
+    """An attempt that has a job, and in which something may still happen.
+
+    Args:
+        number: Its number in the launch.
+        handle: The job.
+        description: What its `launch.json` tells.
+        units: What it executes, in the order of its elements; `ONE` alone for a job of its own.
+        left: Those of them that no later attempt has.
+        over: Those of them that had left the queue at the look; how they ended, whoever follows them sees.
+    """
+
+    number: int
+    handle: JobHandle
+    description: Description
+    units: tuple[str, ...]
+    left: tuple[str, ...]
+    over: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Known:
     """What is known of a piece of work.
 
     Args:
-        directory: The attempt that goes on, or the one to begin.
-        handle: Its job; None if the attempt is to be begun.
-        is_over: Whether the job had left the queue when it was looked for; how it ended, whoever follows it sees.
-        description: What its `launch.json` tells.
-        outcomes: How the attempts before this one ended.
-        was_elsewhere: Whether the job was another launch's, and was adopted just now.
+        open: The attempts that have jobs, the oldest first.
+        following: The number of the attempt that comes next.
+        begun: What its `launch.json` tells if somebody has made it just now, and has not submitted it.
+        outcomes: How the attempts before have ended, by unit.
+        was_elsewhere: Whether the open ones were another launch's, and were adopted just now.
     """
 
-    directory: RunDirectory
-    handle: JobHandle | None = None
-    is_over: bool = False
-    description: Description = field(default_factory=Description)
-    outcomes: tuple[Outcome, ...] = ()
+    open: tuple[Open, ...] = ()
+    following: int = 0
+    begun: Description | None = None
+    outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
     was_elsewhere: bool = False
 
 
@@ -81,8 +100,8 @@ class Reattachment:
         *,
         is_same: Callable[[Description], bool] = lambda description: False,
         others: Others | None = None,
-    ) -> Found:
-        """The job that does this piece of work, or has done it; without one, the attempt that is to be begun.
+    ) -> Known:
+        """The jobs that do this piece of work, or have done it, and the number of the attempt that comes next.
 
         An attempt that was made just now and not submitted yet is taken up as it is if it is of the same content: of
         two processes that begin at the same moment, one submits. Any other is closed: its content may be out of date.
@@ -95,7 +114,7 @@ class Reattachment:
             others: Where to look as well, if nothing was begun in this launch.
 
         Raises:
-            ProtocolVersionError: Another release has made the attempt, and this one cannot go on with it.
+            ProtocolVersionError: Another release has made an attempt, and this one cannot go on with it.
             SlurmUnavailableError: Slurm does not answer; nothing follows from that.
         """
         others = others or Others()
@@ -103,47 +122,69 @@ class Reattachment:
             seen = look_for_jobs(
                 self._cluster, [launch, *others.launches], asset_digest=others.asset_digest, ask=Ask.JOBS
             )
-            newest = seen.listing.newest(launch) if seen.listing.launches else None
-            if newest is None:
-                return self._elsewhere(seen, launch.of_attempt(0), others)
-            found = self._of(launch, *newest, seen, is_same)
+            attempts = seen.listing.attempts(launch)
+            if not attempts:
+                return self._elsewhere(seen, launch, others)
+            found = self._of(attempts, seen, is_same)
             if found is not None:
                 return found
 
     def _of(
-        self,
-        launch: RunDirectory,
-        number: int,
-        attempt: AttemptRecord,
-        seen: Look,
-        is_same: Callable[[Description], bool],
-    ) -> Found | None:
-        """What follows from the newest attempt; None if somebody has made another one meanwhile."""
-        outcomes = _outcomes_before(number, seen.listing.attempts(launch))
-        self._claims.refuse_other_protocol(attempt)
-        if _is_fresh(attempt, seen.listing.now) and is_same(attempt.description):
-            return Found(attempt.directory, outcomes=outcomes)
-        job_id = self._claims.job_id(attempt, seen.slurm)
-        ended = None
-        if job_id is not None:
-            stands = stand_of(job_id, attempt, seen.slurm)
-            if stands.outcome is None:
-                handle = JobHandle(attempt.directory, job_id, attempt.generation or 0)
-                return Found(attempt.directory, handle, stands.is_over, attempt.description, outcomes)
-            ended = stands.outcome
-        if not attempt.is_closed and not self._close(attempt, ended):
-            return None
-        known = Outcome.from_json(attempt.outcome) if attempt.is_closed else ended
-        return Found(launch.of_attempt(number + 1), outcomes=(*outcomes, *([known] if known else [])))
+        self, attempts: Mapping[int, AttemptRecord], seen: Look, is_same: Callable[[Description], bool]
+    ) -> Known | None:
+        """What follows from the attempts; None if somebody has gone on with one of them meanwhile."""
+        following, outcomes = max(attempts) + 1, outcomes_of(attempts.values())
+        begun: Description | None = None
+        found: list[Open] = []
+        later: set[str] = set()
+        for number, attempt in sorted(attempts.items(), reverse=True):
+            self._claims.refuse_other_protocol(attempt)
+            if number == following - 1 and _is_fresh(attempt, seen.listing.now) and is_same(attempt.description):
+                following, begun = number, attempt.description
+                later.update(_units(attempt))
+                continue
+            opened = self._open(number, attempt, later, seen.slurm)
+            later.update(_units(attempt))
+            if isinstance(opened, Open):
+                found.append(opened)
+            elif not attempt.is_closed:
+                if not self._close(attempt, opened):
+                    return None
+                if opened is not None:
+                    outcomes = {**outcomes, ONE: (*outcomes.get(ONE, ()), opened)}
+        return Known(tuple(reversed(found)), following, begun, outcomes)
 
-    def _elsewhere(self, seen: Look, first: RunDirectory, others: Others) -> Found:
-        """A job of another launch that goes on, which becomes an attempt of this one; else the first attempt."""
+    def _open(
+        self, number: int, attempt: AttemptRecord, later: Collection[str], slurm: SlurmAnswers
+    ) -> Open | Outcome | None:
+        """An attempt that has a job; of one whose job has provably ended without success, how; None without a job."""
+        job_id = self._claims.job_id(attempt, slurm)
+        if job_id is None:
+            return None
+        handle, units = JobHandle(attempt.directory, job_id, attempt.generation or 0), _units(attempt)
+        left = tuple(unit for unit in units if unit not in later)
+        if attempt.description.elements:
+            over = frozenset(
+                unit for unit in left if stand_of(handle.of(units.index(unit)).job_id, attempt, slurm).is_over
+            )
+            return Open(number, handle, attempt.description, units, left, over)
+        stands = stand_of(job_id, attempt, slurm)
+        if stands.outcome is not None:
+            return stands.outcome
+        return Open(number, handle, attempt.description, units, left, frozenset(units if stands.is_over else ()))
+
+    def _elsewhere(self, seen: Look, launch: RunDirectory, others: Others) -> Known:
+        """Jobs of another launch that go on, which become attempts of this one; else nothing."""
         for other in [*others.launches, *self._of_asset(seen, others)]:
-            newest = seen.listing.newest(other)
-            found = self._live(newest[1], seen) if newest is not None else None
-            if found is not None and self._claims.adopt(first, found.directory):
-                return found
-        return Found(first)
+            live: list[Open] = []
+            for attempt in seen.listing.attempts(other).values():
+                self._claims.refuse_other_protocol(attempt)
+                found = self._open(len(live), attempt, (), seen.slurm)
+                if isinstance(found, Open) and set(found.units) - found.over:
+                    live.append(found)
+            if live and all(self._claims.adopt(launch.of_attempt(each.number), each.handle.directory) for each in live):
+                return Known(tuple(live), len(live), was_elsewhere=True)
+        return Known()
 
     def _of_asset(self, seen: Look, others: Others) -> list[RunDirectory]:
         target = seen.listing.newest_of_assets.get(others.asset_digest)
@@ -153,16 +194,8 @@ class Reattachment:
         newest = seen.listing.newest(launch)
         return [launch] if newest is not None and others.is_abandoned(newest[1].description) else []
 
-    def _live(self, attempt: AttemptRecord, seen: Look) -> Found | None:
-        self._claims.refuse_other_protocol(attempt)
-        job_id = self._claims.job_id(attempt, seen.slurm)
-        if job_id is None or not stand_of(job_id, attempt, seen.slurm).is_live:
-            return None
-        handle = JobHandle(attempt.directory, job_id, attempt.generation or 0)
-        return Found(attempt.directory, handle, description=attempt.description, was_elsewhere=True)
-
     def _close(self, attempt: AttemptRecord, outcome: Outcome | None) -> bool:
-        words = outcome.to_json() if outcome else ""
+        words = outcomes_to_json({None: outcome}) if outcome else ""
         return self._claims.close(attempt.directory, generation=attempt.generation, outcome=words)
 
 
@@ -221,9 +254,27 @@ def _accounting_word(record: AccountingRecord | None, said: SlurmAnswers, is_min
     return Silence.NOT_KNOWN if error is None or error.transient else Silence.REFUSED
 
 
-def _outcomes_before(number: int, attempts: dict[int, AttemptRecord]) -> tuple[Outcome, ...]:
-    found = (Outcome.from_json(attempt.outcome) for at, attempt in attempts.items() if at < number)
-    return tuple(outcome for outcome in found if outcome is not None)
+def outcomes_of(attempts: Iterable[AttemptRecord]) -> dict[str, tuple[Outcome, ...]]:
+    """How a launch's attempts have ended, by unit. Pure.
+
+    Args:
+        attempts: The oldest first. What was known when one was begun stands in its `launch.json`; what came of it, if
+            it is closed, beside it.
+    """
+    found: dict[str, tuple[Outcome, ...]] = {}
+    for attempt in attempts:
+        units = _units(attempt)
+        for unit, earlier in zip(attempt.description.elements, attempt.description.earlier, strict=False):
+            found[unit] = tuple(filter(None, map(Outcome.from_value, earlier)))
+        for element, outcome in outcomes_from_json(attempt.outcome).items():
+            if (element or 0) < len(units):
+                unit = units[element or 0]
+                found[unit] = (*found.get(unit, ()), outcome)
+    return found
+
+
+def _units(attempt: AttemptRecord) -> tuple[str, ...]:
+    return attempt.description.elements or (ONE,)
 
 
 def _is_fresh(attempt: AttemptRecord, now: float) -> bool:

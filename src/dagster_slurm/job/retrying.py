@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.slurm.output import AccountingRecord
@@ -41,18 +42,42 @@ class Outcome:
         exit_code = end_mark.exit_code if end_mark else (record.exit_code if record else None)
         return cls(state, exit_code, record.node_list if record else None)
 
-    def to_json(self) -> str:
-        """As one line."""
-        return json.dumps({**asdict(self), "state": self.state.value})
+    def to_value(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), "state": self.state.value}
 
     @classmethod
-    def from_json(cls, text: str) -> Outcome | None:
-        """What `to_json` wrote; None for what it did not."""
+    def from_value(cls, values: Any) -> Outcome | None:
+        """What `to_value` made; None for what it did not."""
         try:
-            values = json.loads(text)
             return cls(JobState(values["state"]), values.get("exit_code"), values.get("node_list"))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def outcomes_to_json(outcomes: Mapping[int | None, Outcome]) -> str:
+    """How the elements of an attempt have ended, as one line; None stands for a job of its own."""
+    if None in outcomes:
+        return json.dumps(outcomes[None].to_value())
+    alike: dict[Outcome, list[int | None]] = {}
+    for element, outcome in outcomes.items():
+        alike.setdefault(outcome, []).append(element)
+    return json.dumps({"elements": [[outcome.to_value(), each] for outcome, each in alike.items()]}) if alike else ""
+
+
+def outcomes_from_json(text: str) -> dict[int | None, Outcome]:
+    """What `outcomes_to_json` wrote; nothing for what it did not."""
+    try:
+        values = json.loads(text)
+        pairs = values.get("elements", [[values, [None]]])
+        read = [(Outcome.from_value(value), element) for value, elements in pairs for element in elements]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {element: each for each, element in read if each and (element is None or _is_number(element))}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)

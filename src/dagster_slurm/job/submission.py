@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import Ask, Look, look
+from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError, SubmitLimitError
 from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.run_directory import RunDirectory
@@ -60,9 +61,12 @@ def look_for_jobs(cluster: SlurmCluster, launches: Sequence[RunDirectory], *, as
 
 
 def _is_being_submitted(launch: RunDirectory, seen: Look) -> bool:
-    newest = seen.listing.newest(launch)
-    if newest is None or newest[1].is_closed or not newest[1].claims:
+    return any(_is_unanswered(attempt, seen) for attempt in seen.listing.attempts(launch).values())
+
+
+def _is_unanswered(attempt: AttemptRecord, seen: Look) -> bool:
+    if attempt.is_closed or not attempt.claims:
         return False
-    attempt, claim = newest[1], newest[1].claims[-1]
+    claim = attempt.claims[-1]
     is_known = claim.answer or claim.owner or seen.slurm.names.get(attempt.directory.job_name(claim.generation))
     return not is_known and seen.listing.now - claim.made_at < _ANSWER_SECONDS

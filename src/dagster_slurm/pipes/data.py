@@ -64,23 +64,23 @@ def data_metadata(collected: Collected) -> dict[str, Any]:
     return told
 
 
-def data_place(step: Step) -> str:
-    """The asset's key and its partition as directories; the step's key for what is not one asset."""
-    keys, partitions = step.asset_keys, step.partition_keys
+def data_place(step: Step, partition: str = "") -> str:
+    """The asset's key and a partition, or the step's, as directories; the step's key for what is not one asset."""
+    keys, partitions = step.asset_keys, [partition] if partition else step.partition_keys
     parts = list(keys[0].path) if len(keys) == 1 else [step.key]
     if partitions is not None:
         parts.append(partitions[0] if len(partitions) == 1 else f"{partitions[0]}...{partitions[-1]}")
     return "/".join(map(_file_name, parts))
 
 
-def outputs_directory(step: Step) -> Path:
+def outputs_directory(step: Step, partition: str = "") -> Path:
     """Where outputs go by default: below Dagster's storage, by asset and partition."""
-    return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step)
+    return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step, partition)
 
 
-def results_directory(step: Step) -> Path:
+def results_directory(step: Step, partition: str = "") -> Path:
     """Where what stays in mode `local` lies."""
-    return Path(step.instance.storage_directory()) / _RESULTS / data_place(step)
+    return Path(step.instance.storage_directory()) / _RESULTS / data_place(step, partition)
 
 
 def result_name(run_id: str, call: str) -> str:

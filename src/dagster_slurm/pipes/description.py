@@ -11,6 +11,7 @@ from dagster import DagsterInstance
 
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.job.handle import short_digest
+from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.launchers import Payload, work_files
 from dagster_slurm.pipes.launch_key import PieceOfWork
 from dagster_slurm.pipes.step import Step
@@ -56,9 +57,18 @@ def describe(
     digests_of: Mapping[str, str],
     *,
     environment_path: str | None,
-    elements: Sequence[str] = (),
+    elements: Mapping[str, Sequence[Outcome]] | None = None,
 ) -> Description:
-    """What `launch.json` tells of a call; of a job array with the partitions, by the number of the task."""
+    """What `launch.json` tells of a call.
+
+    Args:
+        step: The step.
+        work: Which piece of work it is.
+        digests_of: What tells one deploy from another.
+        environment_path: What its payload runs in; None for nothing of ours.
+        elements: The partitions of a job array, by the number of the task, and how each has ended before.
+    """
+    earlier = tuple(tuple(each.to_value() for each in outcomes) for outcomes in (elements or {}).values())
     run = step.run
     return Description(
         origin_run_id=work.key.origin_run_id,
@@ -70,7 +80,8 @@ def describe(
         assets=work.assets,
         process=ProcessIdentity.of_this_process(),
         environment_path=environment_path or "",
-        elements=tuple(elements),
+        elements=tuple(elements or ()),
+        earlier=earlier if any(earlier) else (),
         digests=digests_of,
     )
 

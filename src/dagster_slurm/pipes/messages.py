@@ -1,4 +1,4 @@
-"""Dagster Pipes at this end: the context that goes to the payload, and the messages that come back."""
+"""The messages of a payload, taken as bytes from whoever reads its file."""
 
 from __future__ import annotations
 
@@ -7,31 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster import DagsterError, PipesContextInjector, PipesMessageHandler, PipesMessageReader
-from dagster_pipes import PipesContextData, PipesDefaultContextLoader, PipesDefaultMessageWriter, PipesParams
+from dagster import DagsterError, PipesMessageHandler, PipesMessageReader
+from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import CheckError
-
-
-class FileContextInjector(PipesContextInjector):
-    """Names the file in which the payload finds its context; `data` is what has to be put there.
-
-    Args:
-        path: Path of that file as the payload sees it.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.data = b""
-
-    @contextmanager
-    def inject_context(self, context: PipesContextData) -> Iterator[PipesParams]:
-        self.data = json.dumps(context).encode()
-        yield {PipesDefaultContextLoader.FILE_PATH_KEY: self._path}
-
-    def no_messages_debug_text(self) -> str:
-        return f"Attempted to hand the context to the payload in the file {self._path}."
 
 
 class FedMessageReader(PipesMessageReader):
@@ -39,10 +19,12 @@ class FedMessageReader(PipesMessageReader):
 
     Args:
         path: Path of the file the payload writes its messages to, as the payload sees it.
+        is_one_of_many: Whether the run's log is spared the line with which a payload opens Pipes.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_one_of_many: bool = False) -> None:
         self._path = path
+        self._is_one_of_many = is_one_of_many
         self._handler: PipesMessageHandler | None = None
         self._rest = b""
 
@@ -70,25 +52,24 @@ class FedMessageReader(PipesMessageReader):
             self._handle(line)
 
     def finish(self) -> None:
-        """The payload has ended. One that never opened Pipes, as a plain program does, counts as done with it."""
-        self.flush()
-        handler = self._opened_handler()
-        if not handler.received_opened_message:
-            # What `open_pipes_session` would warn about is all right for a program that knows no Pipes.
-            for method in ("opened", "closed"):
-                handler.handle_message({"__dagster_pipes_version": "0.1", "method": method, "params": {}})
-
-    def flush(self) -> None:
         """The payload has ended: a line without its end is all there is of it."""
         if self._rest:
             self._handle(self._rest)
             self._rest = b""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the payload has opened Pipes, and has not closed it."""
+        handler = self._opened_handler()
+        return handler.received_opened_message and not handler.received_closed_message
 
     def restart(self) -> None:
         """The job was requeued: what its payload says from now on begins anew."""
         self._rest = b""
 
     def _handle(self, line: bytes) -> None:
+        if self._is_one_of_many and _is_opening(line):
+            return
         handler = self._opened_handler()
         try:
             handler.handle_message(json.loads(line))
@@ -100,3 +81,11 @@ class FedMessageReader(PipesMessageReader):
         if self._handler is None:
             raise DagsterSlurmError("Messages were read outside of a Pipes session")
         return self._handler
+
+
+def _is_opening(line: bytes) -> bool:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("method") == "opened"

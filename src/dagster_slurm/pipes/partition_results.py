@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult
 
-from dagster_slurm.errors import InvalidRequestError, JobFailedError
+from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
-from dagster_slurm.pipes.elements import ElementSession
+from dagster_slurm.pipes.data import data_metadata
 from dagster_slurm.pipes.lineage import lineage_of
+from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.staging.collect import Collected
+from dagster_slurm.staging.remote_path import RemotePath
 
 CALL_METADATA = "slurm_call"
 _MOST_NAMED = 20
@@ -28,12 +32,16 @@ class PartitionResult:
         custom_messages: What the payload reported besides.
         check_results: Asset checks that the payload has reported. They are not on record yet: yield them, or one that
             sums them up.
+        outputs: Files that were fetched to this machine.
+        kept: What stays on the cluster, by its name in the working directory.
     """
 
     job_id: str
     metadata: Mapping[str, Any]
     custom_messages: Sequence[Any] = ()
     check_results: Sequence[AssetCheckResult] = ()
+    outputs: Sequence[Path] = ()
+    kept: Mapping[str, RemotePath] = field(default_factory=dict)
 
 
 class Recorder:
@@ -42,23 +50,28 @@ class Recorder:
     Args:
         step: The step.
         name: The call's name, if it has one.
+        done: Which assets are on record for a partition.
     """
 
-    def __init__(self, step: Step, name: str | None) -> None:
+    def __init__(self, step: Step, name: str | None, done: Mapping[str, set[AssetKey]]) -> None:
         self._events = step.pipes.events()
         self._call = {} if name is None else {CALL_METADATA: name}
+        self._done = done
         self.results: dict[str, PartitionResult] = {}
 
     def record(
-        self, partition: str, session: ElementSession, metadata: Mapping[str, Any], *, job_id: str, done: set[AssetKey]
+        self, partition: str, session: UnitSession, metadata: Mapping[str, Any], *, job_id: str, collected: Collected
     ) -> None:
         """Record a partition's materialisations, but for the assets whose are on record already."""
-        made: Mapping[AssetKey, MaterializeResult[Any]] = session.materialized({**metadata, **self._call})
+        made = session.materialized({**metadata, **data_metadata(collected), **self._call})
         for asset_key, result in made.items():
-            if asset_key not in done:
+            if asset_key not in self._done.get(partition, ()):
                 self._events.materialize(asset_key, partition, result)
         shown = {name: value for result in made.values() for name, value in (result.metadata or {}).items()}
-        self.results[partition] = PartitionResult(job_id, shown, session.custom_messages(), session.checks())
+        messages = list(session.pipes.get_custom_messages())
+        self.results[partition] = PartitionResult(
+            job_id, shown, messages, session.checks(), collected.outputs, collected.kept
+        )
 
 
 class SlurmPartitionsInvocation:
@@ -128,7 +141,7 @@ def recorded(step: Step, origin_run_id: str, name: str | None) -> dict[str, set[
     return found
 
 
-def partitions_failure(failed: Mapping[str, JobFailedError], total: int) -> Failure:
+def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> Failure:
     """Dagster's failure for a step of which some partitions have failed, in whatever order they ended."""
     ordered = sorted(failed)
     named = ordered[:_MOST_NAMED]

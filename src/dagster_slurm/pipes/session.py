@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from dagster import (
+    AssetCheckResult,
     AssetKey,
     DagsterInstance,
     DataProvenance,
+    MaterializeResult,
     OpExecutionContext,
     PipesMessageHandler,
     PipesSession,
     TimeWindowPartitionsDefinition,
-    open_pipes_session,
+)
+from dagster_pipes import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    PipesDefaultContextLoader,
+    PipesDefaultMessageWriter,
+    encode_param,
 )
 
 from dagster_slurm.pipes.dagster_private import (
@@ -27,9 +34,8 @@ from dagster_slurm.pipes.dagster_private import (
     pipes_context_of,
     provenance_in,
 )
-from dagster_slurm.pipes.elements import ElementContexts, ElementReader, ElementSession
 from dagster_slurm.pipes.gathered import Gathered
-from dagster_slurm.pipes.messages import FedMessageReader, FileContextInjector
+from dagster_slurm.pipes.messages import FedMessageReader
 from dagster_slurm.pipes.step_logs import LabelledLogs, StepLogs
 
 _INTERVAL_SECONDS = 0.1
@@ -38,25 +44,77 @@ _known_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class PayloadSession:
-    """An open session, with the ends of its three streams."""
+class UnitSession:
+    """What the payload of one unit says.
+
+    Args:
+        pipes: The session.
+        reader: Takes its messages.
+        logs: Take its output.
+    """
 
     pipes: PipesSession
     reader: FedMessageReader
-    logs: StepLogs
-    context_data: bytes
-
-    def variables(self, extra_env: Mapping[str, str] | None) -> dict[str, str]:
-        """The payload's environment: the user's variables, and how to find Pipes."""
-        # Into a file, Python writes in blocks; a line is to be seen when it is printed.
-        return {"PYTHONUNBUFFERED": "1", **(extra_env or {}), **self.pipes.get_bootstrap_env_vars()}
+    logs: StepLogs | LabelledLogs
 
     def take(self, stream: str, data: bytes) -> None:
-        """Pass on what the payload wrote to one of its streams."""
+        """Pass on what it wrote to one of its streams."""
         if stream == "messages":
             self.reader.feed(data)
         else:
             self.logs.write(stream, data)
+
+    def finish(self) -> None:
+        """It has ended."""
+        self.reader.finish()
+        self.logs.finish()
+
+    def materialized(self, metadata: Mapping[str, Any]) -> dict[AssetKey, MaterializeResult[Any]]:
+        """What it has materialised: every asset of the step, with what was reported of it."""
+        results = self.pipes.get_results(metadata=metadata)
+        return {each.asset_key: each for each in results if isinstance(each, MaterializeResult) and each.asset_key}
+
+    def checks(self) -> list[AssetCheckResult]:
+        """Asset checks that it has reported."""
+        return [each for each in self.pipes.get_reported_results() if isinstance(each, AssetCheckResult)]
+
+
+@dataclass(frozen=True)
+class UnitContexts:
+    """The Pipes contexts of a step's units.
+
+    Args:
+        of_step: The context of the step as a whole.
+        windows: What tells the time window of a partition, if they have one.
+    """
+
+    of_step: dict[str, Any]
+    windows: TimeWindowPartitionsDefinition | None
+
+    def of(self, partition: str) -> dict[str, Any]:
+        """The context of one partition, as a run of that partition alone has it; of the step for an empty name."""
+        if not partition:
+            return self.of_step
+        window = self.windows.time_window_for_partition_key(partition) if self.windows else None
+        return {
+            **self.of_step,
+            "partition_key": partition,
+            "partition_key_range": {"start": partition, "end": partition},
+            "partition_time_window": window and {"start": window.start.isoformat(), "end": window.end.isoformat()},
+        }
+
+
+def pipes_variables(*, context: str, messages: str) -> dict[str, str]:
+    """What tells a payload where to find Pipes.
+
+    Args:
+        context: Path of its context, as the payload sees it.
+        messages: Path of the file for its messages.
+    """
+    return {
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({PipesDefaultContextLoader.FILE_PATH_KEY: context}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: messages}),
+    }
 
 
 class StepPipes:
@@ -69,32 +127,17 @@ class StepPipes:
     def __init__(self, context: OpExecutionContext) -> None:
         self._context = context
 
-    @contextmanager
-    def session(
-        self, extras: Mapping[str, Any] | None, *, context_path: str, messages_path: str
-    ) -> Iterator[PayloadSession]:
-        """Open a session whose payload finds its context, and writes its messages, at the given paths."""
-        injector = FileContextInjector(context_path)
-        reader = FedMessageReader(messages_path)
-        with open_pipes_session(
-            context=with_provenance(self._context),
-            context_injector=injector,
-            message_reader=reader,
-            extras=None if extras is None else dict(extras),
-        ) as session:
-            yield PayloadSession(session, reader, StepLogs(), injector.data)
-
-    def element(self, partition: str, *, messages_path: str, logs: StepLogs) -> ElementSession:
-        """A session for one partition of many.
+    def session(self, partition: str, *, messages_path: str, logs: StepLogs) -> UnitSession:
+        """A session for the payload of one unit.
 
         Args:
-            partition: The partition key.
+            partition: The partition key; empty for a payload that is the step's only one.
             messages_path: Path of the file for its messages.
             logs: The step's own logs.
         """
-        reader = ElementReader(messages_path)
+        reader = FedMessageReader(messages_path, is_one_of_many=bool(partition))
         handler = PipesMessageHandler(self._context, reader)
-        # How its payload finds Pipes, `partition_variables` says; this end of the session only takes messages.
+        # How its payload finds Pipes, `pipes_variables` says; this end of the session only takes messages.
         pipes = PipesSession(
             context_data={},  # type: ignore[typeddict-item]
             message_handler=handler,
@@ -102,13 +145,13 @@ class StepPipes:
             message_reader_params=reader.attach(handler),
             context=self._context,
         )
-        return ElementSession(pipes, reader, LabelledLogs(logs, partition))
+        return UnitSession(pipes, reader, LabelledLogs(logs, partition) if partition else logs)
 
-    def contexts(self, extras: Mapping[str, Any] | None) -> ElementContexts:
-        """What the payloads of the partitions find in their sessions."""
-        of_step = pipes_context_of(self._context, extras)
+    def contexts(self, extras: Mapping[str, Any] | None) -> UnitContexts:
+        """What payloads find in their sessions."""
+        of_step = pipes_context_of(with_provenance(self._context), extras)
         definition = self._context.assets_def.partitions_def if self._context.has_assets_def else None
-        return ElementContexts(of_step, definition if isinstance(definition, TimeWindowPartitionsDefinition) else None)
+        return UnitContexts(of_step, definition if isinstance(definition, TimeWindowPartitionsDefinition) else None)
 
     def events(self) -> PartitionEvents:
         """Puts single partitions on record."""

@@ -30,9 +30,13 @@ class StepLogs:
             self._tail.remember(data)
         _write_all(self._descriptors[stream], data)
 
+    @property
     def stderr_tail(self) -> str:
         """The last lines of stderr."""
         return str(self._tail)
+
+    def finish(self) -> None:
+        """All of it was passed on."""
 
 
 class Tail:
@@ -65,12 +69,17 @@ class LabelledLogs:
         self._logs = logs
         self._prefix = f"[{label}] ".encode()
         self._rest = {"stdout": b"", "stderr": b""}
-        self.stderr_tail = Tail()
+        self._tail = Tail()
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last lines of stderr."""
+        return str(self._tail)
 
     def write(self, stream: str, data: bytes) -> None:
         """Pass on bytes; the beginning of a line waits for its end, if that is not too long."""
         if stream == "stderr":
-            self.stderr_tail.remember(data)
+            self._tail.remember(data)
         lines = (self._rest[stream] + data).split(b"\n")
         self._rest[stream] = lines.pop() if len(lines[-1]) < _LONGEST_PART_BYTES else b""
         self._pass_on(stream, lines)

@@ -49,6 +49,7 @@ def work_of(
     """
     said = settled(resource, step, arguments)
     facts: dict[str, Any] = {name: arguments.get(name) for name in ("extras", "extra_env", "name")}
+    facts["chain"] = Chain(said["continue_exit_code"].value, resource.max_continuations)
     if resource.mode == "local":
         requirements_of(said["launcher"].value, None)
         payload = payload_from_path(said["payload_path"].value)
@@ -80,7 +81,6 @@ def _facts_of_job(
         "environment": said["environment"].value,
         "force_env_push": bool(said["force_env_push"].value),
         "rules": policy.rules() if policy else None,
-        "chain": Chain(said["continue_exit_code"].value, resource.max_continuations),
         "metadata": metadata_of(arguments.get("slurm_metrics"), arguments.get("metrics_collector")),
         "max_node_hours": resource.max_node_hours,
     }

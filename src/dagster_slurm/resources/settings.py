@@ -47,12 +47,10 @@ class Arguments(TypedDict, total=False):
         inputs: Paths, globs and directories of this machine; or a mapping from the name in the working directory to
             one of those, or to a `RemotePath`. The payload can read them, and not write to them.
         outputs: Globs in the working directory, fetched after success; or a mapping from a glob to a directory of
-            this machine. Not for `run_partitions`.
+            this machine.
         outputs_dir: Where the outputs of a list go; by default below Dagster's storage, by asset and partition.
-        keep_on_cluster: Globs of what stays on the cluster, for other jobs: `kept` of what is returned. Not for
-            `run_partitions`.
-        scratch: Work in a directory of the node: True, or the directory below which it is made. Not for
-            `run_partitions`.
+        keep_on_cluster: Globs of what stays on the cluster, for other jobs: `kept` of what is returned.
+        scratch: Work in a directory of the node: True, or the directory below which it is made.
     """
 
     extras: Mapping[str, Any] | None
@@ -216,7 +214,7 @@ SETTINGS = (
     Setting("remote_payload_path", "slurm_payload_path", is_for_jobs=True),
     Setting("skip_payload_upload", "skip_slurm_payload_upload", "default_skip_payload_upload", is_for_jobs=True),
     Setting("retry_policy", None, "retry_policy", is_for_jobs=True),
-    Setting("continue_exit_code", None, "continue_exit_code", is_for_jobs=True),
+    Setting("continue_exit_code", None, "continue_exit_code"),
     Setting(
         "pre_deployed_env_path", "slurm_pre_deployed_env_path", "pre_deployed_env_path", shown=None, is_for_jobs=True
     ),

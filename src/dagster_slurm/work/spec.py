@@ -77,8 +77,12 @@ class Tasks:
 
     @property
     def option(self) -> str:
-        """What `--array` is given."""
-        return array_option(self.count, self.max_parallel)
+        """What `--array` is given for all of them."""
+        return self.option_of(self.count)
+
+    def option_of(self, count: int) -> str:
+        """What `--array` is given for so many of them."""
+        return array_option(count, self.max_parallel)
 
 
 class PayloadOptions(TypedDict, total=False):
@@ -91,6 +95,7 @@ class PayloadOptions(TypedDict, total=False):
         extra_files: Files and directories to put beside it.
         data: What it reads and leaves, besides its messages.
         name: Tells this call from others in the same step.
+        chain: Whether, and when, the work goes on in a further attempt.
     """
 
     extras: Mapping[str, Any] | None
@@ -99,6 +104,7 @@ class PayloadOptions(TypedDict, total=False):
     extra_files: ExtraFiles | None
     data: DataOptions | None
     name: str | None
+    chain: Chain
 
 
 class JobOptions(PayloadOptions, total=False):
@@ -108,13 +114,11 @@ class JobOptions(PayloadOptions, total=False):
         force_env_push: Install its environment anew, whatever is there.
         metadata: What the job adds to the metadata of the results.
         rules: Which ends are tried again within the call, and how; None for none.
-        chain: Whether, and when, the work goes on in a further job.
     """
 
     force_env_push: bool
     metadata: MetadataOf
     rules: RetryRules | None
-    chain: Chain
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,7 @@ class WorkSpec:
         max_node_hours: The most that it may cost; None for no limit.
 
     Raises:
-        InvalidRequestError: It costs more than it may, or has variables that no shell takes; or partitions are to
-            leave files.
+        InvalidRequestError: It costs more than it may, or has variables that no shell takes.
     """
 
     payload: Payload
@@ -192,8 +195,6 @@ class WorkSpec:
     def __post_init__(self) -> None:
         """Refuse what can be refused without a cluster."""
         env_file(self.extra_env or {})
-        if self.tasks is not None:
-            _refuse_outputs(self.staging)
         affordable(self.request, self.max_node_hours, tasks=self.tasks.count if self.tasks else 1)
 
     def batch_script(
@@ -233,16 +234,6 @@ def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int 
         f"The job asks for {what} ({times} nodes), and max_node_hours is {max_node_hours:g}",
         hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
     )
-
-
-def _refuse_outputs(staging: Staging) -> None:
-    """Let nobody believe that files of the partitions are fetched."""
-    asked = {"outputs": staging.outputs.fetched, "keep_on_cluster": staging.outputs.kept, "scratch": staging.scratch}
-    if any(asked.values()):
-        raise InvalidRequestError(
-            f"run_partitions does not know {', '.join(name for name, value in asked.items() if value)}",
-            hint="Let the payload write to a directory of the cluster, and report its path as metadata.",
-        )
 
 
 def takes(options: type) -> Callable[[Method], Method]:

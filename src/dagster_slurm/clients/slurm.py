@@ -1,0 +1,165 @@
+"""The payload as a Slurm job, or as a job array of the partitions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dagster import Failure, PipesClient
+
+from dagster_slurm.clients.results import Failures, run_each, run_one
+from dagster_slurm.environments import ClusterPython, Deployed, Provider
+from dagster_slurm.job.connection import ClusterConnection
+from dagster_slurm.launchers import Payload
+from dagster_slurm.launchers.payload import PathLike
+from dagster_slurm.pipes.dagster_private import StepContext
+from dagster_slurm.pipes.data import SlurmCompletedInvocation
+from dagster_slurm.pipes.dry_run import refuse_in_dry_run
+from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
+from dagster_slurm.pipes.leases import take_lease
+from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation, partitions_of, recorded
+from dagster_slurm.pipes.run_tags import finish_tags
+from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.tidy import TIDY
+from dagster_slurm.slurm.request import JobRequest, merge
+from dagster_slurm.work.carriers import UnitEnd
+from dagster_slurm.work.loop import Loop, Report, TerminatedError
+from dagster_slurm.work.on_cluster import ClusterCarriers
+from dagster_slurm.work.spec import JobOptions, Tasks, WorkSpec, takes
+
+if TYPE_CHECKING:
+    # Part of `typing` from Python 3.11 on.
+    from typing_extensions import Unpack
+
+Request = JobRequest | Mapping[str, object]
+
+
+class SlurmPipesClient(PipesClient):
+    """Runs a payload as one Slurm job.
+
+    Args:
+        connection: The cluster, from `SlurmResource.connect()`.
+        pre_deployed_env_path: An environment on the cluster, in place of `environment`.
+        environment: What payloads run in; the cluster's own `python3` by default.
+        debug_mode: Keep every run directory.
+        cleanup_on_failure: After a failure keep only script, status and the end of stderr.
+        reattach: Which jobs of earlier processes are taken for this call's: "retry", "asset" or "never".
+    """
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        *,
+        pre_deployed_env_path: str | None = None,
+        environment: Provider | None = None,
+        debug_mode: bool = False,
+        cleanup_on_failure: bool = True,
+        reattach: Reattach = "retry",
+    ) -> None:
+        self._connection = connection
+        self._cluster = connection.cluster
+        self._environment = Deployed(pre_deployed_env_path) if pre_deployed_env_path else environment or ClusterPython()
+        self._debug_mode = debug_mode
+        self._cleanup_on_failure = cleanup_on_failure
+        self._reattach = reattach
+
+    @takes(JobOptions)
+    def run(  # type: ignore[override]
+        self, *, context: StepContext, payload: Payload | PathLike, request: Request, **options: Unpack[JobOptions]
+    ) -> SlurmCompletedInvocation:
+        """Submit the payload, or find its job; follow it to its end, and collect what it reported.
+
+        Args:
+            context: The context of the asset, asset check or op.
+            payload: The payload, or what `payload_from_path` makes one of.
+            request: What to ask Slurm for: fields of `SlurmQueueConfig` and any other long option of sbatch.
+            options: What else there is to say: see `JobOptions`.
+
+        Raises:
+            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
+            TransportError: The cluster could not be reached, or its directory not be written.
+            SlurmError: Slurm's answer is not usable.
+            Failure: The job did not succeed; the cause is a `JobFailedError`, or, where an output is not there, an
+                `OutputNotFoundError`. Or the run was terminated.
+            DagsterExecutionInterruptedError: This process is to stop; the job goes on.
+        """
+        refuse_in_dry_run("SlurmPipesClient.run")
+        return self.do(Step.of(context), self._spec(payload, request, options))
+
+    def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
+        """As `run`, with what is known of the step and merged of the call."""
+        work = piece_of_work(step, spec.name, self._reattach)
+        return run_one(step, partial(self._follow, step, spec, work), partial(self._metadata, spec.metadata))
+
+    @takes(JobOptions)
+    def run_partitions(
+        self,
+        *,
+        context: StepContext,
+        payload: Payload | PathLike,
+        request: Request,
+        max_parallel: int | None,
+        **options: Unpack[JobOptions],
+    ) -> SlurmPartitionsInvocation:
+        """Run the payload once for each partition of the run, as one job array with so many tasks at once.
+
+        The arguments and errors are those of `run`, but that the failure is one of partitions.
+        """
+        refuse_in_dry_run("SlurmPipesClient.run_partitions")
+        step = Step.of(context)
+        tasks = Tasks(len(partitions_of(step)), max_parallel)
+        return self.do_partitions(step, self._spec(payload, request, options, tasks))
+
+    def do_partitions(self, step: Step, spec: WorkSpec) -> SlurmPartitionsInvocation:
+        """As `run_partitions`, with what is known of the step and merged of the call."""
+        work = piece_of_work(step, spec.name, self._reattach)
+        done = {} if self._reattach == "never" else recorded(step, work.key.origin_run_id, spec.name)
+        follow = partial(self._follow, step, spec, work)
+        return run_each(step, spec.name, done, follow, partial(self._metadata, spec.metadata))
+
+    def _spec(
+        self, payload: Payload | PathLike, request: Request, options: JobOptions, tasks: Tasks | None = None
+    ) -> WorkSpec:
+        merged = request if isinstance(request, JobRequest) else merge(request)
+        return WorkSpec.of(payload, request=merged, environment=self._environment, tasks=tasks, **options)
+
+    def _follow(
+        self, step: Step, spec: WorkSpec, work: PieceOfWork, units: Sequence[str], succeeded: Report
+    ) -> Failures:
+        """Bring units to their ends; nothing interrupts that where it does harm.
+
+        Raises:
+            InvalidRequestError: An input lies on another cluster.
+            Failure: The run was terminated.
+        """
+        for path in spec.staging.inputs.remote.values():
+            path.on(self._cluster.host)
+        take_lease(step.instance, step.run)
+        TIDY.look()
+        with Interruptions(step) as interruptions:
+            carriers = ClusterCarriers(
+                step,
+                self._connection,
+                work,
+                spec,
+                interruptions,
+                adopts_abandoned=self._reattach == "asset",
+                trims=self._cleanup_on_failure and not self._debug_mode,
+            )
+            try:
+                failures = Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
+            except TerminatedError as terminated:
+                # Dagster's own exception would let a RetryPolicy run the body again (1.13).
+                raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
+            finally:
+                finish_tags(step)
+        if not failures and not self._debug_mode:
+            TIDY.after_success(step, self._cluster.transport, carriers.launch)
+        return failures
+
+    def _metadata(self, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
+        outcome = SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
+        return metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)

@@ -1,0 +1,197 @@
+"""The units that a call follows: what their payloads say goes to Dagster at once, and their ends wait in a line."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dagster_slurm.job.events import (
+    Broken,
+    Ended,
+    Event,
+    Listener,
+    ManySubscriptions,
+    Notice,
+    Output,
+    QueueLeft,
+    Started,
+    StateChanged,
+    Waiting,
+)
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.waiting import line_of
+from dagster_slurm.pipes.session import UnitSession
+from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.step_logs import StepLogs
+from dagster_slurm.pipes.teller import Teller
+from dagster_slurm.work.carriers import Carrier, Carriers
+
+_EVENT_SECONDS = 0.5
+
+
+@dataclass
+class FollowedCarrier:
+    """A carrier, and what is known of its units.
+
+    Args:
+        carrier: The carrier.
+        left: The units that have not ended.
+        give_up_at: When to cancel it if nothing of it has started, by the monotonic clock; None for never.
+        has_started: Whether something of it has.
+        gave_up_waiting: Whether it was cancelled because it waited too long.
+    """
+
+    carrier: Carrier
+    left: set[str]
+    give_up_at: float | None
+    has_started: bool = False
+    gave_up_waiting: bool = False
+    told: set[str] = field(default_factory=set)
+
+
+@dataclass
+class FollowedUnit:
+    """One unit.
+
+    Args:
+        of: What executes it.
+        unit: The unit.
+        element: Its number in the carrier; None for one that has no other.
+        handle: Its job, or the task of it.
+        listener: Where its events go.
+        session: What its payload says.
+    """
+
+    of: FollowedCarrier
+    unit: str
+    element: int | None
+    handle: JobHandle
+    listener: Listener
+    session: UnitSession
+    has_started: bool = False
+
+
+class Followed:
+    """What a call follows, all on one thread.
+
+    Args:
+        step: The step.
+        carriers: Where its carriers are.
+        teller: Writes the lines about them.
+    """
+
+    def __init__(self, step: Step, carriers: Carriers, teller: Teller) -> None:
+        self._step = step
+        self._carriers = carriers
+        self._teller = teller
+        self._line = ManySubscriptions()
+        self._logs = StepLogs()
+        self._units: dict[int, FollowedUnit] = {}
+        self._ends: deque[tuple[int, Ended]] = deque()
+        self._serial = 0
+
+    def __len__(self) -> int:
+        """How many units have not ended."""
+        return len(self._units)
+
+    @property
+    def units(self) -> set[str]:
+        """These units."""
+        return {each.unit for each in self._units.values()}
+
+    @property
+    def running(self) -> int:
+        """How many have started, and not ended."""
+        return sum(each.has_started for each in self._units.values())
+
+    def add(self, carrier: Carrier, *, give_up_at: float | None) -> None:
+        """Follow the units of a carrier."""
+        of = FollowedCarrier(carrier, set(carrier.left), give_up_at)
+        watched = []
+        for element, unit in carrier.elements():
+            self._serial += 1
+            handle, listener = carrier.handle_of(element), self._line.of(self._serial)
+            session = self._step.pipes.session(unit, messages_path=handle.directory.messages, logs=self._logs)
+            self._units[self._serial] = FollowedUnit(of, unit, element, handle, listener, session)
+            watched.append((carrier, handle, listener))
+        self._carriers.watch(watched)
+
+    def take_in(self) -> None:
+        """Pass on what was told, all of it, after a short wait for the first; ends are left to `next_end`.
+
+        An end costs some ten milliseconds in Dagster's storage: with hundreds at once, lines would be late.
+        """
+        news = self._line.get(0.0 if self._ends else _EVENT_SECONDS)
+        while news is not None:
+            serial, event = news
+            if isinstance(event, Ended):
+                self._ends.append((serial, event))
+            elif serial in self._units:
+                self._pass_on(self._units[serial], event)
+            news = self._line.get(0.0)
+
+    def next_end(self) -> tuple[FollowedUnit, Ended] | None:
+        """A unit that has ended, with all that it said passed on; it is followed no more."""
+        while self._ends:
+            serial, ended = self._ends.popleft()
+            unit = self._units.pop(serial, None)
+            if unit is not None:
+                unit.of.left.discard(unit.unit)
+                return unit, ended
+        return None
+
+    def forget(self, carrier: Carrier | None = None) -> tuple[str, ...]:
+        """Follow a carrier, or all of them, no more; the jobs go on. The units that were followed."""
+        gone = {serial: each for serial, each in self._units.items() if carrier is None or each.of.carrier is carrier}
+        self._carriers.forget([each.listener for each in gone.values()])
+        for serial in gone:
+            del self._units[serial]
+        return tuple(each.unit for each in gone.values())
+
+    def late(self) -> Iterable[Carrier]:
+        """The carriers of which nothing has started in time; each is named once."""
+        of_units = {id(each.of): each.of for each in self._units.values() if each.of.give_up_at is not None}
+        for of in of_units.values():
+            if of.has_started or (of.give_up_at is not None and time.monotonic() >= of.give_up_at):
+                of.give_up_at, of.gave_up_waiting = None, not of.has_started
+                if of.gave_up_waiting:
+                    yield of.carrier
+
+    def _pass_on(self, followed: FollowedUnit, event: Event) -> None:
+        if isinstance(event, Output):
+            followed.session.take(event.stream, event.data)
+        elif isinstance(event, Started):
+            self._started(followed, event)
+        elif isinstance(event, (Waiting, StateChanged)):
+            self._tell_once(followed, *line_of(followed.of.carrier.handle.job_id, event))
+        elif isinstance(event, QueueLeft):
+            self._tell_of_own_job(followed, *line_of(followed.handle.job_id, event))
+        elif isinstance(event, Notice):
+            self._tell_once(followed, event.level, event.text)
+        elif isinstance(event, Broken):
+            raise event.error
+
+    def _started(self, followed: FollowedUnit, event: Started) -> None:
+        followed.has_started = followed.of.has_started = True
+        if event.restart:
+            followed.session.reader.restart()
+        again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
+        self._tell_of_own_job(followed, "info", f"{followed.of.carrier.title} runs on {event.node}{again}")
+
+    def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
+        """What would be a line for each task of an array is none."""
+        if followed.element is None and followed.handle.job_id:
+            self._tell(level, text)
+
+    def _tell_once(self, followed: FollowedUnit, level: str, text: str) -> None:
+        """What holds for an array is said once, and not by every task of it."""
+        if followed.element is None:
+            self._tell(level, text)
+        elif text not in followed.of.told:
+            followed.of.told.add(text)
+            self._tell(level, text)
+
+    def _tell(self, level: str, text: str) -> None:
+        self._teller.tell(lambda: self._step.log.log(level, text))

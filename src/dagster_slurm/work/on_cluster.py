@@ -1,0 +1,338 @@
+"""The carriers of a call on a cluster: jobs of one unit, and job arrays. Each is an attempt of the call's launch."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.look import look
+from dagster_slurm.environments import Activation, Site
+from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimitError, TransportError
+from dagster_slurm.job.batch_script import env_file
+from dagster_slurm.job.connection import ClusterConnection
+from dagster_slurm.job.events import Listener
+from dagster_slurm.job.handle import ONE, JobHandle, short_digest
+from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
+from dagster_slurm.job.retrying import Outcome, outcomes_to_json
+from dagster_slurm.job.submission import submit_once
+from dagster_slurm.pipes.cluster_calls import ClusterCalls
+from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
+from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
+from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.pipes.run_tags import tell_in_tags
+from dagster_slurm.pipes.session import pipes_variables
+from dagster_slurm.pipes.step import Step
+from dagster_slurm.run_directory import RunDirectory, task_files
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.staging.collect import Collected, Collector
+from dagster_slurm.staging.store import InputStore
+from dagster_slurm.transport import TreeEntry
+from dagster_slurm.work.carriers import Carrier, Carriers, Taken, Tries
+from dagster_slurm.work.spec import WorkSpec
+
+PARTITION_VARIABLE = "DAGSTER_SLURM_PARTITION_KEY"
+_SLURM_LOG_BYTES = 1 << 16
+_told_ways: set[tuple[str, bool]] = set()
+
+
+class ClusterCarriers(Carriers):
+    """As `Carriers`, on a cluster.
+
+    Args:
+        step: The step.
+        connection: The cluster.
+        work: Which piece of work the call is.
+        spec: What is to be run for each unit.
+        interruptions: What may end a call before it has answered.
+        adopts_abandoned: Whether live jobs of an abandoned materialisation of the same asset are adopted.
+        trims: Whether of a failed carrier only script, status and the end of stderr are kept.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        connection: ClusterConnection,
+        work: PieceOfWork,
+        spec: WorkSpec,
+        interruptions: Interruptions,
+        *,
+        adopts_abandoned: bool = False,
+        trims: bool = True,
+    ) -> None:
+        self._step = step
+        self._connection = connection
+        self._cluster = connection.cluster
+        self._claims = Claims(connection.cluster)
+        self._work = work
+        self._spec = spec
+        self._interruptions = interruptions
+        self._adopts_abandoned = adopts_abandoned
+        self._trims = trims
+        self._is_array = spec.tasks is not None
+        self._digests = digests(spec.payload, spec.request, spec.environment.title, spec.staging.inputs.version())
+        self._calls = ClusterCalls(step, connection.cluster, interruptions)
+        self._contexts = step.pipes.contexts(spec.extras)
+        self._activation: Activation | None = None
+        self._touched: dict[str, RunDirectory] = {}
+
+    @property
+    def host(self) -> str:
+        """The login node."""
+        return self._cluster.host
+
+    @property
+    def launch(self) -> RunDirectory:
+        """The directory of the call's launch."""
+        return self._work.key.first_attempt(self._cluster.base())
+
+    # -- what there is
+
+    def find(self, wanted: Callable[[Sequence[str]], bool]) -> Taken:
+        """As `Carriers.find`."""
+
+        def is_same(description: Description) -> bool:
+            return wanted(description.elements or (ONE,)) and not differences(description, self._digests)
+
+        known = self._calls.persist(lambda: self._known(is_same))
+        if known.was_elsewhere:
+            self._step.log.warning("An earlier run of the same work has a job that goes on; this run adopts it")
+        begun = (known.begun.elements or (ONE,)) if known.begun else ()
+        return Taken(tuple(map(self._found, known.open)), known.outcomes, known.following, begun)
+
+    def _known(self, is_same: Callable[[Description], bool]) -> Known:
+        base = self._cluster.base()
+        others = Others(
+            [key.first_attempt(base) for key in self._work.others],
+            self._work.asset_digest if self._adopts_abandoned else "",
+            is_abandoned=lambda description: is_abandoned(description, self._step.instance),
+        )
+        return Reattachment(self._cluster).find(self.launch, is_same=is_same, others=others)
+
+    def _found(self, opened: Open) -> Carrier:
+        self._touched[opened.handle.directory.path] = opened.handle.directory
+        return Carrier(
+            opened.number,
+            opened.handle,
+            opened.units,
+            opened.left,
+            self._spec.request,
+            is_array=bool(opened.description.elements),
+            over=opened.over,
+            was_found=True,
+            changed=tuple(differences(opened.description, self._digests)),
+        )
+
+    # -- submitting
+
+    def room(self, request: JobRequest, units: int, *, may_wait: bool) -> int:
+        """As `Carriers.room`."""
+        if not self._is_array:
+            self._calls.persist(lambda: self._cluster.check(request))
+            return 1
+        max_parallel = self._spec.tasks.max_parallel if self._spec.tasks else None
+
+        def ask() -> int:
+            try:
+                return self._cluster.room_for_array(request, units, max_parallel)
+            except SubmitLimitError:
+                if may_wait:
+                    raise
+                return 0
+
+        return self._calls.persist(ask)
+
+    def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
+        """As `Carriers.submit`."""
+        activation = self._provided()
+        directory = self.launch.of_attempt(number)
+        self._touched[directory.path] = directory
+        self._prepare(directory, tries, request, activation)
+        self._interruptions.pause(self._connection.turns.take())
+        # A run that was terminated, or taken over, while the files were sent gets no job.
+        self._interruptions.check(afresh=True)
+        handle = self._submitted(directory, request)
+        units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
+        carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
+        self._step.log.info(
+            f"Submitted {carrier.title} {self._described(carrier)} on {self.host} in {activation.description}; "
+            f"its directory is {directory.path}"
+        )
+        return carrier
+
+    def _described(self, carrier: Carrier) -> str:
+        if not self._is_array:
+            return f"({carrier.directory.job_name(carrier.handle.generation)})"
+        most = self._spec.tasks.max_parallel if self._spec.tasks else None
+        return f"of {len(carrier.units)} partitions{f', at most {most} at once' if most else ''}"
+
+    def _provided(self) -> Activation:
+        if self._activation is None:
+            site = Site(self._cluster, self._step.log.info, self._spec.force_env_push)
+            self._activation = self._calls.persist(lambda: self._spec.environment.provide(site))
+        return self._activation
+
+    def _prepare(self, directory: RunDirectory, tries: Tries, request: JobRequest, activation: Activation) -> None:
+        """Put everything that an attempt needs on the cluster."""
+        inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
+        self._calls.persist(inputs.upload)
+        array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
+        script = self._spec.batch_script(directory, activation, request, array=array)
+        description = describe(
+            self._step,
+            self._work,
+            self._digests,
+            environment_path=activation.path,
+            elements=tries if self._is_array else None,
+        )
+        tasks = list(self._tasks(directory, tries)) if self._is_array else []
+        own = {} if self._is_array else self._variables(directory, ONE, directory.attempt)
+        # Into a file, Python writes in blocks; a line is to be seen when it is printed.
+        variables = env_file({"PYTHONUNBUFFERED": "1", **(self._spec.extra_env or {}), **own})
+        self._calls.persist(
+            lambda: directory.create(
+                self._cluster.transport,
+                script=script,
+                env=variables,
+                context=json.dumps(self._contexts.of_step).encode(),
+                work=self._spec.files,
+                tasks=tasks,
+                description=description.to_json(),
+                asset_digest=self._work.asset_digest,
+                progress=lambda report: self._step.log.info(str(report)),
+            )
+        )
+        self._calls.persist(lambda: inputs.place(directory.work))
+
+    def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
+        for element, (unit, earlier) in enumerate(tries.items()):
+            env = env_file(self._variables(directory.of_element(element), unit, len(earlier)))
+            yield from task_files(element, env=env, context=json.dumps(self._contexts.of(unit)).encode())
+
+    def _variables(self, directory: RunDirectory, unit: str, attempt: int) -> Mapping[str, str]:
+        """What a payload is told: which unit and attempt it is, and where its checkpoints lie, the same for all."""
+        below, named = (f"/{short_digest(unit)}", {PARTITION_VARIABLE: unit}) if unit else ("", {})
+        return {
+            "DAGSTER_SLURM_CHECKPOINT_DIR": f"{directory.checkpoint}{below}",
+            "DAGSTER_SLURM_ATTEMPT": str(attempt),
+            **named,
+            **pipes_variables(context=directory.context, messages=directory.messages),
+        }
+
+    def _submitted(self, directory: RunDirectory, request: JobRequest) -> JobHandle:
+        """Submit; where as many jobs are submitted as is allowed, when there is a place again."""
+        is_full = False
+
+        def try_to() -> JobHandle:
+            nonlocal is_full
+            if is_full:
+                # It leaves nothing behind, which each try to submit does.
+                self._cluster.check(request, afresh=True)
+            try:
+                return submit_once(self._claims, directory)
+            except SubmitLimitError:
+                is_full = True
+                raise
+
+        return self._calls.persist(try_to)
+
+    def _units_in(self, handle: JobHandle) -> tuple[str, ...]:
+        """Whoever has prepared an array has said which partitions its tasks have.
+
+        Raises:
+            ResultLostError: Its directory does not say, or not any more.
+        """
+        attempt = look(self._cluster, [handle.directory]).listing.attempts(handle.directory)
+        found = attempt.get(handle.directory.attempt)
+        if found is None or not found.description.elements:
+            raise ResultLostError(
+                f"{handle.directory.path} does not say which partitions Slurm array {handle.job_id} has",
+                host=self.host,
+                job_id=handle.job_id,
+            )
+        return found.description.elements
+
+    # -- following
+
+    def watch(self, jobs: Sequence[tuple[Carrier, JobHandle, Listener]]) -> None:
+        """As `Carriers.watch`; the run's tags name the jobs."""
+        for carrier in {id(carrier): carrier for carrier, _, _ in jobs}.values():
+            tell_in_tags(self._step, carrier.handle)
+            self._tell_of_the_way(carrier)
+        self._connection.watcher.watch_all([(handle, listener) for _, handle, listener in jobs])
+
+    def _tell_of_the_way(self, carrier: Carrier) -> None:
+        """How the logs come here; for each run once, since a line in its log costs more than the reading."""
+        run = self._step.run
+        told = (run.run_id if run else "", self._connection.is_shared)
+        if run is None or told not in _told_ways:
+            _told_ways.add(told)
+            self._step.log.debug(self._connection.streaming(f"{carrier.directory.path}/log"))
+
+    def forget(self, listeners: Sequence[Listener]) -> None:
+        """As `Carriers.forget`."""
+        self._connection.watcher.forget(*listeners)
+
+    def owner(self, carrier: Carrier) -> str:
+        """As `Carriers.owner`: the gate says it."""
+        directory = carrier.directory
+        seen = self._calls.persist(lambda: look(self._cluster, [directory]))
+        return seen.listing.gate_owner(directory, carrier.handle.generation)
+
+    def said(self, handle: JobHandle) -> str:
+        """As `Carriers.said`."""
+        try:
+            said = self._cluster.transport.read_from(handle.directory.slurm_log, 0, _SLURM_LOG_BYTES)
+        except TransportError as error:
+            return f"(not readable now: {error.message})"
+        return said.decode("utf-8", "replace")
+
+    def collect(self, unit: str, handle: JobHandle) -> Collected:
+        """As `Carriers.collect`."""
+        staging, key = self._spec.staging, self._work.key
+        if not staging.outputs.patterns:
+            return Collected()
+        collector = Collector(
+            self._cluster, staging, work=handle.directory.work, job_id=handle.job_id, tell=self._step.log.info
+        )
+        outputs_dir = outputs_directory(self._step, unit) if staging.outputs.needs_default else Path()
+        result = f"{data_place(self._step, unit)}/{result_name(key.origin_run_id, key.call)}"
+        return self._calls.persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
+
+    # -- ending
+
+    def close(self, carrier: Carrier, failed: Mapping[int | None, Outcome]) -> None:
+        """As `Carriers.close`. A job that has succeeded stays open, until Dagster has recorded the step's success."""
+        if not (failed or carrier.is_array):
+            return
+        handle = carrier.handle
+        self._claims.close(handle.directory, generation=handle.generation, outcome=outcomes_to_json(failed))
+        if failed and self._trims:
+            handle.directory.trim(self._cluster.transport)
+
+    def cancel_waiting(self, carrier: Carrier) -> None:
+        """As `Carriers.cancel_waiting`; Slurm leaves alone what has just started."""
+        self._calls.persist(lambda: self._cluster.cancel([carrier.handle.job_id], only_pending=True))
+
+    def withdraw(self) -> tuple[str, ...]:
+        """As `Carriers.withdraw`."""
+        return self._calls.withdraw(self._touched.values())
+
+    def are_gone(self, job_ids: Sequence[str]) -> bool:
+        """As `Carriers.are_gone`."""
+        entries = self._calls.bounded(lambda: self._cluster.queue(job_ids), "squeue") or {}
+        return all(entry.state.is_terminal for entry in entries.values())
+
+    def stay_fresh(self) -> None:
+        """As `Carriers.stay_fresh`, beside the following."""
+        threading.Thread(target=self._touch, name="dagster-slurm-touch", daemon=True).start()
+
+    def _touch(self) -> None:
+        with suppress(DagsterSlurmError):
+            # The next hour is early enough.
+            self._cluster.touch(self.launch)
