@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.script import TASK
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.together import together
@@ -140,8 +141,8 @@ class RunDirectory:
 
     @property
     def slurm_log_of_each(self) -> str:
-        """The same of every task of an array, for sbatch (sbatch(1), "filename pattern")."""
-        return f"{self.path}/elements/%a/log/slurm.log"
+        """The same of every task of an array, for `render_script`."""
+        return f"{self.path}/elements/{TASK}/log/slurm.log"
 
     @property
     def checkpoint(self) -> str:

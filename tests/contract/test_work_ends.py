@@ -89,7 +89,7 @@ def test_out_of_memory(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     assert [part for part in OUT_OF_MEMORY if part not in text] == [], text
 
 
-@kinds(*ON_A_CLUSTER, lacking={ARRAY: "Slurm's own log is not read for an array"})
+@kinds(*ON_A_CLUSTER)
 def test_a_failure_has_what_slurm_said(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     text = ended(kind).failure("memory")
     assert "oom-kill" in text or "oom_kill" in text, text  # From 24.11 on.
@@ -100,7 +100,7 @@ def test_the_partition_is_a_variable(ended: Callable[[Kind], Ran], kind: Kind) -
     assert variables(ended(kind))["DAGSTER_SLURM_PARTITION_KEY"] == "success"
 
 
-@kinds(*ALL, lacking={LOCAL: "mode local has no checkpoint directory but for partitions"})
+@kinds(*ALL)
 def test_the_checkpoint_directory_is_there(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     found = variables(ended(kind))
     assert found.get(CHECKPOINT) and found["has_checkpoint"]
@@ -108,7 +108,6 @@ def test_the_checkpoint_directory_is_there(ended: Callable[[Kind], Ran], kind: K
 
 @kinds(
     *ALL,
-    lacking=dict.fromkeys((ARRAY, LOCAL, LOCAL_PARTITIONS), "only an own job's payload gets the number of its attempt"),
 )
 def test_the_attempt_is_a_variable(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     assert variables(ended(kind)).get(ATTEMPT) == "0"
@@ -122,11 +121,6 @@ def variables(ran: Ran) -> dict[str, Any]:
 
 @kinds(
     *ALL,
-    lacking={
-        ARRAY: "a payload of an array does not get the number of its attempt",
-        LOCAL: "mode local gives neither a checkpoint directory nor the number of the attempt",
-        LOCAL_PARTITIONS: "mode local does not give the number of the attempt",
-    },
 )
 def test_the_payload_of_the_documentation_runs_unchanged(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
@@ -143,7 +137,7 @@ GOES_ON = COUNTED + (
 )
 
 
-@kinds(*ALL, lacking=dict.fromkeys((LOCAL, LOCAL_PARTITIONS), "continue_exit_code does nothing in mode local"))
+@kinds(*ALL)
 def test_work_goes_on_from_its_checkpoint(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     ran = world.run(world.work(GOES_ON, call={"continue_exit_code": 85}))
@@ -163,10 +157,9 @@ def test_a_step_retry_executes_what_failed_and_nothing_else(make: Make, kind: Ki
 
 
 WRITES = "echo of $unit >$unit.csv; mkdir deep; echo deep >deep/$unit.txt; touch other\n"
-REFUSED = dict.fromkeys((ARRAY, LOCAL_PARTITIONS), "run_partitions refuses outputs")
 
 
-@kinds(*ALL, lacking=REFUSED)
+@kinds(*ALL)
 @pytest.mark.parametrize("scratch", [False, True], ids=["in place", "scratch"])
 def test_outputs_are_fetched_and_kept(make: Make, kind: Kind, tmp_path: Path, scratch: bool) -> None:
     world = make(kind, "a", "b")
@@ -181,7 +174,7 @@ def test_outputs_are_fetched_and_kept(make: Make, kind: Kind, tmp_path: Path, sc
         assert world.read(place["path"]) == f"of {unit}\n"
 
 
-@kinds(*ALL, lacking=REFUSED)
+@kinds(*ALL)
 def test_outputs_go_below_dagsters_storage_by_default(make: Make, kind: Kind) -> None:
     world = make(kind, "a", "b")
     ran = world.run(world.work(WRITES, call={"outputs": ["*.csv"]}))
@@ -189,7 +182,7 @@ def test_outputs_go_below_dagsters_storage_by_default(make: Make, kind: Kind) ->
     assert texts(Path(world.instance.storage_directory()), "*.csv") == {"a.csv": "of a\n", "b.csv": "of b\n"}
 
 
-@kinds(*ALL, lacking=REFUSED)
+@kinds(*ALL)
 def test_an_output_that_is_not_there_fails_its_unit(make: Make, kind: Kind) -> None:
     world = make(kind, "a", "b")
     ran = world.run(world.work("[ $unit = b ] || touch there\n", call={"outputs": ["there"]}))

@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.timeout(240)
 
 BOTH = (OWN, ARRAY)
 ADOPTED = "An earlier run of the same work has a job that goes on"
-NOT_ADOPTED = {ARRAY: "only retries take up an array"}
 
 
 def killed_while_running(world: World, body: str = HELD) -> Ran:
@@ -35,7 +34,7 @@ def finished(world: World, first: Ran, work: Work, *how: str) -> Ran:
     return again
 
 
-@kinds(*BOTH, lacking=NOT_ADOPTED)
+@kinds(*BOTH)
 def test_all_steps_again_adopts_what_is_live(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     first = killed_while_running(world)
@@ -45,7 +44,7 @@ def test_all_steps_again_adopts_what_is_live(make: Make, kind: Kind) -> None:
     assert ADOPTED in again.text()
 
 
-@kinds(*BOTH, lacking=NOT_ADOPTED)
+@kinds(*BOTH)
 def test_a_new_run_adopts_what_is_abandoned_if_asked_to(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     first = killed_while_running(world)
@@ -64,7 +63,7 @@ def test_a_new_run_is_new_work_by_default(make: Make, kind: Kind) -> None:
     assert world.executed() == {"a": 2}
 
 
-@kinds(*BOTH, lacking={ARRAY: "what an earlier run has submitted is tried again when it fails"})
+@kinds(*BOTH)
 def test_what_fails_after_it_was_adopted_fails_the_step(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     body = HELD + COUNTED + "[ $tries -gt 1 ] || exit 3\n"
@@ -75,7 +74,7 @@ def test_what_fails_after_it_was_adopted_fails_the_step(make: Make, kind: Kind) 
     assert "State FAILED, exit code 3" in again.failure("a"), again.text()
 
 
-@kinds(*BOTH, lacking={ARRAY: "the tags of a run do not name its arrays"})
+@kinds(*BOTH)
 def test_the_tags_of_the_run_name_the_job(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     ran = world.run(world.work(""))
@@ -134,7 +133,7 @@ def withdrawn(world: World, *, executed: int) -> None:
 ONCE_MORE = {"retry_policy": {"max_retries": 1, "memory_factor": 1.2}}
 
 
-@kinds(*BOTH, lacking={ARRAY: "how the tasks of an array ended is counted in memory"})
+@kinds(*BOTH)
 def test_a_killed_process_does_not_count_anew(make: Make, kind: Kind) -> None:
     """Its one retry is used up when it dies."""
     world = make(kind, "a")

@@ -128,10 +128,6 @@ SAYS_SO = "runs again"
 @kinds(
     LOCAL,
     LOCAL_PARTITIONS,
-    lacking={
-        LOCAL: "the payload outlives its Dagster process, and nobody says so",
-        LOCAL_PARTITIONS: "the payload outlives its Dagster process, and nobody says so",
-    },
 )
 def test_here_the_payload_ends_as_well_or_the_retry_says_that_it_runs_again(make: Make, kind: Kind) -> None:
     world = make(kind, "a")

@@ -15,6 +15,7 @@ from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm.options import refuse_control_characters
 from dagster_slurm.slurm.request import JobRequest
 
+TASK = "{task}"
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,@=+%*\[\]-]+", re.ASCII)
 
 
@@ -36,7 +37,7 @@ def render_script(
         error_path: Absolute path of its stderr, taken literally; None sends both to `output_path`.
         components: The further components of a heterogeneous job, each after a line `#SBATCH hetjob`
             (https://slurm.schedmd.com/heterogeneous_jobs.html, "Submitting Jobs").
-        array: The value of `--array`; the tasks share the file at `output_path`, to which they append.
+        array: The value of `--array`; the last `TASK` in `output_path` is then the number of the task.
 
     Returns:
         The text of the script.
@@ -45,6 +46,9 @@ def render_script(
         InvalidRequestError: A path or a value that cannot stand in a directive.
     """
     files = {"open-mode": "append", "output": escape_filename(output_path)}
+    if array is not None:
+        # "%a": sbatch(1), section "filename pattern".
+        files["output"] = "%a".join(files["output"].rsplit(TASK, 1))
     if error_path is not None:
         files["error"] = escape_filename(error_path)
     tasks: dict[str, str | bool] = {} if array is None else {"array": array}
