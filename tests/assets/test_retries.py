@@ -16,8 +16,8 @@ import pytest
 
 from dagster_slurm import ComputeResource
 from dagster_slurm.cluster import look as look_module
-from dagster_slurm.pipes.follow import JobFollower
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.work.on_cluster import ClusterCarriers
 from tests.support.waiting import eventually
 
 from . import retried as project
@@ -143,15 +143,15 @@ class TestRetries:
         world.settings.payload = world.payload(
             tmp_path / "once.sh", pause=0.01, then=f"[ $(wc -l <{world.marks_path}) != 1 ] || {ends or 'exit 0'}\n"
         )
-        follow = JobFollower.follow
+        watch = ClusterCarriers.watch
 
-        def killed_once(follower: JobFollower, **options: Any) -> Any:
+        def killed_once(carriers: ClusterCarriers, jobs: Any) -> None:
             if world.settings.bodies == ["retried"]:
                 eventually(lambda: bool(world.marks()) and world.state(world.marks()[0]) in ("FAILED", "COMPLETED"))
                 raise RuntimeError("killed")
-            return follow(follower, **options)
+            watch(carriers, jobs)
 
-        monkeypatch.setattr(JobFollower, "follow", killed_once)
+        monkeypatch.setattr(ClusterCarriers, "watch", killed_once)
         monkeypatch.setattr(look_module, "_with_accounting", lambda cluster, said, *answer: said)
         result = world.execute("retried")
         assert result.success

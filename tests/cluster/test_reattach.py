@@ -13,8 +13,8 @@ from dagster_slurm.cluster import claims as claims_module
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.errors import AttemptClosedError, ProtocolVersionError, SlurmUnavailableError
-from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.job.reattach import Found, Others, Reattachment
+from dagster_slurm.job.handle import ONE, LaunchKey
+from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.states import JobState
@@ -37,19 +37,24 @@ def first_of(launch: Launch) -> RunDirectory:
     return launch.key.first_attempt(launch.cluster.base())
 
 
-def assert_next(found: Found, launch: Launch, attempt: int, *ends: JobState) -> None:
-    assert found == replace(Found(first_of(launch).of_attempt(attempt)), outcomes=found.outcomes)
-    assert tuple(outcome.state for outcome in found.outcomes) == ends
+def assert_next(found: Known, launch: Launch, attempt: int, *ends: JobState) -> None:
+    assert found == replace(Known(following=attempt), outcomes=found.outcomes)
+    assert tuple(outcome.state for outcome in found.outcomes.get(ONE, ())) == ends
 
 
-def found_when_accounted(reattachment: Reattachment, launch: Launch) -> Found:
+def the_job(found: Known) -> Open:
+    (opened,) = found.open
+    return opened
+
+
+def found_when_accounted(reattachment: Reattachment, launch: Launch) -> Known:
     """Until sacct knows the end, there is a job to follow."""
-    found: list[Found] = []
+    found: list[Known] = []
 
     def is_decided() -> bool:
         found.append(reattachment.find(first_of(launch)))
-        assert found[-1].handle is None or found[-1].is_over
-        return found[-1].handle is None
+        assert all(opened.over for opened in found[-1].open)
+        return not found[-1].open
 
     eventually(is_decided)
     return found[-1]
@@ -60,7 +65,7 @@ class TestFind:
 
     def test_nothing(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         first = LaunchKey("nowhere", "step").first_attempt(cluster.base())
-        assert reattachment.find(first) == Found(first)
+        assert reattachment.find(first) == Known()
 
     def test_made_and_never_submitted(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         """Whoever made it cannot submit any more: the next one's payload may be another."""
@@ -76,26 +81,23 @@ class TestFind:
     ) -> None:
         """Of two that begin at the same moment one submits, and neither has to begin anew."""
         launch = Launch(cluster)
-        assert reattachment.find(first_of(launch), is_same=lambda told: told == Description()) == Found(
-            launch.directory
-        )
+        found = reattachment.find(first_of(launch), is_same=lambda told: told == Description())
+        assert found == Known(begun=Description())
         assert_next(reattachment.find(first_of(launch), is_same=lambda told: told != Description()), launch, 1)
 
     def test_pending(self, cluster: SlurmCluster, reattachment: Reattachment, sandbox: Sandbox) -> None:
         launch = Launch(cluster, hold=True)
         job_id, _ = launch.submit()
-        found = reattachment.find(first_of(launch))
-        assert found.handle is not None
-        assert (found.handle.job_id, found.is_over, found.directory) == (job_id, False, launch.directory)
+        found = the_job(reattachment.find(first_of(launch)))
+        assert (found.handle.job_id, found.over, found.handle.directory) == (job_id, frozenset(), launch.directory)
         sandbox.run(["scancel", job_id])
 
     def test_completed(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         launch = Launch(cluster)
         job_id, _ = launch.submit()
         eventually(lambda: all_ended(cluster, [job_id]))
-        found = reattachment.find(first_of(launch))
-        assert found.handle is not None
-        assert (found.handle.job_id, found.is_over) == (job_id, True)
+        found = the_job(reattachment.find(first_of(launch)))
+        assert (found.handle.job_id, found.over) == (job_id, {ONE})
 
     def test_failed(self, cluster: SlurmCluster, reattachment: Reattachment) -> None:
         launch = Launch(cluster, time_limit="00:01:00")
@@ -138,7 +140,7 @@ class TestFind:
         eventually(lambda: all_ended(cluster, [job_id]))
         with controller_stopped(sandbox), pytest.raises(SlurmUnavailableError):
             reattachment.find(first_of(launch))
-        assert reattachment.find(first_of(launch)).is_over
+        assert the_job(reattachment.find(first_of(launch))).over == {ONE}
 
 
 class TestProtocol:
@@ -160,9 +162,7 @@ class TestProtocol:
         job_id, _ = launch.submit()
         monkeypatch.setattr(claims_module, "READABLE_PROTOCOLS", frozenset({1, 2}))
         monkeypatch.setattr("dagster_slurm.run_directory.PROTOCOL_VERSION", 2)
-        found = reattachment.find(first_of(launch))
-        assert found.handle is not None
-        assert found.handle.job_id == job_id
+        assert the_job(reattachment.find(first_of(launch))).handle.job_id == job_id
 
 
 class TestElsewhere:
@@ -173,15 +173,13 @@ class TestElsewhere:
         job_id, _ = launch.submit()
         own = LaunchKey("again", launch.key.origin_run_id).first_attempt(cluster.base())
         found = reattachment.find(own, others=Others([first_of(launch)]))
-        assert found.handle is not None
-        assert (found.handle.job_id, found.was_elsewhere) == (job_id, True)
+        assert (the_job(found).handle.job_id, found.was_elsewhere) == (job_id, True)
         # From now on it is found by the own key: also when it has completed.
         sandbox.run(["scontrol", "release", job_id])
         assert launch.wait_for_runs() == [job_id]
         eventually(lambda: all_ended(cluster, [job_id]))
         again = reattachment.find(own)
-        assert again.handle is not None
-        assert (again.handle.job_id, again.is_over, again.was_elsewhere) == (job_id, True, False)
+        assert (the_job(again).handle.job_id, the_job(again).over, again.was_elsewhere) == (job_id, {ONE}, False)
         own.remove(cluster.transport)
         for path in (own.launch, launch.directory.launch):
             eventually(lambda path=path: cluster.transport.command(["test", "-e", path]).returncode == 1)
@@ -191,7 +189,7 @@ class TestElsewhere:
         job_id, _ = launch.submit()
         eventually(lambda: all_ended(cluster, [job_id]))
         own = LaunchKey("again", launch.key.origin_run_id).first_attempt(cluster.base())
-        assert reattachment.find(own, others=Others([first_of(launch)])) == Found(own)
+        assert reattachment.find(own, others=Others([first_of(launch)])) == Known()
 
 
 class TestWithdraw:

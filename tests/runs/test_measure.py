@@ -81,7 +81,7 @@ class Retried:
             raise KilledError
 
         with pytest.MonkeyPatch.context() as patch, suppress(KilledError):
-            patch.setattr(f"dagster_slurm.pipes.{place}", end)
+            patch.setattr(f"dagster_slurm.work.{place}", end)
             self.compute.run(context, self.payload)
 
     def all_ended(self) -> None:
@@ -95,7 +95,7 @@ class KilledError(Exception):
 
 
 def made(retried: Retried, context: dg.AssetExecutionContext) -> None:
-    retried.killed_at("launch.submit_once", context)
+    retried.killed_at("on_cluster.submit_once", context)
 
 
 def made_of_another(retried: Retried, context: dg.AssetExecutionContext) -> None:
@@ -105,11 +105,11 @@ def made_of_another(retried: Retried, context: dg.AssetExecutionContext) -> None
 
 def live(retried: Retried, context: dg.AssetExecutionContext) -> None:
     retried.payload.write_text("sleep 10\n")
-    retried.killed_at("follow.JobFollower.follow", context)
+    retried.killed_at("on_cluster.ClusterCarriers.watch", context)
 
 
 def ended_well(retried: Retried, context: dg.AssetExecutionContext) -> None:
-    retried.killed_at("follow.JobFollower.follow", context)
+    retried.killed_at("on_cluster.ClusterCarriers.watch", context)
     retried.all_ended()
 
 

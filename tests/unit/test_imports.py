@@ -32,6 +32,7 @@ LEVELS = {
     "environments": 3,
     "staging": 3,
     "executor": 4,
+    "clients": 4,
     "pipes": 4,
     "work": 4,
     "housekeeping": 5,
@@ -52,10 +53,10 @@ CONTEXTS = {"AssetCheckExecutionContext", "AssetExecutionContext", "OpExecutionC
 MAY_TAKE_A_CONTEXT = {
     f"{PACKAGE}.{name}"
     for name in (
+        "clients.local",
+        "clients.slurm",
         "pipes.dagster_private",
-        "pipes.local",
         "pipes.session",
-        "pipes.slurm",
         "pipes.step",
         "resources.compute",
     )
@@ -165,7 +166,7 @@ def test_every_room_is_there() -> None:
 def test_the_check_would_find_an_arrow_that_points_up() -> None:
     # The walk sees real arrows: some must exist, and in this direction only.
     assert f"{PACKAGE}.errors" in set(imports(f"{PACKAGE}.transport.openssh"))
-    assert level(f"{PACKAGE}.pipes.slurm") > level(f"{PACKAGE}.job.watcher") > level(f"{PACKAGE}.cluster")
+    assert level(f"{PACKAGE}.clients.slurm") > level(f"{PACKAGE}.job.watcher") > level(f"{PACKAGE}.cluster")
     assert any(is_private_dagster(name) for name in imports(f"{PACKAGE}.pipes.dagster_private"))
 
 

@@ -37,7 +37,7 @@ for root; do
         if [ -L "$path" ]; then
             behind "$path" ../../
             path=runs/$target
-            [ -n "$target" ] && [ -d "$path" ] || continue
+            if [ -z "$target" ] || [ ! -d "$path" ]; then continue; fi
             add "${path%/*}"
         fi
         case " $attempts " in *" $path "*) ;; *) attempts="$attempts $path" ;; esac

@@ -96,7 +96,6 @@ def job_failure(
     stderr_tail: str,
     slurm_log_tail: str,
     kept_path: str,
-    title: str = "",
     kept: str = "",
     request: JobRequest | None = None,
     gave_up_waiting: bool = False,
@@ -110,8 +109,7 @@ def job_failure(
         stderr_tail: The last lines of the payload's stderr.
         slurm_log_tail: What Slurm itself said.
         kept_path: The run directory.
-        title: What did not succeed; the job by default.
-        kept: What is left, in words; by default the run directory on the cluster.
+        kept: What is left, in words, where it is not the run directory on the cluster.
         request: What was asked of Slurm.
         gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
     """
@@ -122,10 +120,11 @@ def job_failure(
     node = ended.node or (ended.record.node_list if ended.record else None)
     slurm_said = f"\nSlurm says:\n{_indent(slurm_log_tail)}" if slurm_log_tail else ""
     said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
+    what = f"Slurm job {job_id}" if job_id else "The payload"
+    left = kept or f"kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
     return kind.error(
-        f"{title or f'Slurm job {job_id}'} did not succeed.{slurm_said}{said}\n"
-        f"State {ended.state}, {outcome}, node {node or 'unknown'}; {kept or f'kept on {host}: {kept_path}'}",
+        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {node or 'unknown'}; {left}",
         state=ended.state.value,
         exit_code=exit_code,
         signal=signal,

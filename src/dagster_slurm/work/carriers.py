@@ -161,8 +161,8 @@ class Carriers(ABC):
         return ""
 
     def kept(self, handle: JobHandle) -> str:
-        """What is left of a failed unit, in words."""
-        return f"kept on {self.host}: {handle.directory.place}"
+        """What is left of a failed unit, in words, where it is not its directory."""
+        return ""
 
     @abstractmethod
     def collect(self, unit: str, handle: JobHandle) -> Collected:

@@ -316,7 +316,6 @@ class Loop:
             slurm_log_tail=self._carriers.said(end.handle) if len(self.failed) < _MOST_QUOTED else "",
             kept_path=end.handle.directory.place,
             kept=self._carriers.kept(end.handle),
-            title=_title(end),
             request=end.carrier.request,
             gave_up_waiting=end.gave_up_waiting,
         )

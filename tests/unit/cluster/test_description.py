@@ -22,6 +22,7 @@ DESCRIPTIONS = st.builds(
     st.sampled_from([None, PROCESS]),
     TEXTS,
     st.lists(TEXTS, max_size=3).map(tuple),
+    st.lists(st.lists(st.dictionaries(TEXTS, TEXTS, max_size=2), max_size=2).map(tuple), max_size=2).map(tuple),
     st.dictionaries(st.sampled_from(DIGESTS), TEXTS),
 )
 # As commit 251ced3 wrote it.

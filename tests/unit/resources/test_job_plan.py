@@ -181,7 +181,6 @@ class TestHere:
             ({"inputs": ["nothing/*"]}, InvalidRequestError),
             ({"inputs": {"there": RemotePath("/nothing")}}, InvalidRequestError),
             ({"partitions": 0}, InvalidRequestError),
-            ({"partitions": 2, "outputs": ["*.csv"]}, InvalidRequestError),
             ({"partitions": 2, "max_parallel": 0}, InvalidRequestError),
             ({"payload_path": None}, TypeError),
             ({"extra_envs": {}}, TypeError),
