@@ -121,10 +121,10 @@ def job_failure(
     slurm_said = f"\nSlurm says:\n{_indent(slurm_log_tail)}" if slurm_log_tail else ""
     said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
     what = f"Slurm job {job_id}" if job_id else "The payload"
-    left = kept or f"kept on {host}: {kept_path}"
+    left = f"; {kept}" if kept else f"; kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
     return kind.error(
-        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {node or 'unknown'}; {left}",
+        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {node or 'unknown'}{left}",
         state=ended.state.value,
         exit_code=exit_code,
         signal=signal,
