@@ -156,7 +156,7 @@ class TestRetries:
         result = world.execute("retried")
         assert result.success
         assert len(world.marks()) == (2 if ends else 1)
-        told = f"Slurm job {world.marks()[0]} had ended as FAILED before this call looked for it"
+        told = f"Slurm job {world.marks()[0]} ended as FAILED before this call looked for it"
         assert (told in world.messages(result)) is bool(ends)
         (outcome,) = result.asset_materializations_for_node("retried")
         assert outcome.metadata["slurm_job_id"].value == world.marks()[-1]

@@ -177,21 +177,6 @@ def test_an_asset_that_forgets_to_return_the_result_is_told(instance: dg.Dagster
     assert "run_partitions" in json.dumps(failure.step_failure_data.error.to_string())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("asked", [{"outputs": ["*.csv"]}, {"scratch": True}, {"keep_on_cluster": ["*.csv"]}])
-def test_what_it_does_not_know_is_refused(instance: dg.DagsterInstance, tmp_path: Path, asked: dict[str, Any]) -> None:
-    payload = tmp_path / "payload.sh"
-    payload.write_text("true\n")
-
-    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a"]), backfill_policy=dg.BackfillPolicy.single_run())
-    def asking(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
-        return compute.run_partitions(context, payload, **asked).get_materialize_result()
-
-    done = execute(instance, asking, "a", "a")
-    (failure,) = [event for event in done.all_node_events if event.is_step_failure]
-    assert f"run_partitions does not know {next(iter(asked))}" in failure.step_failure_data.error.to_string()  # type: ignore[union-attr]
-    assert not records(done, instance)
-
-
 def test_a_run_without_partitions_is_refused(tmp_path: Path) -> None:
     @dg.asset
     def plain_asset(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:

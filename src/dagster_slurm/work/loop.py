@@ -21,7 +21,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.job.retrying import Next, Outcome, decide_next, next_request
+from dagster_slurm.job.retrying import Outcome, decide_next, next_request
 from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS
 from dagster_slurm.pipes.interruptions import TerminationRequestedError
 from dagster_slurm.pipes.session import UnitSession
@@ -125,8 +125,8 @@ class Loop:
             if self._units:
                 self._take_up()
             while self._waiting or self._followed:
-                self._interruptions.check()
                 self._feed()
+                self._interruptions.check()
                 self._follow_on()
                 self._give_up_on_late_ones()
                 self._stay_fresh()
@@ -287,7 +287,13 @@ class Loop:
         self._failures.setdefault(end.carrier.number, {})[unit.element] = end.outcome
         if self._interruptions.is_terminated:
             return
-        following, told = self._next(end, tries), f"{_label(end)}{_title(end)} ended as {end.ended.state}"
+        told = f"{_label(end)}{_title(end)} ended as {end.ended.state}"
+        if end.unit in end.carrier.over:
+            # Its end is that of an earlier attempt, and not of this one.
+            self._log("warning", f"{told} before this call looked for it; it is followed by another attempt")
+            self._waiting[end.unit] = self._tries[end.unit] = tries
+            return
+        following = decide_next(self._spec.request, tries, self._spec.rules, self._spec.chain)
         if following.again:
             self._log("warning", f"{told}: {following.reason}")
             self._waiting[end.unit] = self._tries[end.unit] = tries
@@ -295,12 +301,6 @@ class Loop:
         if self._spec.rules is not None or self._spec.chain.continues(end.outcome):
             self._log("warning", f"{told}, and {following.reason}")
         self._note_failure(end, self._error(end, unit))
-
-    def _next(self, end: UnitEnd, tries: Sequence[Outcome]) -> Next:
-        if end.unit in end.carrier.over:
-            # Its end is that of an earlier attempt, and not of this one.
-            return Next(True, "it had ended before this call looked for it, and is followed by another attempt")
-        return decide_next(self._spec.request, tries, self._spec.rules, self._spec.chain)
 
     def _note_failure(self, end: UnitEnd, error: DagsterSlurmError) -> None:
         self.failed[end.unit] = (error, end)
