@@ -29,6 +29,7 @@ from dagster_slurm.slurm.options import canonical_option
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
+from tests.support import judge_table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -221,6 +222,8 @@ def test_blocks_that_are_no_code(block: Block) -> None:
         assert yaml.safe_load(block.text)
     elif block.language == "toml":
         assert tomllib.loads(block.text)
+    elif block.language == "mermaid":
+        assert block.text in judge_table.diagram()
     else:
         assert block.language == "text", f"{block.place}: a block of the unknown language {block.language!r}"
         TEXT[KEY_OF[block.place]](block)

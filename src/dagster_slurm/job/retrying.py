@@ -18,7 +18,8 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
 
 _ELSEWHERE = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED, JobState.RECONFIG_FAIL})
-_RETRIED = _ELSEWHERE | {JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.PREEMPTED}
+# COMPLETED is no success where it has no end line.
+_RETRIED = _ELSEWHERE | {JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.PREEMPTED, JobState.COMPLETED}
 
 
 @dataclass(frozen=True)

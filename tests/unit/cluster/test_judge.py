@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import judge_table
 
 from dagster_slurm.cluster.judge import TABLE, Action, Patience, Silence, Witnesses, judge
 from dagster_slurm.cluster.status_file import EndMark
@@ -207,3 +208,9 @@ def test_waiting_longer_never_turns_an_end_back(seen: Witnesses, more: float) ->
     now = judge(seen, PATIENCE)
     if now.action in (Action.FINISH, GIVE_UP):
         assert judge(later, PATIENCE).state is now.state
+
+
+def test_the_page_has_the_table() -> None:
+    """Written again by `python -m tests.support.judge_table`."""
+    text = judge_table.PAGE.read_text(encoding="utf-8")
+    assert text == judge_table.page(text)

@@ -32,6 +32,7 @@ DECISIONS = [
     ("walltime", [TIME], RULES, True, "over its walltime; the next attempt has 00:20:00"),
     ("walltime, at the bound", [TIME, TIME, TIME], RULES, False, "its walltime cannot be raised any further"),
     ("preempted", [PREEMPTED], RULES, True, "PREEMPTED; the next attempt is the same"),
+    ("no end line", [Outcome(S.COMPLETED)], RULES, True, "COMPLETED; the next attempt is the same"),
     ("a node", [NODE], RULES, True, "NODE_FAIL; the next attempt leaves out n1"),
     ("too often", [PREEMPTED] * 4, RULES, False, "it was retried 3 times already"),
     ("not too often: continuations do not count", [GOES_ON, PREEMPTED] * 2 + [PREEMPTED], RULES, True, "is the same"),
