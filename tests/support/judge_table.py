@@ -12,8 +12,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "ends.md"
 HEADING = "## How the end is known\n"
 INTRODUCTION = """
 squeue, sacct and the line that the batch script writes at its end are the witnesses. The first line of the table that
-holds decides, whoever asks: a step that follows its job, a retry, `clean` and the doctor. There is no success without an
-end line: what Slurm alone calls COMPLETED fails with `JobEndNotSeenError`.
+holds decides, whoever asks: a step that follows its job, a retry, `clean` and the doctor. There is no success without
+an end line: what Slurm alone calls COMPLETED fails with `JobEndNotSeenError`.
 """
 STATES = {
     Action.WAIT: "waits",

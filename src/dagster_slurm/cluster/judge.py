@@ -10,7 +10,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum
 
-from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.cluster.records import AttemptRecord
+from dagster_slurm.cluster.status_file import EndMark, StartMark
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState
 
 
@@ -75,6 +77,11 @@ class Witnesses:
     over_seconds: float = 0.0
     ending_seconds: float = 0.0
     starts: int = 1
+
+    @property
+    def is_live(self) -> bool:
+        """Whether squeue says that it goes on."""
+        return isinstance(self.queue, JobState) and not self.queue.is_terminal
 
     @property
     def is_over(self) -> bool:
@@ -231,6 +238,44 @@ def judge(seen: Witnesses, patience: Patience) -> Verdict:
     by_line = JobState.COMPLETED if seen.has_good_end else JobState.FAILED
     states = {End.OF_SLURM: seen.ended_state, End.OF_LINE: by_line, End.FAILED: JobState.FAILED}
     return Verdict(row.action, states.get(row.end), row)
+
+
+def at_a_look(
+    attempt: AttemptRecord,
+    job_id: str,
+    generation: int | None,
+    entry: QueueEntry | None,
+    record: AccountingRecord | None,
+    *,
+    without_entry: Silence = Silence.GONE,
+    without_record: Silence = Silence.NOT_KNOWN,
+    over_seconds: float = 0.0,
+) -> Witnesses:
+    """What is known of a job after one look.
+
+    Args:
+        attempt: Where it lies.
+        job_id: Its id.
+        generation: Which try to submit brought it.
+        entry: What squeue has under its number or name.
+        record: What sacct has under its number.
+        without_entry: Why squeue has none.
+        without_record: Why sacct has none.
+        over_seconds: How long it is over, if it is.
+    """
+    marks = [mark for mark in attempt.marks if mark.job_id == job_id]
+    started_at = next((mark.at_epoch_seconds for mark in reversed(marks) if isinstance(mark, StartMark)), None)
+
+    def word(said: QueueEntry | AccountingRecord) -> JobState | Silence:
+        is_mine = attempt.directory.is_of(said, generation=generation, started_at=started_at)
+        return said.state if is_mine else Silence.NOT_OURS
+
+    queue = word(entry) if entry else without_entry
+    end_mark = marks[-1] if marks and isinstance(marks[-1], EndMark) else None
+    if isinstance(queue, JobState) and not queue.is_terminal:
+        # Whatever else is known: of one that was requeued sacct may know the end of the run before.
+        return Witnesses(end_mark, queue)
+    return Witnesses(end_mark, queue, word(record) if record else without_record, over_seconds=over_seconds)
 
 
 def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from dagster_slurm.cluster.judge import Patience, Silence, Witnesses, at_a_look, judge
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, Listing
 from dagster_slurm.cluster.status_file import EndMark, Mark
+from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
@@ -75,17 +78,18 @@ class SeenJob:
 def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob]:
     """Every job of the directories, and of the queue by its name, each once; the oldest number first.
 
-    A number alone does not tell a job from one of before the cluster was set up anew: the name has to be ours as well.
+    A number does not tell a job from one of before the cluster was set up anew: name or directory has to be ours.
     """
     by_name: dict[str, list[UserQueueEntry]] = {}
-    for each in _as_arrays(queue):
+    by_id = {each.entry.array_job_id: each for each in _as_arrays(queue)}
+    for each in by_id.values():
         by_name.setdefault(each.entry.name, []).append(each)
     found = [
         job
         for launch in listing.launches
         for attempt in launch.attempts
         for claim in attempt.claims
-        for job in _jobs_of(attempt, claim, by_name.pop(attempt.directory.job_name(claim.generation), []))
+        for job in _jobs_of(attempt, claim, _queued(attempt, claim, by_name, by_id))
     ]
     found += [
         SeenJob(each.entry.array_job_id, name, queued=each)
@@ -104,6 +108,20 @@ def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
     return list(found.values())
 
 
+def _queued(
+    attempt: AttemptRecord,
+    claim: ClaimRecord,
+    by_name: dict[str, list[UserQueueEntry]],
+    by_id: Mapping[str, UserQueueEntry],
+) -> list[UserQueueEntry]:
+    """What squeue has of a try to submit: by its name, and where a site has changed that by its directory."""
+    found = by_name.pop(attempt.directory.job_name(claim.generation), [])
+    renamed = by_id.get(claim.job_id)
+    if renamed is None or renamed in found or not attempt.directory.is_of(renamed.entry, generation=claim.generation):
+        return found
+    return [*found, renamed]
+
+
 def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
     name = attempt.directory.job_name(claim.generation)
     entries = {each.entry.array_job_id: each for each in queued}
@@ -120,21 +138,29 @@ def end_of(job: SeenJob) -> EndMark | None:
 
 
 def record_of(job: SeenJob, accounting: Accounting) -> AccountingRecord | None:
-    """What sacct says of a job; a record of another name is of another job."""
+    """What sacct says of a job; what it says of another job of that number is not about it."""
     record = accounting.records.get(job.job_id)
-    return record if record is not None and record.name == job.name else None
+    return record if record is not None and _witnesses(job, accounting).accounting is record.state else None
 
 
 def fate_of(job: SeenJob, accounting: Accounting) -> Fate:
     """What became of a job. One that completed at a gate that was not its own has done nothing."""
-    if job.is_live:
+    seen = _witnesses(job, accounting)
+    if seen.is_live:
         return Fate.LIVE
-    record, end = record_of(job, accounting), end_of(job)
-    states = [job.queued.entry.state] if job.queued else []
-    states += [record.state] if record and record.state.is_terminal else []
-    if (end and end.exit_code == 0) or any(state.is_success for state in states):
-        owner = job.claim.owner if job.claim else ""
-        return Fate.COMPLETED if owner in ("", job.job_id) else Fate.NONE
-    if end or states or (job.claim and job.claim.owner == REVOKED):
+    state, owner = judge(seen, Patience()).state, job.claim.owner if job.claim else ""
+    if state is None:
+        return Fate.ENDED if owner == REVOKED else Fate.NOT_KNOWN
+    if not state.is_success and not seen.has_good_end:
         return Fate.ENDED
-    return Fate.ENDED if accounting.is_off else Fate.NOT_KNOWN
+    # Where Slurm and the end line do not agree it is no success, and what it has left may be whole.
+    return Fate.COMPLETED if owner in ("", job.job_id) else Fate.NONE
+
+
+def _witnesses(job: SeenJob, accounting: Accounting) -> Witnesses:
+    """Those of a look that has no time to wait for more of them."""
+    generation, entry = job.claim.generation if job.claim else None, job.queued.entry if job.queued else None
+    record = accounting.records.get(job.job_id)
+    silence = Silence.NONE_KEPT if accounting.is_off else Silence.NOT_KNOWN
+    attempt = job.attempt or AttemptRecord(RunDirectory("", "", job.name))
+    return at_a_look(attempt, job.job_id, generation, entry, record, without_record=silence, over_seconds=math.inf)

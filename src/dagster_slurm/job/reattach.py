@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
-from dagster_slurm.cluster.judge import Patience, Silence, Witnesses, judge
+from dagster_slurm.cluster.judge import Patience, Silence, at_a_look, judge
 from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.cluster.status_file import EndMark, StartMark
 from dagster_slurm.job.handle import ONE, JobHandle
 from dagster_slurm.job.retrying import Outcome, outcomes_from_json, outcomes_to_json
 from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
-from dagster_slurm.slurm.states import JobState
 
 _FRESH_SECONDS = 300
 
@@ -216,42 +212,24 @@ class Stand:
 
 def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
     """How a job stood at a look, as far as its witnesses told at once. Pure."""
-    marks = [mark for mark in attempt.marks if mark.job_id == job_id]
-    end_mark = marks[-1] if marks and isinstance(marks[-1], EndMark) else None
-    started_at = next((mark.at_epoch_seconds for mark in reversed(marks) if isinstance(mark, StartMark)), None)
-    record = said.accounting.get(job_id)
-    is_mine = partial(attempt.directory.is_of, generation=attempt.generation, started_at=started_at)
-    queue = _queue_word(job_id, attempt, said, is_mine)
-    if isinstance(queue, JobState) and not queue.is_terminal:
-        # Whatever else is known: of one that was requeued sacct may know the end of the run before.
-        return Stand(is_live=True)
-    seen = Witnesses(end_mark, queue, _accounting_word(record, said, is_mine))
-    verdict = judge(seen, Patience())
-    if verdict.state is None or (verdict.state.is_success and end_mark is not None):
-        return Stand(is_over=seen.is_over)
-    return Stand(
-        is_over=True,
-        outcome=Outcome.of(verdict.state, end_mark, record if seen.accounting is not Silence.NOT_OURS else None),
+    generation, error, record = attempt.generation, said.accounting_error, said.accounting.get(job_id)
+    is_refused = error is not None and not error.transient
+    seen = at_a_look(
+        attempt,
+        job_id,
+        generation,
+        said.queue.get(job_id) or said.names.get(attempt.directory.job_name(generation or 0)),
+        record,
+        without_entry=Silence.GONE if job_id in said.queue_asked else Silence.NOT_KNOWN,
+        without_record=Silence.NONE_KEPT
+        if said.is_accounting_off
+        else (Silence.REFUSED if is_refused else Silence.NOT_KNOWN),
     )
-
-
-_IsMine = Callable[[QueueEntry | AccountingRecord], bool]
-
-
-def _queue_word(job_id: str, attempt: AttemptRecord, said: SlurmAnswers, is_mine: _IsMine) -> JobState | Silence:
-    entry = said.queue.get(job_id) or said.names.get(attempt.directory.job_name(attempt.generation or 0))
-    if entry is None:
-        return Silence.GONE if job_id in said.queue_asked else Silence.NOT_KNOWN
-    return entry.state if is_mine(entry) else Silence.NOT_OURS
-
-
-def _accounting_word(record: AccountingRecord | None, said: SlurmAnswers, is_mine: _IsMine) -> JobState | Silence:
-    if record is not None:
-        return record.state if is_mine(record) else Silence.NOT_OURS
-    if said.is_accounting_off:
-        return Silence.NONE_KEPT
-    error = said.accounting_error
-    return Silence.NOT_KNOWN if error is None or error.transient else Silence.REFUSED
+    verdict = judge(seen, Patience())
+    if verdict.state is None or (verdict.state.is_success and seen.end_mark is not None):
+        return Stand(seen.is_live, seen.is_over)
+    mine = None if seen.accounting is Silence.NOT_OURS else record
+    return Stand(is_over=True, outcome=Outcome.of(verdict.state, seen.end_mark, mine))
 
 
 def outcomes_of(attempts: Iterable[AttemptRecord]) -> dict[str, tuple[Outcome, ...]]:

@@ -20,8 +20,8 @@ KEY = "step-0123456789ab"
 START, END, FAILED = "start 17 0 100.0 n1\n", "end 17 0 0 103.5 1 2 3\n", "end 17 0 3 103.5 1 2 3\n"
 
 
-def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY) -> UserQueueEntry:
-    (entry,) = parse_squeue_of_user(f"compute|1:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|/home/me\n")
+def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY, where: str = "/home/me") -> UserQueueEntry:
+    (entry,) = parse_squeue_of_user(f"compute|1:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|{where}\n")
     return entry
 
 
@@ -60,6 +60,12 @@ def test_a_submission_whose_answer_was_lost_is_known_by_its_name() -> None:
 def test_a_number_alone_is_not_a_job_of_ours() -> None:
     found = seen_jobs(listing(claim_record(0, "17")), [queued(name="another")])
     assert told(found) == [("17", KEY, True, False)]
+
+
+def test_a_job_that_a_site_has_renamed_is_known_by_its_directory() -> None:
+    found = seen_jobs(listing(claim_record(0, "17")), [queued(name="site-1", where=f"/b/runs/run/{KEY}/0/work")])
+    assert told(found) == [("17", KEY, True, True)]
+    assert fate_of(found[0], Accounting({})) is Fate.LIVE
 
 
 def test_each_try_has_its_own_job() -> None:
