@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.judge import Patience
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
 from dagster_slurm.environments import Activation
+from dagster_slurm.errors import SubmissionUnknownError
 from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.events import Broken, Ended, Event, Started, Subscription
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.launchers import LaunchPlan, launch_script
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 STEP = "job"
-_PAUSE_SECONDS = 1.0
 # A file on NFS is seen when the attributes of its directory are asked for anew, 60 s at most (nfs(5), acdirmax).
-_VISIBLE_SECONDS = 65.0
+_PATIENCE = Patience(silent_seconds=65.0, unknown_seconds=65.0)
 _NOTICEABLE_SKEW_SECONDS = 5.0
 _MAX_BYTES = 1 << 16
 
@@ -31,7 +36,7 @@ class Probe:
     Args:
         job_id: Slurm's id.
         submitted: When it was submitted, by the login node's clock.
-        seen: When its end was seen, by the login node's clock.
+        seen: When its start was seen, or nothing in time, by the login node's clock.
         start: The batch script's first line, if it was seen.
         end: Its last line, if it was seen.
         entry: The queue's last entry of it, if there was one.
@@ -61,11 +66,11 @@ def check_job(world: World) -> Finding:
     script = batch_script(world.settings.request, directory=directory, launch=_launch(activation, name))
     directory.create(world.cluster.transport, script=script, env=env_file({}), context=b"{}", work=[])
     submitted = _time_there(world)
-    job_id = Claims(world.cluster).submit(directory)
+    job = JobHandle(directory, Claims(world.cluster).submit(directory))
     try:
-        probe = _follow(world, directory, job_id, submitted)
-        if probe.end is None:
-            world.cluster.cancel([job_id])
+        probe = _follow(world, job, submitted)
+        if probe.is_alive:
+            world.cluster.cancel([job.job_id])
         return judge_job(probe, name)
     finally:
         directory.remove(world.cluster.transport)
@@ -81,46 +86,48 @@ def _time_there(world: World) -> float:
     return float(world.gather("clock.sh")["time"][0])
 
 
-def _follow(world: World, directory: RunDirectory, job_id: str, submitted: float) -> Probe:
-    """Wait for its end, or until it took too long; then a little for its files to be seen."""
-    deadline = submitted + world.asked.job_patience_seconds
-    gone_at: float | None = None
-    entry: QueueEntry | None = None
-    while True:
-        marks = _marks(world, directory)
-        now = _time_there(world)
-        found = world.cluster.queue([job_id]).get(job_id)
-        entry = found or entry
-        if gone_at is None and (found is None or found.state.is_terminal):
-            gone_at = now
-        waited_for_files = gone_at is not None and now > gone_at + _VISIBLE_SECONDS
-        if any(isinstance(mark, EndMark) for mark in marks) or waited_for_files or (now > deadline and not gone_at):
-            break
-        world.sleep(_PAUSE_SECONDS)
-    return _probe(world, directory, job_id, submitted=submitted, seen=now, entry=entry, is_alive=gone_at is None)
+def _follow(world: World, job: JobHandle, submitted: float) -> Probe:
+    """Wait for its end, or until it took too long; what is over is followed until it is known how it ended."""
+    watcher = JobWatcher(world.cluster, patience=_PATIENCE)
+    subscription = watcher.watch(job)
+    until = time.monotonic() + world.asked.job_patience_seconds
+    event = _next(subscription, until, Started, Ended, Broken)
+    seen = _time_there(world)
+    if isinstance(event, Started):
+        event = _next(subscription, until, Ended, Broken)
+    entry = world.cluster.queue([job.job_id]).get(job.job_id)
+    is_alive = event is None and entry is not None and not entry.state.is_terminal
+    if event is None and not is_alive:
+        event = _next(subscription, time.monotonic() + 2 * _PATIENCE.silent_seconds, Ended, Broken)
+    watcher.forget(subscription)
+    if isinstance(event, Broken) and not isinstance(event.error, SubmissionUnknownError):
+        raise event.error
+    return _probe(world, job, submitted, seen, entry, is_alive=is_alive)
+
+
+def _next(subscription: Subscription, until: float, *kinds: type[Event]) -> Event | None:
+    """The next event of some kinds; None if there is none in time."""
+    while (left := until - time.monotonic()) > 0:
+        event = subscription.get(left)
+        if isinstance(event, kinds):
+            return event
+    return None
 
 
 def _probe(
-    world: World,
-    directory: RunDirectory,
-    job_id: str,
-    *,
-    submitted: float,
-    seen: float,
-    entry: QueueEntry | None,
-    is_alive: bool,
+    world: World, job: JobHandle, submitted: float, seen: float, entry: QueueEntry | None, *, is_alive: bool
 ) -> Probe:
-    marks = _marks(world, directory)
-    output = world.cluster.transport.read_from(f"{directory.path}/log/stdout.0", 0, _MAX_BYTES)
-    records = world.cluster.accounting([job_id]) or {}
+    marks = _marks(world, job.directory)
+    output = world.cluster.transport.read_from(f"{job.directory.path}/log/stdout.0", 0, _MAX_BYTES)
+    records = world.cluster.accounting([job.job_id]) or {}
     return Probe(
-        job_id=job_id,
+        job_id=job.job_id,
         submitted=submitted,
         seen=seen,
         start=next((mark for mark in marks if isinstance(mark, StartMark)), None),
         end=next((mark for mark in marks if isinstance(mark, EndMark)), None),
         entry=entry,
-        record=records.get(job_id),
+        record=records.get(job.job_id),
         output=output.decode("utf-8", "replace"),
         is_alive=is_alive,
     )
@@ -173,7 +180,7 @@ def _judge_unseen(probe: Probe) -> Finding:
 
 
 def _judge_clock(probe: Probe, start: StartMark, found: str) -> Finding:
-    """The job ran between its submission and the look at its end; a node's clock that says otherwise is off."""
+    """The job began between its submission and the look at its start; a node's clock that says otherwise is off."""
     at = start.at_epoch_seconds
     skew = at - probe.seen if at > probe.seen else min(0.0, at - probe.submitted)
     if abs(skew) < _NOTICEABLE_SKEW_SECONDS:

@@ -37,7 +37,6 @@ class World:
         read: Reads the settings.
         transport: Used in place of one made from the settings.
         clock: This machine's clock, in seconds since the epoch.
-        sleep: Waits some seconds.
     """
 
     def __init__(
@@ -47,11 +46,9 @@ class World:
         read: Callable[[Asked], Settings] = read_settings,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.asked = asked
         self.clock = clock
-        self.sleep = sleep
         self.logins = 0
         self.was_open = False
         self._read = read
