@@ -15,8 +15,8 @@ from typing import Any
 from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, InitExecutorContext, executor
 
 from dagster_slurm.pipes import dagster_private as inside
-from dagster_slurm.pipes.signals import SHARED
-from dagster_slurm.pipes.thread_streams import ThreadStreams
+from dagster_slurm.pipes.interruptions import SHARED
+from dagster_slurm.pipes.step_logs import ThreadStreams
 
 DEFAULT_MAX_CONCURRENT = 1000
 _LOOK_SECONDS = 0.2

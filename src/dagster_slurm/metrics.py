@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import MetadataOf, SlurmOutcome, outcome_metadata
 
 SlurmMetricsContext = SlurmOutcome
 """What a metrics collector is given: the job's id, its end with its accounting, the request, the cluster."""

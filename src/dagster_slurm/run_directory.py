@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
-from dagster_slurm.slurm.script import TASK
+from dagster_slurm.slurm.request import TASK
 from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.together import together

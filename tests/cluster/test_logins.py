@@ -265,7 +265,7 @@ class TestPasswords:
             connection = connection_of(node.env(password=True), control_dir=control_dir)
             beforehand = (
                 "import os\n"
-                "from dagster_slurm.transport.control_master import ControlMaster\n"
+                "from dagster_slurm.transport.openssh import ControlMaster\n"
                 "from tests.ssh import connection_of\n"
                 f"ControlMaster(connection_of(dict(os.environ), control_dir={control_dir!r})).ensure()\n"
             )

@@ -24,7 +24,7 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.transport import OpenSSHTransport, SSHConnection, control_master
+from dagster_slurm.transport import OpenSSHTransport, SSHConnection, openssh
 from tests.ssh import connection_of, control_directory
 from tests.support import forked
 from tests.support.waiting import eventually
@@ -164,7 +164,7 @@ class TestHealing:
         assert opened().run("echo on").text == "on\n"
 
     def test_a_master_that_hangs_is_replaced(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(control_master, "_CONTROL_TIMEOUT_SECONDS", 1.0)
+        monkeypatch.setattr(openssh, "_CONTROL_TIMEOUT_SECONDS", 1.0)
         first = opened()
         first.run(":")
         pid = master_pid(first)

@@ -21,8 +21,7 @@ from dagster_slurm.housekeeping.decision import Facts, Terms, decide
 from dagster_slurm.housekeeping.rows import table
 from dagster_slurm.housekeeping.seen import Fate
 from dagster_slurm.housekeeping.word import RunStanding
-from dagster_slurm.job.events import Waiting
-from dagster_slurm.job.waiting import line_of
+from dagster_slurm.job.events import Waiting, line_of
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.options import canonical_option

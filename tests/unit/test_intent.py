@@ -7,7 +7,7 @@ from dagster import DagsterRunStatus as Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.pipes.intent import Intent, decide_intent
+from dagster_slurm.pipes.interruptions import Intent, decide_intent
 
 GO_ON, DETACH, CANCEL = Intent.GO_ON, Intent.DETACH, Intent.CANCEL
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.pipes.lineage import Generation, Origins, origins
+from dagster_slurm.pipes.launch_key import Generation, Origins, origins
 
 
 def run(run_id: str, *, retry: bool = False, succeeded: bool = False, finished: bool = True) -> Generation:

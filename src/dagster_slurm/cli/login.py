@@ -19,7 +19,7 @@ def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
     connection lasts, no process of this user logs in again. The host is read from the SLURM_EDGE_NODE_* variables.
     """
     from dagster_slurm.resources.ssh import SSHConnectionResource  # noqa: PLC0415 - it takes seconds to import dagster
-    from dagster_slurm.transport.control_master import ControlMaster  # noqa: PLC0415
+    from dagster_slurm.transport.openssh import ControlMaster  # noqa: PLC0415
 
     connection = SSHConnectionResource.from_env(prefix).connection()
     master = ControlMaster(connection, control_persist=persist)

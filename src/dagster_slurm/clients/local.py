@@ -13,10 +13,14 @@ from dagster_slurm.clients.results import Failures, run_each, run_one
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
-from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.launch_key import piece_of_work
-from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation, partitions_of, recorded
+from dagster_slurm.pipes.partition_results import (
+    SlurmCompletedInvocation,
+    SlurmPartitionsInvocation,
+    partitions_of,
+    recorded,
+)
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.work.here import LocalCarriers, Uninterrupted
 from dagster_slurm.work.loop import Loop, Report

@@ -9,11 +9,11 @@ from dagster import AssetKey
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.handle import ONE
-from dagster_slurm.pipes.data import SlurmCompletedInvocation
-from dagster_slurm.pipes.failure import failure
 from dagster_slurm.pipes.partition_results import (
     Recorder,
+    SlurmCompletedInvocation,
     SlurmPartitionsInvocation,
+    failure,
     partitions_failure,
     partitions_of,
 )

@@ -14,13 +14,19 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
-from dagster_slurm.pipes.data import SlurmCompletedInvocation
 from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
-from dagster_slurm.pipes.outcome import MetadataOf, SlurmOutcome, outcome_metadata
-from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation, partitions_of, recorded
+from dagster_slurm.pipes.partition_results import (
+    MetadataOf,
+    SlurmCompletedInvocation,
+    SlurmOutcome,
+    SlurmPartitionsInvocation,
+    outcome_metadata,
+    partitions_of,
+    recorded,
+)
 from dagster_slurm.pipes.run_tags import finish_tags
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.tidy import TIDY

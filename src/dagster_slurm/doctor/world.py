@@ -13,7 +13,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.doctor.settings import Asked, Settings, read_settings
 from dagster_slurm.errors import TransportError
 from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, SSHConnection, Transport
-from dagster_slurm.transport.control_master import ControlMaster
+from dagster_slurm.transport.openssh import ControlMaster
 from dagster_slurm.transport.shell import shell_file
 
 Facts = dict[str, list[str]]

@@ -16,7 +16,7 @@ from pathlib import Path
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.job.shared_admissions import SharedAdmissions
 from dagster_slurm.job.shared_answers import SharedBoards
-from dagster_slurm.job.submission_turns import MAX_SUBMISSIONS_PER_SECOND, SubmissionTurns
+from dagster_slurm.job.submission import MAX_SUBMISSIONS_PER_SECOND, SubmissionTurns
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 

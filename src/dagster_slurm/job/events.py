@@ -5,14 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
 from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.slurm.output import AccountingRecord
-from dagster_slurm.slurm.reasons import Reason
-from dagster_slurm.slurm.states import JobState
+from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.reasons import Reason, parse_reason
+from dagster_slurm.slurm.states import JobState, StatePhase
 
 _MAX_PENDING_BYTES = 8 << 20
 
@@ -195,3 +195,140 @@ class Subscription(_OneOfMany):
         """The next event, or None if there is none in time."""
         news = self._line.get(timeout_seconds)
         return None if news is None else news[1]
+
+
+# An estimate is news if it moves by more than this, and by more than a share of what is left.
+_MOVED_SECONDS = 60.0
+_MOVED_SHARE = 0.1
+# Jobs go back and forth between reasons ("Resources", "Priority"), and backfill estimates anew each half a minute.
+_REASON_AGAIN_SECONDS = 600.0
+_ESTIMATE_AGAIN_SECONDS = 300.0
+# Slurm names no reason before its first look, and between two looks.
+_NAMELESS = parse_reason(None).words
+
+_PAUSED = frozenset({JobState.SUSPENDED, JobState.STOPPED})
+_TOLD = _PAUSED | {JobState.CONFIGURING, JobState.POWER_UP_NODE}
+_REQUEUES = frozenset(
+    {JobState.REQUEUED, JobState.REQUEUE_FED, JobState.REQUEUE_HOLD, JobState.SPECIAL_EXIT, JobState.EXPEDITING}
+)
+
+
+class _ReasonKey(NamedTuple):
+    """What makes two reasons the same news: not the list of nodes, which may be long and change each minute."""
+
+    code: str
+    words: str
+
+
+class QueueTeller:
+    """Knows what was told of one job, so that each change is told once."""
+
+    def __init__(self) -> None:
+        self._state: JobState | None = None
+        self._was_active = False
+        self._told: Waiting | None = None
+        self._told_at = 0.0
+        self._reasons_told: dict[_ReasonKey, float] = {}
+        self._looks = 0
+
+    def news(self, entry: QueueEntry, *, has_run: bool, now: float, utc: datetime) -> list[QueueNews]:
+        """What is to be told after an answer of squeue.
+
+        Args:
+            entry: The answer.
+            has_run: Whether the payload has run, and ended, since the job was last seen waiting.
+            now: Seconds from some fixed moment.
+            utc: The time of day.
+        """
+        if entry.state is JobState.COMPLETING:
+            # Between a start and the queue, or the end.
+            return []
+        waits = entry.state.phase is StatePhase.WAITING
+        change = self._change(entry.state, requeued=waits and (has_run or self._was_active))
+        self._was_active = entry.state.phase is StatePhase.ACTIVE
+        if not waits:
+            self._forget()
+            return [change] if change else []
+        waiting = self._waiting(entry, now, utc)
+        return [each for each in (change, waiting) if each is not None]
+
+    def _change(self, state: JobState, *, requeued: bool) -> StateChanged | None:
+        before = self._state
+        if requeued:
+            self._state = state if state in _REQUEUES else JobState.REQUEUED
+            return StateChanged(self._state)
+        if state in _TOLD and state is not before:
+            self._state = state
+            return StateChanged(state)
+        if state is JobState.RUNNING:
+            self._state = None
+            return StateChanged(state, before) if before in _PAUSED else None
+        return None
+
+    def _forget(self) -> None:
+        self._told, self._looks = None, 0
+        self._reasons_told.clear()
+
+    def _waiting(self, entry: QueueEntry, now: float, utc: datetime) -> Waiting | None:
+        reason = parse_reason(entry.reason)
+        self._looks += 1
+        if reason.words == _NAMELESS and (self._told is not None or self._looks == 1):
+            return None
+        expected = _to_come(entry.start_time, utc)
+        if not self._is_new_reason(reason, now) and not self._is_new_estimate(expected, now, utc):
+            return None
+        if reason.needs_action:
+            # Whatever it waits for after that is told, also if it was told before.
+            self._reasons_told.clear()
+        self._reasons_told[_key(reason)] = self._told_at = now
+        self._told = Waiting(reason, expected)
+        return self._told
+
+    def _is_new_reason(self, reason: Reason, now: float) -> bool:
+        if self._told is not None and _key(reason) == _key(self._told.reason):
+            return False
+        last = None if reason.needs_action else self._reasons_told.get(_key(reason))
+        return last is None or now - last >= _REASON_AGAIN_SECONDS
+
+    def _is_new_estimate(self, expected: datetime | None, now: float, utc: datetime) -> bool:
+        if self._told is None or expected is None:
+            return False
+        before = self._told.expected_start
+        if before is None:
+            return True
+        left = max(0.0, (before - utc).total_seconds())
+        moved = abs((expected - before).total_seconds())
+        return moved > max(_MOVED_SECONDS, _MOVED_SHARE * left) and now - self._told_at >= _ESTIMATE_AGAIN_SECONDS
+
+
+def line_of(job_id: str, news: QueueNews) -> tuple[str, str]:
+    """The level and the line for a run's log."""
+    job = f"Slurm job {job_id}"
+    if isinstance(news, QueueLeft):
+        started = f"{news.start_time:%Y-%m-%d %H:%M:%S} UTC"
+        return "info", f"{job} was started by Slurm at {started}, after {_duration(news.waited_seconds)} in the queue"
+    if isinstance(news, StateChanged):
+        return "info", f"{job} {'goes on' if news.before in _PAUSED else news.state.meaning}"
+    reason = news.reason
+    named = reason.code if reason.detail is None else f"{reason.code}: {reason.detail}"
+    line = f"{job} waits: {reason.words} ({named}); {reason.ends.replace('{job}', job_id)}"
+    if reason.needs_action:
+        return "warning", line
+    expected = "unknown" if news.expected_start is None else f"{news.expected_start:%Y-%m-%d %H:%M} UTC"
+    return "info", f"{line}. Expected start: {expected}"
+
+
+def _key(reason: Reason) -> _ReasonKey:
+    return _ReasonKey(reason.code, reason.words)
+
+
+def _to_come(expected: datetime | None, utc: datetime) -> datetime | None:
+    """An estimate that has gone by says nothing; that of a cluster whose clock is a little behind does."""
+    return None if expected is None or expected < utc - timedelta(seconds=_MOVED_SECONDS) else expected
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"

@@ -15,7 +15,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
     TransportTimeoutError,
 )
-from dagster_slurm.job.pace import Pace
+from dagster_slurm.job.watched import Pace
 
 T = TypeVar("T")
 

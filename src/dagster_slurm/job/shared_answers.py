@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dagster_slurm.job import turns
-from dagster_slurm.job.answer_format import from_plain, to_plain
+from dagster_slurm.job.turns import from_plain, to_plain
 from dagster_slurm.process_identity import Vantage
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 

@@ -25,10 +25,9 @@ from dagster_slurm.errors import (
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.pace import Pace
 from dagster_slurm.job.questions import Question
 from dagster_slurm.job.shared_answers import Answer, SharedBoards, seconds_since_boot
-from dagster_slurm.job.watched import WatchedJob, awake
+from dagster_slurm.job.watched import Pace, WatchedJob, awake
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 _T = TypeVar("_T")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from dagster import DagsterEventType, DagsterInstance, DagsterRun
+
+from dagster_slurm.cluster.description import Description
 from dagster_slurm.job.handle import LaunchKey, short_digest
-from dagster_slurm.pipes.lineage import lineage_of, origins
+from dagster_slurm.job.retrying import Outcome
+from dagster_slurm.launchers import Payload, work_files
+from dagster_slurm.pipes.dagster_private import continues_from_parent
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.process_identity import Life, ProcessIdentity
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.transport import content
 
 Reattach = Literal["retry", "asset", "never"]
 
@@ -50,3 +61,189 @@ def piece_of_work(step: Step, name: str | None, reattach: Reattach) -> PieceOfWo
     key = LaunchKey(found.own, step.key, partition_keys, call)
     others = tuple(replace(key, origin_run_id=run_id) for run_id in found.others)
     return PieceOfWork(key, others, digest, assets)
+
+
+_LONGEST_LINEAGE = 64
+_RETRY_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", "dagster/retry_number")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One run of a lineage, as far as one step is concerned.
+
+    Args:
+        run_id: The run.
+        is_retry: Whether it goes on with what its parent left undone: from failure, or launched by the daemon.
+        step_succeeded: Whether the step had succeeded in it when the run after it was created.
+        is_finished: Whether nothing works on it any more.
+    """
+
+    run_id: str
+    is_retry: bool
+    step_succeeded: bool
+    is_finished: bool
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where to look for the job of a step.
+
+    Args:
+        own: The run in which this piece of work began.
+        others: Origins of the same step in finished runs before it, the most recent first. A live job there is
+            adopted; a completed one is not.
+    """
+
+    own: str
+    others: tuple[str, ...] = ()
+
+
+def origins(lineage: Sequence[Generation]) -> Origins:
+    """The origins for a step. Pure.
+
+    A retry continues the work of its parent, unless the step has succeeded there: the tag that marks a retry from
+    failure is inherited by re-executions of all steps (dagster 1.13).
+
+    Args:
+        lineage: The run, its parent, the parent's parent, and so on.
+    """
+    first = _origin_index(lineage, 0)
+    found = [
+        lineage[_origin_index(lineage, index)].run_id
+        for index in range(first + 1, len(lineage))
+        if lineage[index].is_finished and not lineage[index].step_succeeded
+    ]
+    own = lineage[first].run_id
+    return Origins(own, tuple(run_id for run_id in dict.fromkeys(found) if run_id != own))
+
+
+def _origin_index(lineage: Sequence[Generation], index: int) -> int:
+    while index + 1 < len(lineage) and lineage[index].is_retry and not lineage[index + 1].step_succeeded:
+        index += 1
+    return index
+
+
+def lineage_of(instance: DagsterInstance, run: DagsterRun, step_key: str) -> list[Generation]:
+    """The run and its ancestors, from Dagster's storage; one that was deleted there ends it."""
+    found = [Generation(run.run_id, _is_retry(instance, run), step_succeeded=False, is_finished=False)]
+    while run.parent_run_id and len(found) < _LONGEST_LINEAGE:
+        parent = instance.get_run_by_id(run.parent_run_id)
+        record = instance.get_run_record_by_id(run.run_id)
+        if parent is None or record is None:
+            break
+        # A success that came later is one of a process that was taken for dead: this run was asked to do it again.
+        before = record.create_timestamp.timestamp()
+        run = parent
+        found.append(
+            Generation(
+                run.run_id,
+                _is_retry(instance, run),
+                step_succeeded=succeeded_before(instance, run.run_id, step_key, before),
+                is_finished=run.is_finished,
+            )
+        )
+    return found
+
+
+def succeeded_before(instance: DagsterInstance, run_id: str, step_key: str, moment: float) -> bool:
+    """Whether a step's success was on record at a moment, in seconds since the epoch."""
+    return first_events(instance, run_id, DagsterEventType.STEP_SUCCESS).get(step_key, moment) < moment
+
+
+def first_events(instance: DagsterInstance, run_id: str, *kinds: DagsterEventType) -> dict[str, float]:
+    """The steps of a run that have an event of one of these kinds, and the time of the first, in seconds since 1970."""
+    first: dict[str, float] = {}
+    for entry in instance.all_logs(run_id, of_type=set(kinds)):
+        if entry.step_key is not None:
+            first[entry.step_key] = min(entry.timestamp, first.get(entry.step_key, entry.timestamp))
+    return first
+
+
+def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
+    if run.parent_run_id is None:
+        return False
+    return any(tag in run.tags for tag in _RETRY_TAGS) or continues_from_parent(instance, run)
+
+
+_DIGESTS = {
+    "payload": "the payload",
+    "options": "what is asked of Slurm",
+    "environment": "the environment",
+    "inputs": "what it reads as inputs",
+}
+
+
+def digests(payload: Payload, request: JobRequest, environment: str, inputs: str = "") -> dict[str, str]:
+    """What tells one deploy from another."""
+    options = {field.name: getattr(request, field.name) for field in fields(request)}
+    return {
+        "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
+        "options": short_digest({**options, "options": dict(request.options)}),
+        "environment": environment,
+        **({"inputs": inputs} if inputs else {}),
+    }
+
+
+def _content(payload: Payload) -> bytes:
+    """What has to be the same for a payload to be the same: its content if it is sent, else its name."""
+    if payload.source is None:
+        return f"{'-m ' if payload.form == 'module' else ''}{payload.program}".encode()
+    if not payload.source.is_dir():
+        return payload.source.read_bytes()
+    # A digest of each: a large directory has no place in memory. No file's name holds a NUL.
+    return b"".join(
+        os.fsencode(entry.name) + b"\0" + content.digest(entry.source)[0].encode()
+        for entry in work_files(payload, None)
+    )
+
+
+def describe(
+    step: Step,
+    work: PieceOfWork,
+    digests_of: Mapping[str, str],
+    *,
+    environment_path: str | None,
+    elements: Mapping[str, Sequence[Outcome]] | None = None,
+) -> Description:
+    """What `launch.json` tells of a call.
+
+    Args:
+        step: The step.
+        work: Which piece of work it is.
+        digests_of: What tells one deploy from another.
+        environment_path: What its payload runs in; None for nothing of ours.
+        elements: The partitions of a job array, by the number of the task, and how each has ended before.
+    """
+    earlier = tuple(tuple(each.to_value() for each in outcomes) for outcomes in (elements or {}).values())
+    run = step.run
+    return Description(
+        origin_run_id=work.key.origin_run_id,
+        run_id=run.run_id if run else "",
+        job=run.job_name if run else "",
+        step_key=work.key.step_key,
+        partition_keys=work.key.partition_keys,
+        call=work.key.call,
+        assets=work.assets,
+        process=ProcessIdentity.of_this_process(),
+        environment_path=environment_path or "",
+        elements=tuple(elements or ()),
+        earlier=earlier if any(earlier) else (),
+        digests=digests_of,
+    )
+
+
+def differences(found: Description, digests_of: Mapping[str, str]) -> list[str]:
+    """What differs between an adopted job and what would be submitted now, in words."""
+    return [words for name, words in _DIGESTS.items() if found.digests.get(name) != digests_of.get(name)]
+
+
+def is_abandoned(found: Description, instance: DagsterInstance) -> bool:
+    """Whether nobody works on an attempt any more, as far as can be told from here.
+
+    Dagster's word counts where it knows the run; otherwise the process that submitted has to be known to be gone.
+    """
+    run = instance.get_run_by_id(found.run_id) if found.run_id else None
+    if run is not None:
+        group = instance.get_run_group(run.run_id)
+        return all(each.is_finished for each in (group[1] if group else [run]))
+    return found.process is not None and found.process.life() is Life.GONE

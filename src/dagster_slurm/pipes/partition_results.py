@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult
+from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, PipesClientCompletedInvocation, PipesSession
 
-from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
+from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, JobFailedError
+from dagster_slurm.job.connection import ClusterConnection
+from dagster_slurm.job.events import Ended
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
-from dagster_slurm.pipes.data import data_metadata
-from dagster_slurm.pipes.lineage import lineage_of
+from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.slurm.efficiency import job_metrics
+from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.remote_path import RemotePath
 
@@ -156,4 +160,140 @@ def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> F
         },
     )
     raised.__cause__ = first
+    return raised
+
+
+OUTPUTS = "slurm_outputs"
+KEPT = "slurm_kept"
+_RESULTS = "slurm_results"
+# It stands in the event log, and in pages of the UI.
+_SHOWN_OUTPUTS = 500
+
+
+class SlurmCompletedInvocation(PipesClientCompletedInvocation):
+    """Dagster's completed invocation, which also knows the payload's outputs.
+
+    Attributes:
+        outputs: Files that were fetched to this machine.
+        kept: What stays on the cluster, by its name in the working directory.
+    """
+
+    def __init__(self, session: PipesSession, collected: Collected, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(session, metadata={**(metadata or {}), **data_metadata(collected)})
+        self.outputs: Sequence[Path] = collected.outputs
+        self.kept: Mapping[str, RemotePath] = collected.kept
+
+    def get_kept_result(self, name: str | None = None) -> MaterializeResult[Any]:
+        """The materialize result, with what stays on the cluster as its value, for an IO manager.
+
+        Args:
+            name: Which of `kept`; by default the only one, or the mapping of all.
+        """
+        result = self.get_materialize_result()
+        only = next(iter(self.kept.values())) if len(self.kept) == 1 else dict(self.kept)
+        value = only if name is None else self.kept[name]
+        return MaterializeResult(
+            asset_key=result.asset_key,
+            metadata=result.metadata,
+            check_results=result.check_results,
+            data_version=result.data_version,
+            tags=result.tags,
+            value=value,
+        )
+
+
+def data_metadata(collected: Collected) -> dict[str, Any]:
+    """What a materialisation says of its data."""
+    told: dict[str, Any] = {}
+    if collected.outputs:
+        paths = [str(path) for path in collected.outputs]
+        more = [f"... and {len(paths) - _SHOWN_OUTPUTS} more"] if len(paths) > _SHOWN_OUTPUTS else []
+        told[OUTPUTS] = paths[:_SHOWN_OUTPUTS] + more
+    if collected.kept:
+        told[KEPT] = {name: {"host": path.host, "path": path.path} for name, path in collected.kept.items()}
+    return told
+
+
+def data_place(step: Step, partition: str = "") -> str:
+    """The asset's key and a partition, or the step's, as directories; the step's key for what is not one asset."""
+    keys, partitions = step.asset_keys, [partition] if partition else step.partition_keys
+    parts = list(keys[0].path) if len(keys) == 1 else [step.key]
+    if partitions is not None:
+        parts.append(partitions[0] if len(partitions) == 1 else f"{partitions[0]}...{partitions[-1]}")
+    return "/".join(map(_file_name, parts))
+
+
+def outputs_directory(step: Step, partition: str = "") -> Path:
+    """Where outputs go by default: below Dagster's storage, by asset and partition."""
+    return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step, partition)
+
+
+def results_directory(step: Step, partition: str = "") -> Path:
+    """Where what stays in mode `local` lies."""
+    return Path(step.instance.storage_directory()) / _RESULTS / data_place(step, partition)
+
+
+def result_name(run_id: str, call: str) -> str:
+    """What tells the result of one call from those of others for the same asset and partition."""
+    return _file_name(f"{run_id}.{call}")
+
+
+def _file_name(part: str) -> str:
+    name = quote(part, safe=" +,=@()")
+    return name.replace(".", "%2E") if name in {".", ".."} else name
+
+
+@dataclass(frozen=True)
+class SlurmOutcome:
+    """A job that has ended, as a metrics collector sees it.
+
+    Args:
+        job_id: Slurm's id.
+        ended: How it ended, with its accounting.
+        request: What was asked of Slurm.
+        connection: The cluster it ran on.
+    """
+
+    job_id: str
+    ended: Ended
+    request: JobRequest
+    connection: ClusterConnection
+
+
+MetadataOf = Callable[[SlurmOutcome], Mapping[str, Any]]
+
+
+def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
+    """The metadata of a materialisation; without accounting, what the other witnesses know."""
+    ended = outcome.ended
+    known: dict[str, Any] = {
+        **_requested_gpus(outcome.request),
+        "slurm_job_id": outcome.job_id,
+        "slurm_state": ended.state.value,
+        "slurm_accounting_available": ended.record is not None,
+    }
+    accounted = job_metrics(ended.record) if ended.record else {}
+    # The end line is exact where Slurm is not (see `job_failure`).
+    exact = {"slurm_exit_code": ended.end_mark.exit_code} if ended.end_mark else {}
+    return {**known, **accounted, **exact}
+
+
+def _requested_gpus(request: JobRequest) -> dict[str, int]:
+    """Sacct learns what a short job asked for after it has ended; what `gpus_per_node` says is known here."""
+    by_other_means = {"gpus", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-task"} & set(request.options)
+    return {} if by_other_means else {"slurm_requested_gpus": request.gpus_per_node * request.nodes}
+
+
+def failure(error: DagsterSlurmError, metadata: Mapping[str, Any]) -> Failure:
+    """Dagster's failure for a payload's: the same text, the facts as metadata, the typed error as its cause."""
+    kind: dict[str, Any] = {"slurm_end": type(error).__name__}
+    if isinstance(error, JobFailedError):
+        facts = {f"slurm_{name}": value for name, value in error.facts.items()}
+        raised = Failure(
+            str(error), metadata={**facts, **kind, "slurm_is_worth_retrying": error.is_worth_retrying, **metadata}
+        )
+    else:
+        # An output that is not there will not be there for a retry of the step either.
+        raised = Failure(str(error), metadata=kind, allow_retries=False)
+    raised.__cause__ = error
     return raised

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from dagster import (
     AssetCheckResult,
     AssetKey,
+    DagsterError,
     DagsterInstance,
     DataProvenance,
     MaterializeResult,
     OpExecutionContext,
     PipesMessageHandler,
+    PipesMessageReader,
     PipesSession,
     TimeWindowPartitionsDefinition,
 )
@@ -24,18 +30,19 @@ from dagster_pipes import (
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
     PipesDefaultContextLoader,
     PipesDefaultMessageWriter,
+    PipesParams,
     encode_param,
 )
 
+from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import (
+    CheckError,
     PartitionEvents,
     dagster_run,
     expect_results,
     pipes_context_of,
     provenance_in,
 )
-from dagster_slurm.pipes.gathered import Gathered
-from dagster_slurm.pipes.messages import FedMessageReader
 from dagster_slurm.pipes.step_logs import LabelledLogs, StepLogs
 
 _INTERVAL_SECONDS = 0.1
@@ -204,3 +211,140 @@ def _ask(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey
         if provenance is not None:
             found[record.asset_entry.asset_key] = provenance
     return found
+
+
+class FedMessageReader(PipesMessageReader):
+    """Takes the messages as bytes, from whoever reads the payload's file; no thread, no sleep.
+
+    Args:
+        path: Path of the file the payload writes its messages to, as the payload sees it.
+        is_one_of_many: Whether the run's log is spared the line with which a payload opens Pipes.
+    """
+
+    def __init__(self, path: str, *, is_one_of_many: bool = False) -> None:
+        self._path = path
+        self._is_one_of_many = is_one_of_many
+        self._handler: PipesMessageHandler | None = None
+        self._rest = b""
+
+    @contextmanager
+    def read_messages(self, handler: PipesMessageHandler) -> Iterator[PipesParams]:
+        yield self.attach(handler)
+
+    def attach(self, handler: PipesMessageHandler) -> PipesParams:
+        """Hand messages to this handler from now on."""
+        self._handler = handler
+        return {PipesDefaultMessageWriter.FILE_PATH_KEY: self._path}
+
+    @property
+    def expected_writer_count(self) -> int:
+        # Dagster's own property says the same, with a PreviewWarning in every run's output (1.13.27).
+        return 1
+
+    def no_messages_debug_text(self) -> str:
+        return f"Attempted to read messages from the file {self._path}."
+
+    def feed(self, data: bytes) -> None:
+        """Handle every message that is whole; a line without its end waits for it."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._handle(line)
+
+    def finish(self) -> None:
+        """The payload has ended: a line without its end is all there is of it."""
+        if self._rest:
+            self._handle(self._rest)
+            self._rest = b""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the payload has opened Pipes, and has not closed it."""
+        handler = self._opened_handler()
+        return handler.received_opened_message and not handler.received_closed_message
+
+    def restart(self) -> None:
+        """The job was requeued: what its payload says from now on begins anew."""
+        self._rest = b""
+
+    def _handle(self, line: bytes) -> None:
+        if self._is_one_of_many and _is_opening(line):
+            return
+        handler = self._opened_handler()
+        try:
+            handler.handle_message(json.loads(line))
+        except (ValueError, KeyError, TypeError, CheckError, DagsterError):
+            # Only the Pipes library should write there. The job is not to blame, and its result not to be lost.
+            handler.report_pipes_framework_exception(f"the message {line[:200]!r}", sys.exc_info())
+
+    def _opened_handler(self) -> PipesMessageHandler:
+        if self._handler is None:
+            raise DagsterSlurmError("Messages were read outside of a Pipes session")
+        return self._handler
+
+
+def _is_opening(line: bytes) -> bool:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("method") == "opened"
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass
+class _Batch(Generic[K, V]):
+    keys: set[K] = field(default_factory=set)
+    answers: Mapping[K, V] | None = None
+    error: Exception | None = None
+
+
+class Gathered(Generic[K, V]):
+    """Asks about many keys at once. While one question is under way those that come wait, and the next is for them all.
+
+    So no answer is older than the call that gets it. What is asked for by itself is asked at once.
+
+    Args:
+        ask_about: Asks about some keys; a key without an answer is left out.
+        interval_seconds: Between two questions.
+        clock: Seconds from some fixed moment; a test injects its own.
+        sleep: Waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        ask_about: Callable[[Collection[K]], Mapping[K, V]],
+        interval_seconds: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._ask_about = ask_about
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._asked = float("-inf")
+        self._adding = threading.Lock()
+        self._asking = threading.Lock()
+        self._next: _Batch[K, V] = _Batch()
+
+    def ask(self, keys: Iterable[K]) -> dict[K, V]:
+        """The answers about some keys; what `ask_about` raises is raised to everybody it was asked for."""
+        with self._adding:
+            batch = self._next
+            batch.keys.update(wanted := set(keys))
+        with self._asking:
+            if batch.answers is None and batch.error is None:
+                self._sleep(max(0.0, self._asked + self._interval_seconds - self._clock()))
+                with self._adding:
+                    self._next = _Batch()
+                try:
+                    batch.answers = self._ask_about(batch.keys)
+                except Exception as error:  # noqa: BLE001 - raised below, by every thread that waits for it
+                    batch.error = error
+                self._asked = self._clock()
+        if batch.answers is None:
+            raise batch.error or AssertionError("a question without an outcome")
+        return {key: batch.answers[key] for key in wanted if key in batch.answers}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
+import threading
 from collections import deque
-from typing import TextIO
-
-from dagster_slurm.pipes.thread_streams import stream_of_this_thread
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 _TAIL_LINES = 30
 _TAIL_LINE_BYTES = 2000
@@ -109,3 +111,115 @@ def _write_all(descriptor: int, data: bytes) -> None:
     remaining = memoryview(data)
     while remaining:
         remaining = remaining[os.write(descriptor, remaining) :]
+
+
+_own = threading.local()
+
+
+def stream_of_this_thread(name: str) -> TextIO | None:
+    """The stream `stdout` or `stderr` of the step that runs on this thread; None if it has none of its own."""
+    streams: Mapping[str, TextIO] = getattr(_own, "streams", {})
+    return streams.get(name)
+
+
+class _ByThread:
+    """Looks like the process's stream, and writes to the thread's."""
+
+    def __init__(self, name: str, shared: TextIO) -> None:
+        self._name = name
+        self._shared = shared
+
+    def write(self, text: str) -> int:
+        own = stream_of_this_thread(self._name)
+        if own is None:
+            return self._shared.write(text)
+        written = own.write(text)
+        own.flush()
+        return written
+
+    def flush(self) -> None:
+        (stream_of_this_thread(self._name) or self._shared).flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shared, name)
+
+
+class ThreadStreams:
+    """Puts itself in the place of `sys.stdout` and `sys.stderr` while the block lasts."""
+
+    def __enter__(self) -> ThreadStreams:
+        self._before = (sys.stdout, sys.stderr)
+        sys.stdout, sys.stderr = _ByThread("stdout", sys.stdout), _ByThread("stderr", sys.stderr)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout, sys.stderr = self._before
+
+    @contextmanager
+    def of_this_thread(self, streams: Mapping[str, TextIO]) -> Iterator[None]:
+        """What this thread prints goes there."""
+        _own.streams = streams
+        try:
+            yield
+        finally:
+            _own.streams = {}
+
+
+_Line = Callable[[], object]
+
+
+class _Writer:
+    """The thread, and what it has to do. It ends with the process."""
+
+    def __init__(self) -> None:
+        self._process = -1
+        self._lock = threading.Lock()
+        self._lines: queue.SimpleQueue[_Line] = queue.SimpleQueue()
+
+    def put(self, line: _Line) -> None:
+        with self._lock:
+            if self._process != os.getpid():
+                # A fork has no threads of its parent.
+                self._process, self._lines = os.getpid(), queue.SimpleQueue()
+                threading.Thread(
+                    target=self._write, args=(self._lines,), name="dagster-slurm-lines", daemon=True
+                ).start()
+            self._lines.put(line)
+
+    @staticmethod
+    def _write(lines: queue.SimpleQueue[_Line]) -> None:
+        while True:
+            lines.get()()
+
+
+_WRITER = _Writer()
+
+
+class Teller:
+    """The lines of one step."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def tell(self, line: _Line) -> None:
+        """Write a line soon, behind those that were told before."""
+
+        def write() -> None:
+            try:
+                line()
+            except Exception as error:  # noqa: BLE001 - raised again by the step's own thread
+                self._error = self._error or error
+
+        _WRITER.put(write)
+
+    def finish(self) -> None:
+        """Wait until all lines are written.
+
+        Raises:
+            Exception: What the first one that was not written has raised.
+        """
+        written = threading.Event()
+        _WRITER.put(written.set)
+        written.wait()
+        if self._error is not None:
+            raise self._error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dagster import DagsterEventType, DagsterInstance
 
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.pipes.lineage import first_events
+from dagster_slurm.pipes.launch_key import first_events
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, remove_launches
 from dagster_slurm.transport import Transport

@@ -8,7 +8,7 @@ from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.job.submission_turns import MAX_SUBMISSIONS_PER_SECOND
+from dagster_slurm.job.submission import MAX_SUBMISSIONS_PER_SECOND
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources import environment_variables as variables
 from dagster_slurm.resources.field_types import NotNegative, Positive

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm import quantities
-from dagster_slurm.slurm.options import canonical_option, checked_value
+from dagster_slurm.slurm.options import canonical_option, checked_value, refuse_control_characters
 from dagster_slurm.slurm.settings import SETTINGS, UNLIMITED, parse_signal_before_timeout
 
 __all__ = ["JobRequest", "merge", "merge_named", "parse_signal_before_timeout"]
@@ -205,3 +206,87 @@ _REQUEST_FIELDS: Mapping[str, str] = MappingProxyType(
         "max-queue-hours": "max_queue_seconds",
     }
 )
+
+
+TASK = "{task}"
+_PLAIN = re.compile(r"[A-Za-z0-9_./:,@=+%*\[\]-]+", re.ASCII)
+
+
+def render_script(
+    request: JobRequest,
+    *,
+    output_path: str,
+    body: str,
+    error_path: str | None = None,
+    components: Sequence[JobRequest] = (),
+    array: str | None = None,
+) -> str:
+    """Write a batch script: the interpreter, an #SBATCH line for each option in alphabetical order, the body.
+
+    Args:
+        request: What is asked for.
+        output_path: Absolute path of the batch script's own stdout, taken literally.
+        body: What bash runs.
+        error_path: Absolute path of its stderr, taken literally; None sends both to `output_path`.
+        components: The further components of a heterogeneous job, each after a line `#SBATCH hetjob`
+            (https://slurm.schedmd.com/heterogeneous_jobs.html, "Submitting Jobs").
+        array: The value of `--array`; the last `TASK` in `output_path` is then the number of the task.
+
+    Returns:
+        The text of the script.
+
+    Raises:
+        InvalidRequestError: A path or a value that cannot stand in a directive.
+    """
+    files = {"open-mode": "append", "output": escape_filename(output_path)}
+    if array is not None:
+        # "%a": sbatch(1), section "filename pattern".
+        files["output"] = "%a".join(files["output"].rsplit(TASK, 1))
+    if error_path is not None:
+        files["error"] = escape_filename(error_path)
+    tasks: dict[str, str | bool] = {} if array is None else {"array": array}
+    lines = _directives({**request.sbatch_options(), **tasks, **files})
+    for component in components:
+        lines += ["#SBATCH hetjob", *_directives(dict(component.sbatch_options()))]
+    return "\n".join(["#!/bin/bash", *lines, "", body.rstrip("\n"), ""])
+
+
+def directive(name: str, value: str | bool) -> str:
+    """One #SBATCH line.
+
+    Raises:
+        InvalidRequestError: The value holds a newline or NUL.
+    """
+    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={quote(name, str(value))}"
+
+
+def quote(name: str, value: str) -> str:
+    r"""A value as sbatch's directive parser reads it back: in double quotes, `\` and `"` escaped, if need be.
+
+    Raises:
+        InvalidRequestError: The value holds a newline or NUL.
+    """
+    refuse_control_characters(name, value)
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def escape_filename(path: str) -> str:
+    r"""A path taken literally by sbatch: "%" doubled (sbatch(1), section "filename pattern").
+
+    Raises:
+        InvalidRequestError: The path is relative, or holds a newline, NUL or a backslash (which Slurm removes
+            and which switches the replacement off).
+    """
+    refuse_control_characters("output", path)
+    if not path.startswith("/") or "\\" in path:
+        raise InvalidRequestError(
+            f"not a path for a job's output: {path!r}", hint="Use an absolute path without backslashes."
+        )
+    return path.replace("%", "%%")
+
+
+def _directives(options: dict[str, str | bool]) -> list[str]:
+    return [directive(name, value) for name, value in sorted(options.items())]

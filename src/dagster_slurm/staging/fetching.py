@@ -18,9 +18,9 @@ from dagster_slurm.staging.local_digests import is_unchanged
 from dagster_slurm.transport import Transport, UploadProgress
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS
 from dagster_slurm.transport.batches import batches
-from dagster_slurm.transport.pacing import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.upload import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 
 _SMALL_BYTES = 1 << 20
 _BATCH_BYTES = 8 << 20

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError
 from dagster_slurm.transport.base import CompletedCommand
-from dagster_slurm.transport.file_range import FileRange
+from dagster_slurm.transport.parcel import FileRange
 from dagster_slurm.transport.shell import shell_file, with_arguments
 
 _BLOCK_BYTES = 1 << 16

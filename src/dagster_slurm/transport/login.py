@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
+import select
+import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from dagster_slurm.errors import AuthenticationError, TransportError
-from dagster_slurm.transport.askpass import Askpass
-from dagster_slurm.transport.prompts import Answers
-from dagster_slurm.transport.shell import quote
-from dagster_slurm.transport.ssh_connection import SSHConnection
-from dagster_slurm.transport.ssh_faults import connection_fault
+from dagster_slurm.transport.shell import quote, shell_file
+from dagster_slurm.transport.ssh_connection import SSHConnection, connection_fault
 
 
 def client_environment(connection: SSHConnection) -> dict[str, str]:
@@ -106,3 +110,141 @@ class Login:
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
+
+
+_PASSWORD = re.compile(r"\bpassword\b", re.IGNORECASE)
+# A prompt that wants something else than the account's password, though it may name one.
+_NOT_THE_PASSWORD = re.compile(
+    r"one[- ]?time|\botp\b|token|\bcode\b|passcode|verification|second|factor|duo|\bpin\b|"
+    r"\bnew\b|\bcurrent\b|\bexpired\b|\bretype\b|\bagain\b|passphrase",
+    re.IGNORECASE,
+)
+_COMMAND_TIMEOUT_SECONDS = 60.0
+
+
+def asks_for_password(prompt: str) -> bool:
+    """Whether a prompt asks for the account's password, and for nothing else."""
+    return bool(_PASSWORD.search(prompt)) and not _NOT_THE_PASSWORD.search(prompt)
+
+
+class Answers:
+    """Answers the prompts of one login.
+
+    Args:
+        connection: Whose login it is.
+    """
+
+    def __init__(self, connection: SSHConnection) -> None:
+        self._connection = connection
+        self._password_given = False
+        self.refusal: str | None = None
+
+    def answer(self, prompt: str) -> str | None:
+        """The answer; None if there is none, and then `refusal` says why."""
+        if asks_for_password(prompt) and self._connection.password is not None:
+            if self._password_given:
+                self.refusal = "The password was refused"
+                return None
+            self._password_given = True
+            return self._connection.password
+        if self._connection.askpass_command is not None:
+            return self._ask_command(self._connection.askpass_command, prompt)
+        if not self._connection.batch_mode and _has_terminal():
+            return getpass.getpass(f"{prompt.strip()} ")
+        self.refusal = f"The server asks for {prompt.strip()!r}, and nothing is configured to answer that"
+        return None
+
+    def _ask_command(self, command: str, prompt: str) -> str | None:
+        try:
+            done = subprocess.run(
+                [*shlex.split(command), prompt],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.refusal = f"The askpass_command could not be run for {prompt.strip()!r}: {error}"
+            return None
+        if done.returncode or not done.stdout:
+            self.refusal = f"The askpass_command gave no answer to {prompt.strip()!r}: {done.stderr.strip()[-300:]}"
+            return None
+        return done.stdout.splitlines()[0]
+
+
+def _has_terminal() -> bool:
+    """Whether a person can be asked: a terminal, and this process in its foreground."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+_END_OF_PROMPT = b"\x04"
+
+
+class Askpass:
+    """A program for ssh to ask, and the thread that answers it, for one login.
+
+    Args:
+        answers: Answers the prompts.
+        on_refusal: Called when there is no answer, in place of one: ssh would send an empty one, which servers count
+            as an attempt.
+    """
+
+    def __init__(self, answers: Answers, on_refusal: Callable[[], None]) -> None:
+        self._answers = answers
+        self._on_refusal = on_refusal
+        self._directory = Path(tempfile.mkdtemp(prefix="dagster-slurm-askpass-"))
+        self._prompts, self._replies = (self._pipe(name) for name in ("prompt", "answer"))
+        self._stop, self._stopped = os.pipe()
+        program = self._directory / "askpass"
+        program.write_text(shell_file("dagster_slurm.transport.scripts", "askpass.sh"), encoding="utf-8")
+        program.chmod(0o700)
+        self._thread = threading.Thread(target=self._serve, name="dagster-slurm-askpass", daemon=True)
+        self._thread.start()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make ssh ask this program. DISPLAY is for OpenSSH before 8.4."""
+        return {
+            "SSH_ASKPASS": str(self._directory / "askpass"),
+            "SSH_ASKPASS_REQUIRE": "force",
+            "DISPLAY": os.environ.get("DISPLAY", ":0"),
+        }
+
+    def close(self) -> None:
+        """Stop answering."""
+        os.close(self._stopped)
+        self._thread.join()
+        for descriptor in (self._prompts, self._replies, self._stop):
+            os.close(descriptor)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _pipe(self, name: str) -> int:
+        path = self._directory / name
+        os.mkfifo(path, 0o600)
+        # For reading and writing, neither end waits for the other to be opened (fifo(7)).
+        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _serve(self) -> None:
+        received = b""
+        while True:
+            ready, _, _ = select.select([self._prompts, self._stop], [], [])
+            if self._stop in ready:
+                return
+            received += os.read(self._prompts, 1 << 16)
+            while _END_OF_PROMPT in received:
+                prompt, _, received = received.partition(_END_OF_PROMPT)
+                self._reply(self._answers.answer(prompt.decode("utf-8", "replace")))
+
+    def _reply(self, answer: str | None) -> None:
+        if answer is None:
+            self._on_refusal()
+        os.write(self._replies, b"-\n" if answer is None else f"+{answer}\n".encode())

@@ -5,23 +5,28 @@ OpenSSH's client does the cryptography and reads `~/.ssh/config`; nothing here r
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from dagster_slurm.errors import AuthenticationError, ConnectionFailedError
-from dagster_slurm.transport.budget import ChannelBudget, Token
+from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
-from dagster_slurm.transport.control_master import (
-    CONNECT_TIMEOUT_SECONDS,
-    ControlMaster,
-    SharingImpossibleError,
-    no_ssh_program,
-)
 from dagster_slurm.transport.login import Login, client_environment
+from dagster_slurm.transport.pool import ChannelBudget, Token
 from dagster_slurm.transport.shell_transport import ShellTransport
-from dagster_slurm.transport.ssh_connection import SSHConnection
-from dagster_slurm.transport.ssh_faults import SESSION_REFUSED, connection_fault
+from dagster_slurm.transport.ssh_connection import (
+    SESSION_REFUSED,
+    SSHConnection,
+    connection_fault,
+    is_about_multiplexing,
+)
 
 __all__ = ["OpenSSHTransport", "SSHConnection"]
 
@@ -179,3 +184,168 @@ class OpenSSHTransport(ShellTransport):
             return _SessionRefusedError(fault.message, host=self.host)
         # Whatever a channel says, it is not a login that failed: the master is gone, or its link is.
         return ConnectionFailedError(fault.message, host=self.host)
+
+
+CONNECT_TIMEOUT_SECONDS = 20.0
+_CONTROL_TIMEOUT_SECONDS = 10.0
+_NO_MASTER_STATUS = 255
+
+
+def no_ssh_program() -> ConfigurationError:
+    """The error where there is no OpenSSH client."""
+    return ConfigurationError("The program `ssh` is not installed", hint="Install OpenSSH's client.")
+
+
+def _asking_on_terminal(connection: SSHConnection) -> SSHConnection:
+    """The same hops, with nothing to answer for them but the terminal."""
+    jump = None if connection.jump is None else _asking_on_terminal(connection.jump)
+    return replace(connection, password=None, askpass_command=None, batch_mode=False, jump=jump)
+
+
+def _end_of(process: subprocess.Popen[bytes], timeout_seconds: float) -> int | None:
+    """How a process ends; None if it had to be killed.
+
+    `Popen.wait` with a timeout looks every 50 ms only, and a login takes less than 200 ms.
+    """
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        returncode = process.wait()
+    finally:
+        timer.cancel()
+    return None if late.is_set() else returncode
+
+
+class SharingImpossibleError(TransportError):
+    """No shared connection can be made here; one of one's own may work."""
+
+
+class ControlMaster:
+    """The shared connection to one host.
+
+    Args:
+        connection: How to reach it.
+        control_persist: How long it stays after its last use, in place of the connection's own.
+    """
+
+    def __init__(self, connection: SSHConnection, *, control_persist: str | None = None) -> None:
+        self._connection = connection
+        self._control_persist = control_persist or connection.control_persist
+        self.path = connection.control_path()
+
+    def is_alive(self) -> bool:
+        """Whether it is there; asks the master process, not the host."""
+        return self.path.exists() and self._control("check") == 0
+
+    def ensure(self) -> None:
+        """Start it unless it is there; of processes that come at once, one starts it.
+
+        Raises:
+            SharingImpossibleError: The socket cannot be made.
+            TransportError: The login failed.
+        """
+        with self._locked():
+            if not self.is_alive():
+                self.path.unlink(missing_ok=True)
+                self._start()
+
+    def start_on_terminal(self) -> None:
+        """Start it with ssh asking on this terminal for whatever each hop wants to know.
+
+        Raises:
+            SharingImpossibleError: The socket cannot be made.
+            AuthenticationError: ssh did not get in; it has said why on the terminal.
+        """
+        asking = _asking_on_terminal(self._connection)
+        with self._locked():
+            self.path.unlink(missing_ok=True)
+            argv = Login(asking).argv(self._options())
+            try:
+                returncode = subprocess.run(argv, env=client_environment(asking), check=False).returncode
+            except FileNotFoundError:
+                raise no_ssh_program() from None
+        if returncode != 0 or not self.path.exists():
+            raise AuthenticationError(
+                f"ssh ended with status {returncode}", hint="It says why above.", host=self._connection.label
+            )
+
+    def _options(self) -> list[str]:
+        persist = f"ControlPersist={self._control_persist}"
+        return ["-T", "-M", "-N", "-f", "-S", str(self.path), "-o", persist]
+
+    def end(self) -> None:
+        """End it, for every process that uses it."""
+        if self.path.exists():
+            self._control("exit")
+
+    def channel_options(self) -> list[str]:
+        """The options of an `ssh` that opens a channel of it, and never logs in by itself."""
+        # With the socket gone, ssh would quietly log in anew. ProxyCommand=false makes it fail instead.
+        return ["-S", str(self.path), "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+
+    def _start(self) -> None:
+        # A file, not a pipe: the master keeps its stderr open, and a pipe would never end.
+        with tempfile.TemporaryFile() as said, Login(self._connection) as login:
+            returncode = self._run(login, login.argv(self._options()), said.fileno())
+            said.seek(0)
+            text = said.read().decode("utf-8", "replace").strip()
+            if returncode == 0 and self.path.exists():
+                return
+            if returncode == 0 or is_about_multiplexing(text):
+                raise SharingImpossibleError(f"No shared connection: {text}", host=self._connection.label)
+            raise login.fault(text, returncode)
+
+    def _run(self, login: Login, argv: list[str], stderr: int) -> int:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=login.environment(),
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise no_ssh_program() from None
+        login.watch(process)
+        returncode = _end_of(process, CONNECT_TIMEOUT_SECONDS)
+        if returncode is None:
+            raise ConnectionFailedError(
+                f"No connection within {CONNECT_TIMEOUT_SECONDS:.0f} s", host=self._connection.label
+            )
+        return returncode
+
+    def _control(self, verb: str) -> int:
+        argv = ["ssh", "-S", str(self.path), "-O", verb, "--", self._connection.host]
+        try:
+            return subprocess.run(argv, capture_output=True, timeout=_CONTROL_TIMEOUT_SECONDS, check=False).returncode
+        except subprocess.TimeoutExpired:
+            # A master that hangs serves nobody.
+            return _NO_MASTER_STATUS
+        except FileNotFoundError:
+            raise no_ssh_program() from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock beside the socket."""
+        directory = self.path.parent
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = self.path.with_suffix(".lock").open("a")
+        except OSError as error:
+            raise SharingImpossibleError(f"No shared connection: {error}", host=self._connection.label) from error
+        with lock:
+            if directory.stat().st_uid != os.getuid():
+                raise ConfigurationError(
+                    f"The directory for connections, {directory}, belongs to somebody else",
+                    hint="Set DAGSTER_SLURM_SSH_CONTROL_DIR to a directory of your own.",
+                )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -15,14 +15,18 @@ from dagster_slurm.errors import (
 from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
-from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.file_range import FileRange
-from dagster_slurm.transport.pacing import LARGEST_PIECE_BYTES, LARGEST_PIECE_ON_ONE_CHANNEL_BYTES
-from dagster_slurm.transport.parcel import file_parcel, tree_parcel
+from dagster_slurm.transport.channel import ShellChannel, shell_command
+from dagster_slurm.transport.parcel import FileRange, file_parcel, tree_parcel
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import shell_file
-from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, upload_file, upload_tree
+from dagster_slurm.transport.upload import (
+    LARGEST_PIECE_BYTES,
+    LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
+    ONE_REQUEST_BYTES,
+    upload_file,
+    upload_tree,
+)
 
 # EX_DATAERR and EX_NOINPUT of sysexits.h, as the scripts use them.
 _CORRUPTED_STATUS = 65
@@ -205,3 +209,17 @@ class ShellTransport(Transport):
 
 def _script(name: str) -> str:
     return shell_file("dagster_slurm.transport.scripts", name)
+
+
+class LocalTransport(ShellTransport):
+    """The same shell scripts as over SSH, run by this machine's `sh`.
+
+    Args:
+        channels: How many shells may be open at once.
+    """
+
+    def __init__(self, *, channels: int = 2) -> None:
+        super().__init__("this machine", channels=channels)
+
+    def _open_channel(self) -> ShellChannel:
+        return ShellChannel(("sh", "-c", shell_command()))

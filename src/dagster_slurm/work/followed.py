@@ -19,13 +19,12 @@ from dagster_slurm.job.events import (
     Started,
     StateChanged,
     Waiting,
+    line_of,
 )
 from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.waiting import line_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.pipes.step_logs import StepLogs
-from dagster_slurm.pipes.teller import Teller
+from dagster_slurm.pipes.step_logs import StepLogs, Teller
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5

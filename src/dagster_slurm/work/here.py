@@ -21,7 +21,7 @@ from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.events import Ended, Listener, Output, Started
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.pipes.data import outputs_directory, result_name, results_directory
+from dagster_slurm.pipes.partition_results import outputs_directory, result_name, results_directory
 from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import of_session

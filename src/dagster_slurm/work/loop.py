@@ -26,7 +26,7 @@ from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS
 from dagster_slurm.pipes.interruptions import TerminationRequestedError
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.pipes.teller import Teller
+from dagster_slurm.pipes.step_logs import Teller
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
 from dagster_slurm.work.followed import Followed, FollowedUnit

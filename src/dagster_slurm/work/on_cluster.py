@@ -21,10 +21,9 @@ from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, outcomes_to_json
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.pipes.cluster_calls import ClusterCalls
-from dagster_slurm.pipes.data import data_place, outputs_directory, result_name
-from dagster_slurm.pipes.description import describe, differences, digests, is_abandoned
 from dagster_slurm.pipes.interruptions import Interruptions
-from dagster_slurm.pipes.launch_key import PieceOfWork
+from dagster_slurm.pipes.launch_key import PieceOfWork, describe, differences, digests, is_abandoned
+from dagster_slurm.pipes.partition_results import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.pipes.step import Step

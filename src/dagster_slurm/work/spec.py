@@ -25,7 +25,7 @@ from dagster_slurm.launchers import (
     work_files,
 )
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.outcome import MetadataOf, outcome_metadata
+from dagster_slurm.pipes.partition_results import MetadataOf, outcome_metadata
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.answer_format import from_plain, to_plain
+from dagster_slurm.job.turns import from_plain, to_plain
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, parse_sacct, parse_squeue
 from dagster_slurm.slurm.states import JobState
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.events import QueueLeft, QueueNews, StateChanged, Waiting
-from dagster_slurm.job.waiting import QueueTeller, line_of
+from dagster_slurm.job.events import QueueLeft, QueueNews, QueueTeller, StateChanged, Waiting, line_of
 from dagster_slurm.slurm.output import QueueEntry
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState as S

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.launchers import Payload, payload_from_path
-from dagster_slurm.pipes.description import digests
+from dagster_slurm.pipes.launch_key import digests
 from dagster_slurm.slurm.request import merge
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dagster_slurm.pipes.gathered import Gathered
+from dagster_slurm.pipes.session import Gathered
 
 THREADS = 20
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
-from dagster_slurm.pipes.signals import SHARED, RunSignals
+from dagster_slurm.pipes.interruptions import SHARED, RunSignals
 
 RUN = DagsterRun(job_name="tides", run_id="5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5", status=DagsterRunStatus.STARTED)
 
@@ -44,7 +44,7 @@ def test_the_status_is_asked_for_once_in_a_while(storage: Any) -> None:
 
 def test_an_answer_serves_for_as_long_as_is_said(storage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("dagster_slurm.pipes.signals.seconds_since_boot", lambda: now[0])
+    monkeypatch.setattr("dagster_slurm.pipes.interruptions.seconds_since_boot", lambda: now[0])
     mine = RunSignals(storage, RUN)
     for seconds, max_age_seconds, asked in [
         (0, 3, 1),

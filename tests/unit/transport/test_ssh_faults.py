@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm.errors import AuthenticationError, ConnectionFailedError, HostKeyError, TransportError
-from dagster_slurm.transport.ssh_faults import connection_fault
+from dagster_slurm.transport.ssh_connection import connection_fault
 
 CLOSED = "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535"
 

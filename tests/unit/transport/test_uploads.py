@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry, UploadProgress, content
 from dagster_slurm.transport.archive import archive_tree
-from dagster_slurm.transport.cksum import Remainder
-from dagster_slurm.transport.file_range import FileRange
-from dagster_slurm.transport.pacing import (
+from dagster_slurm.transport.content import Remainder
+from dagster_slurm.transport.parcel import FileRange, Piece, file_parcel, remainder_of_next, tree_parcel
+from dagster_slurm.transport.progress import ProgressReport
+from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     SMALLEST_PIECE_BYTES,
     Pacer,
+    Partial,
 )
-from dagster_slurm.transport.parcel import Piece, file_parcel, remainder_of_next, tree_parcel
-from dagster_slurm.transport.progress import ProgressReport
-from dagster_slurm.transport.upload import Partial
 
 MIB = 1 << 20
 
