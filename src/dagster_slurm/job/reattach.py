@@ -176,7 +176,7 @@ class Reattachment:
             for attempt in seen.listing.attempts(other).values():
                 self._claims.refuse_other_protocol(attempt)
                 found = self._open(len(live), attempt, (), seen.slurm)
-                if isinstance(found, Open) and set(found.units) - found.over:
+                if isinstance(found, Open) and _is_live(found, attempt, seen.slurm):
                     live.append(found)
             if live and all(self._claims.adopt(launch.of_attempt(each.number), each.handle.directory) for each in live):
                 return Known(tuple(live), len(live), was_elsewhere=True)
@@ -193,6 +193,13 @@ class Reattachment:
     def _close(self, attempt: AttemptRecord, outcome: Outcome | None) -> bool:
         words = outcomes_to_json({None: outcome}) if outcome else ""
         return self._claims.close(attempt.directory, generation=attempt.generation, outcome=words)
+
+
+def _is_live(found: Open, attempt: AttemptRecord, said: SlurmAnswers) -> bool:
+    """Whether squeue says of any part that it goes on; a job of another that has its number does not live here."""
+    is_array = bool(attempt.description.elements)
+    jobs = [found.handle.of(element) for element in range(len(found.units))] if is_array else [found.handle]
+    return any(stand_of(job.job_id, attempt, said).is_live for job in jobs)
 
 
 @dataclass(frozen=True)
