@@ -524,7 +524,7 @@ def provenance_in(entry: Any) -> DataProvenance | None:
     return extract_data_provenance_from_entry(entry)
 
 
-# -- the partitions of one step: `dagster_slurm.pipes.partitions`
+# -- the partitions of one step: `clients.results`
 
 
 def pipes_context_of(context: OpExecutionContext, extras: Mapping[str, Any] | None) -> dict[str, Any]:
