@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.settings import SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
     from dagster_slurm.resources.ssh import SSHConnectionResource
+    from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
@@ -67,6 +68,7 @@ _ROOMS = {
     "SlurmRetryPolicy": "resources.retry_policy",
     "SlurmRunConfig": "resources.settings",
     "Target": "environments",
+    "TorchrunLauncher": "resources.torchrun_launcher",
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",
     "payload_command": "launchers",
@@ -107,6 +109,7 @@ __all__ = [
     "SlurmRetryPolicy",
     "SlurmRunConfig",
     "Target",
+    "TorchrunLauncher",
     "UvEnvironment",
     "build_slurm_orphan_reconcile_sensor",
     "payload_command",

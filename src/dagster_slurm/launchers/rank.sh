@@ -5,7 +5,8 @@
 # usage: rank.sh WAY COMMAND ...
 # In DAGSTER_SLURM_RANKS, which is of this start alone, a file named by the rank has one line:
 #   begun NODE TIME STEP, then ended NODE TIME STATUS
-case $1 in
+way=$1
+case $way in
 srun) rank=$SLURM_PROCID ;;
 # Not SLURM_PROCID: that is the number of the daemon which mpirun has started on this node.
 mpirun) rank=${OMPI_COMM_WORLD_RANK:-${PMIX_RANK:-$PMI_RANK}} ;;
@@ -33,7 +34,8 @@ mark() {
 # batch script: one is enough.
 # shellcheck disable=SC2317  # reached through traps
 pass_on() {
-    [ "$1 $passed" != "TERM TERM" ] || return
+    # torchrun signals the group of a rank, whose payload has it already.
+    [ "$way" != torchrun ] && [ "$1 $passed" != "TERM TERM" ] || return
     passed=$1
     kill "-$1" "$payload" 2>/dev/null
 }

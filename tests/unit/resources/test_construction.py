@@ -38,6 +38,7 @@ FORMS: dict[str, list[Any]] = {
     "pre_deployed_env_path": ["/shared/envs/analysis"],
     "remote_payload_path": ["/shared/payload.py"],
     "default_launcher": [BashLauncher()],
+    "nproc_per_node": ["auto", 2],
     "retry_policy": [SlurmRetryPolicy()],
     "environment": [dagster_slurm.UvEnvironment(), dagster_slurm.PixiEnvironment()],
 }

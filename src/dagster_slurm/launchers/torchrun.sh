@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # read or assigned in front of this file
+# A payload of torchrun, behind ranks.sh: one agent on each node, whose workers are the ranks. In front of this file stand,
+# generated and quoted:
+#   torchrun_processes=...  torchrun_restarts=...  torchrun_backend=...  torchrun_timeout=...  torchrun_join=...
+#   torchrun_options=(...)  python=(...)
+# Its arguments are the payload's command.
+# Sets `processes`, the ranks of each node, `ranks`, and `library`.
+find_torch() {
+    local said=$DAGSTER_SLURM_RANKS/library
+    nodes=${SLURM_JOB_NUM_NODES:-1}
+    if ! library=$("${python[@]}" "$DAGSTER_SLURM_RANKS/torchrun_facts.py" "$torchrun_processes" 2>"$said"); then
+        cat -- "$said" >&2
+        refuse "torchrun cannot be had in the payload's environment; the payload was not started"
+    fi
+    read -r processes port library <<<"$library"
+    ranks=$((processes * nodes))
+}
+
+# The address of this node, as the others reach it: `hostname -i` may print several, or 127.0.1.1.
+find_address() {
+    local name=${SLURMD_NODENAME:-localhost}
+    address=$(getent ahostsv4 "$name" | awk '$1 !~ /^127[.]/ { print $1; exit }')
+    [ "$nodes" = 1 ] && address=${address:-127.0.0.1}
+    [ -n "$address" ] || refuse "the first node, $name, has no address that other nodes can reach"
+}
+
+# Sets `start`: what stands before a rank's command.
+prepare() {
+    local cpus=${SLURM_CPUS_ON_NODE:-$(nproc)}
+    # A run id of this start alone: agents of a former one, and of a requeued job, are not let in.
+    start=("${python[@]}" -m torch.distributed.run "--nnodes=$nodes" "--nproc-per-node=$processes"
+        "--max-restarts=$torchrun_restarts" "--rdzv-backend=$torchrun_backend" "--rdzv-endpoint=$address:$port"
+        "--rdzv-id=${DAGSTER_SLURM_RANKS##*.}" "--rdzv-conf=join_timeout=$torchrun_timeout" "${torchrun_options[@]}"
+        --no-python)
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus / processes > 0 ? cpus / processes : 1))}
+    [ -n "$SLURM_JOB_ID" ] || return 0
+    way=srun
+    # With an agent that has failed for good, the others wait for it (pytorch 2.13): they have some seconds to end.
+    start=(srun "--nodes=$nodes" "--ntasks=$nodes" --ntasks-per-node=1 "--cpus-per-task=$cpus" "--wait=$torchrun_join"
+        --kill-on-bad-exit=0 --export=ALL "${start[@]}")
+}
+
+catch_signals
+refuse_scratch
+find_torch
+find_address
+prepare
+say "torch $library: $nodes nodes with $processes ranks each, rendezvous at $address:$port"
+run_ranks "${start[@]}" bash "$DAGSTER_SLURM_RANKS/rank.sh" torchrun "$@"
+exit_by_ends $?

@@ -1,0 +1,87 @@
+"""Ranks of real torch over three nodes: for `make faults` alone, and where torch brings no gigabytes for GPUs."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, TorchrunLauncher
+from dagster_slurm.sandbox import Sandbox
+from tests.assets.conftest import asset_of, compute_log, failure_of, metadata_of, run_asset
+
+pytestmark = [pytest.mark.cluster, pytest.mark.all_faults]
+Write = Callable[..., Path]
+Make = Callable[..., ComputeResource]
+
+TORCH = "torch==2.13.0"
+TRAIN = Path(__file__).parents[2] / "examples" / "training" / "payloads" / "train.py"
+NODES = {"nodes": 3, "cpus": 2, "mem": "3G"}
+
+
+@pytest.fixture(scope="module")
+def torch_path(sandbox: Sandbox) -> str:
+    argv = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", TORCH]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    if "Would install" not in said or "nvidia" in said:
+        pytest.skip(f"{TORCH} for CPUs alone cannot be had from here")
+    return sandbox.create_environment("torchrun", ["dagster-pipes", "numpy", TORCH])
+
+
+@pytest.fixture
+def compute(slurm: Make, torch_path: str) -> ComputeResource:
+    return slurm(pre_deployed_env_path=torch_path)
+
+
+def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance) -> None:
+    extras = {"points": 500, "epochs": 150}
+    launcher = TorchrunLauncher(nproc_per_node=2)
+    got = run_asset(asset_of(TRAIN, launcher=launcher, extras=extras, extra_slurm_opts=NODES), compute, instance)
+    assert got.success
+    found = metadata_of(got)
+    assert (found["ranks"], found["resumed_from"]) == (6, 0)
+    assert found["slope"] == pytest.approx(3, abs=0.2)
+    assert "[5] rank 5 of 6: from epoch 0\n" in compute_log(got, instance)
+
+
+def test_a_requeued_job_goes_on_from_its_checkpoint(
+    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    """It is requeued by its own hand, as preemption does it: a new rendezvous under the same id."""
+    requeue = "if rank == 0 and epoch == 9 and first == 0: os.system('scontrol requeue $SLURM_JOB_ID')\n"
+    text = TRAIN.read_text().replace("        slope, offset", f"            {requeue}        slope, offset", 1)
+    path = payload(text, "train.py")
+    launcher = TorchrunLauncher(nproc_per_node=1)
+    options = {**NODES, "requeue": True}
+    extras = {"points": 500, "epochs": 150}
+    got = run_asset(asset_of(path, launcher=launcher, extras=extras, extra_slurm_opts=options), compute, instance)
+    assert got.success
+    assert metadata_of(got)["resumed_from"] >= 10
+
+
+def test_a_rank_that_fails_is_named(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:
+    path = payload(
+        "import os, time\nimport torch.distributed as dist\ndist.init_process_group('gloo')\n"
+        "if dist.get_rank() == 2: raise SystemExit(5)\n"
+        "dist.barrier()\n"
+    )
+    launcher = TorchrunLauncher(nproc_per_node=1, end_timeout=10)
+    got = run_asset(asset_of(path, launcher=launcher, extra_slurm_opts=NODES), compute, instance)
+    _, said = failure_of(got)
+    assert re.search(r"rank \d on n\d was the first of 3 to fail: exit code \d+", said)
+
+
+def test_all_ranks_start_anew(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:
+    path = payload(
+        "import os, time\nimport torch.distributed as dist\ndist.init_process_group('gloo')\n"
+        "again = os.environ['TORCHELASTIC_RESTART_COUNT'] != '0'\n"
+        "if dist.get_rank() == 2 and not again: raise SystemExit(5)\n"
+        "dist.barrier()\nprint('again', again, flush=True)\n"
+    )
+    launcher = TorchrunLauncher(nproc_per_node=1, max_restarts=2)
+    got = run_asset(asset_of(path, launcher=launcher, extra_slurm_opts=NODES), compute, instance)
+    assert got.success
+    assert compute_log(got, instance).count("again True") == 3
