@@ -36,6 +36,8 @@ def main() -> None:
     if checkpoint.exists():
         first, weights = torch.load(checkpoint)
         model.load_state_dict(weights)
+    # Nobody writes the next checkpoint before everybody has read this one.
+    dist.barrier()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     # Every rank has the extras; what rank 0 reports is heard.
     with open_dagster_pipes() as pipes:
