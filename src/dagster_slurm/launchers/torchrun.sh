@@ -33,6 +33,9 @@ prepare() {
         "--max-restarts=$torchrun_restarts" "--rdzv-backend=$torchrun_backend" "--rdzv-endpoint=$address:$port"
         "--rdzv-id=${DAGSTER_SLURM_RANKS##*.}" "--rdzv-conf=join_timeout=$torchrun_timeout" "${torchrun_options[@]}"
         --no-python)
+    # With the agents' store the ranks of a restart find addresses of the former ones: with 2.13.0 and gloo torchrun alone
+    # fails 3 of 3 times, and with a store of their own 0 of 2.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus / processes > 0 ? cpus / processes : 1))}
     [ -n "$SLURM_JOB_ID" ] || return 0
     way=srun
