@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.mpi_launcher import MPILauncher
+    from dagster_slurm.resources.ray_launcher import RayLauncher, RayPortConfig
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.settings import SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
@@ -55,6 +56,8 @@ _ROOMS = {
     "Payload": "launchers",
     "PixiEnvironment": "resources.environments",
     "Place": "launchers",
+    "RayLauncher": "resources.ray_launcher",
+    "RayPortConfig": "resources.ray_launcher",
     "RemotePath": "staging",
     "Requirements": "launchers",
     "SSHConnectionResource": "resources.ssh",
@@ -96,6 +99,8 @@ __all__ = [
     "Payload",
     "PixiEnvironment",
     "Place",
+    "RayLauncher",
+    "RayPortConfig",
     "RemotePath",
     "Requirements",
     "SSHConnectionResource",

@@ -1,6 +1,7 @@
 """How a payload is started: pure plans, and the batch script made of them."""
 
 from dagster_slurm.launchers.hooks import Hook
+from dagster_slurm.launchers.nodes import nodes_hook
 from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
 from dagster_slurm.launchers.plan import (
     LaunchPlan,
@@ -28,6 +29,7 @@ __all__ = [
     "direct_plan",
     "launch_in_job",
     "launch_script",
+    "nodes_hook",
     "payload_command",
     "payload_from_path",
     "ranks_plan",

@@ -1,0 +1,447 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154,SC2317  # read behind this file; assigned in front of it; reached through traps
+# What a hook has running on every node while the payload does: one task a node, of which the first is the head. Two
+# halves: the shell that waits for the payload starts, awaits and ends the tasks; a task starts a daemon and ends it.
+# A hook NAME that stands behind this file defines, besides its own functions:
+#   NAME_setup  on each node: enters the payload's environment
+#   NAME_node   on each node: starts the daemon with nodes_start_daemon, and publishes what others wait for
+#   NAME_keep   on each node, where the payload has failed: copies logs from $nodes_tmp to $nodes_kept
+# Tasks end when the pipe that the shell holds is closed, which the kernel does when that dies.
+nodes_of=
+nodes_process=
+nodes_watcher=
+nodes_lifeline=
+nodes_is_stopping=
+nodes_is_explained=
+# What a node's task does before it takes TERM for an answer, in seconds; srun's own time comes on top.
+nodes_grace=5
+
+# ---- both halves ---------------------------------------------------------------------------------------------------
+
+# nodes_publish FILE TEXT: one line, which others see whole or not at all.
+nodes_publish() {
+    local new=$nodes_dir/.$1.${nodes_id:-shell}
+    printf '%s\n' "$2" >"$new" && mv -fT -- "$new" "$nodes_dir/$1"
+}
+
+# nodes_read FILE: sets nodes_text. All files are there from the beginning, empty: that there is none, an NFS client
+# believes for a minute; what has been closed by another, it sees when it opens it.
+nodes_read() { { IFS= read -r nodes_text <"$nodes_dir/$1"; } 2>/dev/null; }
+
+# nodes_pause SECONDS: without a process. A task learns here that it has to end.
+nodes_pause() {
+    local word status
+    read -rt "$1" -u "$nodes_lifeline" word
+    status=$?
+    [ "$status" -le 128 ] || return 0
+    [ -z "$word" ] || nodes_word=$word
+    [ "$status" = 0 ] || nodes_is_stopping=yes
+}
+
+# nodes_await FILE SECONDS: sets nodes_text. Else 1: not in time; 2: a node has failed, which nodes_text tells; 3: what
+# has to bring it has ended; 4: this task is to end.
+nodes_await() {
+    local until=$((SECONDS + $2))
+    until nodes_read "$1"; do
+        ! nodes_read failed || return 2
+        [ -z "$nodes_is_stopping" ] || return 4
+        if [ -n "$nodes_process" ] && ! kill -0 "$nodes_process" 2>/dev/null; then
+            nodes_pause 0.2
+            if nodes_read "$1"; then return 0; fi
+            ! nodes_read failed || return 2
+            return 3
+        fi
+        [ "$SECONDS" -lt "$until" ] || return 1
+        nodes_pause 0.1
+    done
+}
+
+# The variable is of bash 5, and has the decimal sign of the locale.
+nodes_look_at_clock() {
+    nodes_now=${EPOCHREALTIME/[!0-9]/.}
+    nodes_now=${nodes_now:-$(date +%s.%N)}
+}
+
+# nodes_log LEVEL TEXT: into the log of the run, as messages of Pipes come.
+nodes_log() {
+    local text=${2//\\/\\\\}
+    text=${text//\"/\\\"}
+    printf '{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": "%s", "level": "%s"}}\n' \
+        "${text//[[:cntrl:]]/ }" "$1" >>"$nodes_messages"
+}
+
+# ---- the shell that waits for the payload --------------------------------------------------------------------------
+
+# nodes_begin NAME IS_HERE: the nodes, and a directory that they share. A job that is requeued has another: it reads
+# nothing that the former one has left. IS_HERE: this machine is the only node.
+nodes_begin() {
+    local id job=here
+    nodes_of=$1 nodes_names=("$(uname -n)") nodes_messages=$place/messages
+    if [ -z "$2" ]; then
+        job=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
+        nodes_messages=$place/log/messages.${SLURM_RESTART_COUNT:-0}
+        nodes_names=("$SLURMD_NODENAME")
+        [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || mapfile -t nodes_names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    fi
+    nodes_is_here=$2 nodes_count=${#nodes_names[@]} nodes_dir=$place/$1.$job
+    nodes_token=$nodes_dir/token nodes_kept=$nodes_dir/logs
+    (umask 077 && mkdir -- "$nodes_dir") || return
+    : >"$nodes_dir/failed"
+    for ((id = 0; id < nodes_count; id++)); do : >"$nodes_dir/node.$id" && : >"$nodes_dir/end.$id"; done
+}
+
+# nodes_have FILE ...: what tasks will publish.
+nodes_have() { for nodes_text in "$@"; do : >"$nodes_dir/$nodes_text" || return; done; }
+
+# A word that only this user can read, in $nodes_token.
+nodes_make_token() { (umask 077 && od -An -N 32 -tx1 /dev/urandom | tr -d ' \n' >"$nodes_token"); }
+
+# The smallest number of CPUs that the job has on one of its nodes, as in `8(x3),4`.
+nodes_cpus() {
+    local each least=
+    for each in ${SLURM_JOB_CPUS_PER_NODE//,/ }; do
+        each=${each%(*}
+        [ -n "$least" ] && [ "$least" -le "$each" ] || least=$each
+    done
+    printf '%s' "${least:-1}"
+}
+
+# Everything that a task needs is in one file: these functions, those of the hook, and their variables.
+nodes_write_task() {
+    {
+        # shellcheck disable=SC2046  # names
+        eval "declare -p place run_directory \${!nodes_@} \${!${nodes_of}_@}"
+        declare -f
+        printf 'nodes_task\n'
+    } >"$nodes_dir/task.sh"
+}
+
+# Starts the tasks; their process group is their own. srun ends with 0 when a node is lost (22.05): ends are read.
+nodes_start() {
+    local start=()
+    if [ "$nodes_count" -gt 1 ]; then
+        start=(srun --nodes="$nodes_count" --ntasks="$nodes_count" --ntasks-per-node=1 --cpus-per-task="$(nodes_cpus)"
+            --mem=0 --overlap --no-kill --kill-on-bad-exit=0 --mpi=none --cpu-bind=none --export=ALL --chdir=/
+            --job-name="$nodes_of")
+    fi
+    nodes_write_task || return
+    # Open at both ends; a task opens the reading one anew, and has no other.
+    exec {nodes_lifeline}<> <(:) || return
+    "${start[@]}" bash "$nodes_dir/task.sh" <"/dev/fd/$nodes_lifeline" {nodes_lifeline}>&- >"$nodes_dir/step" 2>&1 &
+    nodes_process=$!
+}
+
+# nodes_last FILE: the last lines, for a message.
+nodes_last() { tail -n 15 -- "$nodes_dir/$1" 2>/dev/null | cut -c 1-500 | sed 's/^/    /'; }
+
+# nodes_explain STATUS WHAT: why nodes_await has returned that.
+nodes_explain() {
+    local id=${nodes_text%% *}
+    nodes_is_explained=yes
+    case $1 in
+    2)
+        say "$2: node ${nodes_names[id]}: ${nodes_text#* }"
+        nodes_last "out.$id" >&2
+        ;;
+    3)
+        say "$2: its step has ended"
+        nodes_last step >&2
+        ;;
+    *)
+        say "$2: not in time. Nodes that have begun: $(nodes_begun)"
+        for ((id = 0; id < nodes_count; id++)); do
+            nodes_read "node.$id" && continue
+            say "node ${nodes_names[id]} has not begun"
+        done
+        nodes_last step >&2
+        ;;
+    esac
+}
+
+nodes_begun() {
+    local id names=
+    for ((id = 0; id < nodes_count; id++)); do ! nodes_read "node.$id" || names="$names ${nodes_names[id]}"; done
+    printf '%s' "${names:- none}"
+}
+
+# In the process that becomes the payload: the pipe is not its own.
+nodes_enter() {
+    nodes_publish payload "$BASHPID"
+    exec {nodes_lifeline}>&-
+}
+
+# Without its head the payload would wait, for 40 s and more in Ray: it is ended. Another node is a warning.
+nodes_watch() {
+    local said='' never
+    exec {never}<> <(:) {nodes_lifeline}>&-
+    nodes_lifeline=$never
+    while :; do
+        nodes_pause 1
+        if nodes_read end.0 || ! kill -0 "$nodes_process" 2>/dev/null; then break; fi
+        if ! nodes_read failed || [ "$nodes_text" = "$said" ]; then continue; fi
+        said=$nodes_text
+        nodes_log WARNING "$nodes_of: node ${nodes_names[${said%% *}]}: ${said#* }; the payload goes on"
+    done
+    nodes_publish headless yes
+    until nodes_read payload; do nodes_pause 0.2; done
+    kill -TERM -- "-$nodes_text" 2>/dev/null
+    nodes_pause 5
+    kill -KILL -- "-$nodes_text" 2>/dev/null
+}
+
+nodes_guard() {
+    nodes_have payload headless || return
+    nodes_watch </dev/null >/dev/null 2>&1 &
+    nodes_watcher=$!
+    disown "$nodes_watcher"
+}
+
+# nodes_end: all tasks end now. They keep their logs unless the payload has succeeded. Sets `code` where it was not the
+# payload that has ended it.
+nodes_end() {
+    local tries
+    [ -n "$nodes_process" ] || return 0
+    [ -z "$nodes_watcher" ] || kill -KILL -- "-$nodes_watcher" 2>/dev/null
+    if [ "$code" != 0 ] && nodes_read headless; then code=74; fi
+    [ "$code" != 0 ] || printf 'done\n' >&"$nodes_lifeline"
+    exec {nodes_lifeline}>&-
+    for ((tries = 0; tries < (nodes_grace + 10) * 10; tries++)); do
+        kill -0 "$nodes_process" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL -- "-$nodes_process" 2>/dev/null
+    { wait "$nodes_process"; } 2>/dev/null
+    nodes_process=
+    [ -n "$nodes_is_explained" ] || nodes_tell_ends
+    [ "$code" = 0 ] || [ ! -d "$nodes_kept" ] || say "$nodes_of: the logs of its nodes are in $nodes_kept"
+}
+
+# Only a task's own end line is proof of how it has ended.
+nodes_tell_ends() {
+    local id cause status peak cpu killed
+    for ((id = 0; id < nodes_count; id++)); do
+        if ! nodes_read "end.$id"; then
+            nodes_tell_loss "$id" "no end of it is known$(nodes_of_srun "$id")"
+            continue
+        fi
+        read -r _ _ _ cause status peak cpu killed <<<"$nodes_text"
+        [ "$cause" = stopped ] || nodes_tell_loss "$id" "it has ended with status $status before the payload"
+        [ "$killed" = 0 ] || nodes_tell_loss "$id" "$killed processes were killed there for want of memory"
+    done
+}
+
+nodes_of_srun() {
+    local line
+    line=$(grep -m 1 -e "Node failure on .*${nodes_names[$1]}" -- "$nodes_dir/step") && printf ': %s' "$line"
+}
+
+# nodes_tell_loss ID WHAT
+nodes_tell_loss() {
+    say "$nodes_of: node ${nodes_names[$1]}: $2"
+    [ "$code" = 0 ] || nodes_last "out.$1" >&2
+}
+
+# What nobody reads again.
+nodes_leave() {
+    [ -n "$nodes_dir" ] || return 0
+    if [ "$code" = 0 ]; then rm -rf -- "$nodes_dir"; else rm -f -- "$nodes_token"; fi
+}
+
+# ---- a node's task -------------------------------------------------------------------------------------------------
+
+# The task's whole life. Output goes into a file of its own: that of srun ends with srun, and last words are lost.
+nodes_task() {
+    nodes_id=0 nodes_word='' nodes_daemon='' nodes_why='' nodes_tmp=''
+    [ "$nodes_count" = 1 ] || nodes_id=$SLURM_NODEID
+    nodes_name=${nodes_names[nodes_id]}
+    exec >>"$nodes_dir/out.$nodes_id" 2>&1 {nodes_lifeline}<&0 </dev/null
+    trap 'nodes_is_stopping=yes' TERM INT HUP
+    trap nodes_finish EXIT
+    # What the task starts carries this, and is found by it: sessions, groups and parents change.
+    export DAGSTER_SLURM_NODE="$nodes_dir $nodes_id"
+    "${nodes_of}_setup"
+    { read_variables "$run_directory" "$place" && mkdir -p -- "$place/work" && cd -- "$place/work"; } || exit
+    nodes_find_address || exit
+    nodes_publish "node.$nodes_id" "$nodes_name $nodes_address"
+    nodes_make_tmp || exit
+    "${nodes_of}_node" || exit
+    nodes_stay
+}
+
+# Until the daemon has ended, or is to end.
+nodes_stay() {
+    local looks=0
+    until [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_daemon" 2>/dev/null; do
+        nodes_pause 0.3
+        ((looks = (looks + 1) % 15)) || nodes_tell_killed
+    done
+}
+
+# Slurm tells of that when the job has ended.
+nodes_tell_killed() {
+    local killed
+    killed=$(nodes_killed)
+    [ "$killed" != "${nodes_told:-0}" ] || return
+    nodes_told=$killed
+    nodes_publish failed "$nodes_id $killed processes were killed there for want of memory"
+}
+
+# nodes_fail TEXT: as the reason why this node has failed.
+nodes_fail() {
+    nodes_why=$1
+    printf '%s\n' "$1"
+    return 1
+}
+
+# Where others reach this node: by an interface or a command if the hook says so, else by its name. `hostname -i` may
+# print two, and a name may be one of the loopback.
+nodes_find_address() {
+    local interface=${nodes_of}_interface command=${nodes_of}_address_command
+    if [ -n "${!command}" ]; then
+        nodes_address=$(bash -c "${!command}")
+    elif [ -n "${!interface}" ]; then
+        nodes_address=$(ip -4 -o addr show dev "${!interface}" | awk '{ split($4, a, "/"); print a[1]; exit }')
+    elif [ -n "$nodes_is_here" ]; then
+        nodes_address=127.0.0.1
+    else
+        nodes_address=$(getent ahostsv4 "$nodes_name" | awk '$1 !~ /^127\./ { print $1; exit }')
+        nodes_address=${nodes_address:-$(hostname -I | awk '{ print $1 }')}
+    fi
+    [ -n "$nodes_address" ] || nodes_fail "it has no address${!interface:+ on the interface ${!interface}}"
+}
+
+# A directory of the node, the user's own, of at most 26 bytes: with what Ray adds, a socket's path has 107.
+nodes_make_tmp() {
+    local base=${TMPDIR:-/tmp}
+    [ ${#base} -le 12 ] || base=/tmp
+    nodes_tmp=$(mktemp -d -- "$base/${nodes_of:0:5}${SLURM_JOB_ID:-0}.XXXXXX") ||
+        nodes_fail "there can be no directory in $base"
+}
+
+# nodes_start_daemon COMMAND ...: what the task waits for.
+nodes_start_daemon() {
+    set -m
+    "$@" </dev/null {nodes_lifeline}<&- &
+    nodes_daemon=$!
+    nodes_process=$nodes_daemon
+    set +m
+}
+
+# nodes_mib: the memory that the job has on this node: the least of what Slurm says, its control group and the machine.
+nodes_mib() {
+    local least asked=${SLURM_MEM_PER_NODE:-0} limit
+    least=$(($(awk '/^MemTotal/ { print $2 }' /proc/meminfo) / 1024))
+    [ -n "$nodes_is_here" ] && asked=0
+    [ -n "$nodes_is_here" ] || [ -z "$SLURM_MEM_PER_CPU" ] || asked=$((SLURM_MEM_PER_CPU * $(nodes_cpus)))
+    [ "$asked" = 0 ] || [ "$asked" -ge "$least" ] || least=$asked
+    nodes_find_group
+    limit=$(cat -- "$nodes_group/memory.max" "$nodes_memory/memory.limit_in_bytes" 2>/dev/null | head -n 1)
+    # `max`, or a number that is larger than any machine's.
+    case $limit in '' | *[!0-9]*) limit=$((1 << 60)) ;; esac
+    [ $((limit >> 20)) -ge "$least" ] || least=$((limit >> 20))
+    printf '%s' "$least"
+}
+
+# Sets the directories of the job's control groups on this node: nodes_group (version 2), nodes_memory, nodes_cpu (1).
+nodes_find_group() {
+    local controllers path
+    nodes_group=/nowhere nodes_memory=/nowhere nodes_cpu=/nowhere
+    [ -z "$nodes_is_here" ] || return 0
+    while IFS=: read -r _ controllers path; do
+        case $path in
+        */job_"$SLURM_JOB_ID"/*) path=${path%%/job_"$SLURM_JOB_ID"/*}/job_$SLURM_JOB_ID ;;
+        */"${SLURM_JOB_SLUID:-none}"/*) path=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
+        *) continue ;;
+        esac
+        case ,$controllers, in
+        ,,) nodes_group=/sys/fs/cgroup$path ;;
+        *,memory,*) nodes_memory=/sys/fs/cgroup/$controllers$path ;;
+        *,cpuacct,*) nodes_cpu=/sys/fs/cgroup/$controllers$path ;;
+        esac
+    done </proc/self/cgroup
+}
+
+# Prints PEAK_BYTES CPU_MICROSECONDS KILLED of the job on this node, `-` for what its control groups do not tell.
+nodes_usage() {
+    local peak cpu
+    nodes_find_group
+    peak=$(cat -- "$nodes_group/memory.peak" "$nodes_memory/memory.max_usage_in_bytes" 2>/dev/null | head -n 1)
+    cpu=$(sed -n 's/^usage_usec //p' "$nodes_group/cpu.stat" 2>/dev/null)
+    [ -n "$cpu" ] || cpu=$(sed 's/...$//' "$nodes_cpu/cpuacct.usage" 2>/dev/null)
+    printf '%s %s %s' "${peak:--}" "${cpu:--}" "$(nodes_killed)"
+}
+
+# How many processes the kernel has killed for want of memory. Version 1 counts those of each group for itself.
+nodes_killed() {
+    nodes_find_group
+    if [ -r "$nodes_group/memory.events" ]; then
+        sed -n 's/^oom_kill //p' "$nodes_group/memory.events"
+    else
+        find "$nodes_memory" -name memory.oom_control -exec sed -n 's/^oom_kill //p' {} + 2>/dev/null |
+            awk '{ sum += $1 } END { print sum + 0 }'
+    fi
+}
+
+# Sets `nodes_left`: what this task has started and still runs, wherever it went to.
+nodes_find_left() {
+    local file pid
+    nodes_left=()
+    while IFS= read -r file; do
+        pid=${file#/proc/}
+        pid=${pid%/environ}
+        [ "$pid" = "$$" ] || ! kill -0 "$pid" 2>/dev/null || nodes_left+=("$pid")
+    done < <(grep -lszxF -- "DAGSTER_SLURM_NODE=$nodes_dir $nodes_id" /proc/[0-9]*/environ)
+}
+
+# The daemon first, which ends its own; then what is left.
+nodes_end_daemon() {
+    local tries
+    if [ -n "$nodes_daemon" ] && kill -TERM "$nodes_daemon" 2>/dev/null; then
+        for ((tries = 0; tries < nodes_grace * 10; tries++)); do
+            kill -0 "$nodes_daemon" 2>/dev/null || break
+            sleep 0.1
+        done
+    fi
+    for tries in 1 2 3 4 5; do
+        nodes_find_left
+        [ ${#nodes_left[@]} -gt 0 ] || break
+        kill -KILL "${nodes_left[@]}" 2>/dev/null
+        sleep 0.05
+    done
+}
+
+# However the task ends. One that was not to end has failed, and says so before it takes its time.
+nodes_finish() {
+    local status=$? cause=stopped
+    trap '' TERM INT HUP
+    trap - EXIT
+    nodes_pause 0.01
+    if [ -z "$nodes_is_stopping" ]; then
+        cause=died
+        if [ -n "$nodes_daemon" ]; then
+            { wait "$nodes_daemon"; } 2>/dev/null
+            status=$?
+        fi
+        nodes_publish failed "$nodes_id ${nodes_why:-it has ended with status $status}"
+    fi
+    nodes_end_daemon
+    [ -z "$nodes_tmp" ] || [ "$nodes_word" = "done" ] || nodes_keep
+    [ -z "$nodes_tmp" ] || rm -rf -- "$nodes_tmp"
+    nodes_look_at_clock
+    nodes_publish "end.$nodes_id" "ended $nodes_name $nodes_now $cause $status $(nodes_usage)"
+    exit 0
+}
+
+nodes_keep() {
+    local kept=$nodes_kept/$nodes_name
+    declare -F "${nodes_of}_keep" >/dev/null || return
+    mkdir -p -- "$kept" && "${nodes_of}_keep" "$kept"
+}
+
+# nodes_copy_logs FROM TO: of each file that has something its last MiB.
+nodes_copy_logs() {
+    local file
+    for file in "$1"/*; do
+        if [ -f "$file" ] && [ -s "$file" ]; then tail -c 1048576 -- "$file" >"$2/${file##*/}"; fi
+    done
+}

@@ -1,0 +1,220 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # read by nodes.sh; assigned in front of this file
+# A Ray cluster over the nodes of the job, as a hook behind nodes.sh. In front of it stand, generated and quoted, the
+# functions ray_setup and ray_pre_start, and:
+#   ray_here=yes|''  ray_address=...  ray_timeout=...  ray_grace=...  ray_cpus=...  ray_gpus=...  ray_store_mib=...
+#   ray_interface=...  ray_address_command=...  ray_dashboard_host=...  ray_ports=random|hash_jobid|fixed
+#   ray_fixed=(--OPTION=PORT ...)  ray_start_args=(...)  ray_python=(...)  ray_program=...  ray_ignored=...
+
+ray_begin() {
+    local status address version dashboard
+    nodes_begin ray "$ray_here" || return
+    [ -z "$ray_ignored" ] || nodes_log WARNING "$ray_ignored"
+    printf '%s\n' "$ray_program" >"$nodes_dir/program.py" || return
+    if [ -n "$ray_address" ]; then
+        ray_join
+        return
+    fi
+    nodes_grace=$ray_grace
+    nodes_have address ready && nodes_make_token || return
+    # A file of our own: one in ~/.ray, which any `ray.init()` writes, would count for some nodes and not for others.
+    unset -v RAY_AUTH_TOKEN RAY_ADDRESS
+    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$nodes_token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
+    nodes_start || return
+    # The head itself gives up in time, and says which node is missing.
+    nodes_await ready $((ray_timeout + 15))
+    status=$?
+    if [ "$status" != 0 ]; then
+        nodes_explain "$status" 'Ray does not come up'
+        return 74
+    fi
+    read -r address version dashboard <<<"$nodes_text"
+    export RAY_ADDRESS=$address
+    nodes_log INFO "Ray $version on $nodes_count node(s), ${nodes_names[*]}: RAY_ADDRESS=$address"
+    ray_tell_dashboard "$version" "$dashboard"
+    nodes_guard
+}
+
+ray_enter() { [ -z "$nodes_process" ] || nodes_enter; }
+
+ray_end() { nodes_end; }
+
+ray_leave() { nodes_leave; }
+
+# A cluster that is there already, if it is of the payload's Ray and Python: a driver would hang, or fail in the middle.
+ray_join() {
+    if ! (ray_ask_cluster) </dev/null >"$nodes_dir/join" 2>&1; then
+        say "The Ray cluster $ray_address cannot be used"
+        nodes_last join >&2
+        return 74
+    fi
+    export RAY_ADDRESS=$ray_address
+    nodes_log INFO "Ray: the cluster $ray_address"
+}
+
+ray_ask_cluster() {
+    ray_setup
+    read_variables "$run_directory" "$place" || return
+    "${ray_python[@]}" "$nodes_dir/program.py" join "$ray_address" "$ray_timeout"
+}
+
+# The token is in no log; the command that prints it is.
+ray_tell_dashboard() {
+    local port=${2##*:} token
+    if [ "$2" = - ]; then
+        nodes_log INFO "Ray has no dashboard: the environment has ray without what ray[default] adds"
+        return
+    fi
+    token="token: cat $nodes_token"
+    if ray_is_older "$1" 2.52; then
+        nodes_log WARNING "Ray $1 knows no tokens (2.52 does): whoever reaches ${nodes_names[0]} can use this cluster"
+        token='no token'
+    fi
+    if [ -n "$ray_here" ]; then
+        nodes_log INFO "Ray's dashboard: http://$2 ($token)"
+    else
+        # Names of the cluster; where the login node is called otherwise from outside, that name has to be put there.
+        nodes_log INFO "Ray's dashboard: http://localhost:$port after \
+ssh -N -L $port:$2 $(id -un)@${SLURM_SUBMIT_HOST:-LOGIN} ($token)"
+    fi
+}
+
+# ray_is_older VERSION MAJOR.MINOR
+ray_is_older() {
+    local major=${1%%.*} rest=${1#*.}
+    [ "$major" -lt "${2%.*}" ] || { [ "$major" = "${2%.*}" ] && [ "${rest%%.*}" -lt "${2#*.}" ]; }
+}
+
+# ---- on each node --------------------------------------------------------------------------------------------------
+
+ray_node() {
+    local version python grpc port others
+    # A payload's own variables are for the driver.
+    unset -v RAY_ADDRESS
+    ray_look || return
+    export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-0}
+    ray_pre_start || nodes_fail "pre_start_commands have ended with status $?" || return
+    if [ "$nodes_id" = 0 ]; then ray_head; else ray_worker; fi
+}
+
+# Sets what this node has: version, python, grpc, and a port that was free just now.
+ray_look() {
+    local found
+    if ! found=$("${ray_python[@]}" "$nodes_dir/program.py" look); then
+        nodes_fail "there is no Ray in its environment (${ray_python[*]}): add it, as with \`uv add 'ray[default]'\` \
+or \`pixi add ray-default\`"
+        return
+    fi
+    read -r version python grpc port <<<"$found"
+}
+
+# Sets `size`: Ray by itself takes the machine's CPUs and memory, not the job's. Its object store is of the same memory.
+ray_size() {
+    local mib store daemons
+    size=(--num-cpus="${ray_cpus:-${SLURM_CPUS_PER_TASK:-$(nproc)}}" --num-gpus="${SLURM_GPUS_ON_NODE:-${ray_gpus:-0}}")
+    store=$ray_store_mib
+    if [ -z "$ray_here" ]; then
+        mib=$(nodes_mib)
+        store=${store:-$((mib * 3 / 10))}
+        daemons=$((mib / 4 < 1024 ? mib / 4 : 1024))
+        [ "$store" -lt $((mib - daemons - 100)) ] || store=$((mib - daemons - 100))
+        [ "$store" -ge 80 ] || store=80
+        mib=$((mib - store - daemons))
+        size+=(--memory=$(((mib > 100 ? mib : 100) << 20)))
+    fi
+    [ -z "$store" ] || size+=(--object-store-memory=$((store << 20)))
+}
+
+# Sets `ports`. None is fixed by default: a second job's nodes would join the first one's cluster.
+ray_choose_ports() {
+    local base
+    ports=()
+    case $ray_ports in
+    fixed) ports=("${ray_fixed[@]}") ;;
+    hash_jobid)
+        base=$((20000 + ${SLURM_JOB_ID:-$$} % 400 * 30))
+        ports=(--port="$base" --dashboard-port=$((base + 1)) --ray-client-server-port=$((base + 2))
+            --node-manager-port=$((base + 3)) --object-manager-port=$((base + 4))
+            --dashboard-agent-listen-port=$((base + 5)) --dashboard-agent-grpc-port=$((base + 6))
+            --runtime-env-agent-port=$((base + 7)) --metrics-export-port=$((base + 8)))
+        ;;
+    *) ports=(--port=0 --dashboard-port=0 --ray-client-server-port="$port" --dashboard-agent-listen-port=0) ;;
+    esac
+    [[ " ${ports[*]}" == *" --min-worker-port="* ]] || ports+=(--min-worker-port=0 --max-worker-port=0)
+    ray_leave_out_ports
+}
+
+# Those that this node's Ray refuses: a worker has no head's, and one without grpc no server for clients.
+ray_leave_out_ports() {
+    local each all=("${ports[@]}")
+    ports=()
+    for each in "${all[@]}"; do
+        case $each in
+        --port=* | --dashboard-port=*) [ "$nodes_id" = 0 ] || continue ;;
+        --ray-client-server-port=*) [ "$nodes_id$grpc" = 0yes ] || continue ;;
+        esac
+        ports+=("$each")
+    done
+}
+
+ray_start() {
+    local ports size
+    ray_size
+    ray_choose_ports
+    nodes_start_daemon "${ray_python[@]}" -m ray.scripts.scripts start --block --node-ip-address="$nodes_address" \
+        --temp-dir="$nodes_tmp" --log-style=record "${size[@]}" "${ports[@]}" "$@" "${ray_start_args[@]}"
+}
+
+ray_head() {
+    local address host=$ray_dashboard_host
+    if [ -z "$host" ]; then
+        host=$nodes_address
+        ! ray_is_older "$version" 2.52 || host=127.0.0.1
+    fi
+    ray_start --head --dashboard-host="$host"
+    until [ -s "$nodes_tmp/ray_current_cluster" ]; do
+        [ -z "$nodes_is_stopping" ] && kill -0 "$nodes_daemon" 2>/dev/null || return
+        nodes_pause 0.05
+    done
+    read -r address <"$nodes_tmp/ray_current_cluster" || [ -n "$address" ] || return
+    nodes_publish address "$address $version $python"
+    ray_wait_for_nodes "$address"
+}
+
+# Ready is what is alive in Ray's own table.
+ray_wait_for_nodes() {
+    local waiting said
+    "${ray_python[@]}" "$nodes_dir/program.py" wait "$1" "$ray_timeout" "$nodes_dir" "$nodes_count" \
+        >"$nodes_tmp/ready" 2>"$nodes_tmp/waited" </dev/null {nodes_lifeline}<&- &
+    waiting=$!
+    while kill -0 "$waiting" 2>/dev/null; do
+        if [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_daemon" 2>/dev/null; then return; fi
+        nodes_pause 0.1
+    done
+    read -r said <"$nodes_tmp/ready"
+    if wait "$waiting"; then
+        nodes_publish ready "$1 $version $said"
+        return
+    fi
+    tail -n 5 -- "$nodes_tmp/waited"
+    # What it says begins with the number of a node.
+    nodes_publish failed "${said:-0 Ray does not answer} in $ray_timeout s"
+    nodes_is_stopping=yes
+}
+
+ray_worker() {
+    local others
+    nodes_await address 86400 || {
+        nodes_is_stopping=yes
+        return
+    }
+    others=${nodes_text#* }
+    if [ "$others" != "$version $python" ]; then
+        nodes_fail "it has Ray $version with Python $python, \
+and ${nodes_names[0]} has Ray ${others% *} with Python ${others#* }"
+        return
+    fi
+    ray_start --address="${nodes_text%% *}"
+}
+
+ray_keep() { nodes_copy_logs "$nodes_tmp/session_latest/logs" "$1"; }
