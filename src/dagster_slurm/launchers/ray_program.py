@@ -1,4 +1,9 @@
-"""What ray.sh asks of Ray, run by the payload's Python: `look`, `join ADDRESS SECONDS`, `wait ADDRESS SECONDS DIR N`."""
+"""What ray.sh asks of Ray, run by the payload's Python.
+
+`look`, `join ADDRESS SECONDS`, or `wait ADDRESS SECONDS DIRECTORY NODES`.
+"""
+
+from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
@@ -8,24 +13,26 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ALIVE = 0
 
 
-def look():
-    """VERSION PYTHON HAS_GRPC PORT; the import of Ray itself would take half a second."""
+def look() -> None:
+    """VERSION PYTHON HAS_GRPC PORT, of which the last was free just now."""
     bound = socket.socket()
     bound.bind(("", 0))
     grpc = "yes" if importlib.util.find_spec("grpc") else "no"
     print(importlib.metadata.version("ray"), platform.python_version(), grpc, bound.getsockname()[1])
 
 
-def client(address, until):
+def client(address: str, until: float) -> Any:
     """Ray's own table; that is no public part, but `ray.init()` leaves a driver behind in the list of jobs."""
+    # `look` does without Ray, whose import takes half a second.
+    from ray._raylet import GcsClient  # type: ignore[import-not-found,attr-defined,unused-ignore]  # noqa: PLC0415
+
     while True:
         try:
-            from ray._raylet import GcsClient
-
             found = GcsClient(address=address)
             found.get_all_node_info()
             return found
@@ -35,16 +42,18 @@ def client(address, until):
             time.sleep(0.2)
 
 
-def alive(table):
+def alive(table: Any) -> set[str]:
+    """The addresses of the nodes that are."""
     return {each.node_manager_address for each in table.get_all_node_info().values() if each.state == ALIVE}
 
 
-def value(table, key, namespace):
+def value(table: Any, key: bytes, namespace: bytes) -> str:
+    """A text that the cluster keeps; empty if it has none."""
     found = table.internal_kv_get(key, namespace=namespace)
-    return found.decode() if found else ""
+    return str(found.decode()) if found else ""
 
 
-def wait(address, seconds, directory, count):
+def wait(address: str, seconds: float, directory: str, count: int) -> None:
     """The dashboard's address, `-` if there is none; or the first node that is missing, and why."""
     until = time.monotonic() + seconds
     table = client(address, until)
@@ -59,7 +68,8 @@ def wait(address, seconds, directory, count):
     print(value(table, b"webui:url", b"dashboard") or "-")
 
 
-def missing(directory, count, here):
+def missing(directory: Path, count: int, here: set[str]) -> str:
+    """The number of the first node that is not there, and what is known of it."""
     for node in range(count):
         words = (directory / f"node.{node}").read_text().split()
         if not words:
@@ -69,18 +79,20 @@ def missing(directory, count, here):
     return ""
 
 
-def join(address, seconds):
+def join(address: str, seconds: float) -> None:
     """Whether a cluster that is there is of the same versions as this Python; the server for clients looks itself."""
     if address.startswith("ray://"):
         return
     here = {"ray_version": importlib.metadata.version("ray"), "python_version": platform.python_version()}
     table = client(address, time.monotonic() + seconds)
     there = json.loads(value(table, b"CLUSTER_METADATA", b"cluster") or "{}")
-    if any(there.get(key, mine) != mine for key, mine in here.items()):
-        sys.exit(
-            f"{address} has Ray {there['ray_version']} with Python {there['python_version']}, and {socket.gethostname()}"
-            f" has Ray {here['ray_version']} with Python {here['python_version']} in the payload's environment"
-        )
+    if there and there != {**there, **here}:
+        sys.exit(f"{address} has {said(there)}, and the payload's environment on {socket.gethostname()} {said(here)}")
+
+
+def said(versions: dict[str, str]) -> str:
+    """Both versions, as in a message."""
+    return f"Ray {versions.get('ray_version')} with Python {versions.get('python_version')}"
 
 
 what, *given = sys.argv[1:]

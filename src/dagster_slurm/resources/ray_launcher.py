@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from dagster import ConfigurableResource
+from pydantic import ConfigDict, Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, nodes_hook
 from dagster_slurm.resources.launchers import ComputeLauncher
@@ -16,10 +17,10 @@ _WITHOUT_EFFECT = ("redis_password", "worker_startup_delay", "use_head_ip", "wor
 _FIXED_ONLY = ("ray_port", "dashboard_port", "port_config")
 
 
-class RayPortConfig(BaseModel):
+class RayPortConfig(ConfigurableResource[Any]):
     """Fixed ports, called as the options of `ray start`; with `port_strategy="fixed"`. None: Ray takes a free one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     node_manager_port: int | None = None
     object_manager_port: int | None = None
@@ -35,8 +36,8 @@ class RayPortConfig(BaseModel):
 class RayLauncher(ComputeLauncher):
     """Runs the payload beside a Ray cluster of all nodes of the job; in mode `local`, of this machine.
 
-    The payload finds it in `RAY_ADDRESS`: `ray.init()` needs no argument. It is started when all nodes are alive in Ray's
-    own table, and the cluster is gone when it has ended.
+    The payload finds it in `RAY_ADDRESS`: `ray.init()` needs no argument. It is started when all nodes are alive in
+    Ray's own table, and the cluster is gone when it has ended.
     """
 
     num_gpus_per_node: int = Field(default=0, ge=0, description="GPUs to ask Slurm for on each node.")
@@ -46,7 +47,7 @@ class RayLauncher(ComputeLauncher):
     object_store_memory_gb: float | None = Field(
         default=None,
         gt=0,
-        description="Ray's object store on each node, GiB; by default 0.3 of the job's memory there.",
+        description="Ray's object store on each node, GiB; by default 0.3 of the job's memory.",
     )
     head_startup_timeout: int = Field(default=120, ge=1, description="Seconds until all nodes have to be there.")
     grace_period: int = Field(default=5, ge=0, le=20, description="Seconds that Ray has to end before it is killed.")
@@ -118,8 +119,9 @@ class RayLauncher(ComputeLauncher):
 
     def _fixed_ports(self) -> tuple[str, ...]:
         ports = {"port": self.ray_port, "dashboard_port": self.dashboard_port}
-        ports |= (self.port_config or RayPortConfig()).model_dump(exclude_none=True)
-        return tuple(f"--{name.replace('_', '-')}={port}" for name, port in ports.items())
+        given = self.port_config or RayPortConfig()
+        ports |= {name: getattr(given, name) for name in RayPortConfig.model_fields}
+        return tuple(f"--{name.replace('_', '-')}={port}" for name, port in ports.items() if port is not None)
 
     def _ignored(self) -> str:
         """What is said and has no effect, as a warning."""
