@@ -1,0 +1,273 @@
+"""A Ray cluster around a payload: on three nodes of the sandbox, and on this machine."""
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, RayLauncher
+from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
+
+from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
+
+pytest.importorskip("ray")
+
+Make = Callable[..., ComputeResource]
+Write = Callable[..., Path]
+on_slurm = [pytest.mark.cluster, pytest.mark.timeout(240)]
+NODES = {"n1", "n2", "n3"}
+THREE = {"nodes": 3, "cpus": 2, "mem": "2000M"}
+
+# Squares, on every node: a task that ends at once would leave two nodes idle.
+SQUARES = """
+import os, time, ray
+ray.init(log_to_driver=False)
+
+@ray.remote(num_cpus=1, max_retries=9, scheduling_strategy="SPREAD")
+def square(number):
+    time.sleep(0.3)
+    return os.environ.get("SLURMD_NODENAME", "here"), number * number
+
+found = ray.get([square.remote(number) for number in range({count})])
+print("nodes", *sorted(set(node for node, _ in found)))
+print("sum", sum(value for _, value in found))
+print("cpus", ray.cluster_resources()["CPU"], "store", int(ray.cluster_resources()["object_store_memory"]) >> 20)
+print("at", os.environ["RAY_ADDRESS"], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def with_ray(sandbox: Sandbox) -> str:
+    """An environment on the cluster that has Ray, with its dashboard."""
+    return sandbox.create_environment("ray", ["dagster-pipes", "ray[default]"])
+
+
+@pytest.fixture
+def ray_compute(slurm: Make, with_ray: str) -> ComputeResource:
+    return slurm(pre_deployed_env_path=with_ray)
+
+
+def left_behind(sandbox: Sandbox) -> list[str]:
+    """What of a cluster is still there, on this machine with all its nodes: processes, files in /tmp and /dev/shm."""
+    processes = sandbox.run(["sh", "-c", "grep -lsz ^DAGSTER_SLURM_NODE= /proc/[0-9]*/environ"]).stdout.split()
+    files = sandbox.run(["sh", "-c", 'find /tmp /dev/shm -user "$USER" \\( -name "ray*" -o -name "plasma*" \\)']).stdout
+    return processes + files.split()
+
+
+def kept_logs(sandbox: Sandbox, tmp_path: Path) -> set[str]:
+    """The nodes whose logs are kept."""
+    command = (
+        f"ls -d ~/test-runs/{tmp_path.name}/*/*/ray.*/logs/*/raylet.out 2>/dev/null | awk -F/ '{{ print $(NF-1) }}'"
+    )
+    return set(sandbox.run(["sh", "-c", command]).stdout.split())
+
+
+def on_nodes(payload: Path, launcher: RayLauncher | None = None, **options: object) -> dg.AssetsDefinition:
+    return asset_of(payload, launcher=launcher or RayLauncher(), extra_slurm_opts={**THREE, **options})
+
+
+class TestOnThreeNodes:
+    """Each node has its own address."""
+
+    pytestmark = on_slurm
+
+    def test_it_uses_all_and_leaves_nothing(
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        result = run_asset(on_nodes(payload(SQUARES.format(count=24))), ray_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        said = compute_log(result, instance)
+        assert "nodes n1 n2 n3\n" in said
+        assert f"sum {sum(number * number for number in range(24))}\n" in said
+        # Those of the job, not of the machine: 0.3 of 2000 MiB on each node.
+        assert "cpus 6.0 store 1800\n" in said
+        assert left_behind(sandbox) == []
+        messages = log_messages(result, instance)
+        (up,) = [text for text in messages if "RAY_ADDRESS=" in text]
+        assert "on 3 node(s), n1 n2 n3" in up
+        (dashboard,) = [text for text in messages if "ssh -N -L" in text]
+        shown = re.search(r"\(token: cat (.*)/ray\.(\d+)\.0/token\)", dashboard)
+        assert shown, dashboard
+        assert sandbox.run(["sh", "-c", f"ls -d {shown[1]}/ray.*"]).stdout == "", "after success nothing of it is kept"
+
+    def test_a_payload_that_raises(
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(SQUARES.format(count=6) + "raise ValueError('not enough')\n")
+        result = run_asset(on_nodes(path), ray_compute, instance)
+        kind, text = failure_of(result)
+        assert kind == "PayloadFailedError"
+        assert "ValueError: not enough" in text
+        assert "exit code 1" in text
+        assert left_behind(sandbox) == []
+        assert kept_logs(sandbox, tmp_path) == NODES
+        token = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -name token"]).stdout
+        assert token == ""
+
+    def test_a_node_that_does_not_join(
+        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        launcher = RayLauncher(
+            head_startup_timeout=15,
+            pre_start_commands=['echo "here is $SLURMD_NODENAME"', '[ "$SLURM_NODEID" != 2 ] || sleep 900'],
+        )
+        result = run_asset(on_nodes(payload("print('begun')\n"), launcher), ray_compute, instance)
+        _, text = failure_of(result)
+        assert "Ray does not come up: node n3: it has not joined the cluster in 15 s" in text
+        assert "here is n3" in text
+        assert "begun" not in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_node_on_which_ray_does_not_start(
+        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        launcher = RayLauncher(
+            pre_start_commands=['[ "$SLURM_NODEID" != 1 ] || { export RAY_AUTH_TOKEN=' + "ab" * 16 + "; }"]
+        )
+        result = run_asset(on_nodes(payload("print('begun')\n"), launcher), ray_compute, instance)
+        _, text = failure_of(result)
+        assert "Ray does not come up: node n2: it has ended with status 1" in text
+        assert "InvalidAuthToken" in text or "token" in text
+        assert left_behind(sandbox) == []
+
+    def test_a_head_that_does_not_come_up(
+        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        launcher = RayLauncher(ray_start_args=["--no-such-option"])
+        result = run_asset(on_nodes(payload("print('begun')\n"), launcher), ray_compute, instance)
+        _, text = failure_of(result)
+        assert "Ray does not come up: node n1: it has ended with status 2" in text
+        assert "No such option" in text
+        assert "begun" not in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+    def test_an_environment_without_ray(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        result = run_asset(on_nodes(payload("print('begun')\n")), slurm(), instance)
+        _, text = failure_of(result)
+        assert "there is no Ray in its environment" in text
+        assert "uv add 'ray[default]'" in text
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_node_that_is_lost_is_a_warning(
+        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload(ENDS_NODE.format(node=2) + SQUARES.format(count=24))
+        result = run_asset(on_nodes(path), ray_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert f"sum {sum(number * number for number in range(24))}\n" in compute_log(result, instance)
+        assert any("ray: node n3: it has ended with status" in text for text in log_messages(result, instance))
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_head_that_is_lost_ends_the_payload(
+        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload(ENDS_NODE.format(node=0) + "time.sleep(600)\n")
+        result = run_asset(on_nodes(path), ray_compute, instance)
+        _, text = failure_of(result)
+        assert "ray: node n1: it has ended with status" in text
+        assert "exit code 74" in text
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_cancelled_in_the_middle(
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload("import os, time\nopen('up', 'w').close()\ntime.sleep(600)\n")
+
+        def cancel() -> None:
+            eventually(lambda: up_files(sandbox, tmp_path))
+            sandbox.run(["scancel", f"--user={sandbox.user}"])
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        result = run_asset(on_nodes(path), ray_compute, instance)
+        thread.join()
+        kind, _ = failure_of(result)
+        assert kind == "JobCancelledError"
+        eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
+
+    @pytest.mark.all_faults
+    def test_a_requeued_job_starts_a_new_cluster(
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(
+            SQUARES.format(count=6) + "if os.environ.get('SLURM_RESTART_COUNT', '0') == '0':\n"
+            "    open('up', 'w').close()\n    time.sleep(600)\n"
+        )
+
+        def requeue() -> None:
+            eventually(lambda: up_files(sandbox, tmp_path))
+            job = sandbox.run(["squeue", "--noheader", "--format=%A", f"--user={sandbox.user}"]).stdout.strip()
+            sandbox.run(["scontrol", "requeue", job])
+
+        thread = threading.Thread(target=requeue)
+        thread.start()
+        result = run_asset(on_nodes(path, requeue=True), ray_compute, instance)
+        thread.join()
+        assert result.success, compute_log(result, instance, "stderr")
+        addresses = re.findall(r"RAY_ADDRESS=(\S+)", "\n".join(log_messages(result, instance)))
+        assert len(addresses) == len(set(addresses)) == 2
+        assert f"at {addresses[1]}\n" in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+
+# Ends a node's Ray, from the payload: in the sandbox it sees all nodes' processes.
+ENDS_NODE = """
+import os, pathlib, signal, subprocess, time
+for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    try:
+        told = [each for each in environ.read_bytes().split(b"\\0") if each.startswith(b"DAGSTER_SLURM_NODE=")]
+        name = environ.with_name("cmdline").read_bytes()
+    except OSError:
+        continue
+    if told and told[0].endswith(b" {node}") and b"raylet" in name.split(b"\\0")[0]:
+        os.kill(int(environ.parent.name), signal.SIGKILL)
+time.sleep(5)
+"""
+
+
+def up_files(sandbox: Sandbox, tmp_path: Path) -> str:
+    return sandbox.run(["sh", "-c", f"ls ~/test-runs/{tmp_path.name}/*/*/work/up 2>/dev/null"]).stdout
+
+
+@pytest.mark.process
+class TestOnThisMachine:
+    """The same asset, unchanged."""
+
+    def test_it_runs_here(self, instance: dg.DagsterInstance, payload: Write) -> None:
+        path = payload(SQUARES.format(count=6))
+        result = run_asset(asset_of(path, launcher=RayLauncher()), ComputeResource(mode="local"), instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "sum 55\n" in compute_log(result, instance)
+        assert f"cpus {float(len(os.sched_getaffinity(0)))}" in compute_log(result, instance)
+        assert any("Ray's dashboard: http://" in text for text in log_messages(result, instance))
