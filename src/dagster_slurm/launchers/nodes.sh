@@ -39,12 +39,11 @@ nodes_pause() {
 }
 
 # nodes_await FILE SECONDS: sets nodes_text. Else 1: not in time; 2: a node has failed, which nodes_text tells; 3: what
-# has to bring it has ended; 4: this task is to end.
+# has to bring it has ended.
 nodes_await() {
     local until=$((SECONDS + $2))
     until nodes_read "$1"; do
         ! nodes_read failed || return 2
-        [ -z "$nodes_is_stopping" ] || return 4
         if [ -n "$nodes_process" ] && ! kill -0 "$nodes_process" 2>/dev/null; then
             nodes_pause 0.2
             if nodes_read "$1"; then return 0; fi
@@ -249,9 +248,13 @@ nodes_leave() {
 
 # ---- a node's task -------------------------------------------------------------------------------------------------
 
-# The task's whole life. Output goes into a file of its own: that of srun ends with srun, and last words are lost.
+# Its status says that the reason is in `failed` already.
+nodes_has_said=76
+
+# The task's whole life: it sees to the work, which may hang wherever it is. Output goes into a file of its own: that of
+# srun ends with srun, and last words are lost.
 nodes_task() {
-    nodes_id=0 nodes_word='' nodes_daemon='' nodes_why='' nodes_tmp=''
+    nodes_id=0 nodes_word='' nodes_work='' nodes_tmp=''
     [ "$nodes_count" = 1 ] || nodes_id=$SLURM_NODEID
     nodes_name=${nodes_names[nodes_id]}
     exec >>"$nodes_dir/out.$nodes_id" 2>&1 {nodes_lifeline}<&0 </dev/null
@@ -259,22 +262,35 @@ nodes_task() {
     trap nodes_finish EXIT
     # What the task starts carries this, and is found by it: sessions, groups and parents change.
     export DAGSTER_SLURM_NODE="$nodes_dir $nodes_id"
+    nodes_make_tmp || exit
+    set -m
+    nodes_run_work {nodes_lifeline}<&- &
+    nodes_work=$!
+    set +m
+    nodes_stay
+}
+
+# Until the work has ended, or is to end.
+nodes_stay() {
+    local looks=0
+    until [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_work" 2>/dev/null; do
+        nodes_pause 0.3
+        ((looks = (looks + 1) % 15)) || nodes_tell_killed
+    done
+}
+
+# In a process group of its own: the environment, what the hook does there, and its daemon's life. `wait` is no loop:
+# nothing is trapped here.
+nodes_run_work() {
+    trap - EXIT TERM INT HUP
+    exec {nodes_lifeline}<> <(:)
     "${nodes_of}_setup"
     { read_variables "$run_directory" "$place" && mkdir -p -- "$place/work" && cd -- "$place/work"; } || exit
     nodes_find_address || exit
     nodes_publish "node.$nodes_id" "$nodes_name $nodes_address"
-    nodes_make_tmp || exit
     "${nodes_of}_node" || exit
-    nodes_stay
-}
-
-# Until the daemon has ended, or is to end.
-nodes_stay() {
-    local looks=0
-    until [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_daemon" 2>/dev/null; do
-        nodes_pause 0.3
-        ((looks = (looks + 1) % 15)) || nodes_tell_killed
-    done
+    wait "$nodes_process"
+    exit
 }
 
 # Slurm tells of that when the job has ended.
@@ -288,9 +304,9 @@ nodes_tell_killed() {
 
 # nodes_fail TEXT: as the reason why this node has failed.
 nodes_fail() {
-    nodes_why=$1
     printf '%s\n' "$1"
-    return 1
+    nodes_publish failed "$nodes_id $1"
+    return "$nodes_has_said"
 }
 
 # Where others reach this node: by an interface or a command if the hook says so, else by its name. `hostname -i` may
@@ -318,13 +334,10 @@ nodes_make_tmp() {
         nodes_fail "there can be no directory in $base"
 }
 
-# nodes_start_daemon COMMAND ...: what the task waits for.
+# nodes_start_daemon COMMAND ...: whose end is the node's.
 nodes_start_daemon() {
-    set -m
     "$@" </dev/null {nodes_lifeline}<&- &
-    nodes_daemon=$!
-    nodes_process=$nodes_daemon
-    set +m
+    nodes_process=$!
 }
 
 # nodes_mib: the memory that the job has on this node: the least of what Slurm says, its control group and the machine.
@@ -393,16 +406,16 @@ nodes_find_left() {
     done < <(grep -lszxF -- "DAGSTER_SLURM_NODE=$nodes_dir $nodes_id" /proc/[0-9]*/environ)
 }
 
-# The daemon first, which ends its own; then what is left.
-nodes_end_daemon() {
+# The work first: a daemon ends its own. Then what is left.
+nodes_end_work() {
     local tries
-    if [ -n "$nodes_daemon" ] && kill -TERM "$nodes_daemon" 2>/dev/null; then
+    if [ -n "$nodes_work" ] && kill -TERM -- "-$nodes_work" 2>/dev/null; then
         for ((tries = 0; tries < nodes_grace * 10; tries++)); do
-            kill -0 "$nodes_daemon" 2>/dev/null || break
+            kill -0 -- "-$nodes_work" 2>/dev/null || break
             sleep 0.1
         done
     fi
-    for tries in 1 2 3 4 5; do
+    for tries in 1 2 3 4 5 6 7 8 9 10; do
         nodes_find_left
         [ ${#nodes_left[@]} -gt 0 ] || break
         kill -KILL "${nodes_left[@]}" 2>/dev/null
@@ -418,13 +431,13 @@ nodes_finish() {
     nodes_pause 0.01
     if [ -z "$nodes_is_stopping" ]; then
         cause=died
-        if [ -n "$nodes_daemon" ]; then
-            { wait "$nodes_daemon"; } 2>/dev/null
+        if [ -n "$nodes_work" ]; then
+            { wait "$nodes_work"; } 2>/dev/null
             status=$?
         fi
-        nodes_publish failed "$nodes_id ${nodes_why:-it has ended with status $status}"
+        [ "$status" = "$nodes_has_said" ] || nodes_publish failed "$nodes_id it has ended with status $status"
     fi
-    nodes_end_daemon
+    nodes_end_work
     [ -z "$nodes_tmp" ] || [ "$nodes_word" = "done" ] || nodes_keep
     [ -z "$nodes_tmp" ] || rm -rf -- "$nodes_tmp"
     nodes_look_at_clock

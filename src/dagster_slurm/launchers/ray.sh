@@ -173,7 +173,7 @@ ray_head() {
     fi
     ray_start --head --dashboard-host="$host"
     until [ -s "$nodes_tmp/ray_current_cluster" ]; do
-        [ -z "$nodes_is_stopping" ] && kill -0 "$nodes_daemon" 2>/dev/null || return
+        kill -0 "$nodes_process" 2>/dev/null || return 0
         nodes_pause 0.05
     done
     read -r address <"$nodes_tmp/ray_current_cluster" || [ -n "$address" ] || return
@@ -188,7 +188,7 @@ ray_wait_for_nodes() {
         >"$nodes_tmp/ready" 2>"$nodes_tmp/waited" </dev/null {nodes_lifeline}<&- &
     waiting=$!
     while kill -0 "$waiting" 2>/dev/null; do
-        if [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_daemon" 2>/dev/null; then return; fi
+        kill -0 "$nodes_process" 2>/dev/null || return 0
         nodes_pause 0.1
     done
     read -r said <"$nodes_tmp/ready"
@@ -199,15 +199,13 @@ ray_wait_for_nodes() {
     tail -n 5 -- "$nodes_tmp/waited"
     # What it says begins with the number of a node.
     nodes_publish failed "${said:-0 Ray does not answer} in $ray_timeout s"
-    nodes_is_stopping=yes
+    return "$nodes_has_said"
 }
 
 ray_worker() {
     local others
-    nodes_await address 86400 || {
-        nodes_is_stopping=yes
-        return
-    }
+    # Why the head has none, another has said.
+    nodes_await address "$ray_timeout" || return "$nodes_has_said"
     others=${nodes_text#* }
     if [ "$others" != "$version $python" ]; then
         nodes_fail "it has Ray $version with Python $python, \
