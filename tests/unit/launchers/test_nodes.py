@@ -1,0 +1,163 @@
+"""Tasks on nodes, as bash runs them: one node, without Slurm. Those of several are tested with Ray, on the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.waiting import eventually
+
+from dagster_slurm.launchers import Hook, LaunchPlan, script_here
+from dagster_slurm.transport.shell import shell_file
+
+BEGIN = """
+crew_begin() {
+    nodes_begin crew yes || return
+    nodes_have ready || return
+    nodes_make_token || return
+    nodes_start || return
+    nodes_await ready 10
+    local status=$?
+    if [ "$status" != 0 ]; then
+        nodes_explain "$status" 'the crew does not come up'
+        return 74
+    fi
+    export CREW="$nodes_text"
+    nodes_log INFO 'crew "up" \\ here'
+    nodes_guard
+}
+crew_enter() { nodes_enter; }
+crew_end() { nodes_end; }
+crew_leave() { nodes_leave; }
+crew_keep() { cp "$nodes_tmp/log" "$1"; }
+"""
+SERVES = """
+crew_node() {
+    echo served >"$nodes_tmp/log"
+    nodes_start_daemon bash -c 'trap "exit 3" TERM; (trap "" TERM; setsid sleep 300) & while :; do sleep 0.05; done'
+    nodes_publish ready "$nodes_tmp $nodes_process $nodes_address"
+}
+"""
+
+
+class Crew:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "work").mkdir()
+        (directory / "tmp").mkdir()
+        (directory / "env.sh").touch()
+        (directory / "messages").touch()
+
+    def start(self, payload: str, node: str = SERVES, setup: str = ":") -> subprocess.Popen[str]:
+        library = shell_file("dagster_slurm.launchers", "nodes.sh")
+        hook = Hook("crew", f"crew_setup() {{ {setup}; }}\n{library}{BEGIN}{node}")
+        script = script_here(LaunchPlan((), ("bash", "-c", payload), (hook,)), str(self.directory))
+        return subprocess.Popen(
+            ["bash", "-c", script],
+            env={**os.environ, "TMPDIR": "/tmp"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, payload: str, node: str = SERVES, setup: str = ":") -> int:
+        process = self.start(payload, node, setup)
+        self.stdout, self.stderr = process.communicate(timeout=60)
+        return process.returncode
+
+    @property
+    def shared(self) -> Path:
+        return self.directory / "crew.here"
+
+    def left(self) -> list[str]:
+        """Processes of its tasks."""
+        told = f"DAGSTER_SLURM_NODE={self.shared} 0".encode()
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if told in environ.read_bytes().split(b"\0"):
+                    found.append(environ.with_name("cmdline").read_bytes().decode())
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Crew:
+    return Crew(tmp_path)
+
+
+def test_it_is_up_before_the_payload_and_gone_after_it(crew: Crew) -> None:
+    assert crew.run('echo "$CREW"; ls -A "${CREW%% *}"') == 0, crew.stderr
+    words, log = crew.stdout.splitlines()
+    tmp, _, address = words.split()
+    assert (log, address, crew.stderr) == ("log", "127.0.0.1", "")
+    assert len(tmp) <= 39
+    assert not Path(tmp).exists()
+    assert crew.left() == []
+    assert not crew.shared.exists()
+    (message,) = (crew.directory / "messages").read_text().splitlines()
+    assert json.loads(message)["params"] == {"message": 'crew "up" \\ here', "level": "INFO"}
+
+
+def test_a_payload_that_fails_keeps_logs_and_the_end_and_no_token(crew: Crew) -> None:
+    assert crew.run("exit 7") == 7
+    (kept,) = crew.shared.glob("logs/*/log")
+    assert kept.read_text() == "served\n"
+    assert f"crew: the logs of its nodes are in {crew.shared}/logs" in crew.stderr
+    word, _, _, cause, *_ = (crew.shared / "end.0").read_text().split()
+    assert (word, cause) == ("ended", "stopped")
+    assert not (crew.shared / "token").exists()
+    assert crew.left() == []
+
+
+def test_a_payload_whose_head_ends_is_ended(crew: Crew) -> None:
+    began = time.monotonic()
+    assert crew.run('set -- $CREW; kill -KILL "$2"; trap "" TERM; sleep 300 & wait; wait') == 74
+    assert time.monotonic() - began < 30
+    assert "it has ended with status 137 before the payload" in crew.stderr
+    assert crew.left() == []
+
+
+@pytest.mark.parametrize(
+    ("node", "setup", "reason"),
+    [
+        ("crew_node() { echo said so; return 5; }", ":", "it has ended with status 5"),
+        ("crew_node() { nodes_fail 'there is no boat'; }", ":", "there is no boat"),
+        ("crew_node() { nodes_start_daemon bash -c 'exit 9'; }", ":", "it has ended with status 9"),
+        (SERVES, "exit 0", "it has ended with status 0"),
+        ("crew_node() { nosuchcommand; }", ":", "it has ended with status 127"),
+    ],
+)
+def test_one_that_does_not_come_up_is_named_and_there_is_no_payload(
+    crew: Crew, node: str, setup: str, reason: str
+) -> None:
+    assert crew.run("echo begun", node, setup) == 74
+    assert crew.stdout == ""
+    assert f"the crew does not come up: node {os.uname().nodename}: {reason}\n" in crew.stderr
+    assert crew.left() == []
+
+
+def test_work_that_hangs_is_ended_with_all_else(crew: Crew) -> None:
+    process = crew.start("true", 'crew_node() { touch "$place/hangs"; sleep 300; }')
+    eventually((crew.directory / "hangs").exists)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert crew.left() == []
+    assert list(Path("/tmp").glob("crew*")) == []
+
+
+def test_where_the_shell_is_killed_the_tasks_end(crew: Crew) -> None:
+    process = crew.start("touch up; sleep 300")
+    eventually((crew.directory / "work/up").exists)
+    process.kill()
+    end = eventually(lambda: (crew.shared / "end.0").read_text(), crew.left, seconds=20)
+    assert end.split()[3] == "stopped"
+    assert crew.left() == []
+    os.killpg(int((crew.shared / "payload").read_text()), signal.SIGKILL)
