@@ -13,13 +13,14 @@ from dagster_slurm import ComputeResource, RayLauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.support.waiting import eventually
 
-from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
+from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 
 pytest.importorskip("ray")
 
 Make = Callable[..., ComputeResource]
 Write = Callable[..., Path]
 on_slurm = [pytest.mark.cluster, pytest.mark.timeout(240)]
+SEARCH = Path(__file__).parents[2] / "examples" / "search" / "payloads" / "search.py"
 NODES = {"n1", "n2", "n3"}
 THREE = {"nodes": 3, "cpus": 2, "mem": "2000M"}
 
@@ -44,7 +45,7 @@ print("at", os.environ["RAY_ADDRESS"], flush=True)
 @pytest.fixture(scope="module")
 def with_ray(sandbox: Sandbox) -> str:
     """An environment on the cluster that has Ray, with its dashboard."""
-    return sandbox.create_environment("ray", ["dagster-pipes", "ray[default]"])
+    return sandbox.create_environment("ray", ["dagster-pipes", "numpy", "ray[default]"])
 
 
 @pytest.fixture
@@ -99,6 +100,13 @@ class TestOnThreeNodes:
         shown = re.search(r"\(token: cat (.*)/ray\.(\d+)\.0/token\)", dashboard)
         assert shown, dashboard
         assert sandbox.run(["sh", "-c", f"ls -d {shown[1]}/ray.*"]).stdout == "", "after success nothing of it is kept"
+
+    def test_the_example(self, ray_compute: ComputeResource, instance: dg.DagsterInstance) -> None:
+        result = run_asset(on_nodes(SEARCH), ray_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert metadata_of(result)["nodes"] == 3
+        # The noise that it cannot predict is 0.15.
+        assert 0.1 < metadata_of(result)["error_m"] < 0.2
 
     def test_a_payload_that_raises(
         self,
@@ -262,8 +270,9 @@ def up_files(sandbox: Sandbox, tmp_path: Path) -> str:
 
 @pytest.mark.process
 class TestOnThisMachine:
-    """The same asset, unchanged."""
+    """The same asset, unchanged; docs/ray.md and the example's page do that too."""
 
+    @pytest.mark.all_faults
     def test_it_runs_here(self, instance: dg.DagsterInstance, payload: Write) -> None:
         path = payload(SQUARES.format(count=6))
         result = run_asset(asset_of(path, launcher=RayLauncher()), ComputeResource(mode="local"), instance)

@@ -157,7 +157,7 @@ def test_where_the_shell_is_killed_the_tasks_end(crew: Crew) -> None:
     process = crew.start("touch up; sleep 300")
     eventually((crew.directory / "work/up").exists)
     process.kill()
-    end = eventually(lambda: (crew.shared / "end.0").read_text(), crew.left, seconds=20)
+    end = eventually((crew.shared / "end.0").read_text, crew.left, seconds=20)
     assert end.split()[3] == "stopped"
     assert crew.left() == []
     os.killpg(int((crew.shared / "payload").read_text()), signal.SIGKILL)
