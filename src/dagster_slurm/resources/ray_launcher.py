@@ -49,7 +49,7 @@ class RayLauncher(ComputeLauncher):
         gt=0,
         description="Ray's object store on each node, GiB; by default 0.3 of the job's memory.",
     )
-    head_startup_timeout: int = Field(default=120, ge=1, description="Seconds until all nodes have to be there.")
+    head_startup_timeout: int = Field(default=120, description="Seconds until all nodes have to be there.")
     grace_period: int = Field(default=5, ge=0, le=20, description="Seconds that Ray has to end before it is killed.")
     pre_start_commands: list[str] = Field(
         default=[], description="Lines of bash on each node before `ray start`, in the payload's environment."
@@ -104,6 +104,8 @@ class RayLauncher(ComputeLauncher):
         refusals = []
         if self.network_interface and self.node_ip_address_command:
             refusals.append("network_interface and node_ip_address_command both say what the address of a node is")
+        if self.head_startup_timeout < 1:
+            refusals.append(f"head_startup_timeout is {self.head_startup_timeout}, at least 1 is possible")
         options: dict[str, object] = {}
         if request is not None and self.ray_address is None:
             if self.num_gpus_per_node:

@@ -93,3 +93,8 @@ def test_two_ways_to_an_address_are_refused() -> None:
     launcher = RayLauncher(network_interface="ib0", node_ip_address_command="hostname -i")
     (refusal,) = launcher.requirements(None).refusals
     assert "network_interface and node_ip_address_command" in refusal
+
+
+def test_no_time_to_start_is_refused() -> None:
+    (refusal,) = RayLauncher(head_startup_timeout=0).requirements(None).refusals
+    assert refusal == "head_startup_timeout is 0, at least 1 is possible"
