@@ -104,7 +104,7 @@ class TestOnThreeNodes:
     def test_the_example(self, ray_compute: ComputeResource, instance: dg.DagsterInstance) -> None:
         result = run_asset(on_nodes(SEARCH), ray_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
-        # On how many nodes short trials run is Ray's choice, see the test above. The noise that it cannot predict is 0.15.
+        # On how many nodes short trials run is Ray's choice. The noise that it cannot predict is 0.15.
         assert 0.1 < metadata_of(result)["error_m"] < 0.2
 
     def test_a_payload_that_raises(

@@ -113,7 +113,7 @@ class RayLauncher(ComputeLauncher):
             if request.nodes > 1:
                 # Or Slurm ends the job with the first node that it loses; Ray goes on without.
                 options["no_kill"] = True
-        return Requirements(options, tuple(refusals))
+        return Requirements(options, tuple(refusals), packages=("ray",))
 
     def _pre_start(self) -> tuple[str, ...]:
         """Each line has to succeed."""

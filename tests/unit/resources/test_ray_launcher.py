@@ -98,3 +98,8 @@ def test_two_ways_to_an_address_are_refused() -> None:
 def test_no_time_to_start_is_refused() -> None:
     (refusal,) = RayLauncher(head_startup_timeout=0).requirements(None).refusals
     assert refusal == "head_startup_timeout is 0, at least 1 is possible"
+
+
+@pytest.mark.parametrize("launcher", [RayLauncher(), RayLauncher(ray_address="n1:6379")])
+def test_its_lock_has_to_have_ray(launcher: RayLauncher) -> None:
+    assert launcher.requirements(merge({"nodes": 2})).packages == ("ray",)
