@@ -75,7 +75,7 @@ nodes_log() {
 # nothing that the former one has left. IS_HERE: this machine is the only node.
 nodes_begin() {
     local id job=here
-    nodes_of=$1 nodes_names=("$(uname -n)") nodes_messages=$place/messages
+    nodes_of=$1 nodes_names=("$(uname -n)") nodes_messages=$place/log/messages
     if [ -z "$2" ]; then
         job=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
         nodes_messages=$place/log/messages.${SLURM_RESTART_COUNT:-0}

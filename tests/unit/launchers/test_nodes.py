@@ -51,7 +51,7 @@ class Crew:
         (directory / "work").mkdir()
         (directory / "tmp").mkdir()
         (directory / "env.sh").touch()
-        (directory / "messages").touch()
+        (directory / "log").mkdir()
 
     def start(self, payload: str, node: str = SERVES, setup: str = ":") -> subprocess.Popen[str]:
         library = shell_file("dagster_slurm.launchers", "nodes.sh")
@@ -101,7 +101,7 @@ def test_it_is_up_before_the_payload_and_gone_after_it(crew: Crew) -> None:
     assert not Path(tmp).exists()
     assert crew.left() == []
     assert not crew.shared.exists()
-    (message,) = (crew.directory / "messages").read_text().splitlines()
+    (message,) = (crew.directory / "log/messages").read_text().splitlines()
     assert json.loads(message)["params"] == {"message": 'crew "up" \\ here', "level": "INFO"}
 
 
