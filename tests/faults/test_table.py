@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import parsed
+
 from . import table
 from .rows import LINES, Line
 
@@ -29,7 +31,7 @@ def test_the_page_names_what_the_short_suite_leaves_out(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_every_row_belongs_to_a_test(line: Line) -> None:
     path, _, name = line.test.partition("::")
-    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+    tree = parsed(TESTS / path)
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert name.rpartition("::")[2] in names
 
@@ -37,7 +39,7 @@ def test_every_row_belongs_to_a_test(line: Line) -> None:
 def test_every_test_that_records_figures_has_a_row() -> None:
     named = {line.test for line in LINES.values()}
     for path in sorted(TESTS.glob("faults/test_*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _records(node)]
         assert {f"faults/{path.name}::{name}" for name in tests} <= named
 

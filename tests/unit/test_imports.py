@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from tests.support.sources import parsed
 
 import dagster_slurm
 
@@ -78,15 +78,6 @@ def room(module: str) -> str:
 def level(module: str) -> int:
     assert room(module) in LEVELS, f"{module}: give the room {room(module)!r} a level, here and in CONTRIBUTING.md"
     return LEVELS[room(module)]
-
-
-def parsed(path: Path) -> ast.Module:
-    """What is collected in the middle of it may run Python, of which CPython 3.11 loses count (gh-106905)."""
-    gc.disable()
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    finally:
-        gc.enable()
 
 
 @cache

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from tests.support.sources import parsed
 
 import dagster_slurm
 from dagster_slurm.transport import CompletedCommand
@@ -29,7 +30,7 @@ def test_what_a_command_says_or_that_it_says_nothing(stderr: bytes, reason: str)
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_no_message_is_made_of_what_may_be_empty(path: Path) -> None:
     """A message with `error_text` in it ends after the colon where a program was killed without a word."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FormattedValue):
             names = {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
             assert "error_text" not in names, f"{path}:{node.lineno}"
