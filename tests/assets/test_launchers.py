@@ -159,20 +159,20 @@ class TestOnTheCluster:
 INTERRUPTED = """
 import sys
 from dagster_slurm.launchers import Hook, LaunchPlan, script_here
-from dagster_slurm.pipes.local import _follow
+from dagster_slurm.job.events import Output, Subscription
+from dagster_slurm.work.here import Process
 from pathlib import Path
 
 directory, payload, shell = sys.argv[1:]
 plan = LaunchPlan((), ("bash", "-c", payload), (Hook("helper", shell, {"name": "me"}),))
 
-def take(stream, data):
-    if b"up" in data:
-        raise KeyboardInterrupt
-
-try:
-    _follow(script_here(plan, directory), Path(directory, "messages"), take)
-except KeyboardInterrupt:
-    pass
+subscription = Subscription()
+process = Process(script_here(plan, directory), Path(directory, "messages"), subscription)
+while True:
+    event = subscription.get(30.0)
+    if isinstance(event, Output) and b"up" in event.data:
+        break
+process.end()
 """
 
 

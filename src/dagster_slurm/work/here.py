@@ -210,16 +210,21 @@ class Process:
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, name)
             while selector.get_map():
-                for key, _ in selector.select(_POLL_SECONDS):
+                has_ended = self._process.poll() is not None
+                if has_ended:
+                    # A process that was left behind may hold the pipes open for ever; it ends with the payload.
+                    self._kill_session()
+                ready = selector.select(_POLL_SECONDS)
+                if has_ended and not ready:
+                    # One in a session of its own is not known to be the payload's: it is not waited for.
+                    break
+                for key, _ in ready:
                     block = os.read(key.fd, _BLOCK_BYTES)
                     if block:
                         self._put(key.data, block)
                     else:
                         selector.unregister(key.fileobj)
                 self._put("messages", inbox.read())
-                if self._process.poll() is not None:
-                    # A process that was left behind may hold the pipes open for ever; it ends with the payload.
-                    self._kill_session()
         self._put("messages", inbox.read())
         for pipe in filter(None, streams.values()):
             pipe.close()
