@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dagster_slurm.job.events import Ended, Listener
-from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
+from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
+
+PARTITION_VARIABLE = "DAGSTER_SLURM_PARTITION_KEY"
 
 Tries = Mapping[str, Sequence[Outcome]]
 """How the attempts at units have ended by now, by unit."""
@@ -33,7 +36,6 @@ class Carrier:
         request: What was asked of Slurm for each.
         is_array: Whether each unit is an element of it.
         over: Those that had ended when the job was looked for.
-        was_found: Whether an earlier call, or another process, has submitted it.
         changed: What was another when it was submitted, in words.
     """
 
@@ -44,7 +46,6 @@ class Carrier:
     request: JobRequest
     is_array: bool = False
     over: frozenset[str] = frozenset()
-    was_found: bool = False
     changed: tuple[str, ...] = ()
 
     @property
@@ -191,3 +192,14 @@ class Carriers(ABC):
     def stay_fresh(self) -> None:
         """Keep what lies there from being taken for old."""
         return
+
+
+def unit_variables(directory: RunDirectory, unit: str, attempt: int) -> dict[str, str]:
+    """What a payload is told: which unit and attempt it is, where its checkpoints lie, the same for all, and Pipes."""
+    below, named = (f"/{short_digest(unit)}", {PARTITION_VARIABLE: unit}) if unit else ("", {})
+    return {
+        "DAGSTER_SLURM_CHECKPOINT_DIR": f"{directory.checkpoint}{below}",
+        "DAGSTER_SLURM_ATTEMPT": str(attempt),
+        **named,
+        **pipes_variables(context=directory.context, messages=directory.messages),
+    }

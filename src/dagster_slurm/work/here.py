@@ -22,7 +22,6 @@ from dagster_slurm.job.events import Ended, Listener, Output, Started
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.pipes.partition_results import outputs_directory, result_name, results_directory
-from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import of_session
 from dagster_slurm.run_directory import RunDirectory
@@ -30,8 +29,7 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.staging import on_this_machine
 from dagster_slurm.staging.collect import Collected
-from dagster_slurm.work.carriers import Carrier, Carriers, Tries
-from dagster_slurm.work.on_cluster import PARTITION_VARIABLE
+from dagster_slurm.work.carriers import Carrier, Carriers, Tries, unit_variables
 from dagster_slurm.work.spec import WorkSpec
 
 _POLL_SECONDS = 0.05
@@ -87,19 +85,14 @@ class LocalCarriers(Carriers):
             Path(path).mkdir(parents=True, exist_ok=True)
         Path(directory.context).write_text(json.dumps(self._contexts.of(unit)), encoding="utf-8")
         Path(directory.messages).touch()
-        _write_private(Path(directory.env_file), env_file(self._variables(directory, unit, len(earlier))))
-        self._step.log.info(f"Running {self._spec.payload.program} on this machine in {directory.path}")
-        return Carrier(number, JobHandle(directory, ""), (unit,), (unit,), request)
-
-    def _variables(self, directory: RunDirectory, unit: str, attempt: int) -> Mapping[str, str]:
-        return {
+        variables = {
             "PYTHONUNBUFFERED": "1",
             **(self._spec.extra_env or {}),
-            "DAGSTER_SLURM_CHECKPOINT_DIR": directory.checkpoint,
-            "DAGSTER_SLURM_ATTEMPT": str(attempt),
-            **({PARTITION_VARIABLE: unit} if unit else {}),
-            **pipes_variables(context=directory.context, messages=directory.messages),
+            **unit_variables(directory, unit, len(earlier)),
         }
+        _write_private(Path(directory.env_file), env_file(variables))
+        self._step.log.info(f"Running {self._spec.payload.program} on this machine in {directory.path}")
+        return Carrier(number, JobHandle(directory, ""), (unit,), (unit,), request)
 
     def watch(self, jobs: Sequence[tuple[Carrier, JobHandle, Listener]]) -> None:
         """As `Carriers.watch`: the process begins."""

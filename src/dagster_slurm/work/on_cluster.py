@@ -16,7 +16,7 @@ from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimit
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Listener
-from dagster_slurm.job.handle import ONE, JobHandle, short_digest
+from dagster_slurm.job.handle import ONE, JobHandle
 from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, outcomes_to_json
 from dagster_slurm.job.submission import submit_once
@@ -25,17 +25,15 @@ from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, describe, differences, digests, is_abandoned
 from dagster_slurm.pipes.partition_results import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.run_tags import tell_in_tags
-from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, task_files
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
-from dagster_slurm.work.carriers import Carrier, Carriers, Taken, Tries
+from dagster_slurm.work.carriers import Carrier, Carriers, Taken, Tries, unit_variables
 from dagster_slurm.work.spec import WorkSpec
 
-PARTITION_VARIABLE = "DAGSTER_SLURM_PARTITION_KEY"
 _SLURM_LOG_BYTES = 1 << 16
 _told_ways: set[tuple[str, bool]] = set()
 
@@ -123,7 +121,6 @@ class ClusterCarriers(Carriers):
             self._spec.request,
             is_array=bool(opened.description.elements),
             over=opened.over,
-            was_found=True,
             changed=tuple(differences(opened.description, self._digests)),
         )
 
@@ -190,7 +187,7 @@ class ClusterCarriers(Carriers):
             elements=tries if self._is_array else None,
         )
         tasks = list(self._tasks(directory, tries)) if self._is_array else []
-        own = {} if self._is_array else self._variables(directory, ONE, directory.attempt)
+        own = {} if self._is_array else unit_variables(directory, ONE, directory.attempt)
         # Into a file, Python writes in blocks; a line is to be seen when it is printed.
         variables = env_file({"PYTHONUNBUFFERED": "1", **(self._spec.extra_env or {}), **own})
         self._calls.persist(
@@ -210,18 +207,8 @@ class ClusterCarriers(Carriers):
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
         for element, (unit, earlier) in enumerate(tries.items()):
-            env = env_file(self._variables(directory.of_element(element), unit, len(earlier)))
+            env = env_file(unit_variables(directory.of_element(element), unit, len(earlier)))
             yield from task_files(element, env=env, context=json.dumps(self._contexts.of(unit)).encode())
-
-    def _variables(self, directory: RunDirectory, unit: str, attempt: int) -> Mapping[str, str]:
-        """What a payload is told: which unit and attempt it is, and where its checkpoints lie, the same for all."""
-        below, named = (f"/{short_digest(unit)}", {PARTITION_VARIABLE: unit}) if unit else ("", {})
-        return {
-            "DAGSTER_SLURM_CHECKPOINT_DIR": f"{directory.checkpoint}{below}",
-            "DAGSTER_SLURM_ATTEMPT": str(attempt),
-            **named,
-            **pipes_variables(context=directory.context, messages=directory.messages),
-        }
 
     def _submitted(self, directory: RunDirectory, request: JobRequest) -> JobHandle:
         """Submit; where as many jobs are submitted as is allowed, when there is a place again."""
