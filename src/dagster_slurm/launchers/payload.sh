@@ -26,12 +26,20 @@ enter_place() {
     cd -- "$place/work" || return
 }
 
+# source_variables RUN_DIRECTORY PLACE: from here on no command is to be started that is not the payload's: it would be
+# seen with the payload's secrets in its environment.
+source_variables() {
+    # shellcheck source=/dev/null
+    . "$1/env.sh" && { [ "$2" = "$1" ] || . "$2/env.sh"; }
+}
+
 # read_variables RUN_DIRECTORY PLACE: the payload's own come last, so that they win over what an activation sets. They may
 # have any name.
 read_variables() {
-    # shellcheck source=/dev/null
-    . "$1/env.sh" && { [ "$2" = "$1" ] || . "$2/env.sh"; } || return
-    [ -d "${DAGSTER_SLURM_CHECKPOINT_DIR:-/}" ] || mkdir -p -- "$DAGSTER_SLURM_CHECKPOINT_DIR"
+    local checkpoint
+    checkpoint=$(source_variables "$@" && printf '%s' "$DAGSTER_SLURM_CHECKPOINT_DIR") || return
+    [ -d "${checkpoint:-/}" ] || mkdir -p -- "$checkpoint" || return
+    source_variables "$@"
 }
 
 # An `exit 0` in what comes before the payload, such as a site's profile, would be its success.
