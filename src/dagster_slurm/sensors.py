@@ -7,6 +7,7 @@ from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationConte
 from dagster_slurm.reconcile import Plan, ReconciledRun, reconciled_runs
 from dagster_slurm.reconcile.decision import Verdict
 
+_TOLD = (Verdict.ORPHANED, Verdict.CANCELLING)
 _HOW_TO_FINISH = (
     "Nothing retries them: set `run_retries: {enabled: true, max_retries: 3}` in dagster.yaml, "
     "or run `dagster-slurm reconcile`."
@@ -22,9 +23,9 @@ def build_slurm_orphan_reconcile_sensor(
 ) -> SensorDefinition:
     """A sensor that marks orphaned runs, so that the daemon's `run_retries` finish them.
 
-    It executes nothing itself, and never cancels or submits a job. Where `run_retries` are off it says so with each run
-    it marks. It judges from where it is evaluated, which is the code location's process: the machine, and the
-    container, in which Dagster's default launcher runs the workers.
+    It executes and submits nothing itself, and cancels only what a terminated run could not cancel. Where `run_retries`
+    are off it says so with each run it marks. It judges from where it is evaluated, which is the code location's
+    process: the machine, and the container, in which Dagster's default launcher runs the workers.
 
     Args:
         name: The sensor's name, unique in the code location.
@@ -44,9 +45,10 @@ def build_slurm_orphan_reconcile_sensor(
     )
     def reconcile(context: SensorEvaluationContext) -> SkipReason:
         plan = Plan(retry=False, retry_later=True, older_than_seconds=older_than_seconds)
-        marked = [run for run in reconciled_runs(context.instance, plan) if run.verdict is Verdict.ORPHANED]
-        for run in marked:
+        found = [run for run in reconciled_runs(context.instance, plan) if run.verdict in _TOLD]
+        for run in found:
             context.log.info(str(run))
+        marked = [run for run in found if run.verdict is Verdict.ORPHANED]
         return SkipReason(_summary(marked, finished_by_daemon=context.instance.run_retries_enabled))
 
     return reconcile

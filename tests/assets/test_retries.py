@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource
+from dagster_slurm import ComputeResource, reconcile_orphaned_slurm_runs
 from dagster_slurm.cluster import look as look_module
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.work.on_cluster import ClusterCarriers
@@ -221,12 +221,7 @@ class TestTermination:
     """A user's: the run is CANCELING."""
 
     def test_of_a_running_job(self, world: World) -> None:
-        def terminate() -> None:
-            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-            world.instance.report_run_canceling(run)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = world.while_it_runs(terminate)
+        thread = world.while_it_runs(lambda: self.terminate(world))
         result = world.execute("retried")
         thread.join()
         assert world.status(result) is dg.DagsterRunStatus.CANCELED
@@ -263,6 +258,8 @@ class TestTermination:
             create(*args, **call)  # type: ignore[arg-type]
             (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
             world.instance.report_run_canceling(run)
+            # A status that is not older is not asked for again.
+            time.sleep(0.25)
 
         monkeypatch.setattr(RunDirectory, "create", create_and_terminate)
         result = world.execute("retried")
@@ -270,6 +267,78 @@ class TestTermination:
         (event,) = [event for event in result.all_events if event.is_step_failure]
         assert "no job was submitted" in str(event.step_failure_data.error)
         assert world.settings.bodies == ["retried"]
+
+    @pytest.mark.parametrize("part", ["sshd", pytest.param("slurmctld", marks=pytest.mark.all_faults)])
+    def test_while_the_cluster_is_away(self, world: World, part: str) -> None:
+        """It is tried again, as long as a restart takes."""
+        world.payload(world.settings.payload, pause=5.0)
+
+        def terminate() -> None:
+            with world.sandbox.broken(part):
+                self.terminate(world)
+                time.sleep(5)
+
+        thread = world.while_it_runs(terminate)
+        result = world.execute("retried")
+        thread.join()
+        assert world.status(result) is dg.DagsterRunStatus.CANCELED
+        (job_id,) = world.marks()
+        assert world.state(job_id) == "CANCELLED"
+        assert f"The run was terminated: Slurm job {job_id} was cancelled" in self.failure(result)
+
+    def test_what_could_not_be_cancelled_is_by_reconcile(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The run says what is left, and keeps it."""
+        world.payload(world.settings.payload, pause=10.0)
+        monkeypatch.setattr("dagster_slurm.pipes.cluster_calls._CANCEL_SECONDS", 3.0)
+        for name, value in world.sandbox.env().items():
+            monkeypatch.setenv(name, value)
+        ended = threading.Event()
+
+        def terminate() -> None:
+            with world.sandbox.broken("slurmctld"):
+                self.terminate(world)
+                ended.wait(60)
+
+        thread = world.while_it_runs(terminate)
+        result = world.execute("retried")
+        (job_id,) = world.marks()
+        assert world.status(result) is dg.DagsterRunStatus.CANCELED
+        assert f"Slurm job {job_id} was to be cancelled, and that is not confirmed: " in self.failure(result)
+        events = [entry.dagster_event for entry in world.instance.all_logs(result.run_id) if entry.dagster_event]
+        assert any("Still to be cancelled on " in str(event.message) for event in events)
+        ended.set()
+        thread.join()
+        eventually(lambda: world.state(job_id) == "RUNNING", "Slurm, which knows the job")
+        (would,) = reconcile_orphaned_slurm_runs(world.instance, retry=False, dry_run=True)
+        assert (would.verdict.value, would.settled) == ("cancelling", False)
+        assert job_id in would.done
+        (found,) = reconcile_orphaned_slurm_runs(world.instance, retry=False)
+        assert (found.run_id, found.done, found.settled) == (result.run_id, "its jobs were cancelled", True)
+        assert world.state(job_id) == "CANCELLED"
+        assert reconcile_orphaned_slurm_runs(world.instance, retry=False) == []
+
+    def test_of_a_job_whose_directory_was_removed(self, world: World) -> None:
+        def terminate() -> None:
+            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            path = run.tags["slurm/run_directory"]
+            assert path.startswith("/")
+            assert world.sandbox.run(["rm", "-rf", "--", path]).returncode == 0
+            self.terminate(world)
+
+        thread = world.while_it_runs(terminate)
+        world.execute("retried")
+        thread.join()
+        (job_id,) = world.marks()
+        eventually(lambda: world.state(job_id) in ("CANCELLED", ""), "the end of the job")
+
+    def terminate(self, world: World) -> None:
+        (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        world.instance.report_run_canceling(run)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def failure(self, result: dg.JobExecutionResult) -> str:
+        (event,) = [event for event in result.all_events if event.is_step_failure]
+        return str(event.step_failure_data.error)
 
     def submitted(self, world: World) -> str:
         runs = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))

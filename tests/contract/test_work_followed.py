@@ -112,15 +112,47 @@ def test_a_termination_takes_back_what_waits(make: Make, kind: Kind) -> None:
     assert job in world.jobs("CANCELLED")
 
 
-def terminated(world: World, *, process_signal: bool) -> None:
+@kinds(*BOTH, seldom=[ARRAY])
+def test_a_run_over_its_maximum_runtime_leaves_no_job(make: Make, kind: Kind) -> None:
+    """Its status is FAILURE before its process can look (`check_run_timeout` of Dagster's run monitoring, 1.13)."""
+    world = make(kind, "a")
+    process = world.start(world.work(HELD))
+    world.started(1)
+    run = terminated(world, process_signal=True)
+    world.instance.report_run_failed(run, "Exceeded maximum runtime of 5 seconds.")
+    assert process.wait(90) is not None
+    withdrawn(world, executed=1, status=dg.DagsterRunStatus.FAILURE)
+    assert "The run was terminated: cancelling its Slurm jobs" in world.newest().text()
+
+
+@kinds(OWN)
+def test_ctrl_c_before_there_is_a_job_ends_the_step(make: Make, kind: Kind) -> None:
+    """SIGTERM does not: what restarts a service has no other, and the run would be lost with it."""
+    world = make(kind, "a")
+    assert world.cluster
+    with world.cluster.broken("slurmctld"):
+        process = world.start(world.work(HELD))
+        eventually(lambda: world.instance.get_run_records(limit=1), "a run")
+        world.newest().until("The cluster does not answer")
+        process.send_signal(signal.SIGTERM)
+        world.newest().until("it goes on with the submission")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) is not None
+    assert world.newest().dagster_run.status is dg.DagsterRunStatus.FAILURE
+    assert not world.jobs()
+
+
+def terminated(world: World, *, process_signal: bool) -> dg.DagsterRun:
     """By a user."""
-    world.instance.report_run_canceling(world.newest().dagster_run)
+    run = world.newest().dagster_run
+    world.instance.report_run_canceling(run)
     if process_signal:
         world.processes[-1].send_signal(signal.SIGTERM)
+    return run
 
 
-def withdrawn(world: World, *, executed: int) -> None:
-    assert world.newest().dagster_run.status is dg.DagsterRunStatus.CANCELED, world.newest().text()
+def withdrawn(world: World, *, executed: int, status: dg.DagsterRunStatus = dg.DagsterRunStatus.CANCELED) -> None:
+    assert world.newest().dagster_run.status is status, world.newest().text()
     world.go()
     eventually(lambda: not world.jobs(), "the end of all jobs")
     assert len(world.marks()) == executed

@@ -34,6 +34,7 @@ class Persistence:
         reached: Whether this process has reached the cluster before.
         now: The clock, in seconds.
         sleep: Waits for some seconds.
+        give_up_at: When no call is made again any more, whatever its error, by that clock.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Persistence:
         reached: Callable[[], bool],
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        give_up_at: float = float("inf"),
     ) -> None:
         self._tell = tell
         self._reached = reached
         self._now = now
         self._sleep = sleep
+        self._give_up_at = give_up_at
 
     def __call__(self, call: Callable[[], T]) -> T:
         """Make the call until it gives an answer.
@@ -87,6 +90,8 @@ class Persistence:
                 return result
 
     def _worth_waiting(self, error: DagsterSlurmError, waited_seconds: float) -> bool:
+        if self._now() >= self._give_up_at:
+            return False
         if self._reached():
             return error.transient or isinstance(error, (AuthenticationError, HostNotFoundError))
         out_of_reach = isinstance(error, (ConnectionFailedError, TransportTimeoutError))

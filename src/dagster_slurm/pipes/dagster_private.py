@@ -21,6 +21,7 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     DataProvenance,
+    EventLogEntry,
     Field,
     JobDefinition,
     MaterializeResult,
@@ -99,6 +100,7 @@ __all__ = [
     "free_pool_slots",
     "instance_from",
     "instance_of_environment",
+    "is_canceling_after",
     "is_step_over",
     "job_of_assets",
     "load_job",
@@ -190,11 +192,26 @@ def engine_events(
         run_id: Of a run that need not exist.
         of_type: `ENGINE_EVENT`, or `STEP_WORKER_STARTED`.
     """
-    for entry in instance.all_logs(run_id, of_type=of_type):
-        data = entry.dagster_event.event_specific_data if entry.dagster_event else None
-        if isinstance(data, EngineEventData):
-            values = {name: value.value for name, value in data.metadata.items()}
-            yield EngineEvent(entry.timestamp, entry.step_key, values)
+    return filter(None, map(_engine_event, instance.all_logs(run_id, of_type=of_type)))
+
+
+def _engine_event(entry: EventLogEntry) -> EngineEvent | None:
+    data = entry.dagster_event.event_specific_data if entry.dagster_event else None
+    if not isinstance(data, EngineEventData):
+        return None
+    return EngineEvent(entry.timestamp, entry.step_key, {name: value.value for name, value in data.metadata.items()})
+
+
+def is_canceling_after(instance: DagsterInstance, run_id: str, begins: Callable[[EngineEvent], bool]) -> bool:
+    """Whether a run's log has a RUN_CANCELING behind the first engine event of a kind; an entry's class is private."""
+    kinds = {DagsterEventType.ENGINE_EVENT, DagsterEventType.RUN_CANCELING}
+    has_begun = False
+    for entry in instance.all_logs(run_id, of_type=kinds):
+        if has_begun and entry.dagster_event_type is DagsterEventType.RUN_CANCELING:
+            return True
+        event = _engine_event(entry)
+        has_begun = has_begun or (event is not None and begins(event))
+    return False
 
 
 def report_engine_event(

@@ -15,12 +15,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, DagsterRun, DagsterRunStatus
 
 from dagster_slurm.job.shared_answers import seconds_since_boot
-from dagster_slurm.pipes.leases import is_executor_child
+from dagster_slurm.pipes.leases import is_executor_child, was_terminated
 from dagster_slurm.pipes.step import Step
 
 T = TypeVar("T")
@@ -42,15 +42,20 @@ class Interruptions:
 
     Args:
         step: The step.
+
+    Attributes:
+        has_jobs: Whether there may be a job of the call's by now.
     """
 
     def __init__(self, step: Step) -> None:
         self._step = step
         self._run = step.run
+        self.has_jobs = False
         shared = SHARED.find(self._run)
         self._signals = shared or RunSignals(step.instance if self._run else None, self._run)
         self._listening = nullcontext() if shared else self._signals.listen()
-        self._told = 0
+        # What the process heard before this step began did not mean the step.
+        self._told = self._before = len(self._signals.heard)
         self._status_error: Exception | None = None
         self._acted = False
         self._terminated = False
@@ -86,10 +91,16 @@ class Interruptions:
         """
         if self._acted:
             return
-        news = len(self._signals.times) > self._told
+        news = len(self._signals.heard) > self._told
         # A termination is on record before its signal arrives.
         max_age_seconds = 0.0 if news else _AFRESH_SECONDS if afresh else STATUS_SECONDS
-        intent = decide_intent(self._run_status(max_age_seconds), self._signals.times, self._is_executor_child)
+        intent = decide_intent(
+            self._run_status(max_age_seconds),
+            self._signals.heard,
+            self._is_executor_child,
+            was_terminated=self._was_terminated,
+            ends_at_once=not self.has_jobs and is_interrupt(self._signals.heard[self._before :]),
+        )
         if intent is Intent.GO_ON:
             if news:
                 self._tell_that_it_goes_on()
@@ -144,14 +155,18 @@ class Interruptions:
             self._step.instance.report_run_canceling(self._run, message="The run was marked as canceled.")
 
     def _tell_that_it_goes_on(self) -> None:
-        self._told = len(self._signals.times)
+        self._told = len(self._signals.heard)
+        does = "monitoring its Slurm job" if self.has_jobs else "with the submission of its Slurm job, and monitors it"
         self._step.log.warning(
-            "This process was asked to stop; it goes on monitoring its Slurm job. A second signal ends the monitoring "
+            f"This process was asked to stop; it goes on {does}. A second signal ends the monitoring "
             "and leaves the job alone; terminating the run in Dagster cancels the job."
         )
 
     def _is_executor_child(self) -> bool:
         return self._run is not None and is_executor_child(self._step.instance, self._run.run_id)
+
+    def _was_terminated(self) -> bool:
+        return self._run is not None and was_terminated(self._step.instance, self._run.run_id)
 
     def _run_status(self, max_age_seconds: float) -> DagsterRunStatus | None:
         status = self._signals.run_status(max_age_seconds=max_age_seconds)
@@ -167,6 +182,13 @@ _TAKEN_OVER = frozenset({DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS})
 _DELIBERATE_SECONDS = 1.0
 
 
+class Heard(NamedTuple):
+    """A signal: when it arrived, in seconds by the monotonic clock, and which it is."""
+
+    at: float
+    number: int
+
+
 class Intent(Enum):
     """What is wanted of a call that runs."""
 
@@ -176,29 +198,42 @@ class Intent(Enum):
 
 
 def decide_intent(
-    status: DagsterRunStatus | None, signal_times: Sequence[float], is_executor_child: Callable[[], bool]
+    status: DagsterRunStatus | None,
+    heard: Sequence[Heard],
+    is_executor_child: Callable[[], bool],
+    *,
+    was_terminated: Callable[[], bool],
+    ends_at_once: bool = False,
 ) -> Intent:
     """What is wanted.
 
-    Only a user's termination cancels. The parent of an executor's child waits for it, so that one which went on
-    would hold up a restart. A second signal in earnest ends the monitoring: Ctrl-C may arrive twice at once, from the
-    terminal and from Dagster.
+    Only a termination cancels. The parent of an executor's child waits for it, so that one which went on would hold up
+    a restart. A second signal in earnest ends the monitoring: Ctrl-C may arrive twice at once, from the terminal and
+    from Dagster.
 
     Args:
         status: The run's; None if it is not known.
-        signal_times: When signals arrived, in seconds.
+        heard: Which signals arrived.
         is_executor_child: Whether this process runs one step for an executor; asked only if it matters.
+        was_terminated: Whether a termination was asked for while this process worked on the run; asked only if it
+            matters. Over `dagster/max_runtime`, Dagster asks for one and writes FAILURE right after (1.13, #12920).
+        ends_at_once: Whether the user's Ctrl-C finds nothing to leave alone.
     """
     if status in _TERMINATED:
         return Intent.CANCEL
     if status in _TAKEN_OVER:
-        # Somebody has marked the run; whoever retries it finds the job.
-        return Intent.DETACH
-    if not signal_times:
+        # Unless that was the termination: somebody has marked the run, and whoever retries it finds the job.
+        return Intent.CANCEL if was_terminated() else Intent.DETACH
+    if not heard:
         return Intent.GO_ON
-    if signal_times[-1] - signal_times[0] >= _DELIBERATE_SECONDS or is_executor_child():
+    if ends_at_once or heard[-1].at - heard[0].at >= _DELIBERATE_SECONDS or is_executor_child():
         return Intent.DETACH
     return Intent.GO_ON
+
+
+def is_interrupt(heard: Sequence[Heard]) -> bool:
+    """Whether one of them is a user's Ctrl-C."""
+    return any(each.number == signal.SIGINT for each in heard)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -217,7 +252,7 @@ class RunSignals:
 
     instance: DagsterInstance | None
     run: DagsterRun | None
-    times: list[float] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
     status: DagsterRunStatus | None = None
     error: Exception | None = None
     _asked: float = float("-inf")
@@ -238,8 +273,8 @@ class RunSignals:
                 # None stands for a handler that was not installed from Python.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.times.append(time.monotonic())
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.heard.append(Heard(time.monotonic(), number))
 
     def run_status(self, *, max_age_seconds: float) -> DagsterRunStatus | None:
         """The run's status, as it was not longer than that before this call.
@@ -284,8 +319,9 @@ class Shared:
     def is_to_stop(self, run_id: str) -> bool:
         """Whether no further step is to begin: the run was terminated or taken over, or this process is to end."""
         mine = self._runs[run_id]
-        status = mine.run_status(max_age_seconds=0.0 if mine.times and mine.status is None else STATUS_SECONDS)
-        return decide_intent(status, mine.times, lambda: False) is not Intent.GO_ON
+        status = mine.run_status(max_age_seconds=0.0 if mine.heard and mine.status is None else STATUS_SECONDS)
+        intent = decide_intent(status, mine.heard, lambda: False, was_terminated=lambda: False)
+        return intent is not Intent.GO_ON
 
 
 SHARED = Shared()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, MetadataValue
 
-from dagster_slurm.pipes.dagster_private import engine_events, report_engine_event
+from dagster_slurm.pipes.dagster_private import EngineEvent, engine_events, is_canceling_after, report_engine_event
 from dagster_slurm.process_identity import ProcessIdentity
 
 LEASE_KEY = "slurm_lease"
@@ -75,11 +75,24 @@ def leases_of(instance: DagsterInstance, run_id: str) -> list[ProcessIdentity]:
     return list(dict.fromkeys(_leases(instance, run_id)))
 
 
+def was_terminated(instance: DagsterInstance, run_id: str) -> bool:
+    """Whether a termination of the run was asked for after this process had said that it works on it.
+
+    By the order of the run's log, not by clocks. What was asked of a process of before, this one was not.
+    """
+    mine = ProcessIdentity.of_this_process()
+    return is_canceling_after(instance, run_id, lambda event: mine in _named_in(event))
+
+
 def _leases(instance: DagsterInstance, run_id: str) -> Iterator[ProcessIdentity]:
     for event in engine_events(instance, run_id):
-        lease = event.metadata.get(LEASE_KEY)
-        if isinstance(lease, dict):
-            yield from (_identity(lease[name]) for name in ("process", "executor") if name in lease)
+        yield from _named_in(event)
+
+
+def _named_in(event: EngineEvent) -> Iterator[ProcessIdentity]:
+    lease = event.metadata.get(LEASE_KEY)
+    if isinstance(lease, dict):
+        yield from (_identity(lease[name]) for name in ("process", "executor") if name in lease)
 
 
 def _identity(values: object) -> ProcessIdentity:

@@ -31,6 +31,8 @@ class Verdict(str, enum.Enum):
     """No process said that it works on it: it is no run of ours, or had not come that far."""
     UNFINISHED = "unfinished"
     """It was marked failed, and its retry has not been made."""
+    CANCELLING = "cancelling"
+    """It was terminated, and its jobs could not be cancelled then."""
     OVER = "over"
     """It has ended, and nothing is left to do for it."""
 

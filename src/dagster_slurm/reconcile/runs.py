@@ -13,6 +13,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, Ru
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.pipes.dagster_private import instance_of_environment
 from dagster_slurm.pipes.leases import leases_of
+from dagster_slurm.reconcile.cancelling import cancelled_runs
 from dagster_slurm.reconcile.decision import IN_PROGRESS, Ending, Verdict
 from dagster_slurm.reconcile.evidence import Evidence, judged
 from dagster_slurm.reconcile.marking import ending_ahead, is_pending, mark, note_retry_made, pending_runs
@@ -47,9 +48,10 @@ def reconcile_orphaned_slurm_runs(
 ) -> list[ReconciledRun]:
     """Find the runs that Dagster holds for running though their processes have died, mark and finish them.
 
-    No Slurm job is cancelled or submitted by this itself. A run is marked failed and then retried from failure, which
-    takes up its jobs; if every step had succeeded it is marked succeeded; if its cancellation had been asked for it is
-    marked canceled, and its jobs go on. Where a daemon with `run_retries` is at work, the retry is left to that.
+    No Slurm job is submitted by this itself, and none is cancelled but those of a terminated run that its process could
+    not cancel, on the cluster of `SlurmResource.from_env()`. A run is marked failed and then retried from failure,
+    which takes up its jobs; if every step had succeeded it is marked succeeded; if its cancellation had been asked for
+    it is marked canceled, and its jobs go on. Where a daemon with `run_retries` is at work, the retry is left to that.
     Otherwise it is executed by a process of its own, and this returns when all of them have ended.
 
     Args:
@@ -95,6 +97,8 @@ def reconciled_runs(
         raise ConfigurationError(
             "The runs of this instance are not kept, so no other process can retry them", hint="Set DAGSTER_HOME."
         )
+    named = None if plan.run_ids is None else list(plan.run_ids)
+    yield from cancelled_runs(instance, named, dry_run=plan.dry_run)
     to_retry = []
     for run in _candidates(instance, plan):
         evidence = _look(instance, run, plan)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
@@ -182,12 +183,17 @@ class Carriers(ABC):
         return
 
     @abstractmethod
-    def withdraw(self) -> tuple[str, ...]:
-        """See to it that nothing of this call begins any more, and cancel what runs: the jobs that were known."""
+    def withdraw(self) -> Withdrawal:
+        """See to it that nothing of this call begins any more, and cancel what runs."""
 
-    def are_gone(self, job_ids: Sequence[str]) -> bool:
-        """Whether these jobs have ended, as far as can be told."""
-        return True
+    def left_of(self, withdrawal: Withdrawal) -> str:
+        """What is still to be cancelled, as far as can be told; empty when nothing is."""
+        del withdrawal
+        return ""
+
+    def leave(self, withdrawal: Withdrawal, left: str) -> None:
+        """This process ends, and that is still to be cancelled."""
+        del withdrawal, left
 
     def stay_fresh(self) -> None:
         """Keep what lies there from being taken for old."""

@@ -18,6 +18,7 @@ from typing import IO
 
 from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.job.batch_script import env_file
+from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener, Output, Started
 from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
@@ -125,10 +126,10 @@ class LocalCarriers(Carriers):
         if not self._keeps:
             shutil.rmtree(carrier.directory.path, ignore_errors=True)
 
-    def withdraw(self) -> tuple[str, ...]:
+    def withdraw(self) -> Withdrawal:
         """As `Carriers.withdraw`."""
         self.forget(())
-        return ()
+        return Withdrawal()
 
     def remove(self) -> None:
         """The call has ended: leave nothing behind."""
@@ -140,7 +141,7 @@ class LocalCarriers(Carriers):
 class Uninterrupted:
     """In the place of `Interruptions`: whatever interrupts Dagster's step ends its process, and that its payload."""
 
-    is_terminated = is_detached = False
+    is_terminated = is_detached = has_jobs = False
 
     def check(self, *, afresh: bool = False) -> None:
         """Go on."""

@@ -22,12 +22,12 @@ from dagster_slurm.errors import (
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.job.retrying import Outcome, decide_next, next_request
-from dagster_slurm.pipes.cluster_calls import CANCEL_SECONDS
 from dagster_slurm.pipes.interruptions import TerminationRequestedError
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import Teller
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.work.cancelling import cancelled
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
 from dagster_slurm.work.followed import Followed, FollowedUnit
 from dagster_slurm.work.spec import WorkSpec
@@ -48,6 +48,8 @@ Report = Callable[[UnitEnd, UnitSession], object]
 
 class Interrupting(Protocol):
     """What may end a call, as `Interruptions` has it."""
+
+    has_jobs: bool
 
     @property
     def is_terminated(self) -> bool:
@@ -132,7 +134,7 @@ class Loop:
                 self._stay_fresh()
                 self._tell_progress()
         except TerminationRequestedError:
-            raise TerminatedError(self._cancel()) from None
+            raise TerminatedError(cancelled(self._step, self._carriers, self._followed, self._follow_on)) from None
         finally:
             self._followed.forget()
             self._teller.finish()
@@ -164,6 +166,7 @@ class Loop:
         carrier = replace(carrier, left=tuple(unit for unit in carrier.left if unit in mine))
         limit = carrier.request.max_queue_seconds
         if carrier.left:
+            self._interruptions.has_jobs = True
             self._followed.add(carrier, give_up_at=None if limit is None else time.monotonic() + limit)
         else:
             self._close(carrier)
@@ -357,24 +360,6 @@ class Loop:
     @property
     def _host(self) -> str:
         return self._carriers.host
-
-    # -- cancelling
-
-    def _cancel(self) -> str:
-        """Take back every carrier, wait for Slurm a while, and say what came of it."""
-        self._step.log.info("The run was terminated: cancelling its Slurm jobs")
-        until = time.monotonic() + CANCEL_SECONDS
-        job_ids = self._carriers.withdraw()
-        if not job_ids:
-            return "no job was submitted"
-        while self._followed and time.monotonic() < until:
-            self._follow_on()
-        names = f"Slurm job{'s' if len(job_ids) > 1 else ''} {', '.join(job_ids)}"
-        while not self._followed and time.monotonic() < until:
-            if self._carriers.are_gone(job_ids):
-                return f"{names} was cancelled"
-            time.sleep(0.5)
-        return f"{names} was cancelled, and has not ended yet, as far as Slurm says"
 
 
 def next_carrier(

@@ -6,6 +6,8 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from dagster_slurm.cluster.claims import Claims
@@ -14,6 +16,7 @@ from dagster_slurm.cluster.look import look
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimitError, TransportError
 from dagster_slurm.job.batch_script import env_file
+from dagster_slurm.job.cancelling import Canceller, Order, Withdrawal
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Listener
 from dagster_slurm.job.handle import ONE, JobHandle
@@ -26,6 +29,7 @@ from dagster_slurm.pipes.launch_key import PieceOfWork, describe, differences, d
 from dagster_slurm.pipes.partition_results import data_place, outputs_directory, result_name
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.unfinished import Unfinished, leave_to_reconcile
 from dagster_slurm.run_directory import RunDirectory, task_files
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
@@ -77,6 +81,7 @@ class ClusterCarriers(Carriers):
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
         self._touched: dict[str, RunDirectory] = {}
+        self._watched: dict[str, JobHandle] = {}
 
     @property
     def host(self) -> str:
@@ -152,6 +157,7 @@ class ClusterCarriers(Carriers):
         self._interruptions.pause(self._connection.turns.take())
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
+        self._interruptions.has_jobs = True
         handle = self._submitted(directory, request)
         units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
         carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
@@ -248,6 +254,7 @@ class ClusterCarriers(Carriers):
     def watch(self, jobs: Sequence[tuple[Carrier, JobHandle, Listener]]) -> None:
         """As `Carriers.watch`; the run's tags name the jobs."""
         for carrier in {id(carrier): carrier for carrier, _, _ in jobs}.values():
+            self._watched[carrier.directory.path] = carrier.handle
             tell_in_tags(self._step, carrier.handle)
             self._tell_of_the_way(carrier)
         self._connection.watcher.watch_all([(handle, listener) for _, handle, listener in jobs])
@@ -294,6 +301,7 @@ class ClusterCarriers(Carriers):
 
     def close(self, carrier: Carrier, failed: Mapping[int | None, Outcome]) -> None:
         """As `Carriers.close`. A job that has succeeded stays open, until Dagster has recorded the step's success."""
+        self._watched.pop(carrier.directory.path, None)
         if not (failed or carrier.is_array):
             return
         handle = carrier.handle
@@ -305,14 +313,31 @@ class ClusterCarriers(Carriers):
         """As `Carriers.cancel_waiting`; Slurm leaves alone what has just started."""
         self._calls.persist(lambda: self._cluster.cancel([carrier.handle.job_id], only_pending=True))
 
-    def withdraw(self) -> tuple[str, ...]:
+    def withdraw(self) -> Withdrawal:
         """As `Carriers.withdraw`."""
-        return self._calls.withdraw(self._touched.values())
+        withdrawal = self._canceller.carry_out(self._order())
+        for found in withdrawal.strangers:
+            self._step.log.error(
+                f"Slurm job {found.job_id} on {self.host} is not cancelled: it has the name {found.name!r} in "
+                f"{found.work_directory!r}, and is not this piece of work"
+            )
+        return withdrawal
 
-    def are_gone(self, job_ids: Sequence[str]) -> bool:
-        """As `Carriers.are_gone`."""
-        entries = self._calls.bounded(lambda: self._cluster.queue(job_ids), "squeue") or {}
-        return all(entry.state.is_terminal for entry in entries.values())
+    @cached_property
+    def _canceller(self) -> Canceller:
+        return Canceller(self._cluster, self._calls.persist_a_while)
+
+    def _order(self) -> Order:
+        return Order(tuple(self._touched.values()), tuple(self._watched.values()))
+
+    def left_of(self, withdrawal: Withdrawal) -> str:
+        """As `Carriers.left_of`."""
+        return self._canceller.left_of(withdrawal)
+
+    def leave(self, withdrawal: Withdrawal, left: str) -> None:
+        """As `Carriers.leave`: `reconcile` goes on with it."""
+        order = replace(self._order(), jobs=withdrawal.jobs)
+        leave_to_reconcile(self._step, Unfinished(self.host, self._cluster.base(), order), left)
 
     def stay_fresh(self) -> None:
         """As `Carriers.stay_fresh`, beside the following."""

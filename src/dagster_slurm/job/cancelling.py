@@ -1,0 +1,142 @@
+"""Takes back what was submitted for a piece of work: by a termination, or later by who finishes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.output import QueueEntry
+
+T = TypeVar("T")
+
+Make = Callable[[Callable[[], T]], T]
+"""Makes a call to the cluster, as often as is worth it."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be cancelled.
+
+    Args:
+        attempts: In which of them there may be jobs.
+        jobs: The jobs that are known, also where the attempt's directory was removed.
+    """
+
+    attempts: tuple[RunDirectory, ...]
+    jobs: tuple[JobHandle, ...] = ()
+
+    def to_json(self) -> str:
+        """The order as text, for `from_json` of another process."""
+        jobs = [[job.directory.relative, job.job_id, job.generation] for job in self.jobs]
+        return json.dumps({"attempts": [each.relative for each in self.attempts], "jobs": jobs})
+
+    @classmethod
+    def from_json(cls, text: str, base: str) -> Order:
+        """What `to_json` has written.
+
+        Raises:
+            ValueError: It is none.
+        """
+        told = json.loads(text)
+        try:
+            return cls(
+                tuple(RunDirectory.from_relative(base, each) for each in told["attempts"]),
+                tuple(JobHandle(RunDirectory.from_relative(base, at), str(job), int(n)) for at, job, n in told["jobs"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{text!r} is no order to cancel jobs") from error
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What came of an order.
+
+    Args:
+        jobs: The jobs that were to be cancelled.
+        strangers: What Slurm has under the number of one of them, and is not of this piece of work.
+        undone: What could not be done, and why.
+    """
+
+    jobs: tuple[JobHandle, ...] = ()
+    strangers: tuple[QueueEntry, ...] = ()
+    undone: tuple[str, ...] = ()
+
+
+class Canceller:
+    """Carries out orders on a cluster. What fails leaves the rest to be tried.
+
+    Args:
+        cluster: The cluster.
+        make: How a call is made that may fail.
+    """
+
+    def __init__(self, cluster: SlurmCluster, make: Make[object] = lambda call: call()) -> None:
+        self._cluster = cluster
+        self._make = make
+        self._undone: list[str] = []
+
+    def carry_out(self, order: Order) -> Withdrawal:
+        """See to it that no job of the attempts begins its payload any more, and cancel those that there may be."""
+        self._undone = []
+        jobs = {job.job_id: job for job in order.jobs}
+        names: list[str] = []
+        for attempt in order.attempts:
+            withdrawn = self._try("looking for the job", partial(Claims(self._cluster).withdraw, attempt))
+            if withdrawn is not None:
+                found = withdrawn.jobs.items()
+                jobs |= {job_id: JobHandle(attempt, job_id, generation) for job_id, generation in found}
+                names += withdrawn.job_names
+        mine, strangers = self._cancel(tuple(jobs.values()))
+        self._cancel_by_name(names)
+        return Withdrawal(mine, strangers, tuple(self._undone))
+
+    def left_of(self, withdrawal: Withdrawal) -> str:
+        """What of an order is still to be done, as far as Slurm says; empty when all its jobs have ended."""
+        if withdrawal.undone:
+            return "; ".join(withdrawal.undone)
+        self._undone = []
+        job_ids = [job.job_id for job in withdrawal.jobs]
+        entries = self._try("squeue", lambda: self._cluster.queue(job_ids)) if job_ids else {}
+        if entries is None:
+            return "; ".join(self._undone)
+        waited = [f"{job_id} is {entry.state}" for job_id, entry in entries.items() if not entry.state.is_terminal]
+        return ", ".join(waited)
+
+    def _cancel(self, jobs: Sequence[JobHandle]) -> tuple[tuple[JobHandle, ...], tuple[QueueEntry, ...]]:
+        """Cancel jobs, but for those under whose number Slurm has another's by now."""
+        if not jobs:
+            return (), ()
+        entries = self._try("squeue", lambda: self._cluster.queue([job.job_id for job in jobs]))
+        if entries is None:
+            # A name tells whose a job is; it is all there is where a site has changed the names.
+            self._cancel_by_name([job.directory.job_name(job.generation) for job in jobs])
+            return tuple(jobs), ()
+        others = {job.job_id: entries[job.job_id] for job in jobs if job.job_id in entries and not _is_of(entries, job)}
+        mine = tuple(job for job in jobs if job.job_id not in others)
+        job_ids = [job.job_id for job in mine]
+        if job_ids:
+            self._try(f"scancel {' '.join(job_ids)}", lambda: self._cluster.cancel(job_ids))
+        return mine, tuple(others.values())
+
+    def _cancel_by_name(self, names: Iterable[str]) -> None:
+        if names:
+            self._try("scancel --name", lambda: self._cluster.cancel_by_name(names))
+
+    def _try(self, what: str, call: Callable[[], T]) -> T | None:
+        try:
+            return self._make(call)  # type: ignore[return-value]
+        except DagsterSlurmError as error:
+            self._undone.append(f"{what} has not succeeded: {error.message}")
+            return None
+
+
+def _is_of(entries: Mapping[str, QueueEntry], job: JobHandle) -> bool:
+    return job.directory.is_of(entries[job.job_id], generation=job.generation)
