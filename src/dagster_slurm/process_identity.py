@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import calendar
 import enum
+import hashlib
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 _PROC = Path("/proc")
+_MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _UNREADABLE = ""
 _CLOCKS_AGREE_WITHIN_SECONDS = 3600.0
 
@@ -41,6 +43,7 @@ class ProcessIdentity:
         pid_namespace: As in `pid:[4026531836]` (pid_namespaces(7)); empty where there are no namespaces.
         pid: Its number, as seen in that namespace.
         started: When it started, in the system's own words: two of the same pid are compared, nothing is computed.
+        machine: Stands for the installation of the system (machine-id(5)); empty if it has none, or was not noted.
     """
 
     host: str
@@ -48,6 +51,7 @@ class ProcessIdentity:
     pid_namespace: str
     pid: int
     started: str
+    machine: str = ""
 
     @classmethod
     def of_this_process(cls) -> ProcessIdentity:
@@ -63,7 +67,7 @@ class ProcessIdentity:
     @classmethod
     def _noted(cls, pid: int, started: str) -> ProcessIdentity:
         here = Vantage.here()
-        return cls(here.host, here.boot_id, here.pid_namespace, pid, started)
+        return cls(here.host, here.boot_id, here.pid_namespace, pid, started, here.machine)
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -87,11 +91,12 @@ class ProcessIdentity:
         """
         if not isinstance(values, Mapping):
             raise ValueError(f"not the identity of a process: {values!r}")
-        known = {field.name: values.get(field.name) for field in fields(cls)}
+        known = {"machine": "", **values}
+        known = {field.name: known.get(field.name) for field in fields(cls)}
         wanted = {name: int if name == "pid" else str for name in known}
         if any(type(value) is not wanted[name] for name, value in known.items()):
             raise ValueError(f"not the identity of a process: {values!r}")
-        return cls(**known)  # type: ignore[arg-type]  # just checked, field by field
+        return cls(**known)
 
     def life(self) -> Life:
         """Whether it still lives, as far as can be said from this process."""
@@ -105,11 +110,12 @@ class Vantage:
     host: str
     boot_id: str
     pid_namespace: str
+    machine: str = ""
 
     @classmethod
     def here(cls) -> Vantage:
         """From this process."""
-        return cls(socket.gethostname(), _boot_id(), _pid_namespace(os.getpid()))
+        return cls(socket.gethostname(), _boot_id(), _pid_namespace(os.getpid()), _machine())
 
 
 def judge(noted: ProcessIdentity, here: Vantage, started: str | None) -> Life:
@@ -122,8 +128,11 @@ def judge(noted: ProcessIdentity, here: Vantage, started: str | None) -> Life:
     """
     same_boot = bool(noted.boot_id) and noted.boot_id == here.boot_id
     if not same_boot:
-        # No process outlives its boot. The name of a host alone proves nothing: it may change between two networks.
-        return Life.GONE if noted.host == here.host and noted.boot_id and here.boot_id else Life.UNKNOWN
+        # No process outlives its boot. The name of a host alone proves nothing: it may change between two networks, and
+        # two machines may have the same.
+        is_other = bool(noted.machine and here.machine) and noted.machine != here.machine
+        is_restarted = noted.host == here.host and noted.boot_id and here.boot_id and not is_other
+        return Life.GONE if is_restarted else Life.UNKNOWN
     if noted.pid_namespace != here.pid_namespace:
         return Life.UNKNOWN
     if started is None:
@@ -217,6 +226,16 @@ def _exists(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """A digest, as machine-id(5) asks for: the id itself is to be told to nobody."""
+    for path in _MACHINE_IDS:
+        with suppress(OSError):
+            if text := path.read_bytes().strip():
+                return hashlib.sha256(b"dagster-slurm " + text).hexdigest()[:12]
+    return ""
 
 
 @lru_cache(maxsize=1)

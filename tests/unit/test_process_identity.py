@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, judge, may_have_been, parse_ps, parse_stat
 
-HERE = Vantage("laptop", "boot-1", "pid:[1]")
+HERE = Vantage("laptop", "boot-1", "pid:[1]", "m1")
 NOTED = ProcessIdentity("laptop", "boot-1", "pid:[1]", 123, "456")
 IDENTITIES = st.builds(
     ProcessIdentity, host=st.text(), boot_id=st.text(), pid_namespace=st.text(), pid=st.integers(), started=st.text()
@@ -42,6 +42,9 @@ IDENTITIES = st.builds(
         ({"host": "laptop.lan"}, None, Life.GONE),
         ({"host": "container", "pid_namespace": "pid:[2]"}, None, Life.UNKNOWN),
         ({"host": "laptop.lan", "boot_id": "boot-0"}, None, Life.UNKNOWN),
+        ({"boot_id": "boot-0", "machine": "m1"}, None, Life.GONE),  # restarted
+        ({"boot_id": "boot-7", "machine": "m2"}, None, Life.UNKNOWN),  # another machine of the same name
+        ({"boot_id": "boot-7", "machine": ""}, None, Life.GONE),  # noted by a release that did not know
     ],
 )
 def test_judging(changes: dict[str, str], started: str | None, expected: Life) -> None:
@@ -57,6 +60,12 @@ def test_without_a_boot_id_nothing_is_known() -> None:
 @given(IDENTITIES)
 def test_json_round_trip(identity: ProcessIdentity) -> None:
     assert ProcessIdentity.from_json(identity.to_json()) == identity
+
+
+def test_a_field_that_an_earlier_release_did_not_have() -> None:
+    noted = asdict(NOTED)
+    del noted["machine"]
+    assert ProcessIdentity.from_mapping(noted) == NOTED
 
 
 def test_fields_of_a_later_release_are_left_out() -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
 from dagster_slurm.cluster.description import Description
+from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.job.handle import LaunchKey, short_digest
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.launchers import Payload, work_files
+from dagster_slurm.launchers import Payload, Place, work_files
+from dagster_slurm.launchers.plan import Planner, direct_plan
 from dagster_slurm.pipes.dagster_private import continues_from_parent
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.transport import content
+from dagster_slurm.transport import TreeEntry, content
 
 Reattach = Literal["retry", "asset", "never"]
 
@@ -31,7 +33,7 @@ class PieceOfWork:
     Args:
         key: Its own key.
         others: Keys of the same step under earlier origins; a live job there is adopted.
-        asset_digest: Stands for asset and partition, whatever the run; empty for what is not an asset.
+        asset_digest: Stands for asset, step and partition, whatever the run; empty for what is not an asset.
         assets: The asset keys, for people.
     """
 
@@ -49,7 +51,9 @@ def piece_of_work(step: Step, name: str | None, reattach: Reattach) -> PieceOfWo
     call = name if name is not None else str(step.next_call())
     partition_keys = step.partition_keys or ()
     assets = tuple(sorted(key.to_user_string() for key in step.asset_keys))
-    digest = short_digest(list(assets), list(partition_keys), call) if assets else ""
+    # The step as well: those of a graph asset, and mapped ones, have its asset in common (dagster#17340).
+    paths = [list(key.path) for key in step.asset_keys]
+    digest = short_digest(paths, step.key, list(partition_keys), call) if assets else ""
     run = step.run
     if run is None:
         key = LaunchKey(f"direct-{uuid.uuid4().hex}", step.key, partition_keys, call)
@@ -170,18 +174,53 @@ _DIGESTS = {
     "options": "what is asked of Slurm",
     "environment": "the environment",
     "inputs": "what it reads as inputs",
+    "files": "one of `extra_files`",
+    "extras": "`extras`",
+    "variables": "`extra_env`",
+    "launcher": "the launcher",
 }
+_ADDED = ("files", "extras", "variables", "launcher")
 
 
-def digests(payload: Payload, request: JobRequest, environment: str, inputs: str = "") -> dict[str, str]:
-    """What tells one deploy from another."""
+def digests(
+    payload: Payload,
+    request: JobRequest,
+    environment: str,
+    inputs: str = "",
+    *,
+    files: Iterable[TreeEntry] = (),
+    extras: Mapping[str, Any] | None = None,
+    variables: Mapping[str, str] | None = None,
+    plan: Planner = direct_plan,
+) -> dict[str, str]:
+    """What tells one deploy from another.
+
+    Args:
+        payload: What is run.
+        request: What is asked of Slurm.
+        environment: What it runs in, by its title.
+        inputs: What it reads, by its version; empty for nothing.
+        files: What lies in its working directory.
+        extras: Values for it.
+        variables: Its environment variables.
+        plan: How it is started.
+    """
     options = {field.name: getattr(request, field.name) for field in fields(request)}
     return {
         "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
         "options": short_digest({**options, "options": dict(request.options)}),
         "environment": environment,
         **({"inputs": inputs} if inputs else {}),
+        "files": short_digest([[each.name, content.digest(each.source)[0]] for each in _beside(payload, files)]),
+        "extras": short_digest(dict(extras or {})),
+        "variables": short_digest(sorted((variables or {}).items())),
+        "launcher": short_digest(repr(plan(payload, Place.of_job(CLUSTER_PYTHON, request)))),
     }
+
+
+def _beside(payload: Payload, files: Iterable[TreeEntry]) -> list[TreeEntry]:
+    own = {each.name for each in work_files(payload, None)}
+    return sorted((each for each in files if each.name not in own), key=lambda each: each.name)
 
 
 def _content(payload: Payload) -> bytes:
@@ -234,7 +273,9 @@ def describe(
 
 def differences(found: Description, digests_of: Mapping[str, str]) -> list[str]:
     """What differs between an adopted job and what would be submitted now, in words."""
-    return [words for name, words in _DIGESTS.items() if found.digests.get(name) != digests_of.get(name)]
+    # What a release of before has not noted is not known to differ.
+    noted = [name for name in _DIGESTS if name in found.digests or name not in _ADDED]
+    return [_DIGESTS[name] for name in noted if found.digests.get(name) != digests_of.get(name)]
 
 
 def is_abandoned(found: Description, instance: DagsterInstance) -> bool:

@@ -13,6 +13,7 @@ from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, Pipe
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, JobFailedError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
+from dagster_slurm.job.handle import short_digest
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
 from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
@@ -214,18 +215,31 @@ def data_metadata(collected: Collected) -> dict[str, Any]:
     return told
 
 
-def data_place(step: Step, partition: str = "") -> str:
-    """The asset's key and a partition, or the step's, as directories; the step's key for what is not one asset."""
+def data_place(step: Step, partition: str = "", name: str | None = None) -> str:
+    """Where the data of a call lies: the asset's key and partition, as directories; the step's key without one asset.
+
+    What would share that place has one below it: the steps of a graph asset, those that are mapped, and calls that have
+    a name (dagster#7713).
+
+    Args:
+        step: The step.
+        partition: The partition; empty for the step's own.
+        name: The call's name, if it has one.
+    """
     keys, partitions = step.asset_keys, [partition] if partition else step.partition_keys
     parts = list(keys[0].path) if len(keys) == 1 else [step.key]
     if partitions is not None:
         parts.append(partitions[0] if len(partitions) == 1 else f"{partitions[0]}...{partitions[-1]}")
+    if len(keys) == 1 and ("." in step.key or "[" in step.key):
+        parts.append(f"step={step.key}")
+    if name is not None:
+        parts.append(f"call={name}")
     return "/".join(map(_file_name, parts))
 
 
-def outputs_directory(step: Step, partition: str = "") -> Path:
-    """Where outputs go by default: below Dagster's storage, by asset and partition."""
-    return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step, partition)
+def outputs_directory(step: Step, partition: str = "", name: str | None = None) -> Path:
+    """Where outputs go by default: below Dagster's storage, by asset and partition; see `data_place`."""
+    return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step, partition, name)
 
 
 def results_directory(step: Step, partition: str = "") -> Path:
@@ -238,8 +252,14 @@ def result_name(run_id: str, call: str) -> str:
     return _file_name(f"{run_id}.{call}")
 
 
+_LONGEST_NAME = 200
+
+
 def _file_name(part: str) -> str:
+    """A part of a key as the name of a directory; what is longer than a file name (255 bytes) ends in a digest."""
     name = quote(part, safe=" +,=@()")
+    if len(name) > _LONGEST_NAME:
+        return f"{name[:_LONGEST_NAME]}~{short_digest(part)}"
     return name.replace(".", "%2E") if name in {".", ".."} else name
 
 

@@ -117,7 +117,7 @@ class LocalCarriers(Carriers):
             return Collected()
         run_id = self._step.run.run_id if self._step.run else "direct"
         result = results_directory(self._step, unit) / result_name(run_id, self._call)
-        outputs_dir = outputs_directory(self._step, unit) if staging.outputs.needs_default else Path()
+        outputs_dir = outputs_directory(self._step, unit, self._spec.name) if staging.outputs.needs_default else Path()
         work = Path(handle.directory.work)
         return on_this_machine.collect(staging, work, outputs_dir=outputs_dir, result=result, is_kept=self._keeps)
 

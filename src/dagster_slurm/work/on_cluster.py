@@ -76,7 +76,16 @@ class ClusterCarriers(Carriers):
         self._adopts_abandoned = adopts_abandoned
         self._trims = trims
         self._is_array = spec.tasks is not None
-        self._digests = digests(spec.payload, spec.request, spec.environment.title, spec.staging.inputs.version())
+        self._digests = digests(
+            spec.payload,
+            spec.request,
+            spec.environment.title,
+            spec.staging.inputs.version(),
+            files=spec.files,
+            extras=spec.extras,
+            variables=spec.extra_env,
+            plan=spec.plan,
+        )
         self._calls = ClusterCalls(step, connection.cluster, interruptions)
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
@@ -293,7 +302,7 @@ class ClusterCarriers(Carriers):
         collector = Collector(
             self._cluster, staging, work=handle.directory.work, job_id=handle.job_id, tell=self._step.log.info
         )
-        outputs_dir = outputs_directory(self._step, unit) if staging.outputs.needs_default else Path()
+        outputs_dir = outputs_directory(self._step, unit, self._spec.name) if staging.outputs.needs_default else Path()
         result = f"{data_place(self._step, unit)}/{result_name(key.origin_run_id, key.call)}"
         return self._calls.persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
 

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from dagster_slurm.launchers import Payload, payload_from_path
-from dagster_slurm.pipes.launch_key import digests
+from dagster_slurm import MPILauncher
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.launchers import Payload, payload_from_path, work_files
+from dagster_slurm.pipes.launch_key import differences, digests
 from dagster_slurm.slurm.request import merge
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    return differences(Description(digests=before), after)
+
+
+def test_what_else_makes_it_another_deploy(tmp_path: Path) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text("echo")
+    payload, request = payload_from_path(path), merge({})
+    same = digests(payload, request, "")
+    assert changes(same, digests(payload, request, "")) == []
+    table = tmp_path / "table.csv"
+    table.write_text("1,2")
+    files = list(work_files(payload, {"table.csv": table, "again.csv": table}))
+    with_files = digests(payload, request, "", files=files)
+    assert changes(same, with_files) == ["one of `extra_files`"]
+    assert changes(with_files, digests(payload, request, "", files=reversed(files))) == []
+    table.write_text("1,3")
+    assert changes(with_files, digests(payload, request, "", files=files)) == ["one of `extra_files`"]
+    assert changes(same, digests(payload, request, "", extras={"n": 1})) == ["`extras`"]
+    assert changes(same, digests(payload, request, "", variables={"N": "1"})) == ["`extra_env`"]
+    assert changes(same, digests(payload, request, "", plan=MPILauncher().plan)) == ["the launcher"]
+    assert changes(same, digests(payload, merge({"cpus_per_task": 2}), "")) == ["what is asked of Slurm"]
+
+
+def test_what_an_earlier_release_has_not_noted_does_not_differ(tmp_path: Path) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text("echo")
+    now = digests(payload_from_path(path), merge({}), "", extras={"n": 1})
+    before = {name: now[name] for name in ("payload", "options", "environment")}
+    assert changes(before, now) == []
+    assert changes({**before, "inputs": "x"}, now) == ["what it reads as inputs"]
 
 
 def digest(payload: Payload) -> str:
