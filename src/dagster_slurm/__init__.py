@@ -6,12 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dagster_slurm.clients.local import LocalPipesClient
-    from dagster_slurm.clients.slurm import SlurmPipesClient
+    from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, payload_command
-    from dagster_slurm.metrics import SlurmMetric, SlurmMetricsContext
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.mpi_launcher import MPILauncher
     from dagster_slurm.resources.ray_launcher import RayLauncher, RayPortConfig
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
-    from dagster_slurm.resources.settings import SlurmRunConfig
-    from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource
-    from dagster_slurm.resources.ssh import SSHConnectionResource
+    from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRunConfig
+    from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
     from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.slurm.request import JobRequest
@@ -47,7 +44,7 @@ _ROOMS = {
     "JobPlan": "resources.job_plan",
     "JobRequest": "slurm.request",
     "LaunchPlan": "launchers",
-    "LocalPipesClient": "clients.local",
+    "LocalPipesClient": "clients",
     "MPILauncher": "resources.mpi_launcher",
     "ModuleEnvironment": "resources.environments",
     "Needs": "environments",
@@ -60,12 +57,12 @@ _ROOMS = {
     "RayPortConfig": "resources.ray_launcher",
     "RemotePath": "staging",
     "Requirements": "launchers",
-    "SSHConnectionResource": "resources.ssh",
-    "SlurmMetric": "metrics",
-    "SlurmMetricsContext": "metrics",
+    "SSHConnectionResource": "resources.slurm",
+    "SlurmMetric": "resources.settings",
+    "SlurmMetricsContext": "resources.settings",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
-    "SlurmPipesClient": "clients.slurm",
+    "SlurmPipesClient": "clients",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.retry_policy",

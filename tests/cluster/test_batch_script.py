@@ -18,9 +18,8 @@ from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
-from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.launchers import Hook, LaunchPlan, launch_script
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import LaunchKey, RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct

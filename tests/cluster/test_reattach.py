@@ -13,9 +13,8 @@ from dagster_slurm.cluster import claims as claims_module
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.errors import AttemptClosedError, ProtocolVersionError, SlurmUnavailableError
-from dagster_slurm.job.handle import ONE, LaunchKey
 from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import ONE, LaunchKey, RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.states import JobState
 from tests.support.controller import controller_stopped

@@ -13,10 +13,9 @@ from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.errors import SlurmUnavailableError
 from dagster_slurm.job.batch_script import batch_script
-from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.launchers import Payload, Place, direct_plan, launch_script
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import LaunchKey, RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import OpenSSHTransport, TreeEntry

@@ -18,7 +18,7 @@ from dagster_slurm import (
     SSHConnectionResource,
     errors,
 )
-from dagster_slurm.resources.settings import OPTIONS_KEY, SETTINGS
+from dagster_slurm.resources.call import OPTIONS_KEY, SETTINGS
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT
 

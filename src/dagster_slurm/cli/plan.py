@@ -73,8 +73,7 @@ def _range_of(text: str | None) -> tuple[str, str] | None:
 
 def _of_payload(payload: str, options: dict[str, Any]) -> JobPlan:
     from dagster_slurm.resources.compute import ComputeResource  # noqa: PLC0415 - importing dagster is slow
-    from dagster_slurm.resources.slurm import SlurmResource  # noqa: PLC0415
-    from dagster_slurm.resources.ssh import SSHConnectionResource  # noqa: PLC0415
+    from dagster_slurm.resources.slurm import SlurmResource, SSHConnectionResource  # noqa: PLC0415
 
     ssh = None if options["local"] else SSHConnectionResource.from_env(options["prefix"])
     slurm = SlurmResource.from_env_slurm(ssh)

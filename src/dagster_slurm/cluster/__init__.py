@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dagster_slurm.cluster.slurm_cluster import FULL_SECONDS, Admissions, ClusterFacts, FilePosition, SlurmCluster
+from dagster_slurm.cluster.slurm_cluster import ClusterFacts, FilePosition, SlurmCluster
 
-__all__ = ["FULL_SECONDS", "Admissions", "ClusterFacts", "FilePosition", "SlurmCluster"]
+__all__ = ["ClusterFacts", "FilePosition", "SlurmCluster"]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import posixpath
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dagster_slurm.cluster.shared import Admissions
 from dagster_slurm.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -25,12 +24,11 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import RunDirectory, runs_root
 from dagster_slurm.slurm import arrays, commands, output, rejections
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, UserQueueEntry
-from dagster_slurm.slurm.request import JobRequest, render_script
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.shell import shell_file
 
-# For how long "no more jobs" is believed without asking again.
-FULL_SECONDS = 5.0
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
 _USUAL_ARRAY_SIZE = 1001
 
@@ -63,42 +61,6 @@ class Presence:
 
     sizes_bytes: Mapping[str, int]
     missing: tuple[str, ...]
-
-
-class Admissions:
-    """What Slurm has said of requests to this process."""
-
-    def __init__(self) -> None:
-        self._accepted: set[str] = set()
-        self._full: SubmitLimitError | None = None
-        self._full_until = 0.0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Be the one that asks: of a hundred that want the same, or wait for a place, one does."""
-        with self._lock:
-            yield
-
-    def has_accepted(self, script: str) -> bool:
-        """Whether it was accepted before."""
-        return script in self._accepted
-
-    def accept(self, script: str) -> None:
-        """It was accepted."""
-        self._accepted.add(script)
-
-    def full(self) -> SubmitLimitError | None:
-        """Why no more jobs are taken, if that was said just now."""
-        return self._full if time.monotonic() < self._full_until else None
-
-    def fill(self, error: SubmitLimitError) -> None:
-        """No more jobs are taken."""
-        self._full, self._full_until = error, time.monotonic() + FULL_SECONDS
-
-    def clear(self) -> None:
-        """There is a place."""
-        self._full = None
 
 
 class SlurmCluster:

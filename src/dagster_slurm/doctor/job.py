@@ -16,10 +16,9 @@ from dagster_slurm.environments import Activation
 from dagster_slurm.errors import SubmissionUnknownError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.events import Broken, Ended, Event, Started, Subscription
-from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.launchers import LaunchPlan, launch_script
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 STEP = "job"

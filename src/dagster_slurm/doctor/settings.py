@@ -67,8 +67,7 @@ def read_settings(asked: Asked) -> Settings:
         InvalidRequestError: One cannot be asked of Slurm.
     """
     # Imported late: these know Dagster, and `--help` should not wait for it.
-    from dagster_slurm.resources.slurm import SlurmResource  # noqa: PLC0415
-    from dagster_slurm.resources.ssh import SSHConnectionResource  # noqa: PLC0415
+    from dagster_slurm.resources.slurm import SlurmResource, SSHConnectionResource  # noqa: PLC0415
 
     ssh = None if asked.local else SSHConnectionResource.from_env(asked.prefix)
     slurm = SlurmResource.from_env_slurm(ssh)

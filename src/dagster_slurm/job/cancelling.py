@@ -11,8 +11,7 @@ from typing import TypeVar
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm.output import QueueEntry
 
 T = TypeVar("T")

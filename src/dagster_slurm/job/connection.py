@@ -8,17 +8,46 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.job.shared_admissions import SharedAdmissions
-from dagster_slurm.job.shared_answers import SharedBoards
-from dagster_slurm.job.submission import MAX_SUBMISSIONS_PER_SECOND, SubmissionTurns
+from dagster_slurm.cluster.shared import Admissions, SharedDirectory
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
+
+MAX_SUBMISSIONS_PER_SECOND = 50.0
+
+
+class SubmissionTurns:
+    """Gives everybody who wants to submit a turn of their own.
+
+    Args:
+        per_second: How many there are in a second, on average.
+        now: The clock, in seconds.
+    """
+
+    def __init__(
+        self, per_second: float = MAX_SUBMISSIONS_PER_SECOND, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pause_seconds = 1.0 / per_second
+        self._now = now
+        self._next = float("-inf")
+        self._lock = threading.Lock()
+
+    def take(self) -> float:
+        """Take the next turn.
+
+        Returns:
+            How long it is until then, in seconds.
+        """
+        with self._lock:
+            now = self._now()
+            turn = max(now, self._next)
+            self._next = turn + self._pause_seconds
+            return turn - now
 
 
 @dataclass(frozen=True)
@@ -70,9 +99,9 @@ def shared_connection(
             _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
         if key not in _connections:
             place = _shared_place(ssh)
-            admissions = SharedAdmissions(place.with_name(f"{place.name}.admissions"))
+            admissions = Admissions(SharedDirectory(place.with_name(f"{place.name}.admissions")))
             cluster = SlurmCluster(_transports[ssh], remote_base=remote_base, admissions=admissions)
-            watcher = JobWatcher(cluster, intervals=intervals, boards=SharedBoards.at(place))
+            watcher = JobWatcher(cluster, intervals=intervals, shared=place)
             _connections[key] = ClusterConnection(cluster, watcher, SubmissionTurns(max_submissions_per_second))
         return _connections[key]
 
@@ -82,7 +111,8 @@ def _shared_place(ssh: SSHConnection | None) -> Path:
     # A local directory: locks on a shared file system are slow, and other machines have other clocks.
     directory = Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
     _sweep(directory)
-    name = hashlib.sha256(repr(_way(ssh)).encode()).hexdigest()[:16]
+    way = ssh.way() if ssh else (os.environ.get("SLURM_CONF"),)
+    name = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
     return directory / f"answers-{name}"
 
 
@@ -92,9 +122,3 @@ def _sweep(directory: Path) -> None:
         with suppress(OSError):
             if time.time() - found.lstat().st_mtime > _UNUSED_SECONDS:
                 shutil.rmtree(found)
-
-
-def _way(ssh: SSHConnection | None) -> tuple[object, ...]:
-    if ssh is None:
-        return (os.environ.get("SLURM_CONF"),)
-    return (str(ssh.control_path()), *((hop.key_path, hop.post_login_command) for hop in ssh.hops()))

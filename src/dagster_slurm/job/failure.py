@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
 from dagster_slurm.job.events import Ended
-from dagster_slurm.job.handle import JobHandle
+from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest

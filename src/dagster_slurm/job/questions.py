@@ -1,21 +1,97 @@
-"""One kind of question to the cluster, asked once for all processes that share the answers."""
+"""One kind of question to the cluster, asked once for all processes of this user that share the answers.
+
+In the shared directory lie who may ask, and how often (`desk`, which is locked by who asks), the last answer
+(`answer`), and for each process what it wants to know (`NAME.wants`, which it holds locked while it lives).
+"""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
+
+from dagster_slurm.cluster.shared import SharedDirectory, try_lock
 from dagster_slurm.errors import SlurmError
-from dagster_slurm.job import turns
-from dagster_slurm.job.shared_answers import Answer, AnswerBoard, Turn
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 # A full or vanished directory may be usable again.
 _UNUSABLE_SECONDS = 60.0
+# A question longer than this is not asked for others as well; one argument holds 128 KiB (execve(2)).
+_MOST_IDS = 5000
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How often may be asked, over all who ask.
+
+    Args:
+        per_second: Questions a second in the long run.
+        burst: How many may follow each other at once after a pause.
+        patience_seconds: How long one who asks is waited for before somebody else does.
+    """
+
+    per_second: float = 1.0
+    burst: float = 3.0
+    patience_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """How many questions are left.
+
+    Args:
+        left: Those that may be asked at once, as of `counted_at`.
+        counted_at: In seconds of the clock.
+    """
+
+    left: float
+    counted_at: float
+
+    def asked(self, now: float, rules: Rules) -> Account | None:
+        """The account after one more; None if that would be one too many."""
+        left = self.left + max(0.0, now - self.counted_at) * rules.per_second
+        counted = Account(min(rules.burst, left), now)
+        return replace(counted, left=counted.left - 1.0) if counted.left >= 1.0 else None
+
+
+@dataclass(frozen=True)
+class Answer(Generic[_T]):
+    """An answer of the cluster.
+
+    Args:
+        asked_at: When it was asked for, in seconds since boot: what it says was true at that moment or later.
+        ids: The jobs that were asked about.
+        entries: What is known of them; None where the cluster keeps no such thing.
+        failure: Why there is none, where asking again may help.
+    """
+
+    asked_at: float
+    ids: frozenset[str]
+    entries: Mapping[str, _T] | None
+    failure: str | None = None
+
+    def is_about(self, job_id: str, *, asked_after: float) -> bool:
+        """Whether it says something of a job as it is after that moment."""
+        return self.asked_at >= asked_after and job_id in self.ids
+
+
+class _Turn(Enum):
+    """What comes of wanting to ask, where it is not the turn to do so for all."""
+
+    NEWS = "somebody has just asked"
+    LATER = "somebody asks, or too much was asked: come back"
+    ALONE = "nothing can be shared: ask by oneself"
 
 
 class Question(Generic[_T]):
@@ -23,44 +99,57 @@ class Question(Generic[_T]):
 
     Args:
         ask: Asks the cluster about these jobs; None where it keeps no such thing.
-        board: Where answers are shared; None for this process alone.
-        clock: Seconds of the board's clock.
+        kind: The class of an entry.
+        shared: Where answers are shared; None for this process alone.
+        clock: Seconds of the shared directory's clock.
         rules: How often may be asked, by this process where it cannot share.
     """
 
     def __init__(
         self,
         ask: Callable[[list[str]], Mapping[str, _T] | None],
-        board: AnswerBoard[_T] | None = None,
+        kind: type[_T],
+        shared: SharedDirectory | None = None,
         *,
         clock: Callable[[], float],
-        rules: turns.Rules | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self._cluster = ask
-        self._board = board
-        self._rules = rules or turns.Rules()
-        self._own_account = turns.Account.opened("", clock(), self._rules)
+        self._format: TypeAdapter[Mapping[str, _T] | None] = entries_format(kind)
+        self._shared = shared
+        self._rules = rules or Rules()
+        self._own_account = Account(self._rules.burst, clock())
         self._unusable_until = float("-inf")
         self._has_said = False
+        self._member = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._life: int | None = None
+        self._wanted: frozenset[str] | None = None
+        self._seen: tuple[int, ...] | None = None
+        self._held_up: tuple[int, float] | None = None
         self.now = clock
 
     def want(self, ids: Collection[str]) -> None:
         """Let whoever asks next ask about these as well."""
-        self._at_the_board(lambda board: board.want(ids), None)
+        self._if_shared(lambda shared: self._want(shared, frozenset(ids)), None)
 
     def leave(self) -> None:
         """Want nothing more."""
-        with suppress(OSError):
-            if self._board is not None:
-                self._board.leave()
+        if self._life is not None and self._shared is not None:
+            with suppress(OSError):
+                (self._shared.path / f"{self._member}.wants").unlink()
+            os.close(self._life)
+            self._life = self._wanted = None
 
     def age(self) -> float:
         """Seconds since somebody asked; infinite if nobody did."""
-        return self._board.age() if self._board else float("inf")
+        with suppress(OSError):
+            if self._shared is not None and (told := self._shared.read("answer")):
+                return self.now() - told[0]
+        return float("inf")
 
     def news(self) -> Answer[_T] | None:
         """What another process was answered since the last call."""
-        return self._at_the_board(lambda board: board.news(), None)
+        return self._if_shared(self._news, None)
 
     def ask(self, ids: Collection[str]) -> Answer[_T] | None:
         """Ask, unless somebody does already or too much was asked; then None, and it is worth to come back soon.
@@ -69,22 +158,23 @@ class Question(Generic[_T]):
             SlurmError: Slurm's answer is not usable.
             TransportError: There is none.
         """
-        turn = self._at_the_board(lambda board: board.begin(), Turn.STUCK)
-        if turn is Turn.NEWS:
+        alone: int | _Turn = _Turn.ALONE
+        turn = self._if_shared(self._begin, alone)
+        if turn is _Turn.NEWS:
             return self.news()
-        if turn is Turn.MINE:
-            try:
-                nobody: list[str] = []
-                others = self._at_the_board(lambda board: board.wanted_by_others(ids), nobody)
-                return self._ask([*ids, *others])
-            finally:
-                self._at_the_board(lambda board: board.end(), None)
-        return self._ask(list(ids)) if turn is Turn.STUCK and self._may_ask() else None
-
-    def _may_ask(self) -> bool:
-        account = turns.begun(self._own_account, "", now=self.now(), rules=self._rules)
-        self._own_account = account or self._own_account
-        return account is not None
+        if turn is _Turn.ALONE and (account := self._own_account.asked(self.now(), self._rules)):
+            self._own_account = account
+            return self._ask(list(ids))
+        if isinstance(turn, _Turn):
+            return None
+        try:
+            nobody: list[str] = []
+            others = self._if_shared(lambda shared: list(self._wanted_by_others(shared, ids)), nobody)
+            return self._ask([*ids, *others[: max(0, _MOST_IDS - len(ids))]])
+        finally:
+            # A fork of this process may have it open as well.
+            fcntl.flock(turn, fcntl.LOCK_UN)
+            os.close(turn)
 
     def _ask(self, ids: list[str]) -> Answer[_T]:
         asked_at = self.now()
@@ -98,13 +188,113 @@ class Question(Generic[_T]):
         return answer
 
     def _publish(self, answer: Answer[_T]) -> None:
-        self._at_the_board(lambda board: board.publish(answer), None)
+        self._if_shared(lambda shared: self._tell(shared, answer), None)
 
-    def _at_the_board(self, do: Callable[[AnswerBoard[_T]], _R], otherwise: _R) -> _R:
-        if self._board is None or self.now() < self._unusable_until:
+    # -- in the shared directory
+
+    def _want(self, shared: SharedDirectory, wanted: frozenset[str]) -> None:
+        if self._life is None:
+            shared.make()
+            # Renamed when it is locked: before, it would look like one that the dead have left.
+            self._life = shared.open(f"{self._member}.part")
+            fcntl.flock(self._life, fcntl.LOCK_EX)
+            (shared.path / f"{self._member}.part").replace(shared.path / f"{self._member}.wants")
+        if wanted != self._wanted:
+            _write(self._life, json.dumps(sorted(wanted)).encode())
+            self._wanted = wanted
+
+    def _begin(self, shared: SharedDirectory) -> int | _Turn:
+        """Take the desk, if it is free: what holds it."""
+        desk = shared.open("desk")
+        turn = _Turn.LATER
+        try:
+            if not try_lock(desk):
+                return self._begin(shared) if self._is_held_up(shared, desk) else _Turn.LATER
+            self._held_up = None
+            # Somebody may have asked between a look and this moment.
+            if self._version(shared) not in (None, self._seen):
+                turn = _Turn.NEWS
+            elif os.fstat(desk).st_ino == _inode(shared) and self._count(shared, desk):
+                held, desk = desk, -1
+                return held
+            return turn
+        finally:
+            if desk >= 0:
+                os.close(desk)
+
+    def _is_held_up(self, shared: SharedDirectory, desk: int) -> bool:
+        """Whether who holds the desk was waited for long enough: it keeps that, and the others have a new one."""
+        inode = os.fstat(desk).st_ino
+        if self._held_up is None or self._held_up[0] != inode:
+            self._held_up = inode, self.now()
+        if self.now() - self._held_up[1] < self._rules.patience_seconds:
+            return False
+        if _inode(shared) == inode:
+            (shared.path / "desk").unlink(missing_ok=True)
+        return True
+
+    def _count(self, shared: SharedDirectory, desk: int) -> bool:
+        """Whether one more may be asked, which is noted."""
+        now, read = shared.now(), shared.taken(os.pread(desk, 4096, 0))
+        is_whole = read is not None and isinstance(read[1], float) and read[1] <= self._rules.burst
+        account = Account(read[1], read[0]) if read and is_whole else Account(self._rules.burst, now)
+        asked = account.asked(now, self._rules)
+        if asked is not None:
+            _write(desk, shared.told(asked.left, asked.counted_at))
+        return asked is not None
+
+    def _wanted_by_others(self, shared: SharedDirectory, own: Collection[str]) -> Iterator[str]:
+        """What the other processes want to know; what the dead have left is removed."""
+        found: dict[str, None] = {}
+        for file in shared.path.glob("*.wants"):
+            if file.stem == self._member:
+                continue
+            with suppress(FileNotFoundError), file.open("rb") as theirs:
+                if try_lock(theirs.fileno(), fcntl.LOCK_SH):
+                    file.unlink()
+                else:
+                    found.update(dict.fromkeys(_ids_in(theirs.read())))
+        return (job_id for job_id in found if job_id not in own)
+
+    def _version(self, shared: SharedDirectory) -> tuple[int, ...] | None:
+        try:
+            found = (shared.path / "answer").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _news(self, shared: SharedDirectory) -> Answer[_T] | None:
+        version = self._version(shared)
+        if version is None or version == self._seen:
+            return None
+        self._seen = version
+        told = shared.read("answer")
+        if told is None:
+            return None
+        try:
+            said = told[1]
+            failure = None if said["failure"] is None else str(said["failure"])
+            entries = self._format.validate_json(said["entries"], strict=True)
+            return Answer(told[0], frozenset(map(str, said["ids"])), entries, failure)
+        except (ValueError, TypeError, KeyError):
+            # Of another release.
+            return None
+
+    def _tell(self, shared: SharedDirectory, answer: Answer[_T]) -> None:
+        """Let all know an answer, unless they know a later one."""
+        told = shared.read("answer")
+        if told is not None and told[0] > answer.asked_at:
+            return
+        entries = self._format.dump_json(answer.entries).decode()
+        said = {"ids": sorted(answer.ids), "entries": entries, "failure": answer.failure}
+        shared.write("answer", said, at=answer.asked_at)
+        self._seen = self._version(shared)
+
+    def _if_shared(self, do: Callable[[SharedDirectory], _R], otherwise: _R) -> _R:
+        if self._shared is None or self.now() < self._unusable_until:
             return otherwise
         try:
-            return do(self._board)
+            return do(self._shared)
         except OSError as error:
             self._unusable_until = self.now() + _UNUSABLE_SECONDS
             # Nobody is to wait for this process, and it begins anew if the directory comes back.
@@ -113,3 +303,29 @@ class Question(Generic[_T]):
                 self._has_said = True
                 _log.debug("Answers of Slurm are not shared with other processes: %s", error)
             return otherwise
+
+
+def entries_format(kind: type[_T]) -> TypeAdapter[Mapping[str, _T] | None]:
+    """Writes what is known of jobs as JSON, and reads it again."""
+    entries: Any = dict[str, kind] | None  # type: ignore[valid-type]
+    return TypeAdapter(entries)
+
+
+def _ids_in(data: bytes) -> list[str]:
+    try:
+        return [str(job_id) for job_id in json.loads(data)]
+    except (ValueError, TypeError):
+        # It is being written.
+        return []
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, data, 0)
+
+
+def _inode(shared: SharedDirectory) -> int:
+    try:
+        return (shared.path / "desk").stat().st_ino
+    except FileNotFoundError:
+        return 0

@@ -16,10 +16,9 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.judge import Patience, Silence, at_a_look, judge
 from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.job.handle import ONE, JobHandle
 from dagster_slurm.job.retrying import Outcome, outcomes_from_json, outcomes_to_json
 from dagster_slurm.job.submission import look_for_jobs
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory
 
 _FRESH_SECONDS = 300
 

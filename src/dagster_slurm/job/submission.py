@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import Ask, Look, look
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError, SubmitLimitError
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 
 # How long a try to submit is expected to be answered; after that, whoever made it may be gone.
 _ANSWER_SECONDS = 15.0
@@ -71,35 +69,3 @@ def _is_unanswered(attempt: AttemptRecord, seen: Look) -> bool:
     claim = attempt.claims[-1]
     is_known = claim.answer or claim.owner or seen.slurm.names.get(attempt.directory.job_name(claim.generation))
     return not is_known and seen.listing.now - claim.made_at < _ANSWER_SECONDS
-
-
-MAX_SUBMISSIONS_PER_SECOND = 50.0
-
-
-class SubmissionTurns:
-    """Gives everybody who wants to submit a turn of their own.
-
-    Args:
-        per_second: How many there are in a second, on average.
-        now: The clock, in seconds.
-    """
-
-    def __init__(
-        self, per_second: float = MAX_SUBMISSIONS_PER_SECOND, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._pause_seconds = 1.0 / per_second
-        self._now = now
-        self._next = float("-inf")
-        self._lock = threading.Lock()
-
-    def take(self) -> float:
-        """Take the next turn.
-
-        Returns:
-            How long it is until then, in seconds.
-        """
-        with self._lock:
-            now = self._now()
-            turn = max(now, self._next)
-            self._next = turn + self._pause_seconds
-            return turn - now

@@ -12,8 +12,7 @@ from dagster_slurm.cluster import FilePosition
 from dagster_slurm.cluster.judge import Silence, Witnesses
 from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.job.events import Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.run_directory import STREAMS
+from dagster_slurm.run_directory import STREAMS, JobHandle
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState, StatePhase

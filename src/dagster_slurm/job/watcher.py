@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.judge import Action, Patience, Silence, judge
+from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot
 from dagster_slurm.errors import (
     DagsterSlurmError,
     SlurmCommandError,
@@ -24,10 +26,9 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.job.questions import Question
-from dagster_slurm.job.shared_answers import Answer, SharedBoards, seconds_since_boot
+from dagster_slurm.job.questions import Answer, Question
 from dagster_slurm.job.watched import Pace, WatchedJob, awake
+from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 _T = TypeVar("_T")
@@ -141,7 +142,8 @@ class JobWatcher:
         intervals: How often to look.
         patience: How long to wait for witnesses of an end.
         clock: Time; a test injects its own.
-        boards: Where answers are shared with other processes; None for a watcher of its own.
+        shared: Where answers are shared with other processes: what the names of the directories begin with. None for
+            a watcher of its own.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class JobWatcher:
         intervals: WatchIntervals | None = None,
         patience: Patience | None = None,
         clock: Clock | None = None,
-        boards: SharedBoards | None = None,
+        shared: Path | None = None,
     ) -> None:
         self._cluster = cluster
         self._intervals = intervals or WatchIntervals()
@@ -163,12 +165,15 @@ class JobWatcher:
         self._queue_asked = float("-inf")
         self._thread: threading.Thread | None = None
         self._tick_pace = Pace(self._intervals.tick_seconds, self._intervals.tick_max_seconds, 1.2)
-        self._files = self._line(f"The login node {cluster.host}")
-        self._queue = self._line(f"squeue on {cluster.host}")
-        self._accounting = self._line(f"sacct on {cluster.host}")
-        moment = seconds_since_boot if boards else self._clock.now
-        self._queue_question = Question(cluster.queue, boards.queue if boards else None, clock=moment)
-        self._accounting_question = Question(self._records, boards.accounting if boards else None, clock=moment)
+        host = cluster.transport.host
+        self._files, self._queue, self._accounting = map(
+            self._line, (f"The login node {host}", f"squeue on {host}", f"sacct on {host}")
+        )
+        moment = seconds_since_boot if shared else self._clock.now
+        queue = SharedDirectory(shared.with_name(f"{shared.name}.queue")) if shared else None
+        accounting = SharedDirectory(shared.with_name(f"{shared.name}.accounting")) if shared else None
+        self._queue_question = Question(cluster.queue, QueueEntry, queue, clock=moment)
+        self._accounting_question = Question(self._records, AccountingRecord, accounting, clock=moment)
 
     def watch(self, handle: JobHandle) -> Subscription:
         """Begin to watch a job; its events come until `Ended` or `Broken`."""

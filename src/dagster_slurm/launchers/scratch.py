@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.launchers.hooks import Hook
@@ -24,15 +25,13 @@ class Scratch:
     outputs: tuple[str, ...] = ()
 
     @staticmethod
-    def of(option: bool | str | None, outputs: Sequence[str]) -> Scratch | None:
+    def of(option: Literal[True] | str, outputs: Sequence[str]) -> Scratch:
         """What the option of `compute.run` asks for.
 
         Raises:
             InvalidRequestError: It is no absolute path.
         """
-        if option is None or option is False:
-            return None
-        if option is True:
+        if isinstance(option, bool):
             return Scratch("", tuple(outputs))
         if not option.startswith("/"):
             raise InvalidRequestError(

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.errors import TransportTimeoutError
-from dagster_slurm.job.persistence import Persistence
+from dagster_slurm.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    DagsterSlurmError,
+    HostNotFoundError,
+    SubmitLimitError,
+    TransferCorruptedError,
+    TransportTimeoutError,
+)
+from dagster_slurm.job.watched import Pace
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.step import Step
 
 T = TypeVar("T")
 
+_FIRST_CONTACT_SECONDS = 300.0
+_MAX_CORRUPTED = 3
+_LOOK_SECONDS = 0.2
 _CANCEL_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
 
@@ -31,26 +44,30 @@ class ClusterCalls:
         self._step = step
         self._cluster = cluster
         self._interruptions = interruptions
-        self._persistence = self._persisting()
-        self._cancelling: Persistence | None = None
+        self._cancel_until: float | None = None
 
-    def _persisting(self, give_up_at: float = float("inf")) -> Persistence:
-        return Persistence(
-            tell=lambda text, level: self._step.log.log(level, text),
-            reached=lambda: self._cluster.was_reached,
-            sleep=self._interruptions.pause,
-            give_up_at=give_up_at,
-        )
-
-    def persist(self, call: Callable[[], T]) -> T:
+    def persist(
+        self, call: Callable[[], T], *, give_up_at: float = float("inf"), timeout_seconds: float | None = None
+    ) -> T:
         """Make a call that may be made again, until it gives an answer.
+
+        Args:
+            call: The call.
+            give_up_at: When it is not made again any more, by the monotonic clock.
+            timeout_seconds: How long each try may take; None for as long as it takes.
 
         Raises:
             DagsterSlurmError: One that waiting does not mend.
             TerminationRequestedError: A user has terminated the run meanwhile.
             DagsterExecutionInterruptedError: The monitoring is to end.
         """
-        return self._persistence(lambda: self._interruptions.beside(call))
+        return until_answered(
+            lambda: self._beside(call, timeout_seconds),
+            tell=lambda text, level: self._step.log.log(level, text),
+            reached=lambda: self._cluster.was_reached,
+            sleep=self._interruptions.pause,
+            give_up_at=give_up_at,
+        )
 
     def persist_a_while(self, call: Callable[[], T]) -> T:
         """The same for a cancellation, which has five minutes from its first call on.
@@ -58,11 +75,101 @@ class ClusterCalls:
         Raises:
             DagsterSlurmError: One that waiting does not mend, or has not mended.
         """
-        self._cancelling = self._cancelling or self._persisting(time.monotonic() + _CANCEL_SECONDS)
-        return self._cancelling(lambda: self._in_time(call))
+        self._cancel_until = self._cancel_until or time.monotonic() + _CANCEL_SECONDS
+        return self.persist(call, give_up_at=self._cancel_until, timeout_seconds=_ANSWER_SECONDS)
 
-    def _in_time(self, call: Callable[[], T]) -> T:
+    def _beside(self, call: Callable[[], T], timeout_seconds: float | None) -> T:
+        """Make a call that may take long beside this thread, which looks for interruptions meanwhile.
+
+        A call that is left behind goes on by itself; what it does must be harmless then.
+
+        Raises:
+            TransportTimeoutError: It has not answered in time.
+        """
+        done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                done.put((True, call()))
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                done.put((False, error))
+
+        threading.Thread(target=work, name="dagster-slurm-call", daemon=True).start()
+        give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            try:
+                succeeded, outcome = done.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                self._interruptions.check()
+                if give_up_at is not None and time.monotonic() >= give_up_at:
+                    said = f"no answer in {timeout_seconds:.0f} s"
+                    raise TransportTimeoutError(said, host=self._cluster.host) from None
+                continue
+            if succeeded:
+                return outcome  # type: ignore[no-any-return]
+            raise outcome
+
+
+def until_answered(
+    call: Callable[[], T],
+    *,
+    tell: Callable[[str, str], None],
+    reached: Callable[[], bool],
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    give_up_at: float = float("inf"),
+) -> T:
+    """Make a call that may be made again, as often as it takes.
+
+    A cluster that this process has reached before is waited for without limit, and so is a login that has expired. One
+    that was never reached is given up after five minutes: its address may be wrong.
+
+    Args:
+        call: The call.
+        tell: Told a text and its level when the cluster goes away and when it is back.
+        reached: Whether this process has reached the cluster before.
+        now: The clock, in seconds.
+        sleep: Waits for some seconds.
+        give_up_at: When it is not made again any more, whatever its error, by that clock.
+
+    Raises:
+        DagsterSlurmError: One that waiting does not mend.
+    """
+    begun, failures, corrupted = now(), 0, 0
+    told: type[DagsterSlurmError] | None = None
+    away, full = Pace(1.0, 30.0, 1.6, jitter=0.2), Pace(3.0, 6.0, 1.2, jitter=0.2)
+    while True:
         try:
-            return self._interruptions.beside(call, timeout_seconds=_ANSWER_SECONDS)
-        except TimeoutError as error:
-            raise TransportTimeoutError(str(error), host=self._cluster.host) from error
+            result = call()
+        except DagsterSlurmError as error:
+            corrupted += isinstance(error, TransferCorruptedError)
+            is_worth_waiting = _is_worth_waiting(error, now() - begun, was_reached=reached())
+            if corrupted >= _MAX_CORRUPTED or now() >= give_up_at or not is_worth_waiting:
+                raise
+            # What time does not mend, such as a login that has expired, is told even if something else came first.
+            if told is None or (not error.transient and type(error) is not told):
+                told = type(error)
+                what = (
+                    "Slurm takes no more jobs now"
+                    if isinstance(error, SubmitLimitError)
+                    else "The cluster does not answer"
+                )
+                tell(f"{what}; waiting. {error}", "warning")
+            failures += 1
+            # A place is taken again soon, and of all that wait for one, one asks (`SlurmCluster.check`).
+            pace = full if isinstance(error, SubmitLimitError) else away
+            pace.asked(now())
+            sleep(max(0.0, pace.due - now()))
+        else:
+            if failures and told is SubmitLimitError:
+                tell(f"There is a place again, after {now() - begun:.0f} s", "info")
+            elif failures:
+                tell(f"The cluster answers again, after {now() - begun:.0f} s", "info")
+            return result
+
+
+def _is_worth_waiting(error: DagsterSlurmError, waited_seconds: float, *, was_reached: bool) -> bool:
+    if was_reached:
+        return error.transient or isinstance(error, (AuthenticationError, HostNotFoundError))
+    out_of_reach = isinstance(error, (ConnectionFailedError, TransportTimeoutError))
+    return error.transient and not (out_of_reach and waited_seconds > _FIRST_CONTACT_SECONDS)

@@ -541,7 +541,7 @@ def provenance_in(entry: Any) -> DataProvenance | None:
     return extract_data_provenance_from_entry(entry)
 
 
-# -- the partitions of one step: `clients.results`
+# -- the partitions of one step: `clients`
 
 
 def pipes_context_of(context: OpExecutionContext, extras: Mapping[str, Any] | None) -> dict[str, Any]:

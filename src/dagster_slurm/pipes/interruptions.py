@@ -6,7 +6,6 @@ leaves SIGHUP to end the process. Between "submitted" and "written down" neither
 
 from __future__ import annotations
 
-import queue
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dagster import DagsterExecutionInterruptedError, DagsterInstance, DagsterRun, DagsterRunStatus
 
-from dagster_slurm.job.shared_answers import seconds_since_boot
+from dagster_slurm.cluster.shared import seconds_since_boot
 from dagster_slurm.pipes.leases import is_executor_child, was_terminated
 from dagster_slurm.pipes.step import Step
 
@@ -111,36 +110,6 @@ class Interruptions:
             self._keep_canceled()
             raise TerminationRequestedError
         raise DagsterExecutionInterruptedError
-
-    def beside(self, call: Callable[[], T], *, timeout_seconds: float | None = None) -> T:
-        """Make a call that may take long beside this thread, which looks for interruptions meanwhile.
-
-        A call that is left behind goes on by itself; what it does must be harmless then.
-
-        Raises:
-            TimeoutError: It has not answered in time.
-        """
-        done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                done.put((True, call()))
-            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-                done.put((False, error))
-
-        threading.Thread(target=work, name="dagster-slurm-call", daemon=True).start()
-        give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            try:
-                succeeded, outcome = done.get(timeout=_LOOK_SECONDS)
-            except queue.Empty:
-                self.check()
-                if give_up_at is not None and time.monotonic() >= give_up_at:
-                    raise TimeoutError(f"no answer in {timeout_seconds:.0f} s") from None
-                continue
-            if succeeded:
-                return outcome  # type: ignore[no-any-return]
-            raise outcome
 
     def pause(self, seconds: float) -> None:
         """Wait, and look for interruptions meanwhile."""

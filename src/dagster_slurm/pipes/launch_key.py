@@ -13,13 +13,13 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.environments import CLUSTER_PYTHON
-from dagster_slurm.job.handle import LaunchKey, short_digest
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.launchers import Payload, Place, work_files
 from dagster_slurm.launchers.plan import Planner, direct_plan
 from dagster_slurm.pipes.dagster_private import continues_from_parent
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import Life, ProcessIdentity
+from dagster_slurm.run_directory import LaunchKey, short_digest
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.transport import TreeEntry, content
 
@@ -48,7 +48,7 @@ def piece_of_work(step: Step, name: str | None, reattach: Reattach) -> PieceOfWo
 
     With `reattach="never"`, and for a function that is called directly, each call is a piece of work of its own.
     """
-    call = name if name is not None else str(step.next_call())
+    call = name if name is not None else str(next(step.calls))
     partition_keys = step.partition_keys or ()
     assets = tuple(sorted(key.to_user_string() for key in step.asset_keys))
     # The step as well: those of a graph asset, and mapped ones, have its asset in common (dagster#17340).

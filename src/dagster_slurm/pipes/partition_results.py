@@ -13,11 +13,11 @@ from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, Pipe
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, JobFailedError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
-from dagster_slurm.job.handle import short_digest
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
 from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.run_directory import short_digest
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected

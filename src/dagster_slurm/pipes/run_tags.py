@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from dagster import DagsterInstance
 
-from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.run_directory import JobHandle
 
 JOB_ID_TAG = "slurm/job_id"
 RUN_DIRECTORY_TAG = "slurm/run_directory"

@@ -1,16 +1,18 @@
-"""What Dagster knows of one step, as one value. Below the clients, functions take this and no context of Dagster's."""
+"""What Dagster knows of a step, as one value, and how a dry run ends it. Below the clients, nothing takes a context."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
 from dagster import AssetKey, DagsterError, DagsterInstance, DagsterLogManager, DagsterRun, OpExecutionContext
 
+from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context, retry_number, step_key
 from dagster_slurm.pipes.session import StepPipes
 
@@ -33,6 +35,7 @@ class Step:
         asset_keys: The assets it is to materialise, in order.
         asset_metadata: What these are defined with.
         pipes: Its ends of Dagster Pipes.
+        calls: The numbers of its calls that have no name, each given once.
     """
 
     key: str
@@ -45,7 +48,7 @@ class Step:
     asset_keys: tuple[AssetKey, ...]
     asset_metadata: Mapping[AssetKey, Mapping[str, Any]]
     pipes: StepPipes
-    _calls: Iterator[int]
+    calls: Iterator[int]
 
     @classmethod
     def of(cls, context: StepContext) -> Step:
@@ -83,11 +86,6 @@ class Step:
         except DagsterError:
             return None
 
-    def next_call(self) -> int:
-        """The number of a call that has no name, among those of the step."""
-        with _lock:
-            return next(self._calls)
-
 
 def _partition_keys(step: OpExecutionContext) -> tuple[str, ...] | None:
     if not step.has_partition_key and not step.has_partition_key_range:
@@ -98,3 +96,80 @@ def _partition_keys(step: OpExecutionContext) -> tuple[str, ...] | None:
         # What is not partitioned itself, and is called directly or in a run that is, has no list of partitions.
         named = step.partition_key_range
         return tuple(dict.fromkeys((named.start, named.end)))
+
+
+T = TypeVar("T")
+
+_is_on = False
+
+
+class StepStopped(BaseException, Generic[T]):
+    """A call was planned; the step goes no further.
+
+    Not an Exception: neither the asset's own `except Exception` nor a retry policy of Dagster's is to go on from here.
+
+    Attributes:
+        plan: What the call would do.
+    """
+
+    def __init__(self, plan: T) -> None:
+        super().__init__("The call was planned; nothing after it is reached")
+        self.plan = plan
+
+
+class PlanRefused(BaseException):
+    """A call could not be planned; the step goes no further.
+
+    Attributes:
+        error: What the call would raise.
+    """
+
+    def __init__(self, error: DagsterSlurmError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def dry_run() -> Iterator[None]:
+    """Let nothing be run by this process, on whatever thread."""
+    global _is_on  # noqa: PLW0603 - it is meant for the whole process
+    _is_on = True
+    try:
+        yield
+    finally:
+        _is_on = False
+
+
+def stop_in_dry_run(plan: Callable[[], T]) -> None:
+    """In a dry run, end the step with the plan; otherwise do nothing.
+
+    Raises:
+        StepStopped: It is a dry run.
+        PlanRefused: It is one, and the call would be refused.
+    """
+    if not _is_on:
+        return
+    try:
+        made = plan()
+    except DagsterSlurmError as error:
+        stop(error)
+    raise StepStopped(made)
+
+
+def refuse_in_dry_run(what: str) -> None:
+    """In a dry run, end the step before something is run that is not planned; otherwise do nothing.
+
+    Raises:
+        PlanRefused: It is a dry run.
+    """
+    if _is_on:
+        stop(ConfigurationError(f"{what} cannot be planned", hint="`ComputeResource.run` can."))
+
+
+def stop(error: DagsterSlurmError) -> NoReturn:
+    """End the step of a dry run with an error.
+
+    Raises:
+        PlanRefused: Always.
+    """
+    raise PlanRefused(error) from error

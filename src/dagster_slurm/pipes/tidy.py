@@ -1,8 +1,8 @@
 """Run directories are removed once Dagster has recorded the step's success, and not before.
 
 Between the return of `compute.run` and that record the process may die; a retry then collects the result again from
-the directory. So the removal waits: for the resource's end, for the next call in this process, or for a thread that
-looks now and then, and a last time when the main thread has ended (an executor's child ends with its step).
+the directory. So the removal waits: for the resource's end, or for a thread that looks now and
+then, and a last time when the main thread has ended (an executor's child ends with its step).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Tidy:
         removal = _Removal(step.instance, step.run.run_id, step.key, transport, launch, step.log.warning)
         with self._lock:
             self._owed.append(removal)
-            if self._thread is None:
+            # Not alive behind a fork.
+            if self._thread is None or not self._thread.is_alive():
                 # Not a daemon: the interpreter waits for its last look.
                 self._thread = threading.Thread(target=self._look_now_and_then, name="dagster-slurm-tidy")
                 self._thread.start()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from dagster import ConfigurableResource, EnvVar, MetadataValue
 
 from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse_without
-from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain
-from dagster_slurm.launchers import payload_from_path
+from dagster_slurm.launchers import Requirements, payload_from_path
 from dagster_slurm.launchers.payload import Payload, found_by_python
-from dagster_slurm.metrics import metadata_of
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.environments import (
     Environment,
@@ -22,12 +24,15 @@ from dagster_slurm.resources.environments import (
     command_words,
     found_environment,
 )
-from dagster_slurm.resources.launchers import ComputeLauncher, requested, requirements_of
-from dagster_slurm.resources.settings import ComputeDefaults, option_layers, settled
+from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.settings import ComputeDefaults, metadata_of
+from dagster_slurm.slurm.request import JobRequest, merge, merge_named
 from dagster_slurm.staging import DataOptions
-from dagster_slurm.work.spec import BUILT_IN, METADATA, RESOURCE, Said, Tasks, WorkSpec
+from dagster_slurm.work.spec import BUILT_IN, CALL, LAUNCHER, LAUNCHPAD, METADATA, RESOURCE, Said, Tasks, WorkSpec
 
+OPTIONS_KEY = "slurm"
 _DEFAULT_PLATFORM = "linux-64"
+_VARIABLES = (EnvVar, type(EnvVar.int("")))
 PACK_PLATFORM = "SLURM_PACK_PLATFORM"
 """The variable that fills `pack_platform` where the field is not set."""
 
@@ -71,9 +76,10 @@ def work_of(
 def _facts_of_job(
     resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any], said: Mapping[str, Said]
 ) -> dict[str, Any]:
-    request, option_sources = requested(said["launcher"].value, option_layers(resource, step, arguments))
     launcher: ComputeLauncher = said["launcher"].value
-    refuse_without(said["environment"].value, launcher.requirements(request).packages, type(launcher).__name__)
+    request, option_sources, packages = requested(launcher, option_layers(resource, step, arguments))
+    if packages:
+        refuse_without(said["environment"].value, packages, type(launcher).__name__)
     policy = said["retry_policy"].value
     return {
         "request": request,
@@ -167,3 +173,212 @@ def _adjusted(environment: Environment, command: Any, defaults: ComputeDefaults)
             )
         update["pack_cmd"] = command_words(command, "The asset metadata 'slurm_pack_cmd'")
     return environment.model_copy(update=update) if update else environment
+
+
+def first_said(says: Mapping[str, Any]) -> Said:
+    """What the first says that says anything.
+
+    Args:
+        says: By who says it; None from those that say nothing.
+    """
+    found = (Said(value, source) for source, value in says.items() if value is not None)
+    return next(found, Said(None, BUILT_IN))
+
+
+def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> Said:
+    """The first that is given; what it leaves open, those behind it say, as long as they are of its type.
+
+    Args:
+        given: The launchers by their sources, the one that wins first; there has to be one.
+    """
+    launchers = [(source, launcher) for source, launcher in given.items() if launcher is not None]
+    source, first = launchers[0]
+    alike = takewhile(lambda each: type(each[1]) is type(first), launchers)
+    fields: dict[str, Said] = {}
+    for whose, launcher in reversed(list(alike)):
+        fields |= {name: Said(getattr(launcher, name), whose) for name in launcher.model_fields_set}
+    values = {name: said.value for name, said in fields.items()}
+    return Said(_with_variables(type(first)(**values)), source, dict(sorted(fields.items())))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, and who besides the call, and the launchpad where that has a field of the name, can say it.
+
+    Args:
+        name: Of the argument, and of the field of the launchpad.
+        metadata: The key of the assets' metadata.
+        resource: The field of the resource.
+        built_in: What holds if nobody says anything.
+        merged: What holds, of all that is said.
+        shown: What a plan shows of the value; None where it is shown otherwise.
+        is_for_jobs: Whether it counts on a cluster alone.
+    """
+
+    name: str
+    metadata: str | None = None
+    resource: str | None = None
+    built_in: Any = None
+    merged: Callable[[Mapping[str, Any]], Said] = first_said
+    shown: Callable[[Any], str] | None = str
+    is_for_jobs: bool = False
+
+
+def _kind(launcher: ComputeLauncher) -> str:
+    return type(launcher).__name__
+
+
+def _title(environment: Provider) -> str:
+    return environment.title or "the cluster's own python3"
+
+
+SETTINGS = (
+    Setting("payload_path"),
+    Setting("launcher", None, "default_launcher", BashLauncher(), chosen_launcher, _kind),
+    Setting("environment", "slurm_environment", "environment", shown=_title, is_for_jobs=True),
+    Setting("extra_files", "slurm_extra_files"),
+    Setting("inputs", "slurm_inputs"),
+    Setting("outputs", "slurm_outputs"),
+    Setting("outputs_dir", "slurm_outputs_dir"),
+    Setting("keep_on_cluster", "slurm_keep_on_cluster"),
+    Setting("scratch", "slurm_scratch"),
+    Setting("environment_name", "slurm_environment_name", "default_environment_name", is_for_jobs=True),
+    Setting("force_env_push", "force_slurm_env_push", is_for_jobs=True),
+    Setting("remote_payload_path", "slurm_payload_path", is_for_jobs=True),
+    Setting("skip_payload_upload", "skip_slurm_payload_upload", "default_skip_payload_upload", is_for_jobs=True),
+    Setting("retry_policy", None, "retry_policy", is_for_jobs=True),
+    Setting("continue_exit_code", None, "continue_exit_code"),
+    Setting(
+        "pre_deployed_env_path", "slurm_pre_deployed_env_path", "pre_deployed_env_path", shown=None, is_for_jobs=True
+    ),
+    Setting("pack_cmd", "slurm_pack_cmd", shown=None, is_for_jobs=True),
+)
+"""Every setting that can be said in more than one place, or not by the call, in the order in which a plan shows them.
+
+The options of sbatch are merged one by one: `extra_slurm_opts`, and `OPTIONS_KEY` in the assets' metadata."""
+
+
+def settled(resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]) -> dict[str, Said]:
+    """What holds for each setting: the first that says something wins.
+
+    Args:
+        resource: Whose call it is.
+        step: The step; None outside of one.
+        arguments: What it is called with.
+
+    Raises:
+        InvalidRequestError: The assets of the step say different things.
+    """
+    is_here = resource.mode == "local"
+    return {row.name: _said(row, resource, step, arguments) for row in SETTINGS if not (is_here and row.is_for_jobs)}
+
+
+def _said(row: Setting, resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]) -> Said:
+    says = {
+        CALL: arguments.get(row.name),
+        LAUNCHPAD: getattr(arguments.get("config"), row.name, None),
+        METADATA: metadata_of_assets(step, row.metadata) if row.metadata else None,
+        # What is off there, or empty, is not said there.
+        RESOURCE: (getattr(resource, row.resource) or None) if row.resource else None,
+        BUILT_IN: row.built_in,
+    }
+    return row.merged(says)
+
+
+def option_layers(
+    resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """The options of sbatch, by who says them; the last wins.
+
+    Raises:
+        InvalidRequestError: Those in the metadata are not a mapping.
+    """
+    of_assets = metadata_of_assets(step, OPTIONS_KEY)
+    if not isinstance(of_assets, (Mapping, type(None))):
+        raise InvalidRequestError(
+            f"The asset metadata {OPTIONS_KEY!r} is {of_assets!r}",
+            hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
+        )
+    return {
+        **resource.cluster().option_layers(),
+        METADATA: of_assets or {},
+        LAUNCHPAD: getattr(arguments.get("config"), "extra_slurm_opts", None) or {},
+        CALL: arguments.get("extra_slurm_opts") or {},
+    }
+
+
+def metadata_of_assets(step: Step | None, key: str) -> Any:
+    """A value in the metadata of the step's assets; None without one, and outside of a step.
+
+    Raises:
+        InvalidRequestError: The assets of one step say different things.
+    """
+    if step is None:
+        return None
+    values = [_plain(step.asset_metadata[asset][key]) for asset in step.asset_keys if key in step.asset_metadata[asset]]
+    if any(value != values[0] for value in values):
+        raise InvalidRequestError(
+            f"The assets of one step differ in their metadata {key!r}: {values}",
+            hint="They share one job; give it the same value on each, or on one of them alone.",
+        )
+    return values[0] if values else None
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, MetadataValue) else value
+
+
+def requested(
+    launcher: ComputeLauncher, layers: Mapping[str, Mapping[str, object]]
+) -> tuple[JobRequest, Mapping[str, str], Sequence[str]]:
+    """What to ask Slurm for, with what a launcher needs.
+
+    Args:
+        launcher: The launcher.
+        layers: The options by their sources, the one that wins last; the first is `BUILT_IN`.
+
+    Returns:
+        As `merge_named`, and the packages that it needs.
+
+    Raises:
+        InvalidRequestError: An option is wrong, or the launcher refuses the request.
+        ConfigurationError: An option that the launcher needs is wrong.
+    """
+    request, sources = merge_named(layers)
+    needed = requirements_of(launcher, request)
+    if not needed.options:
+        return request, sources, needed.packages
+    try:
+        merge(needed.options)
+    except InvalidRequestError as error:
+        what = f"{type(launcher).__name__}.requirements: {error.message}"
+        raise ConfigurationError(what, hint=error.hint) from error
+    return *merge_named({BUILT_IN: layers[BUILT_IN], LAUNCHER: needed.options, **layers}), needed.packages
+
+
+def requirements_of(launcher: ComputeLauncher, request: JobRequest | None) -> Requirements:
+    """What a launcher needs.
+
+    Raises:
+        InvalidRequestError: It refuses the request.
+    """
+    needed = launcher.requirements(request)
+    if needed.refusals:
+        raise InvalidRequestError(f"{type(launcher).__name__} cannot start the payload: {'; '.join(needed.refusals)}")
+    return needed
+
+
+def _with_variables(launcher: ComputeLauncher) -> ComputeLauncher:
+    """The values of environment variables, which Dagster puts into the resources of a run alone."""
+    if not _names_variable(launcher):
+        return launcher
+    with launcher.process_config_and_initialize_cm() as ready:
+        return cast("ComputeLauncher", ready)
+
+
+def _names_variable(value: object) -> bool:
+    if isinstance(value, ConfigurableResource):
+        value = [getattr(value, name) for name in value.model_fields_set]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return any(map(_names_variable, value)) if isinstance(value, list | tuple) else isinstance(value, _VARIABLES)

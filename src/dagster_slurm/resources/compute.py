@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import InitResourceContext, build_resources
 
-from dagster_slurm.clients.local import LocalPipesClient
-from dagster_slurm.clients.slurm import SlurmPipesClient
+from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
-from dagster_slurm.pipes.dry_run import stop_in_dry_run
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, SlurmPartitionsInvocation, partitions_of
-from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.step import Step, stop_in_dry_run
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import work_of
 from dagster_slurm.resources.job_plan import JobPlan

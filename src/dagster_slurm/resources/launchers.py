@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from itertools import takewhile
-from typing import Any, cast
+from typing import Any
 
-from dagster import ConfigurableResource, EnvVar
+from dagster import ConfigurableResource
 from pydantic import ConfigDict
 
-from dagster_slurm.errors import ConfigurationError, InvalidRequestError
+from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan
-from dagster_slurm.slurm.request import JobRequest, merge, merge_named
-from dagster_slurm.work.spec import BUILT_IN, LAUNCHER, Said
+from dagster_slurm.slurm.request import JobRequest
 
 _NOTHING = Requirements()
-_VARIABLES = (EnvVar, type(EnvVar.int("")))
 
 
 class ComputeLauncher(ConfigurableResource[Any]):
@@ -69,75 +65,3 @@ class BashLauncher(ComputeLauncher):
 
     def plan(self, payload: Payload, place: Place) -> LaunchPlan:
         return direct_plan(payload, place)
-
-
-def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> Said:
-    """The first that is given; what it leaves open, those behind it say, as long as they are of its type.
-
-    Args:
-        given: The launchers by their sources, the one that wins first; there has to be one.
-    """
-    launchers = [(source, launcher) for source, launcher in given.items() if launcher is not None]
-    source, first = launchers[0]
-    alike = takewhile(lambda each: type(each[1]) is type(first), launchers)
-    fields: dict[str, Said] = {}
-    for whose, launcher in reversed(list(alike)):
-        fields |= {name: Said(getattr(launcher, name), whose) for name in launcher.model_fields_set}
-    values = {name: said.value for name, said in fields.items()}
-    return Said(_with_variables(type(first)(**values)), source, dict(sorted(fields.items())))
-
-
-def requested(
-    launcher: ComputeLauncher, layers: Mapping[str, Mapping[str, object]]
-) -> tuple[JobRequest, Mapping[str, str]]:
-    """What to ask Slurm for, with what a launcher needs.
-
-    Args:
-        launcher: The launcher.
-        layers: The options by their sources, the one that wins last; the first is `BUILT_IN`.
-
-    Returns:
-        As `merge_named`.
-
-    Raises:
-        InvalidRequestError: An option is wrong, or the launcher refuses the request.
-        ConfigurationError: An option that the launcher needs is wrong.
-    """
-    asked = merge_named(layers)
-    needed = requirements_of(launcher, asked[0])
-    if not needed.options:
-        return asked
-    try:
-        merge(needed.options)
-    except InvalidRequestError as error:
-        what = f"{type(launcher).__name__}.requirements: {error.message}"
-        raise ConfigurationError(what, hint=error.hint) from error
-    return merge_named({BUILT_IN: layers[BUILT_IN], LAUNCHER: needed.options, **layers})
-
-
-def requirements_of(launcher: ComputeLauncher, request: JobRequest | None) -> Requirements:
-    """What a launcher needs.
-
-    Raises:
-        InvalidRequestError: It refuses the request.
-    """
-    needed = launcher.requirements(request)
-    if needed.refusals:
-        raise InvalidRequestError(f"{type(launcher).__name__} cannot start the payload: {'; '.join(needed.refusals)}")
-    return needed
-
-
-def _with_variables(launcher: ComputeLauncher) -> ComputeLauncher:
-    """The values of environment variables, which Dagster puts into the resources of a run alone."""
-    if not _names_variable(launcher):
-        return launcher
-    with launcher.process_config_and_initialize_cm() as ready:
-        return cast("ComputeLauncher", ready)
-
-
-def _names_variable(value: object) -> bool:
-    if isinstance(value, ConfigurableResource):
-        value = [getattr(value, name) for name in value.model_fields_set]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return any(map(_names_variable, value)) if isinstance(value, list | tuple) else isinstance(value, _VARIABLES)

@@ -13,12 +13,11 @@ from typing import Any
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Preview, Site, preview
 from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
-from dagster_slurm.job.handle import LaunchKey
 from dagster_slurm.launchers import work_files
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.resources.call import SETTINGS
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
-from dagster_slurm.resources.settings import SETTINGS
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import LaunchKey, RunDirectory
 from dagster_slurm.staging.on_this_machine import used_in_place
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.staging.store import InputStore

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from dagster import Config, ConfigurableResource, MetadataValue
+from dagster import Config, ConfigurableResource
 from pydantic import ConfigDict, Field
 
-from dagster_slurm.environments import Provider
-from dagster_slurm.errors import ConfigurationError, InvalidRequestError
+from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.metrics import MetricsCollector, SlurmMetric
-from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.partition_results import MetadataOf, SlurmOutcome, outcome_metadata
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.field_types import ExitCode, NotNegative
-from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher, chosen_launcher
+from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
-from dagster_slurm.work.spec import BUILT_IN, CALL, LAUNCHPAD, METADATA, RESOURCE, Said
 
-OPTIONS_KEY = "slurm"
+SlurmMetricsContext = SlurmOutcome
+"""What a metrics collector is given: the job's id, its end with its accounting, the request, the cluster."""
+
+MetricsCollector = Callable[[SlurmMetricsContext], Mapping[str, Any]]
+
+
+class SlurmMetric(str, enum.Enum):
+    """The figures that are attached to a materialisation, by their names there. `_mb` means MiB."""
+
+    JOB_ID = "slurm_job_id"
+    STATE = "slurm_state"
+    EXIT_CODE = "slurm_exit_code"
+    ELAPSED_SECONDS = "elapsed_seconds"
+    QUEUE_WAIT_SECONDS = "queue_wait_seconds"
+    NODE_HOURS = "node_hours"
+    CPU_EFFICIENCY_PCT = "cpu_efficiency_pct"
+    MAX_MEMORY_MB = "max_memory_mb"
+    MEMORY_EFFICIENCY_PCT = "memory_efficiency_pct"
+    REQUESTED_GPUS = "slurm_requested_gpus"
+    ALLOCATED_GPUS = "slurm_allocated_gpus"
+    GPU_UTILIZATION_PCT = "gpu_utilization_pct"
+    MAX_GPU_MEMORY_MB = "max_gpu_memory_mb"
+    ACCOUNTING_AVAILABLE = "slurm_accounting_available"
 
 
 class Arguments(TypedDict, total=False):
@@ -158,138 +177,21 @@ class ComputeDefaults(ConfigurableResource[Any]):
         return self.slurm
 
 
-def first_said(says: Mapping[str, Any]) -> Said:
-    """What the first says that says anything.
+def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: MetricsCollector | None) -> MetadataOf:
+    """The function from a job's outcome to metadata.
 
     Args:
-        says: By who says it; None from those that say nothing.
-    """
-    found = (Said(value, source) for source, value in says.items() if value is not None)
-    return next(found, Said(None, BUILT_IN))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting, and who besides the call, and the launchpad where that has a field of the name, can say it.
-
-    Args:
-        name: Of the argument, and of the field of the launchpad.
-        metadata: The key of the assets' metadata.
-        resource: The field of the resource.
-        built_in: What holds if nobody says anything.
-        merged: What holds, of all that is said.
-        shown: What a plan shows of the value; None where it is shown otherwise.
-        is_for_jobs: Whether it counts on a cluster alone.
-    """
-
-    name: str
-    metadata: str | None = None
-    resource: str | None = None
-    built_in: Any = None
-    merged: Callable[[Mapping[str, Any]], Said] = first_said
-    shown: Callable[[Any], str] | None = str
-    is_for_jobs: bool = False
-
-
-def _kind(launcher: ComputeLauncher) -> str:
-    return type(launcher).__name__
-
-
-def _title(environment: Provider) -> str:
-    return environment.title or "the cluster's own python3"
-
-
-SETTINGS = (
-    Setting("payload_path"),
-    Setting("launcher", None, "default_launcher", BashLauncher(), chosen_launcher, _kind),
-    Setting("environment", "slurm_environment", "environment", shown=_title, is_for_jobs=True),
-    Setting("extra_files", "slurm_extra_files"),
-    Setting("inputs", "slurm_inputs"),
-    Setting("outputs", "slurm_outputs"),
-    Setting("outputs_dir", "slurm_outputs_dir"),
-    Setting("keep_on_cluster", "slurm_keep_on_cluster"),
-    Setting("scratch", "slurm_scratch"),
-    Setting("environment_name", "slurm_environment_name", "default_environment_name", is_for_jobs=True),
-    Setting("force_env_push", "force_slurm_env_push", is_for_jobs=True),
-    Setting("remote_payload_path", "slurm_payload_path", is_for_jobs=True),
-    Setting("skip_payload_upload", "skip_slurm_payload_upload", "default_skip_payload_upload", is_for_jobs=True),
-    Setting("retry_policy", None, "retry_policy", is_for_jobs=True),
-    Setting("continue_exit_code", None, "continue_exit_code"),
-    Setting(
-        "pre_deployed_env_path", "slurm_pre_deployed_env_path", "pre_deployed_env_path", shown=None, is_for_jobs=True
-    ),
-    Setting("pack_cmd", "slurm_pack_cmd", shown=None, is_for_jobs=True),
-)
-"""Every setting that can be said in more than one place, or not by the call, in the order in which a plan shows them.
-
-The options of sbatch are merged one by one: `extra_slurm_opts`, and `OPTIONS_KEY` in the assets' metadata."""
-
-
-def settled(resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]) -> dict[str, Said]:
-    """What holds for each setting: the first that says something wins.
-
-    Args:
-        resource: Whose call it is.
-        step: The step; None outside of one.
-        arguments: What it is called with.
+        slurm_metrics: The figures to attach; None for all that are known.
+        collector: Adds metadata of its own, which wins over the figures.
 
     Raises:
-        InvalidRequestError: The assets of the step say different things.
+        ValueError: A name is none of `SlurmMetric`.
     """
-    is_here = resource.mode == "local"
-    return {row.name: _said(row, resource, step, arguments) for row in SETTINGS if not (is_here and row.is_for_jobs)}
+    wanted = None if slurm_metrics is None else {SlurmMetric(name).value for name in slurm_metrics}
 
+    def metadata(outcome: SlurmOutcome) -> Mapping[str, Any]:
+        figures = outcome_metadata(outcome)
+        chosen = figures if wanted is None else {name: figures[name] for name in figures if name in wanted}
+        return {**chosen, **(collector(outcome) if collector else {})}
 
-def _said(row: Setting, resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]) -> Said:
-    says = {
-        CALL: arguments.get(row.name),
-        LAUNCHPAD: getattr(arguments.get("config"), row.name, None),
-        METADATA: metadata_of_assets(step, row.metadata) if row.metadata else None,
-        # What is off there, or empty, is not said there.
-        RESOURCE: (getattr(resource, row.resource) or None) if row.resource else None,
-        BUILT_IN: row.built_in,
-    }
-    return row.merged(says)
-
-
-def option_layers(
-    resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
-    """The options of sbatch, by who says them; the last wins.
-
-    Raises:
-        InvalidRequestError: Those in the metadata are not a mapping.
-    """
-    of_assets = metadata_of_assets(step, OPTIONS_KEY)
-    if not isinstance(of_assets, (Mapping, type(None))):
-        raise InvalidRequestError(
-            f"The asset metadata {OPTIONS_KEY!r} is {of_assets!r}",
-            hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
-        )
-    return {
-        **resource.cluster().option_layers(),
-        METADATA: of_assets or {},
-        LAUNCHPAD: getattr(arguments.get("config"), "extra_slurm_opts", None) or {},
-        CALL: arguments.get("extra_slurm_opts") or {},
-    }
-
-
-def metadata_of_assets(step: Step | None, key: str) -> Any:
-    """A value in the metadata of the step's assets; None without one, and outside of a step.
-
-    Raises:
-        InvalidRequestError: The assets of one step say different things.
-    """
-    if step is None:
-        return None
-    values = [_plain(step.asset_metadata[asset][key]) for asset in step.asset_keys if key in step.asset_metadata[asset]]
-    if any(value != values[0] for value in values):
-        raise InvalidRequestError(
-            f"The assets of one step differ in their metadata {key!r}: {values}",
-            hint="They share one job; give it the same value on each, or on one of them alone.",
-        )
-    return values[0] if values else None
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, MetadataValue) else value
+    return metadata

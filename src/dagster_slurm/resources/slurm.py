@@ -1,18 +1,217 @@
-"""A Slurm cluster, and what is asked of it by default, as resources."""
+"""A Slurm cluster, the way to it, and what is asked of it by default, as resources; each may come from variables."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
-from dagster import ConfigurableResource
-from pydantic import ConfigDict, Field
+from dagster import ConfigurableResource, EnvVar
+from pydantic import ConfigDict, Field, ValidationError
 
-from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.job.submission import MAX_SUBMISSIONS_PER_SECOND
+from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.job.connection import MAX_SUBMISSIONS_PER_SECOND, ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
-from dagster_slurm.resources import environment_variables as variables
-from dagster_slurm.resources.field_types import NotNegative, Positive
-from dagster_slurm.resources.ssh import SSHConnectionResource
+from dagster_slurm.resources.field_types import NotNegative, Port, Positive
+from dagster_slurm.transport import SSHConnection
+
+T = TypeVar("T")
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+def text_in(name: str) -> str | None:
+    """The variable's value without surrounding white space, or None."""
+    return os.environ.get(name, "").strip() or None
+
+
+def required_in(name: str, what: str) -> str:
+    """The variable's value.
+
+    Raises:
+        ConfigurationError: It is not set.
+    """
+    value = text_in(name)
+    if value is None:
+        raise ConfigurationError(f"The environment variable {name} is not set", hint=f"Set it to {what}.")
+    return value
+
+
+def number_in(name: str, kind: Callable[[str], T]) -> T | None:
+    """The variable's value as `int` or `float`, or None.
+
+    Raises:
+        ConfigurationError: It is not a number.
+    """
+    value = text_in(name)
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"The environment variable {name} is {value!r}", hint="It has to be a number."
+        ) from None
+
+
+def flag_in(name: str) -> bool | None:
+    """The variable's value as yes or no, or None.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    value = text_in(name)
+    if value is None:
+        return None
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ConfigurationError(
+        f"The environment variable {name} is {value!r}",
+        hint=f"Allowed are {', '.join((*_TRUE, *_FALSE))}.",
+    )
+
+
+def words_in(name: str) -> list[str]:
+    """The variable's words, quoted as for a shell; none if it is not set.
+
+    Raises:
+        ConfigurationError: A quote is not closed.
+    """
+    try:
+        return shlex.split(text_in(name) or "")
+    except ValueError as error:
+        raise ConfigurationError(f"The environment variable {name} cannot be read: {error}") from None
+
+
+def built(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callable[[str], str]) -> T:
+    """Make a resource of those fields that are set.
+
+    Args:
+        make: The resource's class.
+        fields: Its fields; None is left out.
+        variable_of: The name of the variable that a field was read from.
+
+    Raises:
+        ConfigurationError: A value is not one the field takes.
+    """
+    try:
+        return make(**{name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        variable = variable_of(str(fault["loc"][0]))
+        raise ConfigurationError(
+            f"The environment variable {variable} is not usable: {fault['msg']}",
+            hint="Correct it; docs/configuration.md lists the variables with their forms.",
+        ) from None
+
+
+_DEFAULT_PORT = 22
+
+
+class SSHConnectionResource(ConfigurableResource[SSHConnection]):
+    """How to reach the login node of a cluster with OpenSSH's client, which also reads `~/.ssh/config`."""
+
+    # A typo in a field's name is refused, not dropped.
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = Field(description="Name, address, or a `Host` of `~/.ssh/config`.")
+    port: Port = Field(default=22, description="TCP port; 22 stands for what `~/.ssh/config` says, and 22 otherwise.")
+    user: str | None = Field(default=None, description="User name there; by default as `~/.ssh/config` has it.")
+    key_path: str | None = Field(default=None, description="Private key to log in with, and then no other.")
+    host_key_checking: Literal["strict", "accept-new", "off", "inherit"] = Field(
+        default="strict",
+        description=(
+            "`strict` refuses unknown and changed host keys, `accept-new` only changed ones, `off` none, "
+            "`inherit` does as `~/.ssh/config` says."
+        ),
+    )
+    known_hosts_file: str | None = Field(default=None, description="File of known host keys, in place of OpenSSH's.")
+    extra_opts: list[str] = Field(
+        default=[], description='Further arguments for `ssh`, such as `["-o", "Compression=yes"]`.'
+    )
+    password: str | None = Field(
+        default=None,
+        repr=False,
+        description="Answers a prompt for a password, once for each login, and no other prompt. Better an `EnvVar`.",
+    )
+    askpass_command: str | None = Field(
+        default=None,
+        description="Answers what else is asked for, such as a one-time code: it is given the prompt as its last "
+        "argument, and the first line it prints is the answer.",
+    )
+    batch_mode: bool = Field(default=True, description="Never ask on the terminal.")
+    force_tty: bool = Field(
+        default=False, description="Have a TTY at the far end; a login with a password has one anyway."
+    )
+    post_login_command: str | None = Field(
+        default=None,
+        description="Wraps what is run at the far end, which stands in the place of `{cmd}`: `sudo -u me sh -c {cmd}`.",
+    )
+    jump_host: SSHConnectionResource | None = Field(
+        default=None, description="The host to go through, with its own login and host-key policy; it may have one too."
+    )
+
+    @classmethod
+    def from_env(cls, prefix: str = "SLURM_EDGE_NODE_") -> SSHConnectionResource:
+        """Read the connection from environment variables.
+
+        `HOST` is required; `PORT USER KEY_PATH KEY PASSWORD ASKPASS_COMMAND FORCE_TTY POST_LOGIN_COMMAND OPTS_EXTRA
+        HOST_KEY_CHECKING KNOWN_HOSTS_FILE BATCH_MODE` are read if set, and the same for a jump host under `JUMP_`.
+
+        Args:
+            prefix: What the names begin with, with or without its trailing underscore.
+
+        Raises:
+            ConfigurationError: The host is missing, or a value cannot be read.
+        """
+        prefix = prefix if prefix.endswith("_") else f"{prefix}_"
+        jump = f"{prefix}JUMP_"
+        fields: dict[str, Any] = {
+            "host": required_in(f"{prefix}HOST", "the host's name or address"),
+            "port": number_in(f"{prefix}PORT", int),
+            "user": text_in(f"{prefix}USER"),
+            "key_path": text_in(f"{prefix}KEY_PATH") or text_in(f"{prefix}KEY"),
+            # By its name: Dagster shows a resource's configuration, and resolves the variable when it is used.
+            "password": EnvVar(f"{prefix}PASSWORD") if text_in(f"{prefix}PASSWORD") else None,
+            "askpass_command": text_in(f"{prefix}ASKPASS_COMMAND"),
+            "force_tty": flag_in(f"{prefix}FORCE_TTY"),
+            "post_login_command": text_in(f"{prefix}POST_LOGIN_COMMAND"),
+            "host_key_checking": text_in(f"{prefix}HOST_KEY_CHECKING"),
+            "known_hosts_file": text_in(f"{prefix}KNOWN_HOSTS_FILE"),
+            "batch_mode": flag_in(f"{prefix}BATCH_MODE"),
+            "extra_opts": words_in(f"{prefix}OPTS_EXTRA"),
+            "jump_host": cls.from_env(jump) if text_in(f"{jump}HOST") else None,
+        }
+        names = {"extra_opts": "OPTS_EXTRA"}
+        return built(cls, fields, lambda field: prefix + names.get(field, field.upper()))
+
+    def connection(self) -> SSHConnection:
+        """The connection as the transport takes it."""
+        control = {
+            "control_dir": text_in("DAGSTER_SLURM_SSH_CONTROL_DIR"),
+            "control_persist": text_in("DAGSTER_SLURM_SSH_CONTROL_PERSIST"),
+        }
+        return SSHConnection(
+            host=self.host,
+            port=None if self.port == _DEFAULT_PORT else self.port,
+            user=self.user,
+            key_path=self.key_path,
+            host_key_checking=self.host_key_checking,
+            known_hosts_file=self.known_hosts_file,
+            extra_opts=tuple(self.extra_opts),
+            password=self.password.get_value() if isinstance(self.password, EnvVar) else self.password,
+            askpass_command=self.askpass_command,
+            batch_mode=self.batch_mode,
+            force_tty=self.force_tty,
+            post_login_command=self.post_login_command,
+            jump=self.jump_host.connection() if self.jump_host else None,
+            **{name: value for name, value in control.items() if value},
+        )
+
 
 _DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
@@ -93,27 +292,27 @@ class SlurmResource(ConfigurableResource[Any]):
             ConfigurationError: A value cannot be read.
         """
         queue: dict[str, Any] = {
-            "partition": variables.text("SLURM_PARTITION"),
-            "time_limit": variables.text("SLURM_TIME"),
-            "cpus": variables.number("SLURM_CPUS", int),
-            "mem": variables.text("SLURM_MEM"),
-            "mem_per_cpu": variables.text("SLURM_MEM_PER_CPU"),
-            "num_nodes": variables.number("SLURM_NUM_NODES", int),
-            "gpus_per_node": variables.number("SLURM_GPUS_PER_NODE", int),
-            "qos": variables.text("SLURM_QOS"),
-            "account": variables.text("SLURM_ACCOUNT"),
-            "reservation": variables.text("SLURM_RESERVATION"),
-            "signal_before_timeout": variables.text("SLURM_SIGNAL_BEFORE_TIMEOUT"),
+            "partition": text_in("SLURM_PARTITION"),
+            "time_limit": text_in("SLURM_TIME"),
+            "cpus": number_in("SLURM_CPUS", int),
+            "mem": text_in("SLURM_MEM"),
+            "mem_per_cpu": text_in("SLURM_MEM_PER_CPU"),
+            "num_nodes": number_in("SLURM_NUM_NODES", int),
+            "gpus_per_node": number_in("SLURM_GPUS_PER_NODE", int),
+            "qos": text_in("SLURM_QOS"),
+            "account": text_in("SLURM_ACCOUNT"),
+            "reservation": text_in("SLURM_RESERVATION"),
+            "signal_before_timeout": text_in("SLURM_SIGNAL_BEFORE_TIMEOUT"),
         }
         own: dict[str, Any] = {
-            "remote_base": variables.text("SLURM_REMOTE_BASE"),
-            "status_poll_interval_seconds": variables.number("SLURM_STATUS_POLL_INTERVAL", float),
-            "status_poll_max_interval_seconds": variables.number("SLURM_STATUS_POLL_MAX_INTERVAL", float),
-            "status_poll_backoff": variables.number("SLURM_STATUS_POLL_BACKOFF", float),
-            "max_submissions_per_second": variables.number("SLURM_MAX_SUBMISSIONS_PER_SECOND", float),
+            "remote_base": text_in("SLURM_REMOTE_BASE"),
+            "status_poll_interval_seconds": number_in("SLURM_STATUS_POLL_INTERVAL", float),
+            "status_poll_max_interval_seconds": number_in("SLURM_STATUS_POLL_MAX_INTERVAL", float),
+            "status_poll_backoff": number_in("SLURM_STATUS_POLL_BACKOFF", float),
+            "max_submissions_per_second": number_in("SLURM_MAX_SUBMISSIONS_PER_SECOND", float),
         }
-        queue_config = variables.build(SlurmQueueConfig, queue, _variable_of)
-        return variables.build(cls, {"ssh": ssh, "queue": queue_config, **own}, _variable_of)
+        queue_config = built(SlurmQueueConfig, queue, _variable_of)
+        return built(cls, {"ssh": ssh, "queue": queue_config, **own}, _variable_of)
 
     def default_options(self) -> dict[str, object]:
         """What is asked of Slurm by default, as one layer for `merge`."""

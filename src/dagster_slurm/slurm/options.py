@@ -7,7 +7,7 @@ refused there by sbatch itself).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -106,6 +106,16 @@ MANAGED_OPTIONS: Mapping[str, str] = MappingProxyType(
 """Options a user may not set, each with the reason and what to use instead."""
 
 
+OWN_SETTINGS = frozenset({"signal-before-timeout", "max-queue-hours"})
+"""Settings of a request that are no options of sbatch, or not as sbatch takes them."""
+
+
+def setting_names(keys: Iterable[str]) -> dict[str, str]:
+    """What each key of a layer of settings names: one of `OWN_SETTINGS`, or an option as `canonical_option` has it."""
+    dashed = {key: key.replace("_", "-") for key in keys}
+    return {key: name if name in OWN_SETTINGS else canonical_option(key) for key, name in dashed.items()}
+
+
 def canonical_option(name: str) -> str:
     """The name of an option as sbatch spells it.
 
@@ -155,24 +165,6 @@ def checked_value(name: str, value: object) -> str | bool | None:
     if takes == "nothing":
         raise _refused(name, value, "True or False")
     return _value_text(name, value)
-
-
-def format_option(name: str, value: object) -> list[str]:
-    """An option as sbatch takes it on a command line: `[]`, `["--hold"]` or `["--nice=100"]`.
-
-    Args:
-        name: The option, as for `canonical_option`.
-        value: Its value, as for `checked_value`.
-
-    Raises:
-        UnknownOptionError: As `canonical_option`.
-        InvalidRequestError: As `canonical_option` and `checked_value`.
-    """
-    canonical = canonical_option(name)
-    text = checked_value(canonical, value)
-    if text is None:
-        return []
-    return [f"--{canonical}"] if text is True else [f"--{canonical}={text}"]
 
 
 def refuse_control_characters(name: str, text: str) -> str:

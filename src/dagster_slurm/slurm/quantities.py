@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from types import MappingProxyType
 
 from dagster_slurm.errors import InvalidQuantityError, SlurmOutputError
 
@@ -142,7 +141,7 @@ def parse_tres(text: str) -> Mapping[str, str]:
     parts = [part.partition("=") for part in text.strip().split(",") if part]
     if any(not name or not equals for name, equals, _ in parts):
         raise SlurmOutputError(f"not a list of trackable resources: {text!r}")
-    return MappingProxyType({name: value for name, _, value in parts})
+    return {name: value for name, _, value in parts}
 
 
 def parse_timestamp(text: str) -> datetime | None:

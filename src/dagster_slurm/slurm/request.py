@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
 
-from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError
 from dagster_slurm.slurm import quantities
-from dagster_slurm.slurm.options import canonical_option, checked_value, refuse_control_characters
-from dagster_slurm.slurm.settings import SETTINGS, UNLIMITED, parse_signal_before_timeout
-
-__all__ = ["JobRequest", "merge", "merge_named", "parse_signal_before_timeout"]
+from dagster_slurm.slurm.options import checked_value, setting_names
 
 _MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
 _SPELLINGS = {"signal-before-timeout": "signal"}
 _ALTERNATIVES = (_MEMORY_OPTIONS, frozenset({"requeue", "no-requeue"}))
-_Source = TypeVar("_Source", str, int)
+_SIGNAL = re.compile(r"(?:(?:B:)?(?P<name>[A-Za-z0-9+]+)@)?(?P<seconds>\d{1,5})", re.ASCII)
+_MAX_SIGNAL_SECONDS = 65535  # sbatch(1), option --signal
+_MAX_COUNT = 10**7
+_MAX_HOURS = 10**6
+# A time limit that was asked for as none, other than one that was not asked for.
+_UNLIMITED = object()
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def merge(*layers: Mapping[str, object]) -> JobRequest:
         InvalidQuantityError: A duration, an amount of memory or a count cannot be read or is out of range.
         InvalidRequestError: Another value is not of its kind, or two spellings in one layer disagree.
     """
-    return _build({name: value for name, (value, _) in _merged(dict(enumerate(layers))).items()})
+    return _build(_merged(dict(enumerate(layers))))
 
 
 def merge_named(layers: Mapping[str, Mapping[str, object]]) -> tuple[JobRequest, Mapping[str, str]]:
@@ -130,16 +131,15 @@ def merge_named(layers: Mapping[str, Mapping[str, object]]) -> tuple[JobRequest,
         InvalidRequestError: As `merge`.
     """
     merged = _merged(layers)
-    request = _build({name: value for name, (value, _) in merged.items()})
-    sources = {_SPELLINGS.get(name, name): source for name, (_, source) in merged.items()}
-    return request, MappingProxyType(dict(sorted(sources.items())))
+    sources = {_SPELLINGS.get(name, name): str(source) for name, (_, source) in merged.items()}
+    return _build(merged), MappingProxyType(dict(sorted(sources.items())))
 
 
-def _merged(layers: Mapping[_Source, Mapping[str, object]]) -> dict[str, tuple[object, _Source]]:
+def _merged(layers: Mapping[str, Mapping[str, object]] | Mapping[int, Mapping[str, object]]) -> _Merged:
     """The settings that hold, each with the source that said so last."""
-    merged: dict[str, tuple[object, _Source]] = {}
+    merged: _Merged = {}
     for source, layer in layers.items():
-        settings = _canonical_layer(layer)
+        settings = _canonical_layer(layer) if layer else {}
         for alternatives in _ALTERNATIVES:
             if any(settings.get(name) is not None for name in alternatives):
                 merged = {name: said for name, said in merged.items() if name not in alternatives}
@@ -150,9 +150,8 @@ def _merged(layers: Mapping[_Source, Mapping[str, object]]) -> dict[str, tuple[o
 def _canonical_layer(layer: Mapping[str, object]) -> dict[str, object]:
     settings: dict[str, object] = {}
     spelled: dict[str, str] = {}
-    for key, value in layer.items():
-        name = _setting_name(key)
-        checked = SETTINGS[name](key, value) if name in SETTINGS else checked_value(name, value)
+    for key, name in setting_names(layer).items():
+        checked = _checked(name, key, layer[key])
         if name in settings and settings[name] != checked:
             raise InvalidRequestError(
                 f"{spelled[name]!r} and {key!r} are one option and differ: {settings[name]!r}, {checked!r}",
@@ -161,6 +160,13 @@ def _canonical_layer(layer: Mapping[str, object]) -> dict[str, object]:
         settings[name], spelled[name] = checked, key
     _refuse_two_kinds_of_memory(settings, spelled)
     return settings
+
+
+def _checked(name: str, key: str, value: object) -> object:
+    field_, check = _FIELDS.get(name, ("", None))
+    if field_ and (value is None or (isinstance(value, str) and not value.strip())):
+        return None
+    return check(key, value) if check else checked_value(name, value)
 
 
 def _refuse_two_kinds_of_memory(settings: Mapping[str, object], spelled: Mapping[str, str]) -> None:
@@ -172,121 +178,85 @@ def _refuse_two_kinds_of_memory(settings: Mapping[str, object], spelled: Mapping
         )
 
 
-def _setting_name(key: str) -> str:
-    name = key.replace("_", "-")
-    return name if name in _OWN_FIELDS else canonical_option(key)
-
-
-def _build(settings: Mapping[str, object]) -> JobRequest:
-    known = {field_: settings[name] for name, field_ in _REQUEST_FIELDS.items() if name in settings}
-    if known.get("time_limit_seconds") is UNLIMITED:
+def _build(merged: _Merged) -> JobRequest:
+    settings = {name: value for name, (value, _) in merged.items()}
+    known = {field_: settings.pop(name) for name, (field_, _) in _FIELDS.items() if name in settings}
+    if known.get("time_limit_seconds") is _UNLIMITED:
         known |= {"time_limit_seconds": None, "time_unlimited": True}
-    options = {name: value for name, value in settings.items() if name not in _REQUEST_FIELDS}
-    return JobRequest(**known, options=options)  # type: ignore[arg-type]
+    return JobRequest(**known, options=settings)  # type: ignore[arg-type]
+
+
+def parse_signal_before_timeout(value: object) -> str:
+    """Bring a signal before the time limit to sbatch's `--signal` form (sbatch(1), option --signal).
+
+    Args:
+        value: Seconds before the limit (60, "60"), or with a signal: "USR1@60", "B:USR1@60". The signal goes
+            to the batch script, which forwards it to the payload.
+
+    Returns:
+        "B:USR1@60"; the signal is USR1 unless named.
+
+    Raises:
+        InvalidQuantityError: Another form, or not between 1 and 65535 seconds.
+    """
+    match = None if isinstance(value, bool) else _SIGNAL.fullmatch(str(value).strip())
+    if not match or not 1 <= int(match.group("seconds")) <= _MAX_SIGNAL_SECONDS:
+        allowed = f'60, "USR1@60" or "B:USR1@60", with 1 to {_MAX_SIGNAL_SECONDS} seconds'
+        raise _out_of_range("signal_before_timeout", value, allowed)
+    name = (match.group("name") or "USR1").upper().removeprefix("SIG")
+    return f"B:{name}@{int(match.group('seconds'))}"
 
 
 def _memory(mib: int | None) -> str | None:
     return None if mib is None else quantities.format_memory(mib)
 
 
-_OWN_FIELDS = frozenset({"signal-before-timeout", "max-queue-hours"})
-_REQUEST_FIELDS: Mapping[str, str] = MappingProxyType(
+def _time_limit(_key: str, value: object) -> object:
+    seconds = quantities.parse_time_limit_seconds(value)  # type: ignore[arg-type]
+    return _UNLIMITED if seconds is None else seconds
+
+
+def _memory_mib(_key: str, value: object) -> object:
+    return quantities.parse_memory_mib(value)  # type: ignore[arg-type]
+
+
+def _signal(_key: str, value: object) -> object:
+    return parse_signal_before_timeout(value)
+
+
+def _max_queue_seconds(key: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_HOURS:
+        raise _out_of_range(key, value, "a number of hours above 0")
+    return max(1, round(value * 3600))
+
+
+def _count(minimum: int) -> Callable[[str, object], object]:
+    def check(key: str, value: object) -> object:
+        is_number = isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal())
+        if isinstance(value, bool) or not is_number or not minimum <= int(str(value)) <= _MAX_COUNT:
+            raise _out_of_range(key, value, f"a whole number of at least {minimum}")
+        return int(str(value))
+
+    return check
+
+
+def _out_of_range(key: str, value: object, allowed: str) -> InvalidQuantityError:
+    return InvalidQuantityError(f"{key!r} cannot be {value!r}", hint=f"Allowed: {allowed}.")
+
+
+_Merged = dict[str, tuple[object, Hashable]]
+
+_FIELDS: Mapping[str, tuple[str, Callable[[str, object], object] | None]] = MappingProxyType(
     {
-        "partition": "partition",
-        "account": "account",
-        "qos": "qos",
-        "reservation": "reservation",
-        "nodes": "nodes",
-        "cpus-per-task": "cpus_per_task",
-        "gpus-per-node": "gpus_per_node",
-        "mem": "mem_mib",
-        "mem-per-cpu": "mem_per_cpu_mib",
-        "time": "time_limit_seconds",
-        "signal-before-timeout": "signal_before_timeout",
-        "max-queue-hours": "max_queue_seconds",
+        **{name: (name, None) for name in ("partition", "account", "qos", "reservation")},
+        "nodes": ("nodes", _count(1)),
+        "cpus-per-task": ("cpus_per_task", _count(1)),
+        "gpus-per-node": ("gpus_per_node", _count(0)),
+        "mem": ("mem_mib", _memory_mib),
+        "mem-per-cpu": ("mem_per_cpu_mib", _memory_mib),
+        "time": ("time_limit_seconds", _time_limit),
+        "signal-before-timeout": ("signal_before_timeout", _signal),
+        "max-queue-hours": ("max_queue_seconds", _max_queue_seconds),
     }
 )
-
-
-TASK = "{task}"
-_PLAIN = re.compile(r"[A-Za-z0-9_./:,@=+%*\[\]-]+", re.ASCII)
-
-
-def render_script(
-    request: JobRequest,
-    *,
-    output_path: str,
-    body: str,
-    error_path: str | None = None,
-    components: Sequence[JobRequest] = (),
-    array: str | None = None,
-) -> str:
-    """Write a batch script: the interpreter, an #SBATCH line for each option in alphabetical order, the body.
-
-    Args:
-        request: What is asked for.
-        output_path: Absolute path of the batch script's own stdout, taken literally.
-        body: What bash runs.
-        error_path: Absolute path of its stderr, taken literally; None sends both to `output_path`.
-        components: The further components of a heterogeneous job, each after a line `#SBATCH hetjob`
-            (https://slurm.schedmd.com/heterogeneous_jobs.html, "Submitting Jobs").
-        array: The value of `--array`; the last `TASK` in `output_path` is then the number of the task.
-
-    Returns:
-        The text of the script.
-
-    Raises:
-        InvalidRequestError: A path or a value that cannot stand in a directive.
-    """
-    files = {"open-mode": "append", "output": escape_filename(output_path)}
-    if array is not None:
-        # "%a": sbatch(1), section "filename pattern".
-        files["output"] = "%a".join(files["output"].rsplit(TASK, 1))
-    if error_path is not None:
-        files["error"] = escape_filename(error_path)
-    tasks: dict[str, str | bool] = {} if array is None else {"array": array}
-    lines = _directives({**request.sbatch_options(), **tasks, **files})
-    for component in components:
-        lines += ["#SBATCH hetjob", *_directives(dict(component.sbatch_options()))]
-    return "\n".join(["#!/bin/bash", *lines, "", body.rstrip("\n"), ""])
-
-
-def directive(name: str, value: str | bool) -> str:
-    """One #SBATCH line.
-
-    Raises:
-        InvalidRequestError: The value holds a newline or NUL.
-    """
-    return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={quote(name, str(value))}"
-
-
-def quote(name: str, value: str) -> str:
-    r"""A value as sbatch's directive parser reads it back: in double quotes, `\` and `"` escaped, if need be.
-
-    Raises:
-        InvalidRequestError: The value holds a newline or NUL.
-    """
-    refuse_control_characters(name, value)
-    if _PLAIN.fullmatch(value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def escape_filename(path: str) -> str:
-    r"""A path taken literally by sbatch: "%" doubled (sbatch(1), section "filename pattern").
-
-    Raises:
-        InvalidRequestError: The path is relative, or holds a newline, NUL or a backslash (which Slurm removes
-            and which switches the replacement off).
-    """
-    refuse_control_characters("output", path)
-    if not path.startswith("/") or "\\" in path:
-        raise InvalidRequestError(
-            f"not a path for a job's output: {path!r}", hint="Use an absolute path without backslashes."
-        )
-    return path.replace("%", "%%")
-
-
-def _directives(options: dict[str, str | bool]) -> list[str]:
-    return [directive(name, value) for name, value in sorted(options.items())]
+"""The settings with a field of their own in `JobRequest`; how what is said of each is read, unless as any option."""

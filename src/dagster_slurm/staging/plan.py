@@ -135,9 +135,11 @@ def plan_staging(options: DataOptions, *, uploaded: Sequence[str] = ()) -> Stagi
         InvalidRequestError: A glob finds nothing, a name is taken or outside, an option has another form.
     """
     inputs = _inputs(options.inputs)
-    check_names([*uploaded, *inputs.names])
+    if inputs.names:
+        check_names([*uploaded, *inputs.names])
     outputs = _outputs(options)
-    return Staging(inputs, outputs, Scratch.of(options.scratch, outputs.patterns), tuple(uploaded))
+    scratch = Scratch.of(options.scratch, outputs.patterns) if options.scratch else None
+    return Staging(inputs, outputs, scratch, tuple(uploaded))
 
 
 def _inputs(inputs: InputsOption | None) -> Inputs:

@@ -59,10 +59,12 @@ class Transport(ABC):
 
     Every method raises the `TransportError` that fits. `transient` ones may be tried again; whether the
     command has run is unknown then, so only what may be repeated is repeated.
+
+    Attributes:
+        host: How errors name the machine.
     """
 
-    def __init__(self, host: str) -> None:
-        self.host = host
+    host: str
 
     @property
     def is_shared(self) -> bool:

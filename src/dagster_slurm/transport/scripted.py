@@ -24,7 +24,7 @@ class ScriptedTransport(Transport):
     """
 
     def __init__(self, answer: Answer | None = None, *, host: str = "scripted") -> None:
-        super().__init__(host)
+        self.host = host
         self._answer = answer or (lambda script, args, stdin: CompletedCommand(b"", b"", 0))
         self.files: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}

@@ -69,7 +69,7 @@ class ShellTransport(Transport):
     """
 
     def __init__(self, host: str, *, channels: int, keep: Callable[[], bool] | None = None) -> None:
-        super().__init__(host)
+        self.host = host
         self._channels = channels
         self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=keep)
 

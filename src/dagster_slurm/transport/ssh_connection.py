@@ -153,6 +153,10 @@ class SSHConnection:
             return None
         return f'"{Path(self.known_hosts_file).expanduser()}"'
 
+    def way(self) -> tuple[object, ...]:
+        """What tells whoever gets there alike, as the same user, from others."""
+        return (str(self.control_path()), *((hop.key_path, hop.post_login_command) for hop in self.hops()))
+
     def control_path(self) -> Path:
         """Where the socket of the shared connection lies.
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener
-from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.pipes.session import pipes_variables
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 

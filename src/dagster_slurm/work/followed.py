@@ -21,10 +21,10 @@ from dagster_slurm.job.events import (
     Waiting,
     line_of,
 )
-from dagster_slurm.job.handle import JobHandle
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs, Teller
+from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5

@@ -20,12 +20,11 @@ from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener, Output, Started
-from dagster_slurm.job.handle import JobHandle, short_digest
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.pipes.partition_results import outputs_directory, result_name, results_directory
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import of_session
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.staging import on_this_machine

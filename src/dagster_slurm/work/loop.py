@@ -149,7 +149,8 @@ class Loop:
             self._tell_of_adoption(carrier)
             self._follow(replace(carrier, request=self._request_after(self._tries.get(carrier.units[0], ()))))
         self._feed_at = time.monotonic() + (_GATHER_SECONDS if taken.carriers else 0.0)
-        gone = self._followed.units | self._done | set(self.failed)
+        followed = self._followed.units if taken.carriers else set()
+        gone = followed | self._done | set(self.failed)
         self._waiting = {unit: self._tries.get(unit, ()) for unit in self._units if unit not in gone}
 
     def _tell_of_adoption(self, carrier: Carrier) -> None:
@@ -197,7 +198,7 @@ class Loop:
         self._follow(carrier)
 
     def _request_after(self, tries: Sequence[Outcome]) -> JobRequest:
-        return next_request(self._spec.request, tries, self._spec.rules)
+        return next_request(self._spec.request, tries, self._spec.rules) if tries else self._spec.request
 
     def _look_again(self, error: AttemptClosedError) -> None:
         """Another process works on the same: what it has is found, and adopted."""

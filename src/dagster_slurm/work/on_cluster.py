@@ -19,7 +19,6 @@ from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Canceller, Order, Withdrawal
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Listener
-from dagster_slurm.job.handle import ONE, JobHandle
 from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, outcomes_to_json
 from dagster_slurm.job.submission import submit_once
@@ -30,7 +29,7 @@ from dagster_slurm.pipes.partition_results import data_place, outputs_directory,
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.unfinished import Unfinished, leave_to_reconcile
-from dagster_slurm.run_directory import RunDirectory, task_files
+from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory, task_files
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
@@ -69,23 +68,12 @@ class ClusterCarriers(Carriers):
         self._step = step
         self._connection = connection
         self._cluster = connection.cluster
-        self._claims = Claims(connection.cluster)
         self._work = work
         self._spec = spec
         self._interruptions = interruptions
         self._adopts_abandoned = adopts_abandoned
         self._trims = trims
         self._is_array = spec.tasks is not None
-        self._digests = digests(
-            spec.payload,
-            spec.request,
-            spec.environment.title,
-            spec.staging.inputs.version(),
-            files=spec.files,
-            extras=spec.extras,
-            variables=spec.extra_env,
-            plan=spec.plan,
-        )
         self._calls = ClusterCalls(step, connection.cluster, interruptions)
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
@@ -97,10 +85,25 @@ class ClusterCarriers(Carriers):
         """The login node."""
         return self._cluster.host
 
-    @property
+    @cached_property
     def launch(self) -> RunDirectory:
         """The directory of the call's launch."""
         return self._work.key.first_attempt(self._cluster.base())
+
+    @cached_property
+    def _digests(self) -> Mapping[str, str]:
+        """What tells this deploy from another; asked for where there is something to compare, or to be submitted."""
+        spec = self._spec
+        return digests(
+            spec.payload,
+            spec.request,
+            spec.environment.title,
+            spec.staging.inputs.version(),
+            files=spec.files,
+            extras=spec.extras,
+            variables=spec.extra_env,
+            plan=spec.plan,
+        )
 
     # -- what there is
 
@@ -162,7 +165,7 @@ class ClusterCarriers(Carriers):
         activation = self._provided()
         directory = self.launch.of_attempt(number)
         self._touched[directory.path] = directory
-        self._prepare(directory, tries, request, activation)
+        self._calls.persist(lambda: self._prepare(directory, tries, request, activation))
         self._interruptions.pause(self._connection.turns.take())
         # A run that was terminated, or taken over, while the files were sent gets no job.
         self._interruptions.check(afresh=True)
@@ -189,9 +192,9 @@ class ClusterCarriers(Carriers):
         return self._activation
 
     def _prepare(self, directory: RunDirectory, tries: Tries, request: JobRequest, activation: Activation) -> None:
-        """Put everything that an attempt needs on the cluster."""
+        """Put everything that an attempt needs on the cluster; may be repeated, by whatever broke off."""
         inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
-        self._calls.persist(inputs.upload)
+        inputs.upload()
         array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
         script = self._spec.batch_script(directory, activation, request, array=array)
         description = describe(
@@ -205,20 +208,18 @@ class ClusterCarriers(Carriers):
         own = {} if self._is_array else unit_variables(directory, ONE, directory.attempt)
         # Into a file, Python writes in blocks; a line is to be seen when it is printed.
         variables = env_file({"PYTHONUNBUFFERED": "1", **(self._spec.extra_env or {}), **own})
-        self._calls.persist(
-            lambda: directory.create(
-                self._cluster.transport,
-                script=script,
-                env=variables,
-                context=json.dumps(self._contexts.of_step).encode(),
-                work=self._spec.files,
-                tasks=tasks,
-                description=description.to_json(),
-                asset_digest=self._work.asset_digest,
-                progress=lambda report: self._step.log.info(str(report)),
-            )
+        directory.create(
+            self._cluster.transport,
+            script=script,
+            env=variables,
+            context=json.dumps(self._contexts.of_step).encode(),
+            work=self._spec.files,
+            tasks=tasks,
+            description=description.to_json(),
+            asset_digest=self._work.asset_digest,
+            progress=lambda report: self._step.log.info(str(report)),
         )
-        self._calls.persist(lambda: inputs.place(directory.work))
+        inputs.place(directory.work)
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
         for element, (unit, earlier) in enumerate(tries.items()):
@@ -235,7 +236,7 @@ class ClusterCarriers(Carriers):
                 # It leaves nothing behind, which each try to submit does.
                 self._cluster.check(request, afresh=True)
             try:
-                return submit_once(self._claims, directory)
+                return submit_once(Claims(self._cluster), directory)
             except SubmitLimitError:
                 is_full = True
                 raise
@@ -314,7 +315,8 @@ class ClusterCarriers(Carriers):
         if not (failed or carrier.is_array):
             return
         handle = carrier.handle
-        self._claims.close(handle.directory, generation=handle.generation, outcome=outcomes_to_json(failed))
+        outcome = outcomes_to_json(failed)
+        Claims(self._cluster).close(handle.directory, generation=handle.generation, outcome=outcome)
         if failed and self._trims:
             handle.directory.trim(self._cluster.transport)
 

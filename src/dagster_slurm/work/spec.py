@@ -194,7 +194,8 @@ class WorkSpec:
 
     def __post_init__(self) -> None:
         """Refuse what can be refused without a cluster."""
-        env_file(self.extra_env or {})
+        if self.extra_env:
+            env_file(self.extra_env)
         affordable(self.request, self.max_node_hours, tasks=self.tasks.count if self.tasks else 1)
 
     def batch_script(
@@ -225,8 +226,10 @@ def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int 
     Raises:
         InvalidRequestError: It does, or has no walltime that tells.
     """
+    if max_node_hours is None:
+        return request
     asked = None if request.node_hours is None else request.node_hours * tasks
-    if max_node_hours is None or (asked is not None and asked <= max_node_hours):
+    if asked is not None and asked <= max_node_hours:
         return request
     what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
     times = f"{tasks} tasks of {request.nodes}" if tasks > 1 else f"{request.nodes}"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.turns import from_plain, to_plain
-from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, parse_sacct, parse_squeue
+from dagster_slurm.job.questions import entries_format
+from dagster_slurm.slurm.output import AccountingRecord, AccountingStep, QueueEntry, parse_sacct, parse_squeue
 from dagster_slurm.slurm.states import JobState
 
 RECORDED = Path(__file__).parents[2] / "recorded"
@@ -24,20 +24,43 @@ entries = st.builds(
 )
 
 
-def through_a_file(value: object) -> object:
-    return json.loads(json.dumps(to_plain(value)))
+QUEUE, ACCOUNTING = entries_format(QueueEntry), entries_format(AccountingRecord)
 
 
 @given(entries)
 def test_an_entry_of_the_queue(entry: QueueEntry) -> None:
-    assert from_plain(QueueEntry, through_a_file(entry)) == entry
+    assert QUEUE.validate_json(QUEUE.dump_json({"1": entry}), strict=True) == {"1": entry}
 
 
-@given(st.from_type(AccountingRecord))
+# As the parser makes them: other kinds of mappings, and numbers that are none, it never gives.
+tres = st.dictionaries(st.text(), st.text())
+steps = st.builds(AccountingStep, usage_average=tres, usage_max=tres, usage_total=tres)
+records = st.builds(
+    AccountingRecord,
+    alloc_tres=tres,
+    req_tres=tres,
+    steps=st.lists(steps).map(tuple),
+    total_cpu_seconds=st.none() | st.floats(min_value=0, allow_infinity=False),
+)
+
+
+@given(records)
 def test_a_record_of_the_accounting(record: AccountingRecord) -> None:
-    # As text: a number that is none (NaN) is not equal to itself.
-    again = from_plain(AccountingRecord, through_a_file(record))
-    assert json.dumps(to_plain(again)) == json.dumps(to_plain(record))
+    assert ACCOUNTING.validate_json(ACCOUNTING.dump_json({"1": record}), strict=True) == {"1": record}
+
+
+def test_that_a_cluster_keeps_no_such_thing() -> None:
+    assert ACCOUNTING.validate_json(ACCOUNTING.dump_json(None), strict=True) is None
+
+
+def plain(entry: QueueEntry) -> dict[str, object]:
+    return dict(json.loads(QUEUE.dump_json({"1": entry}))["1"])
+
+
+def read(told: dict[str, object]) -> QueueEntry:
+    found = QUEUE.validate_json(json.dumps({"1": told}), strict=True)
+    assert found is not None
+    return found["1"]
 
 
 ENTRY = parse_squeue("12|12|N/A|RUNNING|2026-01-01T00:00:00|2026-01-01T00:00:01|None|n1|name|/home/me\n")[0]
@@ -54,19 +77,16 @@ ENTRY = parse_squeue("12|12|N/A|RUNNING|2026-01-01T00:00:00|2026-01-01T00:00:01|
     ],
 )
 def test_another_kind_of_value_is_refused(change: dict[str, object]) -> None:
-    plain = through_a_file(ENTRY)
-    assert isinstance(plain, dict)
     with pytest.raises(ValueError):
-        from_plain(QueueEntry, {**plain, **change})
+        read({**plain(ENTRY), **change})
 
 
 def test_a_missing_field_is_refused_and_a_further_one_passed_over() -> None:
-    plain = through_a_file(ENTRY)
-    assert isinstance(plain, dict)
-    assert from_plain(QueueEntry, {**plain, "of_a_later_release": 1}) == ENTRY
-    del plain["reason"]
+    told = plain(ENTRY)
+    assert read({**told, "of_a_later_release": 1}) == ENTRY
+    del told["reason"]
     with pytest.raises(ValueError):
-        from_plain(QueueEntry, plain)
+        read(told)
 
 
 def test_sacct_as_recorded() -> None:
@@ -75,5 +95,5 @@ def test_sacct_as_recorded() -> None:
     for file in files:
         answer = json.loads(file.read_text())
         fields = next(word for word in answer["argv"] if word.startswith("--format=")).removeprefix("--format=")
-        for record in parse_sacct(answer["stdout"], fields.split(",")).values():
-            assert from_plain(AccountingRecord, through_a_file(record)) == record
+        records = parse_sacct(answer["stdout"], fields.split(","))
+        assert ACCOUNTING.validate_json(ACCOUNTING.dump_json(records), strict=True) == records

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm.job.cancelling import Order
-from dagster_slurm.job.handle import JobHandle
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 
 
 def test_an_order_comes_back() -> None:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.handle import LaunchKey
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import LaunchKey, RunDirectory
 from dagster_slurm.slurm.commands import sbatch
 
 KEY = LaunchKey("3b9e4f6e-8f0a-4b1e-9c53-0d8b7f3f2a10", "my_asset", ("2024-01-01",), "train")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.cluster import FULL_SECONDS, SlurmCluster
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.shared import FULL_SECONDS, Admissions, SharedDirectory
 from dagster_slurm.errors import SubmissionRejectedError, SubmitLimitError
-from dagster_slurm.job.shared_admissions import SharedAdmissions
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import CompletedCommand, ScriptedTransport
 from dagster_slurm.transport.shell import shell_file
@@ -35,7 +35,7 @@ class Site:
         self.has_nodes_away = False
 
     def process(self, directory: Path, clock: Callable[[], float], era: str = "this boot") -> SlurmCluster:
-        admissions = SharedAdmissions(directory, clock=clock, era=era, patience_seconds=1.0)
+        admissions = Admissions(SharedDirectory(directory, clock=clock, era=era), patience_seconds=1.0)
         transport = ScriptedTransport(self._answer)
         return SlurmCluster(transport, admissions=admissions)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dagster_slurm.job.submission import SubmissionTurns
+from dagster_slurm.job.connection import SubmissionTurns
 
 
 def test_so_many_a_second() -> None:

@@ -25,8 +25,8 @@ from dagster_slurm.job.events import (
     Subscription,
     Waiting,
 )
-from dagster_slurm.job.handle import JobHandle, LaunchKey
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.commands import SACCT_FIELDS
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState

@@ -58,8 +58,8 @@ def test_of_partitions(instance: dg.DagsterInstance, options: dict[str, object],
 def test_calls_are_numbered_by_step(instance: dg.DagsterInstance) -> None:
     materialize(instance, None)
     first, again = SEEN
-    assert [first.next_call(), again.next_call(), first.next_call()] == [0, 1, 2]
-    assert materialize(instance, None).next_call() == 0
+    assert [next(first.calls), next(again.calls), next(first.calls)] == [0, 1, 2]
+    assert next(materialize(instance, None).calls) == 0
 
 
 def test_of_functions_that_are_called_directly() -> None:

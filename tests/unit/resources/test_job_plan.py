@@ -12,8 +12,7 @@ import pytest
 from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig, SlurmResource, SlurmRunConfig
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
-from dagster_slurm.pipes.dry_run import PlanRefused, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
-from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.step import PlanRefused, Step, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
 from dagster_slurm.resources.call import work_of
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.resources.plan import job_plan

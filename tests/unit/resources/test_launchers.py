@@ -22,8 +22,7 @@ from dagster_slurm import (
 )
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
-from dagster_slurm.resources.call import work_of
-from dagster_slurm.resources.launchers import chosen_launcher, requested
+from dagster_slurm.resources.call import chosen_launcher, requested, work_of
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.work.spec import BUILT_IN
 
@@ -150,7 +149,7 @@ class TestRequirements:
     def test_options(
         self, layers: dict[str, dict[str, object]], options: dict[str, object], sources: dict[str, str]
     ) -> None:
-        request, found = requested(Tasks(), {BUILT_IN: {"mem": "4G", "nodes": 1}, **layers})
+        request, found, _ = requested(Tasks(), {BUILT_IN: {"mem": "4G", "nodes": 1}, **layers})
         assert {**request.sbatch_options(), **options} == request.sbatch_options()
         assert {**found, **sources} == found
         assert ("no-kill" in request.options) is ("no_kill" not in layers.get("call", {}))
@@ -158,7 +157,10 @@ class TestRequirements:
 
     def test_without_any_nothing_changes(self) -> None:
         layers = {BUILT_IN: {"mem": "4G"}, "resource": {"nodes": 2}}
-        assert requested(BashLauncher(), layers) == (merge(*layers.values()), {"mem": "built-in", "nodes": "resource"})
+        assert requested(BashLauncher(), layers)[:2] == (
+            merge(*layers.values()),
+            {"mem": "built-in", "nodes": "resource"},
+        )
 
     def test_a_refusal_says_who_refuses_what(self) -> None:
         with pytest.raises(InvalidRequestError, match="Tasks cannot start the payload: it has 4 nodes, and runs on 3"):

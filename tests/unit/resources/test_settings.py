@@ -16,7 +16,8 @@ from dagster_slurm import (
     SlurmPipesClient,
     SlurmRunConfig,
 )
-from dagster_slurm.resources.settings import SETTINGS, Arguments, Setting, first_said, option_layers, settled
+from dagster_slurm.resources.call import SETTINGS, Setting, first_said, option_layers, settled
+from dagster_slurm.resources.settings import Arguments
 from dagster_slurm.work.spec import (
     BUILT_IN,
     CALL,

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.slurm.request import JobRequest, directive, escape_filename, merge, quote, render_script
+from dagster_slurm.slurm.request import JobRequest, merge
+from dagster_slurm.slurm.script import directive, escape_filename, quote, render_script
 
 GOLDEN = r"""#!/bin/bash
 #SBATCH --comment="it's \"5 %\" of C:\\x # y; $(z)"
 #SBATCH --cpus-per-task=2
-#SBATCH --error="/scratch/a b/%%j/err"
 #SBATCH --exclusive
 #SBATCH --gres=gpu:a100:2
 #SBATCH --mem=4096M
@@ -34,24 +34,8 @@ def test_golden_script() -> None:
         {"gres": "gpu:a100:2", "exclusive": True, "comment": r"""it's "5 %" of C:\x # y; $(z)"""},
     )
     body = 'echo "#SBATCH --not=one"\nexit 0\n'
-    script = render_script(request, output_path="/scratch/a b/%j/out", error_path="/scratch/a b/%j/err", body=body)
+    script = render_script(request, output_path="/scratch/a b/%j/out", body=body)
     assert script == GOLDEN
-
-
-def test_components_of_a_heterogeneous_job() -> None:
-    script = render_script(
-        merge({"nodes": 1}), output_path="/o", body="true", components=[merge({"nodes": 4}), merge({"mem": "1G"})]
-    )
-    assert script.splitlines()[1:-2] == [
-        "#SBATCH --nodes=1",
-        "#SBATCH --open-mode=append",
-        "#SBATCH --output=/o",
-        "#SBATCH hetjob",
-        "#SBATCH --nodes=4",
-        "#SBATCH hetjob",
-        "#SBATCH --mem=1024M",
-        "#SBATCH --nodes=1",
-    ]
 
 
 @pytest.mark.parametrize("path", ["relative", "", "/a\nb", "/a\0b", "/a\\b", "/a\rb"])

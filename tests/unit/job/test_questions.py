@@ -1,4 +1,4 @@
-"""Boards on real files: two in one process stand for two processes, and real processes are stopped and killed."""
+"""Questions that share files: two in one process stand for two processes, and real ones are stopped and killed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm.cluster import shared
+from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot, this_era
 from dagster_slurm.errors import ConnectionFailedError, SlurmUnavailableError
-from dagster_slurm.job import shared_answers
-from dagster_slurm.job.questions import Question
-from dagster_slurm.job.shared_answers import Answer, AnswerBoard, Turn, seconds_since_boot, this_era
-from dagster_slurm.job.turns import Rules
+from dagster_slurm.job.questions import Answer, Question, Rules
 from dagster_slurm.slurm.output import QueueEntry, parse_squeue
 
 OFTEN = Rules(per_second=1000.0, burst=1000.0, patience_seconds=10.0)
@@ -62,18 +61,26 @@ def directory(tmp_path: Path) -> Path:
     return below / "answers.queue"
 
 
+Made = Callable[..., Question[QueueEntry]]
+
+
 @pytest.fixture
-def board(directory: Path, clock: Clock) -> Callable[..., AnswerBoard[QueueEntry]]:
-    def made(rules: Rules = OFTEN, era: str = "this boot") -> AnswerBoard[QueueEntry]:
-        return AnswerBoard(directory, QueueEntry, rules=rules, clock=clock, era=era)
+def question(directory: Path, clock: Clock) -> Made:
+    def made(cluster: Cluster | None = None, rules: Rules = OFTEN, era: str = "this boot") -> Question[QueueEntry]:
+        shared_directory = SharedDirectory(directory, clock=clock, era=era)
+        return Question(cluster or Cluster(), QueueEntry, shared_directory, clock=clock, rules=rules)
 
     return made
 
 
+def alone(ask: Cluster, directory: Path, clock: Clock) -> Question[QueueEntry]:
+    return Question(ask, QueueEntry, SharedDirectory(directory, clock=clock), clock=clock)
+
+
 class TestOneAsksForAll:
-    def test_the_others_jobs_are_asked_about_as_well(self, board: Callable[..., AnswerBoard[QueueEntry]]) -> None:
-        cluster, clock = Cluster(), Clock()
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+    def test_the_others_jobs_are_asked_about_as_well(self, question: Made) -> None:
+        cluster = Cluster()
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want(["2", "3"])
         answer = one.ask(["1"])
@@ -84,10 +91,10 @@ class TestOneAsksForAll:
         assert one.news() is None
 
     def test_who_has_not_looked_yet_is_given_the_news_in_place_of_a_question(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
+        self, question: Made, clock: Clock
     ) -> None:
         cluster = Cluster()
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want(["2"])
         first = one.ask(["1"])
@@ -96,9 +103,9 @@ class TestOneAsksForAll:
         assert two.ask(["2"]) is not None
         assert len(cluster.questions) == 2
 
-    def test_who_has_left_is_not_asked_about(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
+    def test_who_has_left_is_not_asked_about(self, question: Made, clock: Clock) -> None:
         cluster = Cluster()
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want(["2"])
         two.leave()
@@ -107,28 +114,24 @@ class TestOneAsksForAll:
         one.ask(["1"])
         assert cluster.questions == [["1"], ["1", "3"]]
 
-    def test_thousands_of_others_are_left_to_themselves(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
-    ) -> None:
+    def test_thousands_of_others_are_left_to_themselves(self, question: Made, clock: Clock) -> None:
         cluster = Cluster()
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want([str(number) for number in range(10, 10_000)])
         one.ask(["1"])
         assert len(cluster.questions[0]) == 5000
         assert cluster.questions[0][0] == "1"
 
-    def test_together_they_ask_no_faster_than_one(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
-    ) -> None:
+    def test_together_they_ask_no_faster_than_one(self, question: Made, clock: Clock) -> None:
         cluster, rules = Cluster(), Rules(per_second=1.0, burst=3.0)
-        questions = [Question(cluster, board(rules), clock=clock, rules=rules) for _ in range(8)]
-        for number, question in enumerate(questions):
-            question.want([str(number)])
+        questions = [question(cluster, rules) for _ in range(8)]
+        for number, each in enumerate(questions):
+            each.want([str(number)])
         for _ in range(100):
             clock.now += 0.1
-            for number, question in enumerate(questions):
-                question.ask([str(number)])
+            for number, each in enumerate(questions):
+                each.ask([str(number)])
         assert 10 <= len(cluster.questions) <= 13
 
 
@@ -141,91 +144,85 @@ class TestFresh:
     ) -> None:
         assert Answer(5.0, frozenset({"1"}), {}).is_about(job_id, asked_after=after) is expected
 
-    def test_the_time_is_that_of_asking(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
+    def test_the_time_is_that_of_asking(self, question: Made, clock: Clock) -> None:
         def slowly(ids: list[str]) -> dict[str, QueueEntry]:
             clock.now += 100
             return {}
 
-        one, two = Question(slowly, board(), clock=clock), board()
+        one, two = question(slowly), question()
         one.want(["1"])
         one.ask(["1"])
         told = two.news()
         assert told is not None
         assert told.asked_at == 1000.0
 
-    def test_an_answer_that_comes_late_does_not_replace_a_later_one(
-        self, board: Callable[..., AnswerBoard[QueueEntry]]
-    ) -> None:
-        one, two, three = board(), board(), board()
+    def test_an_answer_that_comes_late_does_not_replace_a_later_one(self, question: Made) -> None:
+        one, two, three = question(), question(), question()
         for each in (one, two, three):
             each.want([])
-        one.publish(Answer(900.0, frozenset({"1"}), {}))
-        two.publish(Answer(800.0, frozenset({"1"}), {}))
+        one._publish(Answer(900.0, frozenset({"1"}), {}))
+        two._publish(Answer(800.0, frozenset({"1"}), {}))
         told = three.news()
         assert told is not None
         assert told.asked_at == 900.0
 
-    def test_what_another_boot_has_left_is_none(self, board: Callable[..., AnswerBoard[QueueEntry]]) -> None:
-        before, now = board(era="another boot"), board()
+    def test_what_another_boot_has_left_is_none(self, question: Made) -> None:
+        rules = Rules(per_second=0.0, burst=1.0)
+        before, now = question(rules=rules, era="another boot"), question(rules=rules)
         before.want(["1"])
-        before.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
-        assert before.begin() is Turn.MINE
+        before._publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        assert before.ask(["1"]) is not None
+        assert before.ask(["1"]) is None
         now.want(["2"])
         assert now.news() is None
         assert now.age() == float("inf")
-        # And whose turn it was then matters no more.
-        assert now.begin() is Turn.MINE
+        # And what was asked then does not count any more.
+        assert now.ask(["2"]) is not None
 
-    def test_an_answer_of_the_future_is_none(self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock) -> None:
-        one, two = board(), board()
+    def test_an_answer_of_the_future_is_none(self, question: Made, clock: Clock) -> None:
+        one, two = question(), question()
         one.want([])
-        one.publish(Answer(1000.0, frozenset(), {}))
+        one._publish(Answer(1000.0, frozenset(), {}))
         clock.now = 10.0
         assert two.news() is None
 
     @pytest.mark.parametrize("keep", [0, 1, 40, -1])
-    def test_a_torn_answer_is_none(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path, keep: int
-    ) -> None:
-        one, two = board(), board()
+    def test_a_torn_answer_is_none(self, question: Made, directory: Path, keep: int) -> None:
+        one, two = question(), question()
         one.want([])
-        one.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        one._publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
         whole = (directory / "answer").read_text()
         (directory / "answer").write_text(whole[:keep])
         assert two.news() is None
-        one.publish(Answer(901.0, frozenset({"1"}), {"1": entry("1")}))
+        one._publish(Answer(901.0, frozenset({"1"}), {"1": entry("1")}))
         told = two.news()
         assert told is not None
         assert told.entries == {"1": entry("1")}
 
-    def test_an_answer_of_another_release_is_none(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path
-    ) -> None:
-        one, two = board(), board()
+    def test_an_answer_of_another_release_is_none(self, question: Made, directory: Path) -> None:
+        one, two = question(), question()
         one.want([])
-        one.publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
+        one._publish(Answer(900.0, frozenset({"1"}), {"1": entry("1")}))
         told = json.loads((directory / "answer").read_text())
-        told["entries"]["1"] = {"of": "another release"}
+        told["said"]["entries"] = '{"1": {"of": "another release"}}'
         (directory / "answer").write_text(json.dumps(told))
         assert two.news() is None
 
-    @pytest.mark.parametrize("text", ["", "{", "[1, 2", '{"asker": 1}', "\0\0\0"])
-    def test_a_torn_desk_is_a_new_one(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], directory: Path, text: str
-    ) -> None:
-        one = board()
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[1, 2", '{"asker": 1}', '{"era": "this boot", "at": 1.0, "said": "x"}', "\0\0\0"]
+    )
+    def test_a_torn_desk_is_a_new_one(self, question: Made, directory: Path, text: str) -> None:
+        one = question()
         one.want([])
         (directory / "desk").write_text(text)
-        assert one.begin() is Turn.MINE
+        assert one.ask([]) is not None
 
 
 class TestNoAnswer:
-    def test_that_slurm_does_not_answer_is_known_to_all(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
-    ) -> None:
+    def test_that_slurm_does_not_answer_is_known_to_all(self, question: Made, clock: Clock) -> None:
         cluster = Cluster()
         cluster.fault = SlurmUnavailableError("no controller", returncode=1, stderr="no controller")
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want(["2"])
         with pytest.raises(SlurmUnavailableError):
@@ -235,11 +232,9 @@ class TestNoAnswer:
         assert (told.failure, told.entries) == ("no controller", None)
         assert len(cluster.questions) == 1
 
-    def test_a_broken_connection_is_ones_own_and_the_turn_is_free_again(
-        self, board: Callable[..., AnswerBoard[QueueEntry]], clock: Clock
-    ) -> None:
+    def test_a_broken_connection_is_ones_own_and_the_turn_is_free_again(self, question: Made, clock: Clock) -> None:
         cluster = Cluster()
-        one, two = (Question(cluster, board(), clock=clock, rules=OFTEN) for _ in range(2))
+        one, two = (question(cluster) for _ in range(2))
         one.want(["1"])
         two.want(["2"])
         cluster.fault = ConnectionFailedError("no route")
@@ -253,7 +248,7 @@ class TestWhereNothingCanBeShared:
     def asks_alone(self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> Cluster:
         caplog.set_level("DEBUG", logger="dagster_slurm")
         cluster = Cluster()
-        question = Question(cluster, AnswerBoard(directory, QueueEntry, clock=clock), clock=clock)
+        question = alone(cluster, directory, clock)
         for _ in range(200):
             clock.now += 0.1
             question.want(["1"])
@@ -288,7 +283,7 @@ class TestWhereNothingCanBeShared:
 
     def test_a_directory_that_is_removed_under_way_comes_back(self, directory: Path, clock: Clock) -> None:
         cluster = Cluster()
-        one, two = (Question(cluster, AnswerBoard(directory, QueueEntry, clock=clock), clock=clock) for _ in range(2))
+        one, two = (alone(cluster, directory, clock) for _ in range(2))
         one.want(["1"])
         shutil.rmtree(directory)
         for _ in range(700):
@@ -303,7 +298,7 @@ class TestWhereNothingCanBeShared:
     def test_a_boot_that_cannot_be_told_from_others(
         self, directory: Path, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(shared_answers, "this_era", lambda: "")
+        monkeypatch.setattr(shared, "this_era", lambda: "")
         self.asks_alone(directory, clock, caplog)
 
 
@@ -315,9 +310,8 @@ def test_the_boot_has_a_name_and_a_clock() -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from dagster_slurm.job.questions import Question
-from dagster_slurm.job.shared_answers import AnswerBoard, seconds_since_boot
-from dagster_slurm.job.turns import Rules
+from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot
+from dagster_slurm.job.questions import Question, Rules
 from dagster_slurm.slurm.output import QueueEntry
 
 ahead = Path(sys.argv[3])
@@ -325,19 +319,14 @@ ahead = Path(sys.argv[3])
 def clock():
     return seconds_since_boot() + float(ahead.read_text())
 
-board = AnswerBoard(Path(sys.argv[1]), QueueEntry, clock=clock, rules=Rules(100000.0, 100000.0, float(sys.argv[4])))
-
 def ask(ids):
     print("asking", flush=True)
     sys.stdin.readline()
     return {}
 
-question = Question(ask, board, clock=clock)
+shared = SharedDirectory(Path(sys.argv[1]), clock=clock)
+question = Question(ask, QueueEntry, shared, clock=clock, rules=Rules(100000.0, 100000.0, float(sys.argv[2])))
 question.want(["99"])
-if sys.argv[2] == "at the desk":
-    with board._desk():
-        print("asking", flush=True)
-        sys.stdin.readline()
 question.ask(["99"])
 print("done", flush=True)
 sys.stdin.readline()
@@ -368,8 +357,8 @@ def ahead(tmp_path: Path) -> Ahead:
 class Other:
     """Another process, which has begun to ask."""
 
-    def __init__(self, directory: Path, ahead: Ahead, where: str = "cluster") -> None:
-        argv = [sys.executable, "-c", PROGRAM, str(directory), where, str(ahead.file), str(PATIENCE_SECONDS)]
+    def __init__(self, directory: Path, ahead: Ahead) -> None:
+        argv = [sys.executable, "-c", PROGRAM, str(directory), str(PATIENCE_SECONDS), str(ahead.file)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.expect("asking")
 
@@ -393,14 +382,14 @@ class Other:
 
 
 class Mine:
-    """This process's side of the same board."""
+    """This process's side of the same question."""
 
     def __init__(self, directory: Path, ahead: Ahead) -> None:
         self.cluster = Cluster()
         self._ahead = ahead
         rules = Rules(100000.0, 100000.0, PATIENCE_SECONDS)
-        self.board = AnswerBoard(directory, QueueEntry, clock=ahead, rules=rules)
-        self.question = Question(self.cluster, self.board, clock=ahead)
+        shared_directory = SharedDirectory(directory, clock=ahead)
+        self.question = Question(self.cluster, QueueEntry, shared_directory, clock=ahead, rules=rules)
         self.question.want(["1"])
 
     def ask(self) -> Answer[QueueEntry] | None:
@@ -447,7 +436,7 @@ class TestAnotherProcess:
         assert mine.ask() is not None
         # And what it wanted is wanted no more.
         assert mine.cluster.questions == [["1"]]
-        assert [file.name for file in directory.glob("*.wants")] == [f"{mine.board._member}.wants"]
+        assert [file.name for file in directory.glob("*.wants")] == [f"{mine.question._member}.wants"]
 
     def test_stopped_while_it_asks_it_is_waited_for_once(
         self, directory: Path, ahead: Ahead, started: list[Other]
@@ -464,26 +453,16 @@ class TestAnotherProcess:
         started[0].expect("done")
         assert mine.question.news() is None
         told = json.loads((directory / "answer").read_text())
-        assert told["asked_at"] == asked_at
+        assert told["at"] == asked_at
 
-    def test_stopped_at_the_desk_it_holds_up_nobody_for_long(
+    def test_the_others_have_the_answer_of_the_one_that_went_ahead(
         self, directory: Path, ahead: Ahead, started: list[Other]
     ) -> None:
         mine, third = Mine(directory, ahead), Mine(directory, ahead)
-        started.append(Other(directory, ahead, "at the desk"))
+        started.append(Other(directory, ahead))
         started[0].send(signal.SIGSTOP)
         assert mine.loses_patience()
-        # The others have the answer of the one that went ahead.
         assert third.question.news() is not None
-        started[0].go_on()
-        started[0].send(signal.SIGCONT)
-        # And so has the one that was stopped.
-        started[0].expect("done")
-        assert mine.ask() is not None
-
-    def test_killed_at_the_desk_it_holds_up_nobody(self, directory: Path, ahead: Ahead, started: list[Other]) -> None:
-        mine = Mine(directory, ahead)
-        started.append(Other(directory, ahead, "at the desk"))
-        assert mine.ask() is None
-        started[0].send(signal.SIGKILL)
-        assert mine.ask() is not None
+        # And they go on as before: one at a time, and what each of them wants.
+        assert third.ask() is not None
+        assert set(third.cluster.questions[0]) == {"1", "99"}

@@ -1,44 +1,101 @@
-"""The payload as a Slurm job, or as a job array of the partitions of a run."""
+"""The ways to do what a call asks for: as Slurm jobs, and on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dagster import Failure, PipesClient
+from dagster import AssetKey, Failure, PipesClient
 
-from dagster_slurm.clients.results import Failures, run_each, run_one
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
+from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
-from dagster_slurm.pipes.dry_run import refuse_in_dry_run
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import (
     MetadataOf,
+    Recorder,
     SlurmCompletedInvocation,
     SlurmOutcome,
     SlurmPartitionsInvocation,
+    failure,
     outcome_metadata,
+    partitions_failure,
     partitions_of,
     recorded,
 )
 from dagster_slurm.pipes.run_tags import finish_tags
-from dagster_slurm.pipes.step import Step
+from dagster_slurm.pipes.session import UnitSession
+from dagster_slurm.pipes.step import Step, refuse_in_dry_run
 from dagster_slurm.pipes.tidy import TIDY
+from dagster_slurm.run_directory import ONE
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.work.carriers import UnitEnd
+from dagster_slurm.work.here import LocalCarriers, Uninterrupted
 from dagster_slurm.work.loop import Loop, Report, TerminatedError
 from dagster_slurm.work.on_cluster import ClusterCarriers
-from dagster_slurm.work.spec import JobOptions, Tasks, WorkSpec, takes
+from dagster_slurm.work.spec import JobOptions, PayloadOptions, Tasks, WorkSpec, takes
 
 if TYPE_CHECKING:
     # Part of `typing` from Python 3.11 on.
     from typing_extensions import Unpack
+
+
+Failures = Mapping[str, tuple[DagsterSlurmError, UnitEnd]]
+Follow = Callable[[Sequence[str], Report], Failures]
+"""Brings units to their ends, and reports those that succeed."""
+_MetadataOfEnd = Callable[[UnitEnd], Mapping[str, Any]]
+
+
+def run_one(step: Step, follow: Follow, metadata_of: _MetadataOfEnd) -> SlurmCompletedInvocation:
+    """A call without partitions.
+
+    Raises:
+        Failure: It has failed.
+    """
+    if step.is_asset:
+        step.pipes.expect_results(
+            "Return what `run(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
+        )
+    brought: list[tuple[UnitEnd, UnitSession]] = []
+    for error, end in follow((ONE,), lambda end, session: brought.append((end, session))).values():
+        raise failure(error, metadata_of(end))
+    ((end, session),) = brought
+    return SlurmCompletedInvocation(session.pipes, end.collected, metadata_of(end))
+
+
+def run_each(
+    step: Step, name: str | None, done: Mapping[str, set[AssetKey]], follow: Follow, metadata_of: _MetadataOfEnd
+) -> SlurmPartitionsInvocation:
+    """A call for each partition of the run.
+
+    Args:
+        step: The step.
+        name: The call's name, if it has one.
+        done: Which assets are on record for a partition.
+        follow: Brings those that are not to their ends.
+        metadata_of: What the end of one adds to its metadata.
+
+    Raises:
+        Failure: Partitions have failed; the others are materialised.
+    """
+    partitions, recorder = partitions_of(step), Recorder(step, name, done)
+    left = [each for each in partitions if not set(step.asset_keys) <= done.get(each, set())]
+
+    def record(end: UnitEnd, session: UnitSession) -> None:
+        recorder.record(end.unit, session, metadata_of(end), job_id=end.handle.job_id, collected=end.collected)
+
+    failed = follow(left, record)
+    if failed:
+        raise partitions_failure({unit: error for unit, (error, _) in failed.items()}, len(partitions))
+    return SlurmPartitionsInvocation(step, recorder.results)
+
 
 Request = JobRequest | Mapping[str, object]
 
@@ -144,7 +201,6 @@ class SlurmPipesClient(PipesClient):
         for path in spec.staging.inputs.remote.values():
             path.on(self._cluster.host)
         take_lease(step.instance, step.run)
-        TIDY.look()
         with Interruptions(step) as interruptions:
             carriers = ClusterCarriers(
                 step,
@@ -169,3 +225,73 @@ class SlurmPipesClient(PipesClient):
     def _metadata(self, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         outcome = SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
         return metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
+
+
+class LocalPipesClient(PipesClient):
+    """Runs a payload on this machine, in a fresh directory that holds it and its extra files.
+
+    Its output is in the step's compute logs while it runs, as it is on a cluster. It ends with Dagster's process.
+
+    Args:
+        python: The interpreter for Python payloads; by default the one that runs Dagster.
+        keep_directories: Leave the directories for inspection.
+    """
+
+    def __init__(self, *, python: str | None = None, keep_directories: bool = False) -> None:
+        self._python = python or sys.executable
+        self._keep = keep_directories
+
+    @takes(PayloadOptions)
+    def run(  # type: ignore[override]
+        self, *, context: StepContext, payload: Payload | PathLike, **options: Unpack[PayloadOptions]
+    ) -> SlurmCompletedInvocation:
+        """Run the payload and wait for its end.
+
+        Args:
+            context: The context of the asset, asset check or op.
+            payload: The payload, or what `payload_from_path` makes one of.
+            options: What else there is to say: see `PayloadOptions`.
+
+        Raises:
+            Failure: It ended with another exit code than 0; the cause is a `PayloadFailedError`. Or it has not left one
+                of its outputs; the cause is an `OutputNotFoundError`.
+        """
+        refuse_in_dry_run("LocalPipesClient.run")
+        return self.do(Step.of(context), WorkSpec.of(payload, **options))
+
+    def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
+        """The same, for what is merged already."""
+        call = piece_of_work(step, spec.name, "retry").key.call
+        return run_one(step, partial(self._follow, step, spec, call), lambda end: {})
+
+    @takes(PayloadOptions)
+    def run_partitions(
+        self, *, context: StepContext, payload: Payload | PathLike, **options: Unpack[PayloadOptions]
+    ) -> SlurmPartitionsInvocation:
+        """Run the payload for each partition of the run, one after the other; each is on record when it ends.
+
+        Args:
+            context: The context of the asset.
+            payload: The payload, or what `payload_from_path` makes one of.
+            options: What else there is to say: see `PayloadOptions`.
+
+        Raises:
+            InvalidRequestError: The run has no partitions, or something else was asked for that cannot be had.
+            Failure: Partitions have failed; the others are materialised.
+        """
+        refuse_in_dry_run("LocalPipesClient.run_partitions")
+        step = Step.of(context)
+        return self.do_partitions(step, WorkSpec.of(payload, tasks=Tasks(len(partitions_of(step))), **options))
+
+    def do_partitions(self, step: Step, spec: WorkSpec) -> SlurmPartitionsInvocation:
+        """The same, for what is merged already."""
+        key = piece_of_work(step, spec.name, "retry").key
+        done = recorded(step, key.origin_run_id, spec.name)
+        return run_each(step, spec.name, done, partial(self._follow, step, spec, key.call), lambda end: {})
+
+    def _follow(self, step: Step, spec: WorkSpec, call: str, units: Sequence[str], succeeded: Report) -> Failures:
+        carriers = LocalCarriers(step, spec, call, python=self._python, keeps=self._keep)
+        try:
+            return Loop(step, spec, units, carriers, Uninterrupted(), succeeded).to_the_end()
+        finally:
+            carriers.remove()

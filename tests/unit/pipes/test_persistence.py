@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -20,7 +21,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
     TransportTimeoutError,
 )
-from dagster_slurm.job.persistence import Persistence
+from dagster_slurm.pipes.cluster_calls import until_answered
 
 
 class World:
@@ -31,7 +32,8 @@ class World:
         self.tries: list[float] = []
         self.told: list[tuple[str, str]] = []
         self._error, self._until = error, until_seconds
-        self.persist = Persistence(
+        self.persist = partial(
+            until_answered,
             tell=lambda text, level: self.told.append((level, text)),
             reached=lambda: reached,
             now=lambda: self.now,

@@ -1,1 +1,0 @@
-"""The ways to do what a call asks for: as Slurm jobs, and on this machine."""

@@ -1,0 +1,228 @@
+"""What the processes of a user share on this machine of a cluster's answers, and what Slurm has said of requests.
+
+Times are seconds since boot, asleep or not, which all processes of a machine have in common; the era names the boot.
+Locks (flock(2)) end with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from dagster_slurm.errors import SubmitLimitError
+from dagster_slurm.process_identity import Vantage
+
+FULL_SECONDS = 5.0
+"""For how long "no more jobs" is believed without asking again."""
+
+_ACCEPTED_SECONDS = 300.0
+_POLL_SECONDS = 0.02
+# One that was stopped while it asked is not waited for again and again.
+_IMPATIENT_SECONDS = 60.0
+# On macOS CLOCK_MONOTONIC is one that goes on while the machine sleeps.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_log = logging.getLogger(__name__)
+
+
+seconds_since_boot = partial(time.clock_gettime, _SINCE_BOOT)
+"""The clock that all processes of this machine share; it goes on while the machine sleeps."""
+
+
+def this_era() -> str:
+    """Which boot of which machine it is, and which time namespace (time_namespaces(7)); empty if it cannot be told."""
+    boot_id = Vantage.here().boot_id
+    try:
+        return boot_id and f"{boot_id} {Path('/proc/self/ns/time').readlink()}"
+    except OSError:
+        return boot_id
+
+
+def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take a lock of flock(2), if it is free."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class SharedDirectory:
+    """Facts by name, each in a file that is replaced by rename.
+
+    Args:
+        path: Where they lie; `make` makes it.
+        clock: Seconds since boot.
+        era: Of which boot; by default of this one.
+
+    Every method may raise OSError where the directory cannot be used.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = seconds_since_boot, era: str | None = None) -> None:
+        self.path = path
+        self.now = clock
+        self._given_era = era
+
+    @cached_property
+    def _era(self) -> str:
+        return this_era() if self._given_era is None else self._given_era
+
+    def make(self) -> None:
+        """Make it, and the one it lies in, so that nobody else can write to it.
+
+        Raises:
+            OSError: It cannot be made, or is there and somebody else's, or this boot cannot be told from others.
+        """
+        if not self._era:
+            raise OSError("this boot cannot be told from others")
+        for each in (self.path.parent, self.path):
+            each.mkdir(mode=0o700, exist_ok=True)
+            found = each.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+                raise PermissionError(f"{each} is not a directory of this user alone")
+
+    def open(self, name: str) -> int:
+        """A file in it that nobody else can read, made if it is not there."""
+        return os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def read(self, name: str) -> tuple[float, Any] | None:
+        """When something was written under a name, and what; as `taken`."""
+        try:
+            return self.taken((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, said: object, *, at: float | None = None) -> None:
+        """Let all know something, as of now or of that moment."""
+        part = self.path / f"{name}.{os.getpid()}-{threading.get_ident()}.part"
+        part.write_bytes(self.told(said, self.now() if at is None else at))
+        part.replace(self.path / name)
+
+    def told(self, said: object, at: float) -> bytes:
+        """What a file holds."""
+        return json.dumps({"era": self._era, "at": at, "said": said}).encode()
+
+    def taken(self, data: bytes) -> tuple[float, Any] | None:
+        """The same, read; None for what is torn, of another boot, of the future, or of another release."""
+        try:
+            told = json.loads(data)
+            at, said, is_ours = told["at"], told["said"], told["era"] == self._era
+            return (float(at), said) if is_ours and at <= self.now() else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+class Admissions:
+    """What Slurm has said of requests, to this process or to any that shares the directory.
+
+    `sbatch --test-only` costs the controller about as much as a submission. A request that was accepted for one process
+    is for some minutes accepted for all; that no more jobs are taken is found out by one of those who wait for a place.
+
+    Args:
+        shared: Where it is shared; None for this process alone, as where it cannot be used.
+        patience_seconds: How long another process that asks is waited for.
+    """
+
+    def __init__(self, shared: SharedDirectory | None = None, *, patience_seconds: float = 10.0) -> None:
+        self._shared = shared
+        self._patience_seconds = patience_seconds
+        self._impatient_until = float("-inf")
+        self._is_made = False
+        self._accepted: set[str] = set()
+        self._full: SubmitLimitError | None = None
+        self._full_until = 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Be the one that asks: of a hundred that want the same, or wait for a place, one does."""
+        with self._lock:
+            lock = self._try(self._locked)
+            try:
+                yield
+            finally:
+                if lock is not None:
+                    os.close(lock)
+
+    def has_accepted(self, script: str) -> bool:
+        """Whether it was accepted before, for this process, or lately for another."""
+        if script not in self._accepted and self._lately(_name_of(script), _ACCEPTED_SECONDS) is not None:
+            self._accepted.add(script)
+        return script in self._accepted
+
+    def accept(self, script: str) -> None:
+        """It was accepted."""
+        self._accepted.add(script)
+        self._try(lambda shared: shared.write(_name_of(script), {}))
+
+    def full(self) -> SubmitLimitError | None:
+        """Why no more jobs are taken, if that was said just now."""
+        if self._full is not None and time.monotonic() < self._full_until:
+            return self._full
+        said = self._lately("full", FULL_SECONDS)
+        try:
+            return SubmitLimitError(**said) if said else None
+        except TypeError:
+            # Of another release.
+            return None
+
+    def fill(self, error: SubmitLimitError) -> None:
+        """No more jobs are taken."""
+        self._full, self._full_until = error, time.monotonic() + FULL_SECONDS
+        names = ("message", "returncode", "stderr", "hint", "host", "command")
+        self._try(lambda shared: shared.write("full", {name: getattr(error, name) for name in names}))
+
+    def clear(self) -> None:
+        """There is a place."""
+        self._full = None
+        self._try(lambda shared: (shared.path / "full").unlink(missing_ok=True))
+
+    def _lately(self, name: str, seconds: float) -> Any:
+        """What was written under a name by any of them, if that was not longer ago."""
+
+        def read(shared: SharedDirectory) -> Any:
+            found = shared.read(name)
+            return found[1] if found and shared.now() - found[0] < seconds else None
+
+        return self._try(read)
+
+    def _locked(self, shared: SharedDirectory) -> int | None:
+        """The lock, or None if it cannot be had in time."""
+        descriptor = shared.open("lock")
+        now = shared.now()
+        deadline = now if now < self._impatient_until else now + self._patience_seconds
+        while not try_lock(descriptor):
+            if shared.now() >= deadline:
+                os.close(descriptor)
+                self._impatient_until = shared.now() + _IMPATIENT_SECONDS
+                return None
+            time.sleep(_POLL_SECONDS)
+        return descriptor
+
+    def _try(self, do: Callable[[SharedDirectory], Any]) -> Any:
+        """What comes of it; None where it is not to be had."""
+        if self._shared is None:
+            return None
+        try:
+            if not self._is_made:
+                self._shared.make()
+                self._is_made = True
+            return do(self._shared)
+        except OSError as error:
+            _log.debug("What Slurm accepts is not shared with other processes: %s", error)
+            self._shared = self._shared if self._is_made else None
+            return None
+
+
+def _name_of(script: str) -> str:
+    return f"accepted-{hashlib.sha256(script.encode()).hexdigest()[:32]}"
