@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
     from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
+    from dagster_slurm.resources.spark_launcher import SparkLauncher
     from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
     from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.slurm.request import JobRequest
@@ -67,6 +68,7 @@ _ROOMS = {
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.retry_policy",
     "SlurmRunConfig": "resources.settings",
+    "SparkLauncher": "resources.spark_launcher",
     "Target": "environments",
     "TorchrunLauncher": "resources.torchrun_launcher",
     "UvEnvironment": "resources.environments",
@@ -110,6 +112,7 @@ __all__ = [
     "SlurmResource",
     "SlurmRetryPolicy",
     "SlurmRunConfig",
+    "SparkLauncher",
     "Target",
     "TorchrunLauncher",
     "UvEnvironment",

@@ -11,6 +11,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, RayLauncher
 from dagster_slurm.sandbox import Sandbox
+from tests.support.nodes import killing_on, left_on_nodes, up_files
 from tests.support.waiting import eventually
 
 from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
@@ -54,10 +55,7 @@ def ray_compute(slurm: Make, with_ray: str) -> ComputeResource:
 
 
 def left_behind(sandbox: Sandbox) -> list[str]:
-    """What of a cluster is still there, on this machine with all its nodes: processes, files in /tmp and /dev/shm."""
-    processes = sandbox.run(["sh", "-c", "grep -lsz ^DAGSTER_SLURM_NODE= /proc/[0-9]*/environ"]).stdout.split()
-    files = sandbox.run(["sh", "-c", 'find /tmp /dev/shm -user "$USER" \\( -name "ray*" -o -name "plasma*" \\)']).stdout
-    return processes + files.split()
+    return left_on_nodes(sandbox, "ray*", "plasma*")
 
 
 def kept_logs(sandbox: Sandbox, tmp_path: Path) -> set[str]:
@@ -177,7 +175,7 @@ class TestOnThreeNodes:
     def test_a_node_that_is_lost_is_a_warning(
         self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
     ) -> None:
-        path = payload(ENDS_NODE.format(node=2) + SQUARES.format(count=24))
+        path = payload(ends_node(2) + SQUARES.format(count=24))
         result = run_asset(on_nodes(path), ray_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         assert f"sum {sum(number * number for number in range(24))}\n" in compute_log(result, instance)
@@ -188,7 +186,7 @@ class TestOnThreeNodes:
     def test_a_head_that_is_lost_ends_the_payload(
         self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
     ) -> None:
-        path = payload(ENDS_NODE.format(node=0) + "time.sleep(600)\n")
+        path = payload(ends_node(0) + "time.sleep(600)\n")
         result = run_asset(on_nodes(path), ray_compute, instance)
         _, text = failure_of(result)
         assert "ray: node n1: it has ended with status" in text
@@ -248,23 +246,8 @@ class TestOnThreeNodes:
         assert left_behind(sandbox) == []
 
 
-# Ends a node's Ray, from the payload: in the sandbox it sees all nodes' processes.
-ENDS_NODE = """
-import os, pathlib, signal, subprocess, time
-for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
-    try:
-        told = [each for each in environ.read_bytes().split(b"\\0") if each.startswith(b"DAGSTER_SLURM_NODE=")]
-        name = environ.with_name("cmdline").read_bytes()
-    except OSError:
-        continue
-    if told and told[0].endswith(b" {node}") and b"raylet" in name.split(b"\\0")[0]:
-        os.kill(int(environ.parent.name), signal.SIGKILL)
-time.sleep(5)
-"""
-
-
-def up_files(sandbox: Sandbox, tmp_path: Path) -> str:
-    return sandbox.run(["sh", "-c", f"ls ~/test-runs/{tmp_path.name}/*/*/work/up 2>/dev/null"]).stdout
+def ends_node(node: int) -> str:
+    return killing_on(node, "raylet/raylet") + "import time\ntime.sleep(5)\n"
 
 
 @pytest.mark.process

@@ -13,6 +13,7 @@ nodes_watcher=
 nodes_lifeline=
 nodes_is_stopping=
 nodes_is_explained=
+nodes_tmp_most=12
 # What a node's task does before it takes TERM for an answer, in seconds; srun's own time comes on top.
 nodes_grace=5
 
@@ -155,6 +156,29 @@ nodes_explain() {
         nodes_last step >&2
         ;;
     esac
+}
+
+# nodes_await_ready WHAT SECONDS: until the first node has said that all are there; sets nodes_text. Else says why not.
+# A task gives up in time, and names the node that is missing.
+nodes_await_ready() {
+    local status
+    nodes_await ready $(($2 + 15))
+    status=$?
+    [ "$status" != 0 ] || return 0
+    nodes_explain "$status" "$1 does not come up"
+    return 74
+}
+
+# nodes_log_page WHAT ADDRESS MORE: how a page of the first node is opened. Names are those of the cluster: where the
+# login node is called otherwise from outside, that name has to be put there.
+nodes_log_page() {
+    local port=${2##*:}
+    if [ -n "$nodes_is_here" ]; then
+        nodes_log INFO "$1: http://$2$3"
+    else
+        nodes_log INFO "$1: http://localhost:$port after \
+ssh -N -L $port:$2 $(id -un)@${SLURM_SUBMIT_HOST:-LOGIN}$3"
+    fi
 }
 
 nodes_begun() {
@@ -326,10 +350,11 @@ nodes_find_address() {
     [ -n "$nodes_address" ] || nodes_fail "it has no address${!interface:+ on the interface ${!interface}}"
 }
 
-# A directory of the node, the user's own, of at most 26 bytes: with what Ray adds, a socket's path has 107.
+# A directory of the node, the user's own. Of at most 26 bytes, unless the hook has more: with what Ray adds, a socket's
+# path has 107.
 nodes_make_tmp() {
     local base=${TMPDIR:-/tmp}
-    [ ${#base} -le 12 ] || base=/tmp
+    [ ${#base} -le "$nodes_tmp_most" ] && [ -w "$base" ] || base=/tmp
     nodes_tmp=$(mktemp -d -- "$base/${nodes_of:0:5}${SLURM_JOB_ID:-0}.XXXXXX") ||
         nodes_fail "there can be no directory in $base"
 }
@@ -338,6 +363,40 @@ nodes_make_tmp() {
 nodes_start_daemon() {
     "$@" </dev/null {nodes_lifeline}<&- &
     nodes_process=$!
+}
+
+# nodes_bring_up TEXT SECONDS COMMAND ...: while the daemon lives, waits for a command which ends when all nodes are
+# there: TEXT and what it prints are `ready`. Where it fails, it prints the addresses of those that are.
+nodes_bring_up() {
+    local waiting said
+    "${@:3}" >"$nodes_tmp/ready" 2>"$nodes_tmp/waited" </dev/null {nodes_lifeline}<&- &
+    waiting=$!
+    while kill -0 "$waiting" 2>/dev/null; do
+        kill -0 "$nodes_process" 2>/dev/null || return 0
+        nodes_pause 0.1
+    done
+    read -r said <"$nodes_tmp/ready"
+    if wait "$waiting"; then
+        nodes_publish ready "$1 $said"
+        return
+    fi
+    tail -n 5 -- "$nodes_tmp/waited"
+    nodes_publish failed "$(nodes_missing "$said") in $2 s"
+    return "$nodes_has_said"
+}
+
+# nodes_missing ADDRESSES: the number of the first node that is not among them, and what is known of it.
+nodes_missing() {
+    local id
+    for ((id = 0; id < nodes_count; id++)); do
+        [ -n "$1" ] || break
+        if ! nodes_read "node.$id"; then
+            printf '%s its task has not begun' "$id"
+            return
+        fi
+        [[ " $1 " == *" ${nodes_text#* } "* ]] || { printf '%s it has not joined the cluster' "$id"; return; }
+    done
+    printf '0 it does not answer'
 }
 
 # nodes_mib: the memory that the job has on this node: the least of what Slurm says, its control group and the machine.

@@ -7,7 +7,7 @@
 #   ray_fixed=(--OPTION=PORT ...)  ray_start_args=(...)  ray_python=(...)  ray_program=...  ray_ignored=...
 
 ray_begin() {
-    local status address version dashboard
+    local address version dashboard
     nodes_begin ray "$ray_here" || return
     [ -z "$ray_ignored" ] || nodes_log WARNING "$ray_ignored"
     printf '%s\n' "$ray_program" >"$nodes_dir/program.py" || return
@@ -21,13 +21,7 @@ ray_begin() {
     unset -v RAY_AUTH_TOKEN RAY_ADDRESS
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$nodes_token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
     nodes_start || return
-    # The head itself gives up in time, and says which node is missing.
-    nodes_await ready $((ray_timeout + 15))
-    status=$?
-    if [ "$status" != 0 ]; then
-        nodes_explain "$status" 'Ray does not come up'
-        return 74
-    fi
+    nodes_await_ready Ray "$ray_timeout" || return
     read -r address version dashboard <<<"$nodes_text"
     export RAY_ADDRESS=$address
     nodes_log INFO "Ray $version on $nodes_count node(s), ${nodes_names[*]}: RAY_ADDRESS=$address"
@@ -60,7 +54,7 @@ ray_ask_cluster() {
 
 # The token is in no log; the command that prints it is.
 ray_tell_dashboard() {
-    local port=${2##*:} token
+    local token
     if [ "$2" = - ]; then
         nodes_log INFO "Ray has no dashboard: the environment has ray without what ray[default] adds"
         return
@@ -70,13 +64,7 @@ ray_tell_dashboard() {
         nodes_log WARNING "Ray $1 knows no tokens (2.52 does): whoever reaches ${nodes_names[0]} can use this cluster"
         token='no token'
     fi
-    if [ -n "$ray_here" ]; then
-        nodes_log INFO "Ray's dashboard: http://$2 ($token)"
-    else
-        # Names of the cluster; where the login node is called otherwise from outside, that name has to be put there.
-        nodes_log INFO "Ray's dashboard: http://localhost:$port after \
-ssh -N -L $port:$2 $(id -un)@${SLURM_SUBMIT_HOST:-LOGIN} ($token)"
-    fi
+    nodes_log_page "Ray's dashboard" "$2" " ($token)"
 }
 
 # ray_is_older VERSION MAJOR.MINOR
@@ -178,28 +166,9 @@ ray_head() {
     done
     read -r address <"$nodes_tmp/ray_current_cluster" || [ -n "$address" ] || return
     nodes_publish address "$address $version $python"
-    ray_wait_for_nodes "$address"
-}
-
-# Ready is what is alive in Ray's own table.
-ray_wait_for_nodes() {
-    local waiting said
-    "${ray_python[@]}" "$nodes_dir/program.py" wait "$1" "$ray_timeout" "$nodes_dir" "$nodes_count" \
-        >"$nodes_tmp/ready" 2>"$nodes_tmp/waited" </dev/null {nodes_lifeline}<&- &
-    waiting=$!
-    while kill -0 "$waiting" 2>/dev/null; do
-        kill -0 "$nodes_process" 2>/dev/null || return 0
-        nodes_pause 0.1
-    done
-    read -r said <"$nodes_tmp/ready"
-    if wait "$waiting"; then
-        nodes_publish ready "$1 $version $said"
-        return
-    fi
-    tail -n 5 -- "$nodes_tmp/waited"
-    # What it says begins with the number of a node.
-    nodes_publish failed "${said:-0 Ray does not answer} in $ray_timeout s"
-    return "$nodes_has_said"
+    # Ready is what is alive in Ray's own table.
+    nodes_bring_up "$address $version" "$ray_timeout" "${ray_python[@]}" "$nodes_dir/program.py" \
+        wait "$address" "$ray_timeout" "$nodes_count"
 }
 
 ray_worker() {

@@ -1,6 +1,6 @@
 """What ray.sh asks of Ray, run by the payload's Python.
 
-`look`, `join ADDRESS SECONDS`, or `wait ADDRESS SECONDS DIRECTORY NODES`.
+`look`, `join ADDRESS SECONDS`, or `wait ADDRESS SECONDS NODES`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import platform
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 ALIVE = 0
@@ -53,8 +52,8 @@ def value(table: Any, key: bytes, namespace: bytes) -> str:
     return str(found.decode()) if found else ""
 
 
-def wait(address: str, seconds: float, directory: str, count: int) -> None:
-    """The dashboard's address, `-` if there is none; or the first node that is missing, and why."""
+def wait(address: str, seconds: float, count: int) -> None:
+    """The dashboard's address, `-` if there is none; or, with status 1, the addresses of those nodes that are there."""
     until = time.monotonic() + seconds
     table = client(address, until)
     while True:
@@ -62,21 +61,10 @@ def wait(address: str, seconds: float, directory: str, count: int) -> None:
         if len(here) >= count:
             break
         if time.monotonic() > until:
-            print(missing(Path(directory), count, here), flush=True)
+            print(*sorted(here), flush=True)
             sys.exit(1)
         time.sleep(0.1)
     print(value(table, b"webui:url", b"dashboard") or "-")
-
-
-def missing(directory: Path, count: int, here: set[str]) -> str:
-    """The number of the first node that is not there, and what is known of it."""
-    for node in range(count):
-        words = (directory / f"node.{node}").read_text().split()
-        if not words:
-            return f"{node} its task has not begun"
-        if words[1] not in here:
-            return f"{node} it has not joined the cluster"
-    return ""
 
 
 def join(address: str, seconds: float) -> None:
@@ -101,4 +89,4 @@ if what == "look":
 elif what == "join":
     join(given[0], float(given[1]))
 else:
-    wait(given[0], float(given[1]), given[2], int(given[3]))
+    wait(given[0], float(given[1]), int(given[2]))

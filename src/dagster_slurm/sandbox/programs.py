@@ -37,10 +37,11 @@ _PROGRAMS = {
 _TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
 _CODES_PACKAGE = "libpam-oath"
 _CODES_PATTERNS = ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so")
-# Slurm's plugin loads the bare libpmix.so, and its own package has one with a number. Nodes that got it under a running
-# slurmd have wedged (22.05.8).
+# What only some launchers need. Slurm's plugin loads the bare libpmix.so, and its own package has one with a number.
+# Nodes that got it under a running slurmd have wedged (22.05.8).
 _PMIX_PACKAGE = "libpmix-dev"
 _PMIX_PATTERNS = ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so")
+_JAVA = ("default-jre-headless", "java")
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -120,20 +121,20 @@ def openssh_version() -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def missing_packages(*, trials: bool = False, pmix: bool = False) -> tuple[str, ...]:
+def missing_packages(*, trials: bool = False, launchers: bool = False) -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up.
 
     Args:
-        pmix: Also what `srun --mpi=pmix` needs.
         trials: Also those that only some login nodes of tests need.
+        launchers: Also what `srun --mpi=pmix` and Spark need.
     """
-    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
+    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ()), *((_JAVA,) if launchers else ())]
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
     if trials and not _is_in_lib(_CODES_PATTERNS):
         missing.add(_CODES_PACKAGE)
-    if pmix and not _is_in_lib(_PMIX_PATTERNS):
+    if launchers and not _is_in_lib(_PMIX_PATTERNS):
         missing.add(_PMIX_PACKAGE)
     return tuple(sorted(missing))
 
@@ -179,12 +180,12 @@ def require_packages(*, trials: bool = False) -> None:
         )
 
 
-def install_packages(*, trials: bool = False, pmix: bool = False) -> tuple[str, ...]:
+def install_packages(*, trials: bool = False, launchers: bool = False) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
 
     Args:
         trials: Also those that only some login nodes of tests need.
-        pmix: Also what `srun --mpi=pmix` needs, if Debian has it.
+        launchers: Also what `srun --mpi=pmix` and Spark need.
 
     Returns:
         The packages that were missing.
@@ -193,7 +194,7 @@ def install_packages(*, trials: bool = False, pmix: bool = False) -> tuple[str, 
         SandboxError: Not root, or apt-get failed.
     """
     check_machine()
-    missing = missing_packages(trials=trials, pmix=pmix)
+    missing = missing_packages(trials=trials, launchers=launchers)
     if missing:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():

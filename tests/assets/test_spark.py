@@ -1,0 +1,279 @@
+"""A Spark cluster around a payload: on three nodes of the sandbox, and on this machine."""
+
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import ComputeResource, ModuleEnvironment, SparkLauncher
+from dagster_slurm.sandbox import Sandbox
+from tests.support.nodes import killing_on, left_on_nodes, up_files
+from tests.support.waiting import eventually
+
+from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
+
+pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java; `make test` installs one")
+
+Make = Callable[..., ComputeResource]
+Write = Callable[..., Path]
+Elsewhere = Callable[[int, str], ComputeResource]
+on_slurm = [pytest.mark.cluster, pytest.mark.timeout(280)]
+THREE = {"nodes": 3, "cpus": 2, "mem": "3G"}
+WORKER = "deploy.worker.Worker"
+# For data this small: 6 tasks in place of 200, and no compiling for a moment's work.
+QUICK = {
+    "spark.sql.shuffle.partitions": "6",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+}
+
+# Every word of Python's own library with every equal one: how many pairs there are, a plain count knows as well.
+PAIRS = """
+import collections, os, pathlib, re, time
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.getOrCreate()
+library = pathlib.Path(os.__file__).parent
+files = sorted(str(path) for path in library.glob("*.py"))[:12]
+
+
+def words_of(path):
+    return re.findall("[a-z]+", pathlib.Path(path).read_text(errors="replace"))
+
+
+def rows_of(path):
+    time.sleep(0.5)
+    return [(os.environ.get("SLURMD_NODENAME", "here"), word) for word in words_of(path)]
+
+
+words = spark.sparkContext.parallelize(files, len(files)).flatMap(rows_of).toDF("node string, word string").cache()
+nodes = sorted(row.node for row in words.select("node").distinct().collect())
+pairs = words.select("word").join(words.select("word"), "word").count()
+counted = collections.Counter(word for path in files for word in words_of(path))
+print("right", pairs == sum(count * count for count in counted.values()), len(counted) > 1000)
+print("nodes", *nodes)
+print("at", spark.sparkContext.master, flush=True)
+"""
+
+# Where the secret is, besides the files that only the user can read.
+SECRET = """
+settings = pathlib.Path(os.environ["SPARK_CONF_DIR"]) / "spark-defaults.conf"
+secret = re.search("authenticate.secret (.*)", settings.read_text())[1]
+seen = []
+for cmdline in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        seen += [str(cmdline)] * (secret.encode() in cmdline.read_bytes())
+    except OSError:
+        pass
+logs = [*settings.parents[1].glob("out.*"), *pathlib.Path("/tmp").glob("spark*/work/*/*/stderr")]
+spark.stop()
+events = [path for path in pathlib.Path("spark-events").rglob("*") if path.is_file()]
+seen += [str(path) for path in [*logs, *events] if secret in path.read_text(errors="replace")]
+print("secret", len(secret), "logs", len(logs), "events", len(events) > 0, "seen", seen, flush=True)
+"""
+
+AFTER_A_FIRST = """
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+spark.range(100).count()
+"""
+
+
+@pytest.fixture(scope="module")
+def with_spark(sandbox: Sandbox) -> str:
+    """An environment on the cluster that has Spark."""
+    return sandbox.create_environment("spark", ["dagster-pipes", "pyspark"])
+
+
+@pytest.fixture
+def spark_compute(slurm: Make, with_spark: str) -> ComputeResource:
+    return slurm(pre_deployed_env_path=with_spark)
+
+
+@pytest.fixture
+def elsewhere(slurm: Make, with_spark: str) -> Elsewhere:
+    """Makes compute resources whose environment is another one on one of the nodes."""
+
+    def make(node: int, line: str) -> ComputeResource:
+        lines = [f'[ "$SLURM_NODEID" != {node} ] || {line}']
+        environment = ModuleEnvironment(setup_commands=lines, python=f"{with_spark}/bin/python")
+        return slurm(pre_deployed_env_path=None, environment=environment)
+
+    return make
+
+
+def left_behind(sandbox: Sandbox) -> list[str]:
+    return left_on_nodes(sandbox, "spark*", "blockmgr*", "artifacts*", "[0-9]*")
+
+
+def on_nodes(payload: Path, launcher: SparkLauncher | None = None, **call: object) -> dg.AssetsDefinition:
+    return asset_of(payload, launcher=launcher or SparkLauncher(conf=QUICK), extra_slurm_opts=THREE, **call)
+
+
+class TestOnThreeNodes:
+    """Each node has its own address."""
+
+    pytestmark = on_slurm
+
+    def test_it_uses_all_and_leaves_nothing(
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(PAIRS + SECRET)
+        result = run_asset(
+            on_nodes(path, SparkLauncher(event_log=True, conf=QUICK), outputs=["spark-events/**/*"]),
+            spark_compute,
+            instance,
+        )
+        assert result.success, compute_log(result, instance, "stderr")
+        said = compute_log(result, instance)
+        assert "right True True\n" in said
+        assert "nodes n1 n2 n3\n" in said
+        assert "secret 64 logs 6 events True seen []\n" in said
+        assert left_behind(sandbox) == []
+        messages = log_messages(result, instance)
+        (up,) = [text for text in messages if "spark://" in text]
+        assert re.search(r"Spark \d.*on 3 node\(s\), n1 n2 n3: spark://.*, 3 executor\(s\) of 2 CPU\(s\)", up)
+        assert len([text for text in messages if "ssh -N -L" in text]) == 1
+        assert sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -name 'spark.*'"]).stdout == ""
+
+    def test_an_environment_without_spark(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        result = run_asset(on_nodes(payload("print('begun')\n")), slurm(), instance)
+        _, text = failure_of(result)
+        assert "Spark cannot run: node n1: there is no pyspark in its environment" in text
+        assert "`uv add pyspark`" in text
+        assert left_behind(sandbox) == []
+
+    def test_a_node_without_java(
+        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        compute = elsewhere(1, "export JAVA_HOME=/no/java")
+        result = run_asset(on_nodes(payload("print('begun')\n")), compute, instance)
+        _, text = failure_of(result)
+        assert "Spark does not come up: node n2: there is no Java (/no/java/bin/java)" in text
+        assert "begun" not in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_node_that_does_not_join(
+        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        compute = elsewhere(2, f"export JAVA_TOOL_OPTIONS=-Dspark.authenticate.secret={'ab' * 32}")
+        launcher = SparkLauncher(startup_timeout=40)
+        result = run_asset(on_nodes(payload("print('begun')\n"), launcher), compute, instance)
+        _, text = failure_of(result)
+        assert "Spark does not come up: node n3: it has not joined the cluster in 40 s" in text
+        assert "begun" not in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_master_that_does_not_come_up(
+        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        launcher = SparkLauncher(conf={"spark.worker.timeout": "never"})
+        result = run_asset(on_nodes(payload("print('begun')\n"), launcher), spark_compute, instance)
+        _, text = failure_of(result)
+        assert "Spark does not come up: node n1: it has ended with status" in text
+        assert "never" in text
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_payload_that_raises(
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(PAIRS + "raise ValueError('not enough')\n")
+        result = run_asset(on_nodes(path), spark_compute, instance)
+        kind, text = failure_of(result)
+        assert kind == "PayloadFailedError"
+        assert "ValueError: not enough" in text
+        assert "exit code 1" in text
+        assert left_behind(sandbox) == []
+        kept = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -path '*/logs/n?/app-*/stderr'"]).stdout
+        assert {path.split("/logs/")[1].split("/")[0] for path in kept.split()} == {"n1", "n2", "n3"}
+        find = f"find ~/test-runs/{tmp_path.name} -name token -o -name spark-defaults.conf"
+        assert sandbox.run(["sh", "-c", find]).stdout == ""
+
+    @pytest.mark.all_faults
+    def test_a_worker_that_is_lost_is_a_warning(
+        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload(AFTER_A_FIRST + killing_on(2, WORKER) + PAIRS)
+        result = run_asset(on_nodes(path), spark_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "right True True\nnodes n1 n2\n" in compute_log(result, instance)
+        assert any("spark: node n3: it has ended with status 137" in text for text in log_messages(result, instance))
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_master_that_is_lost_ends_the_payload(
+        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload(killing_on(0, "deploy.master.Master") + "import time\ntime.sleep(600)\n")
+        result = run_asset(on_nodes(path), spark_compute, instance)
+        _, text = failure_of(result)
+        assert "spark: node n1: it has ended with status 137" in text
+        assert "exit code 74" in text
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_cancelled_in_the_middle(
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(AFTER_A_FIRST + "open('up', 'w').close()\nimport time\ntime.sleep(600)\n")
+
+        def cancel() -> None:
+            eventually(lambda: up_files(sandbox, tmp_path), seconds=120)
+            sandbox.run(["scancel", f"--user={sandbox.user}"])
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        result = run_asset(on_nodes(path), spark_compute, instance)
+        thread.join()
+        kind, _ = failure_of(result)
+        assert kind == "JobCancelledError"
+        eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
+
+
+@pytest.mark.process
+class TestOnThisMachine:
+    """The same asset, unchanged; docs/spark.md and the example's page do that too."""
+
+    @pytest.mark.all_faults
+    def test_it_runs_here(self, instance: dg.DagsterInstance, payload: Write) -> None:
+        pytest.importorskip("pyspark")
+        path = payload(PAIRS)
+        result = run_asset(asset_of(path, launcher=SparkLauncher(conf=QUICK)), ComputeResource(mode="local"), instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "right True True\nnodes here\nat local[*]\n" in compute_log(result, instance)
+        assert any("Spark's page, while a session is open: http://" in text for text in log_messages(result, instance))
+
+    @pytest.mark.all_faults
+    def test_a_cluster_that_is_there(self, instance: dg.DagsterInstance, payload: Write) -> None:
+        pytest.importorskip("pyspark")
+        path = payload(AFTER_A_FIRST + "print('at', spark.sparkContext.master)\n")
+        launcher = SparkLauncher(master_url="local[3]", executor_memory="600M")
+        result = run_asset(asset_of(path, launcher=launcher), ComputeResource(mode="local"), instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "at local[3]\n" in compute_log(result, instance)
