@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 from dagster_slurm.errors import SubmitLimitError
 from dagster_slurm.process_identity import Vantage
+from dagster_slurm.transport.pool import make_own
 
 FULL_SECONDS = 5.0
 """For how long "no more jobs" is believed without asking again."""
@@ -86,10 +86,7 @@ class SharedDirectory:
         if not self._era:
             raise OSError("this boot cannot be told from others")
         for each in (self.path.parent, self.path):
-            each.mkdir(mode=0o700, exist_ok=True)
-            found = each.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                raise PermissionError(f"{each} is not a directory of this user alone")
+            make_own(each)
 
     def open(self, name: str) -> int:
         """A file in it that nobody else can read, made if it is not there."""

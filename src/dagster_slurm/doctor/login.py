@@ -10,7 +10,9 @@ from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, war
 from dagster_slurm.doctor.network import Way, way_to
 from dagster_slurm.doctor.world import World
 from dagster_slurm.errors import AuthenticationError, HostKeyError, TransportError
+from dagster_slurm.job.connection import shared_directory
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection
+from dagster_slurm.transport.pool import why_foreign
 from dagster_slurm.transport.shell import quote
 
 HOST_KEY, LOGIN, CONNECTION = "host key", "login", "connection"
@@ -139,6 +141,13 @@ def check_login(world: World) -> Finding:
 def check_connection(world: World) -> Finding:
     """Whether all processes share one login, or each has its own."""
     transport, connection = world.transport, world.connection
+    foreign = why_foreign(shared_directory())
+    if foreign:
+        return warning(
+            CONNECTION,
+            f"What Slurm answers is not shared between processes: {foreign}",
+            "Have it removed, or set TMPDIR to a directory of your own: each process asks Slurm for itself.",
+        )
     if connection is None or not isinstance(transport, OpenSSHTransport):
         return skipped(CONNECTION, _HERE)
     return judge_connection(connection, is_shared=transport.is_shared, was_open=world.was_open, logins=world.logins)

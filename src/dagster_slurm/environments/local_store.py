@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from dagster_slurm.environments.recipe import last_lines
 from dagster_slurm.errors import EnvironmentBuildError, LocalStorageError
+from dagster_slurm.transport.pool import make_own
 
 _LOOK_SECONDS = 0.2
 _UNUSED_SECONDS = 60 * 86400.0
@@ -116,7 +117,7 @@ def workplace() -> Iterator[Path]:
 
 def _make(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_own(path)
     except OSError as error:
         raise unusable(path, error) from error
 
@@ -130,7 +131,7 @@ def _is_about_the_store(error: OSError) -> bool:
 def unusable(path: Path, error: OSError) -> LocalStorageError:
     """The error for a directory of this machine that cannot be written to."""
     return LocalStorageError(
-        f"Cannot write to {path}: {error.strerror}", hint="DAGSTER_SLURM_CACHE_DIR names another directory."
+        f"Cannot write to {path}: {error.strerror or error}", hint="DAGSTER_SLURM_CACHE_DIR names another directory."
     )
 
 

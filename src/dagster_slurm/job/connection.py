@@ -17,6 +17,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.shared import Admissions, SharedDirectory
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
+from dagster_slurm.transport.pool import refuse_foreign
 
 MAX_SUBMISSIONS_PER_SECOND = 50.0
 
@@ -108,16 +109,25 @@ def shared_connection(
 
 def _shared_place(ssh: SSHConnection | None) -> Path:
     """Where this user's processes share what the cluster has answered: those that reach it alike, on this machine."""
-    # A local directory: locks on a shared file system are slow, and other machines have other clocks.
-    directory = Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
+    directory = shared_directory()
     _sweep(directory)
     way = ssh.way() if ssh else (os.environ.get("SLURM_CONF"),)
     name = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
     return directory / f"answers-{name}"
 
 
+def shared_directory() -> Path:
+    """Where that lies; nothing is shared where it is not this user's alone."""
+    # A local directory: locks on a shared file system are slow, and other machines have other clocks.
+    return Path(tempfile.gettempdir()) / f"dagster-slurm-{os.getuid()}"
+
+
 def _sweep(directory: Path) -> None:
     """Remove what nobody has written to for long: of clusters that are not used any more."""
+    try:
+        refuse_foreign(directory)
+    except OSError:
+        return
     for found in directory.glob("answers-*"):
         with suppress(OSError):
             if time.time() - found.lstat().st_mtime > _UNUSED_SECONDS:

@@ -143,8 +143,10 @@ class Question(Generic[_T]):
     def age(self) -> float:
         """Seconds since somebody asked; infinite if nobody did."""
         with suppress(OSError):
-            if self._shared is not None and (told := self._shared.read("answer")):
-                return self.now() - told[0]
+            if self._shared is not None:
+                self._shared.make()
+                told = self._shared.read("answer")
+                return self.now() - told[0] if told else float("inf")
         return float("inf")
 
     def news(self) -> Answer[_T] | None:

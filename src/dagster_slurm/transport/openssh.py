@@ -6,20 +6,19 @@ OpenSSH's client does the cryptography and reads `~/.ssh/config`; nothing here r
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
 from dagster_slurm.transport.login import Login, client_environment
-from dagster_slurm.transport.pool import ChannelBudget, Token
+from dagster_slurm.transport.pool import ChannelBudget, ForeignDirectoryError, Token, make_own, refuse_foreign
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.ssh_connection import (
     SESSION_REFUSED,
@@ -241,8 +240,17 @@ class ControlMaster:
         self.path = connection.control_path()
 
     def is_alive(self) -> bool:
-        """Whether it is there; asks the master process, not the host."""
-        return self.path.exists() and self._control("check") == 0
+        """Whether it is there; asks the master process, not the host.
+
+        Raises:
+            ConfigurationError: Somebody else may have put it there.
+        """
+        return self._is_there() and self._control("check") == 0
+
+    def _is_there(self) -> bool:
+        with suppress(FileNotFoundError), _refusing_foreign():
+            refuse_foreign(self.path.parent)
+        return self.path.exists()
 
     def ensure(self) -> None:
         """Start it unless it is there; of processes that come at once, one starts it.
@@ -282,7 +290,7 @@ class ControlMaster:
 
     def end(self) -> None:
         """End it, for every process that uses it."""
-        if self.path.exists():
+        if self._is_there():
             self._control("exit")
 
     def channel_options(self) -> list[str]:
@@ -335,17 +343,24 @@ class ControlMaster:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock beside the socket."""
-        directory = self.path.parent
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _refusing_foreign():
+                make_own(self.path.parent)
             lock = self.path.with_suffix(".lock").open("a")
         except OSError as error:
             raise SharingImpossibleError(f"No shared connection: {error}", host=self._connection.label) from error
         with lock:
-            if directory.stat().st_uid != os.getuid():
-                raise ConfigurationError(
-                    f"The directory for connections, {directory}, belongs to somebody else",
-                    hint="Set DAGSTER_SLURM_SSH_CONTROL_DIR to a directory of your own.",
-                )
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@contextmanager
+def _refusing_foreign() -> Iterator[None]:
+    """Whose socket it is tells the directory alone: ssh sends through it whatever it is given."""
+    try:
+        yield
+    except ForeignDirectoryError as error:
+        raise ConfigurationError(
+            f"The directory for connections cannot be used: {error}",
+            hint="Set DAGSTER_SLURM_SSH_CONTROL_DIR to a short path of a directory that only you may write to.",
+        ) from error

@@ -1,10 +1,11 @@
-"""A few channels, opened when needed, shared by the threads of this process."""
+"""A few channels, opened when needed, shared by the threads of this process; and where processes share things."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import random
+import stat
 import threading
 import time
 from collections import deque
@@ -214,3 +215,48 @@ def _lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+class ForeignDirectoryError(PermissionError):
+    """A directory is not this user's alone."""
+
+
+def make_own(directory: Path) -> None:
+    """Make a directory, and what is missing above it, for this user alone, whatever the umask.
+
+    Raises:
+        ForeignDirectoryError: It is there, and not this user's alone.
+        OSError: It cannot be made.
+    """
+    for each in reversed((directory, *directory.parents)):
+        if not os.path.lexists(each):
+            each.mkdir(mode=0o700, exist_ok=True)
+    refuse_foreign(directory)
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Refuse a directory that somebody else has made, or may write to, and a link in its place.
+
+    Raises:
+        ForeignDirectoryError: It is not this user's alone.
+        FileNotFoundError: It is not there.
+    """
+    found = directory.lstat()
+    if found.st_uid != os.getuid():
+        raise ForeignDirectoryError(f"{directory} belongs to somebody else, the user with the number {found.st_uid}")
+    if not stat.S_ISDIR(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        raise ForeignDirectoryError(f"{directory} is {kind}")
+    if found.st_mode & 0o022:
+        raise ForeignDirectoryError(f"{directory} can be written to by others (mode 0{stat.S_IMODE(found.st_mode):o})")
+
+
+def why_foreign(directory: Path) -> str:
+    """Why a directory is not this user's alone, as a sentence; empty if it is, or is not there."""
+    try:
+        refuse_foreign(directory)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return str(error)
+    return ""

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm.cluster.shared import SharedDirectory
 from dagster_slurm.job import connection
+from dagster_slurm.job.questions import Question
+from dagster_slurm.slurm.output import QueueEntry
 from dagster_slurm.transport import SSHConnection
 
 ALICE = SSHConnection("login", user="alice")
@@ -50,9 +53,31 @@ def test_on_the_login_node_another_configuration_is_another_cluster(monkeypatch:
     assert place(None) != usual
 
 
+def test_nothing_is_removed_behind_a_link(temporary: Path, tmp_path: Path) -> None:
+    """A stranger's link below /tmp had directories of the user's own removed."""
+    own = tmp_path / "own" / "answers-of-the-user"
+    own.mkdir(parents=True)
+    os.utime(own, (time.time() - 8 * 86400,) * 2)
+    temporary.symlink_to(own.parent)
+    place(ALICE)
+    assert own.exists()
+
+
+def test_a_strangers_answers_are_not_read(temporary: Path) -> None:
+    """The age of the last question was read before it was looked whose directory it is: a FIFO there for ever."""
+    shared = SharedDirectory(temporary / "answers-x.queue")
+    shared.path.mkdir(parents=True)
+    shared.path.chmod(0o777)
+    os.mkfifo(shared.path / "answer")
+    question = Question(lambda ids: {}, QueueEntry, shared, clock=shared.now)
+    assert question.age() == float("inf")
+    question.want(["1"])
+    assert [path.name for path in shared.path.iterdir()] == ["answer"]
+
+
 def test_what_nobody_uses_is_removed(temporary: Path) -> None:
     for name, days in (("answers-a.queue", 8), ("answers-b.queue", 6), ("socket", 8)):
-        (temporary / name).mkdir(parents=True)
+        (temporary / name).mkdir(parents=True, mode=0o700)
         (temporary / name / "answer").touch()
         os.utime(temporary / name, (time.time() - days * 86400,) * 2)
     place(ALICE)
