@@ -18,6 +18,7 @@
     │   ├── HostKeyError                   the host's key is unknown or has changed
     │   ├── SSHConfigurationError          OpenSSH refuses its options or its configuration
     │   ├── TransferCorruptedError         what arrived is not what was sent (transient)
+    │   ├── UnreadableAnswerError          what was answered is no answer of our scripts, or has no end
     │   └── RemoteStorageError             no space, no permission, read-only: the directory cannot be used
     ├── SlurmError                     Slurm answered, and the answer is not usable
     │   ├── SlurmCommandError              a command ended with an error
@@ -174,6 +175,10 @@ class TransferCorruptedError(TransportError):
     """What arrived is not what was sent; nothing was published."""
 
     transient = True
+
+
+class UnreadableAnswerError(TransportError):
+    """What the far end answered is no answer of our scripts, leads out of a directory, or has no end."""
 
 
 class RemoteStorageError(TransportError):

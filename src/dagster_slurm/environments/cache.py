@@ -28,6 +28,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
+from dagster_slurm.transport.base import reading
 from dagster_slurm.transport.batches import batches
 
 DIRECTORY = "env-cache"
@@ -155,7 +156,8 @@ class EnvironmentCache:
             )
         if answer.returncode:
             raise InterpreterNotFoundError(f"{needs.python} on the cluster does not work:\n{said}", host=host)
-        return target_of(answer.text, platform=needs.platform)
+        with reading("What the login node says of its machine", host=host):
+            return target_of(answer.text, platform=needs.platform)
 
     def _install_once(self, place: _Place, *, force: bool) -> str:
         """The entry's name, once this process or another has installed it."""
@@ -272,7 +274,8 @@ class EnvironmentCache:
         by_digest = {part.sha256: part for part in parts}
         listed = "".join(f"{digest}\n" for digest in by_digest).encode()
         answer = self._asked("environment_missing.sh", (self.directory,), stdin=listed)
-        return [by_digest[digest] for digest in answer.text.split()]
+        with reading(f"What is missing in {self.directory}", host=self._cluster.host):
+            return [by_digest[digest] for digest in answer.text.split()]
 
     def _send_batch(self, batch: Sequence[Part]) -> None:
         # The same batch of the next process goes on from what has arrived.

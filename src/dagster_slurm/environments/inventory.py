@@ -10,6 +10,7 @@ from enum import Enum
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.cache import DIRECTORY
 from dagster_slurm.errors import EnvironmentNotFoundError, RemoteStorageError
+from dagster_slurm.transport.base import reading
 
 _REMOVE_SECONDS = 3600.0
 
@@ -111,7 +112,9 @@ class Shelf:
 
     def inventory(self) -> Inventory:
         """What lies there."""
-        return parse(self._cluster.script("environment_list.sh", (self.directory,)).text, self.directory)
+        answer = self._cluster.script("environment_list.sh", (self.directory,))
+        with reading(f"The list of {self.directory}", host=self._cluster.host):
+            return parse(answer.text, self.directory)
 
     def problem(self, name: str) -> str:
         """What is wrong with an entry; empty if nothing is.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import TransportError
+from dagster_slurm.transport.base import reading, whole_number
 
 _REMOVAL_SECONDS = 3600.0
 
@@ -14,8 +15,9 @@ def sizes_kib(cluster: SlurmCluster, paths: Sequence[str]) -> Mapping[str, int]:
     """What directories take up, in KiB, by their path below `remote_base`; what is not there is left out."""
     if not paths:
         return {}
-    rows = (line.split("\t", 1) for line in _run(cluster, "sizes.sh", paths).splitlines())
-    return {path: int(kib) for kib, path in rows}
+    with reading("The sizes of launches", host=cluster.host):
+        rows = (line.split("\t", 1) for line in _run(cluster, "sizes.sh", paths).splitlines())
+        return {path: whole_number(kib) for kib, path in rows}
 
 
 def remove(cluster: SlurmCluster, orders: Sequence[str]) -> tuple[str, ...]:
@@ -33,8 +35,8 @@ def remove(cluster: SlurmCluster, orders: Sequence[str]) -> tuple[str, ...]:
     """
     if not orders:
         return ()
-    rows = (line.split(" ", 1) for line in _run(cluster, "clean.sh", orders).splitlines())
-    removed = {order for outcome, order in rows if outcome == "removed"}
+    rows = (line.partition(" ") for line in _run(cluster, "clean.sh", orders).splitlines())
+    removed = {order for outcome, _, order in rows if outcome == "removed"}
     asked = (" ".join(order.split(" ")[:2]) for order in orders)
     return tuple(order for order in asked if order not in removed)
 

@@ -34,6 +34,8 @@ from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 _T = TypeVar("_T")
 
 _MAX_BLOCK_BYTES = 2 << 20
+# Of all files at one look: what hundreds of jobs have written while nobody looked is not held in memory at once.
+_MAX_BYTES = 64 << 20
 # Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
 _LONGEST_STEP_SECONDS = 300.0
 
@@ -285,8 +287,9 @@ class JobWatcher:
 
     def _read_files(self, jobs: Sequence[WatchedJob]) -> bool:
         positions = [position for job in jobs for position in job.positions()]
+        max_bytes = min(_MAX_BLOCK_BYTES, _MAX_BYTES // max(1, len(positions)))
         try:
-            blocks = dict(self._cluster.read_new(positions, max_bytes=_MAX_BLOCK_BYTES))
+            blocks = dict(self._cluster.read_new(positions, max_bytes=max_bytes))
         except TransportError as error:
             self._files.lost(self._clock.now(), error)
             return False
@@ -299,7 +302,7 @@ class JobWatcher:
         self._tick_pace.first_seconds = self._shortest_pause(len(jobs))
         if any(news):
             self._tick_pace.restart(now)
-        if all(len(block) < _MAX_BLOCK_BYTES for block in blocks.values()):
+        if all(len(block) < max_bytes for block in blocks.values()):
             self._tick_pace.asked(now)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from dagster_slurm.staging.plan import Staging
 from dagster_slurm.staging.remote_path import RemotePath
 from dagster_slurm.staging.select import kept_names, missing, output_not_found, select
 from dagster_slurm.transport import CompletedCommand, storage_fault
+from dagster_slurm.transport.base import name_below, reading, whole_number
 from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
 
 RESULTS = "results"
+_SUM = re.compile(r"\\?([0-9a-f]{64}) ")
 
 _LOOKS = 3
 _PAUSE_SECONDS = 1.0
@@ -117,8 +120,12 @@ class Collector:
     def _list(self) -> list[_Left]:
         answer = self._cluster.script("data_list.sh", (self._work,), timeout_seconds=_LIST_SECONDS)
         self._refuse_reading(answer)
-        rows = (os.fsdecode(row).split(" ", 2) for row in answer.stdout.split(b"\0") if row)
-        return [_Left(name.removeprefix("./"), int(size), int(changed)) for size, changed, name in rows]
+        with reading(f"The list of files in {self._work}", host=self._cluster.host):
+            rows = (os.fsdecode(row).split(" ", 2) for row in answer.stdout.split(b"\0") if row)
+            return [
+                _Left(name_below(name.removeprefix("./")), whole_number(size), int(changed))
+                for size, changed, name in rows
+            ]
 
     def _fetch(self, files: Mapping[Path, _Left]) -> tuple[Path, ...]:
         if not files:
@@ -152,8 +159,8 @@ class Collector:
             self._refuse_reading(answer)
             done += size
             report.sent(done)
-            # A line begins with a backslash if the name in it holds something odd (sha256sum(1)).
-            self._sums.update(zip(batch, (line.lstrip("\\")[:64] for line in answer.text.splitlines()), strict=True))
+            with reading(f"The checksums of files in {self._work}", host=self._cluster.host):
+                self._sums.update(zip(batch, map(_sum_in, answer.text.splitlines()), strict=True))
 
     def _publish(self, names: Sequence[str], result: str) -> Mapping[str, RemotePath]:
         kept = {name: RemotePath(f"{result}/{name}", self._cluster.host) for name in names}
@@ -175,3 +182,11 @@ class Collector:
                 hint="Nothing was removed. See who may read them; then re-execute from failure.",
                 host=self._cluster.host,
             )
+
+
+def _sum_in(line: str) -> str:
+    """The SHA-256 in a line of sha256sum(1), which begins with a backslash if the name in it holds something odd."""
+    found = _SUM.match(line)
+    if found is None:
+        raise ValueError(f"{line!r} has no SHA-256")
+    return found[1]

@@ -20,6 +20,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.staging.local_digests import sha256_of
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.transport import CompletedCommand, TreeEntry, UploadProgress, storage_fault
+from dagster_slurm.transport.base import reading
 from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
 
@@ -150,7 +151,8 @@ class InputStore:
         self._refuse(answer)
         lines = answer.text.splitlines()
         self._refuse_missing([line.removeprefix("path ") for line in lines if line.startswith("path ")])
-        return [by_digest[line.split()[1]] for line in lines]
+        with reading(f"What is missing in {self.directory}", host=self._cluster.host):
+            return [by_digest[line.split()[1]] for line in lines]
 
     def _refuse_missing(self, paths: Sequence[str]) -> None:
         if paths:
@@ -186,7 +188,8 @@ class InputStore:
         odd = answer.text.split()
         if not odd:
             return
-        path = next(content.path for content in contents if content.sha256 == odd[0])
+        with reading(f"What has arrived in {self.directory}", host=self._cluster.host):
+            path = {content.sha256: content.path for content in contents}[odd[0]]
         if _content(path).sha256 != odd[0]:
             raise InvalidRequestError(f"The input {path} changed while it was sent", hint="Run when it is finished.")
         raise TransferCorruptedError(f"What arrived for {path} is not what was sent", host=self._cluster.host)

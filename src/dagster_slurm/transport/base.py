@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm.errors import reason
+from dagster_slurm.errors import DagsterSlurmError, UnreadableAnswerError, reason
 from dagster_slurm.transport.progress import ProgressCallback
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -120,3 +122,55 @@ class Transport(ABC):
     ) -> CompletedCommand:
         """Run one program with its arguments."""
         return self.run('"$@"', argv, stdin=stdin, timeout_seconds=timeout_seconds)
+
+
+MOST_BYTES = 512 << 20
+"""What one request may be answered with: more than a listing of a million files, and less than the memory there is."""
+
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SHOWN_CHARACTERS = 200
+
+
+@contextmanager
+def reading(what: str, *, host: str | None = None) -> Iterator[None]:
+    """Read an answer; what a parser raises at one that it does not know becomes the typed error.
+
+    Args:
+        what: What is read, as the beginning of a sentence.
+        host: Who has answered.
+
+    Raises:
+        UnreadableAnswerError: It is no answer of our scripts.
+    """
+    try:
+        yield
+    except DagsterSlurmError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UnreadableAnswerError(
+            f"{what} cannot be read: {str(error)[:_SHOWN_CHARACTERS]}",
+            hint="Something on the login node answers in the place of our scripts; `dagster-slurm doctor` looks at it.",
+            host=host,
+        ) from error
+
+
+def whole_number(text: str) -> int:
+    """A count, a size or a place in a file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not _WHOLE_NUMBER.fullmatch(text):
+        raise ValueError(f"not a whole number: {text[:_SHOWN_CHARACTERS]!r}")
+    return int(text)
+
+
+def name_below(name: str) -> str:
+    """The name of a file below a directory.
+
+    Raises:
+        ValueError: It leads elsewhere.
+    """
+    if not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError(f"{name[:_SHOWN_CHARACTERS]!r} is not the name of a file in that directory")
+    return name

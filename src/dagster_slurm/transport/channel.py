@@ -15,8 +15,8 @@ from contextlib import ExitStack, suppress
 from typing import IO
 from uuid import uuid4
 
-from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError
-from dagster_slurm.transport.base import CompletedCommand
+from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError, UnreadableAnswerError
+from dagster_slurm.transport.base import MOST_BYTES, CompletedCommand
 from dagster_slurm.transport.parcel import FileRange
 from dagster_slurm.transport.shell import shell_file, with_arguments
 
@@ -147,6 +147,8 @@ class ShellChannel:
         on_stdout, on_stderr = (_Marks(*status, end), _Marks()) if self._tty else (_Marks(*status), _Marks(end))
         self._exchange(_chain(head, stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
         stdout, code, stderr = (*on_stdout.parts, *on_stderr.parts)
+        if not code.isdigit():
+            raise UnreadableAnswerError(f"The status of a request is {code[:20]!r}")
         return CompletedCommand(stdout, stderr, int(code))
 
     def close(self) -> None:
@@ -235,6 +237,10 @@ class _Marks:
         if block == b"":
             return False
         self._data += block or b""
+        if len(self._data) > MOST_BYTES:
+            raise UnreadableAnswerError(
+                f"The answer has more than {MOST_BYTES >> 20} MiB, and no end", hint="It was broken off."
+            )
         while self._marks and self._cut():
             pass
         return True

@@ -17,7 +17,14 @@ from weakref import WeakKeyDictionary
 
 from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, InvalidRequestError
 from dagster_slurm.transport.archive import archive_tree
-from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.base import (
+    DEFAULT_TIMEOUT_SECONDS,
+    CompletedCommand,
+    Transport,
+    TreeEntry,
+    reading,
+    whole_number,
+)
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import quote, shell_file, with_arguments
 from dagster_slurm.transport.shell_transport import ShellTransport, upload_timeout_seconds
@@ -194,7 +201,8 @@ class Together:
         )
 
     def _taken_apart(self, answer: CompletedCommand, nonce: str, count: int) -> list[CompletedCommand]:
-        outs, errs = (_parts(stream, nonce.encode()) for stream in (answer.stdout, answer.stderr))
+        with reading("The answers to several requests", host=self._transport.host):
+            outs, errs = (_parts(stream, nonce.encode()) for stream in (answer.stdout, answer.stderr))
         if not len(outs) == len(errs) == count:
             raise ConnectionFailedError("The answer was cut off", host=self._transport.host)
         return [CompletedCommand(out, err, status) for (out, status), (err, _) in zip(outs, errs, strict=True)]
@@ -220,7 +228,7 @@ def _parts(stream: bytes, nonce: bytes) -> list[tuple[bytes, int]]:
         status, end, following = part.partition(b"\n")
         if not end:
             break
-        found.append((written, int(status)))
+        found.append((written, whole_number(status.decode("ascii"))))
         written = following
     return found
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError
-from dagster_slurm.transport.base import CompletedCommand
+from dagster_slurm.transport.base import CompletedCommand, reading
 from dagster_slurm.transport.content import Remainder
 from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, Stream, name_of, remainder_of_next
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
@@ -116,6 +116,11 @@ def upload_tree(
                 upload.ask("upload_unpack.sh", partial.path, *args)
 
 
+def _sum_in(printed: str) -> Remainder:
+    with reading("The checksum of what has arrived"):
+        return Remainder.from_cksum(printed)
+
+
 class _Upload:
     """One try.
 
@@ -166,7 +171,7 @@ class _Upload:
         it = self._partial
         args = (it.destination, it.directory, it.name, it.writer, str(LEASE_SECONDS), kind, how)
         printed = self.ask("upload_begin.sh", *args).text
-        return None if printed.strip() == "there" else Remainder.from_cksum(printed)
+        return None if printed.strip() == "there" else _sum_in(printed)
 
     def _send(self, stream: Stream, offset: int) -> None:
         pacer = Pacer(self._largest_piece())
@@ -192,7 +197,7 @@ class _Upload:
         if piece.fault:
             raise piece.fault
         if offset > self.checked.size_bytes:
-            self.checked += Remainder.from_cksum(answer.text)
+            self.checked += _sum_in(answer.text)
         if self.checked.size_bytes != offset:
             # What a broken connection had still on the way came later; the next try finds it there.
             raise TransferCorruptedError(f"More than was sent has arrived for {self._partial.destination}")
