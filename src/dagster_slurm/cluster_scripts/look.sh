@@ -72,11 +72,14 @@ find $roots -maxdepth "$depth" -path 'runs/*/*/*/*' \( \
 looked
 [ -n "$squeue" ] || exit 0
 
-# Sets `id` to the job that sbatch has named; empty without such an answer.
+# Sets `id` to the job that sbatch has named; empty without such an answer. As `output.parse_job_id`: a site may print more.
 read_answer() {
     id=''
     read -r status <"$1/status" && [ "$status" = 0 ] || return
-    while read -r line || [ -n "$line" ]; do [ -z "$line" ] || id=${line%%;*}; done <"$1/stdout"
+    while read -r line || [ -n "$line" ]; do
+        case $line in 'Submitted batch job '*) line=${line#Submitted batch job } line=${line%% *} ;; esac
+        case ${line%%;*} in '' | *[!0-9]*) ;; *) id=${line%%;*} ;; esac
+    done <"$1/stdout"
 } 2>/dev/null
 
 ids='' names=''

@@ -4,6 +4,7 @@
 # shown as they were before.
 # "~" and such after a state tell of power (sinfo(1), NODE STATE CODES): Slurm starts those nodes for a job.
 sinfo --noheader --format=%T ${1:+--partition="$1"} 2>/dev/null |
+    grep -xE '[a-z_]+[^a-z_[:space:]]*' |
     grep -vxE '(idle|mixed|allocated|completing|planned)[~#%!^@+-]*' | sort -u
 booted=$(scontrol show config 2>/dev/null | sed -n 's/^BOOT_TIME *= *//p')
 if [ -n "$booted" ] && [ $(($(date +%s) - $(date -d "$booted" +%s))) -lt 30 ]; then echo starting; fi

@@ -38,7 +38,10 @@ __all__ = [
 _T = TypeVar("_T")
 _NOTHING = frozenset({"", "N/A", "None", "(null)", "Unknown", "None assigned"})
 _TO_START = re.compile(r"\bJob \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4})\b")
-_PARSABLE = re.compile(r"(?P<job_id>[1-9]\d*)(?:;(?P<cluster>[^\s;]+))?", re.ASCII)
+_SUBMITTED = re.compile(
+    r"(?:(?P<parsable>[1-9]\d{0,17})(?:;[^\s;]+)?|Submitted batch job (?P<in_words>[1-9]\d{0,17})(?: on cluster \S+)?)",
+    re.ASCII,
+)
 _VERSION = re.compile(r"slurm(?:-wlm)? (\d+)\.(\d+)\S*", re.ASCII)
 
 
@@ -191,18 +194,19 @@ class AccountingRecord:
 
 
 def parse_job_id(text: str) -> str:
-    """The job id in the answer of `sbatch --parsable`: "123" or "123;cluster" on the last line with text.
+    """The job id in an answer of sbatch: a line "123", "123;cluster" or "Submitted batch job 123".
 
-    Earlier lines are left alone: a job_submit plugin or a login message may print there.
+    Other lines are passed over: a wrapper of the site, a job_submit plugin or a login message may print there.
 
     Raises:
-        SlurmOutputError: There is no such line.
+        SlurmOutputError: There is no such line, or there are several with different numbers.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    match = _PARSABLE.fullmatch(lines[-1]) if lines else None
-    if not match:
-        raise SlurmOutputError(f"sbatch printed no job id: {text[-200:]!r}", command="sbatch --parsable")
-    return match.group("job_id")
+    found = [match for line in text.splitlines() if (match := _SUBMITTED.fullmatch(line.strip()))]
+    job_ids = {match["parsable"] or match["in_words"] for match in found}
+    if len(job_ids) != 1:
+        how = "more than one" if job_ids else "no"
+        raise SlurmOutputError(f"sbatch printed {how} job id: {text.strip()[-200:]!r}", command="sbatch --parsable")
+    return job_ids.pop()
 
 
 def parse_start_estimate(text: str) -> datetime | None:
@@ -285,8 +289,11 @@ def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, Ac
 
 def _rows(text: str, fields: Sequence[str], command: str) -> list[dict[str, str]]:
     rows = []
+    before = min(fields.index(name) for name in ("job_id", "JobID") if name in fields)
+    is_row = re.compile(rf"(?:[^|]*\|){{{before}}}\d+[^\s|]*\|", re.ASCII)
     for line in text.split("\n"):
-        if not line.strip():
+        # Without an id in its place it is a notice of the site.
+        if not is_row.match(line):
             continue
         # The last two, name and directory, are free text.
         values = line.rstrip("\r").split("|", len(fields) - 2)

@@ -1,8 +1,13 @@
-"""What a Slurm command's message on stderr means, as a table, and the typed error for it."""
+"""What a Slurm command's message on stderr means, as a table, and the typed error for it.
+
+What sbatch says may be a site's own words (job_submit plugins), on any number of lines. So a pattern is met at the
+beginning of what a line says, behind the names of programs and functions, and not anywhere.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dagster_slurm.errors import (
@@ -16,10 +21,11 @@ from dagster_slurm.errors import (
 class _Cause(NamedTuple):
     pattern: re.Pattern[str]
     hint: str
+    about: str = ""
 
 
-def _cause(pattern: str, hint: str) -> _Cause:
-    return _Cause(re.compile(pattern, re.IGNORECASE), hint)
+def _cause(pattern: str, hint: str, about: str = "") -> _Cause:
+    return _Cause(re.compile(pattern, re.IGNORECASE), hint, about)
 
 
 _UNAVAILABLE = (
@@ -51,18 +57,19 @@ _SUBMIT_LIMIT = re.compile(
 )
 
 _REJECTED = (
-    _cause(r"invalid partition name|invalid partition specified", "`sinfo -s` names the partitions."),
+    _cause(r"invalid partition name|invalid partition specified", "`sinfo -s` names the partitions.", "partition"),
     _cause(
         r"invalid account or account/partition combination",
         "`sacctmgr show assoc user=$USER` names the accounts, with the partitions they are good for.",
+        "account",
     ),
-    _cause(r"invalid qos", "`sacctmgr show assoc user=$USER format=account,partition,qos` names the QOS."),
+    _cause(r"invalid qos", "`sacctmgr show assoc user=$USER format=account,partition,qos` names the QOS.", "qos"),
     _cause(
-        r"job violates accounting/qos policy|QOSMax|QOSGrp|AssocMax|AssocGrp|MaxSubmit",
+        r"QOSM(?:ax|in)|QOSGrp|AssocMax|AssocGrp|MaxSubmit",
         "A limit of the account or QOS is reached: ask for less, or wait for other jobs to end.",
     ),
     _cause(
-        r"requested time limit is invalid|time limit exceeds|exceeds? .*time limit|invalid --time",
+        r"requested time limit is invalid|time limit exceeds|invalid --time",
         "Lower time_limit; `sinfo -o '%P %l'` names the limit of each partition.",
     ),
     _cause(
@@ -79,11 +86,14 @@ _REJECTED = (
         "No node, or not enough of them, is configured so: compare with `sinfo -N -l`.",
     ),
     _cause(
-        r"invalid generic resource|gres",
+        r"invalid generic resource|invalid gres|requested gres",
         "`sinfo -o '%P %G'` names the generic resources (GPUs) of the partitions.",
     ),
     _cause(r"invalid feature specification", "`sinfo -o '%P %f'` names the features for constraint."),
-    _cause(r"reservation", "`scontrol show reservation` names the reservations and who may use them."),
+    _cause(
+        r"(?:access denied to )?requested reservation|invalid reservation",
+        "`scontrol show reservation` names the reservations and who may use them.",
+    ),
     _cause(r"invalid node name", "`sinfo -N` names the nodes for nodelist and exclude."),
     # So says `sbatch --test-only` (22.05.8) of a dependency that can never be satisfied any more.
     _cause(
@@ -93,14 +103,22 @@ _REJECTED = (
     _cause(r"job dependency", "The job named in dependency is not known to Slurm (any more)."),
     _cause(r"invalid license", "`scontrol show licenses` names the licenses."),
     _cause(
-        r"unrecognized option|ambiguous|invalid directive|invalid --|requires an argument"
-        r"|doesn't allow an argument",
+        r"unrecognized option|invalid directive|invalid --"
+        r"|option '[^']*' (?:is ambiguous|requires an argument|doesn't allow)",
         "This release of Slurm does not take the option or its value; see `man sbatch` on the cluster.",
     ),
-    _cause(
-        r"batch job submission failed|allocation failure|access/permission denied|user's group not permitted",
-        "Slurm refused the request; its message says why.",
-    ),
+    _cause(r"access/permission denied|user's group not permitted", "Slurm refused the request; its message says why."),
+)
+_REFUSED = _cause(r"batch job submission failed|allocation failure", "Slurm refused the request; its message says why.")
+# slurmctld takes no more now: MaxJobCount (slurm.conf(5)), for which sbatch waits two minutes by itself.
+_FULL = re.compile(r"resource temporarily unavailable|unable to create job record, try again", re.IGNORECASE)
+# A limit of an account or a QOS is named in a line of its own; without one it is a job_submit plugin that throttles.
+_POLICY = re.compile(r"job violates accounting/qos policy", re.IGNORECASE)
+_THROTTLED = "It is submitted when Slurm takes it; the site knows its limits on submissions."
+# What stands in front of what a line says.
+_IN_FRONT = re.compile(
+    r"(?:(?:s[a-z]+|error|fatal|lua|_?slurm_\w+(?: error)?|batch job submission failed|allocation failure): )*",
+    re.IGNORECASE,
 )
 
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled", re.IGNORECASE)
@@ -109,6 +127,8 @@ _NODES_NOT_THERE = re.compile(
     r"requested node configuration is not available|required node not available|requested nodes are busy", re.IGNORECASE
 )
 _COMMAND_NOT_FOUND = 127
+_SLURM_S = re.compile(r"s[a-z]+: |slurm_\w+ error: |allocation failure: ", re.IGNORECASE)
+_MOST_CHARACTERS = 1000
 
 
 def classify_error(command: str, returncode: int, stderr: str, host: str | None = None) -> SlurmCommandError:
@@ -125,7 +145,7 @@ def classify_error(command: str, returncode: int, stderr: str, host: str | None 
         more; SubmissionRejectedError where it refuses this one; otherwise a plain SlurmCommandError.
     """
     error, hint = _kind(command, returncode, stderr)
-    message = _first_message(stderr) or f"ended with status {returncode}"
+    message = _message(stderr) or f"ended with status {returncode}"
     return error(
         f"{_program(command)}: {message}",
         returncode=returncode,
@@ -166,16 +186,42 @@ def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommand
         )
     if is_accounting_disabled(stderr):
         return SlurmCommandError, "The cluster keeps no accounting: outcome and metrics come from the job alone."
-    for cause in _UNAVAILABLE:
-        if cause.pattern.search(stderr):
-            return SlurmUnavailableError, cause.hint
-    if _program(command) == "sbatch" and _SUBMIT_LIMIT.search(stderr):
-        return SubmitLimitError, "It is submitted when others have ended; the site raises the limit, if anybody."
     if _program(command) == "sbatch":
-        for cause in _REJECTED:
-            if cause.pattern.search(stderr):
-                return SubmissionRejectedError, cause.hint
-    return SlurmCommandError, None
+        return _kind_of_refusal(stderr)
+    unavailable = next((cause for cause in _UNAVAILABLE if cause.pattern.search(stderr)), None)
+    return (SlurmUnavailableError, unavailable.hint) if unavailable else (SlurmCommandError, None)
+
+
+def _kind_of_refusal(stderr: str) -> tuple[type[SlurmCommandError], str | None]:
+    reasons = _reasons(_lines(stderr))
+    # Slurm's own last word, where it has said one: before it, anything may stand.
+    final = _reasons([line for line in _lines(stderr) if _REFUSED.pattern.search(line)])[-1:] or reasons
+    if any(map(_FULL.match, final)):
+        return SubmitLimitError, _THROTTLED
+    unavailable = next((cause for cause in _UNAVAILABLE if any(map(cause.pattern.match, final))), None)
+    if unavailable:
+        return SlurmUnavailableError, unavailable.hint
+    if any(map(_SUBMIT_LIMIT.match, reasons)):
+        return SubmitLimitError, "It is submitted when others have ended; the site raises the limit, if anybody."
+    cause = _cause_of(reasons)
+    if cause is None and any(map(_POLICY.match, final)):
+        return SubmitLimitError, _THROTTLED
+    cause = cause or (_REFUSED if _REFUSED.pattern.search(stderr) else None)
+    return (SubmissionRejectedError, cause.hint) if cause else (SlurmCommandError, None)
+
+
+def _reasons(lines: Sequence[str]) -> list[str]:
+    return [_IN_FRONT.sub("", line, count=1) for line in lines]
+
+
+def _cause_of(reasons: Sequence[str]) -> _Cause | None:
+    return next((cause for cause in _REJECTED if any(map(cause.pattern.match, reasons))), None)
+
+
+def refused_option(stderr: str) -> str:
+    """Which of partition, account and QOS sbatch has refused a request for; empty if it is something else."""
+    cause = _cause_of(_reasons(_lines(stderr)))
+    return cause.about if cause else ""
 
 
 def _program(command: str) -> str:
@@ -183,7 +229,14 @@ def _program(command: str) -> str:
     return known.group(1) if known else (command.split() or ["command"])[0]
 
 
-def _first_message(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    chosen = next((line for line in reversed(lines) if "error:" in line.lower()), lines[0] if lines else "")
-    return re.sub(r"^(?:s[a-z]+: )?(?:(?:error|fatal): )?", "", chosen)[:500]
+def _lines(stderr: str) -> list[str]:
+    """What a command has said, from its first line on: what stands before that, a shell has said at its start."""
+    lines = [line for each in stderr.splitlines() if (line := each.strip()) and not line.startswith('Try "')]
+    first = next((number for number, line in enumerate(lines) if _SLURM_S.match(line)), 0)
+    return lines[first:]
+
+
+def _message(stderr: str) -> str:
+    """All of its lines: a site's plugin gives its reason on several, and Slurm's own is then "Unspecified error"."""
+    said = dict.fromkeys(re.sub(r"^(?:s[a-z]+: )?(?:(?:error|fatal): )?", "", line) for line in _lines(stderr))
+    return "; ".join(said)[:_MOST_CHARACTERS]

@@ -27,18 +27,32 @@ from dagster_slurm.slurm.output import (
     parse_squeue,
     parse_start_estimate,
 )
+from dagster_slurm.slurm.rejections import refused_option
 from dagster_slurm.slurm.states import JobState
 
 
 @pytest.mark.parametrize(
     ("text", "job_id"),
-    [("123\n", "123"), ("123;cluster\n", "123"), ("Welcome!\n\n42\n\n", "42"), ("  7  ", "7")],
+    [
+        ("123\n", "123"),
+        ("123;cluster\n", "123"),
+        ("Welcome!\n\n42\n\n", "42"),
+        ("  7  ", "7"),
+        # What sites print around it: a line of thanks, an answer in words (nipype#1330, dask-jobqueue#209).
+        ("5\nbye", "5"),
+        ("Your balance: 1000 hours\n17;beast\nThank you for using beast\n", "17"),
+        ("Submitted batch job 5", "5"),
+        ("Checking limits ...\nSubmitted batch job 5 on cluster beast\nDone\n", "5"),
+        ("17\nSubmitted batch job 17\n", "17"),
+        ("1000 hours left\n17\n", "17"),
+    ],
 )
 def test_job_id(text: str, job_id: str) -> None:
     assert parse_job_id(text) == job_id
 
 
-@pytest.mark.parametrize("text", ["", "\n", "Submitted batch job 5", "0", "-1", "12a", "5\nbye", "٣", "5;"])
+# Of several numbers nobody knows which is the job's: it is looked for by its name.
+@pytest.mark.parametrize("text", ["", "\n", "Submitted batch job", "0", "-1", "12a", "٣", "5;", "1000\n17\n", "9" * 19])
 def test_no_job_id(text: str) -> None:
     with pytest.raises(SlurmOutputError):
         parse_job_id(text)
@@ -90,7 +104,26 @@ def test_squeue_name_with_bars_and_array_tasks() -> None:
     assert parse_squeue("") == []
 
 
-@pytest.mark.parametrize("line", ["1|2", "x|1|N/A|RUNNING|N/A|N/A|None||n|/", "1|1|N/A|NOSUCH|N/A|N/A|None||n|/"])
+NOTICES = [
+    "Maintenance on Monday, 9 to 12\n{}",
+    "{}*** beast | login1 | ask help@beast ***\n",
+    "\n  24 h until | the maintenance\n{}\n\n",
+    "squeue is cached for 60 s\r\n{}",
+]
+
+
+@pytest.mark.parametrize("notice", NOTICES)
+def test_a_notice_of_the_site_is_no_line(notice: str) -> None:
+    """It made the whole answer unreadable."""
+    queue = "17|17|N/A|RUNNING|N/A|N/A|None|n1|name|/\n18|18|N/A|PENDING|N/A|N/A|None||name|/\n"
+    assert parse_squeue(notice.format(queue)) == parse_squeue(queue)
+    accounting = f"{_line(JobID='5', State='FAILED')}\n{_line(JobID='5.batch', State='FAILED')}\n"
+    fields = sacct_fields((25, 11))
+    assert parse_sacct(notice.format(accounting), fields) == parse_sacct(accounting, fields)
+    assert parse_squeue(notice.format("")) == []
+
+
+@pytest.mark.parametrize("line", ["1|2", "1x|1|N/A|RUNNING|N/A|N/A|None||n|/", "1|1|N/A|NOSUCH|N/A|N/A|None||n|/"])
 def test_squeue_of_another_form(line: str) -> None:
     with pytest.raises(SlurmOutputError):
         parse_squeue(line)
@@ -144,8 +177,8 @@ def test_any_fields_are_read_or_refused_with_the_typed_error(values: list[str]) 
     [
         (
             "sbatch --parsable x",
-            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, "
-            "user's size and/or time limits)",
+            "sbatch: error: AssocGrpCPUMinutesLimit\nsbatch: error: Batch job submission failed: Job violates "
+            "accounting/QOS policy (job submit limit, user's size and/or time limits)",
             SubmissionRejectedError,
             "limit of the account",
         ),
@@ -228,3 +261,77 @@ def test_a_record_without_a_name_is_told_by_its_start(hours_apart: float, is_nea
     assert not record.has_start_near(None)
     assert not replace(record, name="another").has_start_near(record.start_time.timestamp())
     assert not replace(record, work_directory="/home/me").has_start_near(record.start_time.timestamp())
+
+
+PLUGIN = """bash: warning: setlocale: LC_ALL: cannot change locale (xx)
+sbatch: error: You have not asked for a GPU type.
+sbatch: error: Use --gres=gpu:TYPE:1, or a reservation; connection refused otherwise.
+sbatch: error: See https://beast/gpus
+sbatch: error: Batch job submission failed: Unspecified error
+"""
+FULL = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
+
+
+def test_a_plugin_s_reason_is_told_whole_and_is_no_pattern() -> None:
+    """Its last line alone was shown, with the hint for whatever word stood anywhere in it."""
+    found = classify_error("sbatch x", 1, PLUGIN)
+    assert type(found) is SubmissionRejectedError
+    assert found.message == (
+        "sbatch: You have not asked for a GPU type.; Use --gres=gpu:TYPE:1, or a reservation; connection refused "
+        "otherwise.; See https://beast/gpus; Batch job submission failed: Unspecified error"
+    )
+    assert found.hint == "Slurm refused the request; its message says why."
+
+
+@pytest.mark.parametrize(
+    ("command", "stderr"),
+    [
+        # MaxJobCount (slurm.conf(5)): asked whether it would take it, and asked to take it.
+        ("sbatch --test-only", "allocation failure: Resource temporarily unavailable\n"),
+        ("sbatch x", f"{FULL}{FULL}sbatch: error: Batch job submission failed: Resource temporarily unavailable\n"),
+        # JobSubmitPlugins=throttle names no limit.
+        ("sbatch --test-only", f"allocation failure: {POLICY}"),
+        ("sbatch x", f"sbatch: error: Batch job submission failed: {POLICY}"),
+        ("sbatch x", f"sbatch: Your project has 12 hours\nsbatch: error: Batch job submission failed: {POLICY}"),
+    ],
+)
+def test_what_has_to_wait_for_a_place(command: str, stderr: str) -> None:
+    """It was called a cluster that does not answer, or refused."""
+    assert type(classify_error(command, 1, stderr)) is SubmitLimitError
+
+
+@pytest.mark.parametrize(
+    ("stderr", "error"),
+    [
+        (
+            f"{FULL}sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            SlurmUnavailableError,
+        ),
+        (f"{FULL}sbatch: error: Batch job submission failed: Invalid qos specification", SubmissionRejectedError),
+        ("sbatch: error: slurm_receive_msg: Zero Bytes were transmitted or received", SlurmUnavailableError),
+        (
+            "sbatch: Connection refused is what you get\nsbatch: error: Batch job submission failed: No",
+            SubmissionRejectedError,
+        ),
+    ],
+)
+def test_the_last_word_is_slurm_s(stderr: str, error: type[SlurmCommandError]) -> None:
+    assert type(classify_error("sbatch x", 1, stderr)) is error
+
+
+@pytest.mark.parametrize(
+    ("stderr", "option"),
+    [
+        ("allocation failure: Invalid account or account/partition combination specified", "account"),
+        (
+            "sbatch: error: invalid partition specified: x\nallocation failure: Invalid partition name specified",
+            "partition",
+        ),
+        ("allocation failure: Invalid qos specification", "qos"),
+        ("sbatch: error: no such account in partition x\nallocation failure: Unspecified error", ""),
+        ("", ""),
+    ],
+)
+def test_the_option_that_is_refused(stderr: str, option: str) -> None:
+    assert refused_option(stderr) == option

@@ -35,4 +35,11 @@ def test_no_job_at_all() -> None:
 
 def test_another_format_is_refused() -> None:
     with pytest.raises(SlurmOutputError):
-        parse_squeue_of_user("compute|17|RUNNING\n")
+        parse_squeue_of_user("compute|0:00|17|RUNNING\n")
+
+
+def test_a_notice_of_the_site_is_no_line() -> None:
+    line = _LINE.format(name="n")
+    assert parse_squeue_of_user(f"*** beast | maintenance | soon ***\n{line}Ask help@beast\n") == parse_squeue_of_user(
+        line
+    )

@@ -3,4 +3,4 @@
 for program in sbatch squeue scancel sacct scontrol sinfo sacctmgr; do
     path=$(command -v "$program" 2>/dev/null) && printf '%s %s\n' "$program" "$path"
 done
-printf 'version %s\n' "$(sbatch --version 2>/dev/null | head -n 1)"
+printf 'version %s\n' "$(sbatch --version 2>/dev/null | grep -m 1 '^slurm')"
