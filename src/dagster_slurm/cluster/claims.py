@@ -6,16 +6,17 @@ docs/adr/0002 and 0006. Nothing here decides what comes next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
-from dagster_slurm.cluster.records import REVOKED, AttemptRecord, SbatchAnswer
+from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, SbatchAnswer
 from dagster_slurm.cluster.slurm_cluster import SlurmCluster
 from dagster_slurm.errors import (
     AttemptClosedError,
     ProtocolVersionError,
     SlurmError,
+    SlurmOutputError,
     SlurmUnavailableError,
     SubmissionUnknownError,
     TransportError,
@@ -24,9 +25,13 @@ from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
 from dagster_slurm.slurm import commands, output, rejections
 from dagster_slurm.slurm.output import QueueEntry
 from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.base import reading, whole_number
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import storage_fault
 from dagster_slurm.transport.together import together
+
+UNSETTLED = (SlurmUnavailableError, SubmissionUnknownError, SlurmOutputError)
+"""What sbatch may have said, or not said, of a try that may have a job all the same."""
 
 READABLE_PROTOCOLS = frozenset({PROTOCOL_VERSION})
 """Versions of run directories that this release can adopt."""
@@ -141,7 +146,9 @@ class Claims:
         made_now = first.startswith("made")
         if answer.returncode == _NO_OUTCOME_STATUS:
             return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
-        said = self._said(SbatchAnswer(int(first.split()[1]), printed, answer.error_text), directory, generation)
+        with reading("How sbatch has ended", host=self._cluster.host):
+            status = whole_number(first.split()[1])
+        said = self._said(SbatchAnswer(status, printed, answer.error_text), directory, generation)
         return SubmitAnswer("", said, made_now) if isinstance(said, SlurmError) else SubmitAnswer(said, None, made_now)
 
     def _said(self, answer: SbatchAnswer, directory: RunDirectory, generation: int) -> str | SlurmError:
@@ -151,7 +158,12 @@ class Claims:
             return self._no_outcome(directory, generation)
         if answer.status:
             return rejections.classify_error("sbatch", answer.status, answer.stderr, self._cluster.host)
-        return output.parse_job_id(answer.stdout)
+        try:
+            return output.parse_job_id(answer.stdout)
+        except SlurmOutputError as error:
+            error.host = self._cluster.host
+            error.hint = "A job that it has brought is looked for by its name, and ends at its gate if it is not found."
+            return error
 
     def job_id(self, attempt: AttemptRecord, seen: SlurmAnswers) -> str | None:
         """The job of the newest try to submit that somebody has made in an attempt; if it is not known, it is settled.
@@ -169,7 +181,7 @@ class Claims:
         if claim.owner:
             return None if claim.owner == REVOKED else claim.owner
         said = self._said(claim.answer, attempt.directory, claim.generation) if claim.answer else None
-        if said is None or isinstance(said, (SlurmUnavailableError, SubmissionUnknownError)):
+        if said is None or isinstance(said, UNSETTLED):
             return self._settled(attempt.directory, claim.generation, seen)
         return None if isinstance(said, SlurmError) else said
 
@@ -214,9 +226,10 @@ class Claims:
         answer = self._cluster.script("withdraw.sh", (directory.path,))
         if answer.returncode:
             raise self._storage_error(answer, directory.path)
-        words = [line.split(" ") for line in answer.text.splitlines()]
-        jobs = {word[1]: int(word[2]) for word in words if word[0] == "id"}
-        return Withdrawn(jobs, tuple(directory.job_name(int(word[1])) for word in words if word[0] == "name"))
+        with reading(f"What was withdrawn in {directory.path}", host=self._cluster.host):
+            tries = list(_tries_in(answer.text))
+        jobs = {claim.job_id: claim.generation for claim in tries if claim.job_id}
+        return Withdrawn(jobs, tuple(directory.job_name(claim.generation) for claim in tries if not claim.job_id))
 
     def _no_outcome(self, directory: RunDirectory, generation: int) -> SubmissionUnknownError:
         name = directory.job_name(generation)
@@ -248,3 +261,18 @@ class Claims:
         return storage_fault(said, what=what, host=self._cluster.host) or TransportError(
             f"Cannot write {what}: {said}", host=self._cluster.host
         )
+
+
+def _tries_in(text: str) -> Iterator[ClaimRecord]:
+    """The tries to submit, from what withdraw.sh prints: "GENERATION gate OWNER", and "GENERATION said LINE"."""
+    owners: dict[int, str] = {}
+    said: dict[int, list[str]] = {}
+    for line in text.split("\n")[:-1]:
+        generation, kind, rest = line.split(" ", 2)
+        number = whole_number(generation)
+        if kind == "gate":
+            owners[number] = rest
+        else:
+            said.setdefault(number, []).append(rest)
+    for number, owner in owners.items():
+        yield ClaimRecord(number, SbatchAnswer(0, "\n".join(said.get(number, ()))), owner)

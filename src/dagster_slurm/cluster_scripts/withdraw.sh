@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # withdraw.sh ATTEMPT: take every gate that is free, so that no job of this attempt can run its payload any more, and close it.
-# Output: "id JOB GENERATION" for each job that is known, "name GENERATION" for each try to submit whose job is not.
+# Output, of each try to submit: "GENERATION gate OWNER", and "GENERATION said LINE" for each line that sbatch printed.
 cd -- "$1" 2>/dev/null || exit 0
 mkdir -p claim
 next=0
@@ -9,12 +9,8 @@ while ! ln -sT closed "claim/$next" 2>/dev/null; do
     claim=claim/$next
     [ -d "$claim" ] || exit 74
     ln -sT revoked "$claim/gate" 2>/dev/null
-    owner=$(readlink -- "$claim/gate")
-    [ "$owner" = revoked ] || printf 'id %s %s\n' "$owner" "$next"
-    if [ -s "$claim/status" ]; then
-        [ ! -s "$claim/stdout" ] || printf 'id %s %s\n' "$(cut -d ';' -f 1 "$claim/stdout")" "$next"
-    else
-        printf 'name %s\n' "$next"
-    fi
+    printf '%s gate %s\n' "$next" "$(readlink -- "$claim/gate")"
+    # shellcheck disable=SC1003 # a command of sed: a line break where the last line has none
+    [ ! -s "$claim/stdout" ] || sed -e "s/^/$next said /" -e '$a\' "$claim/stdout"
     next=$((next + 1))
 done

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.claims import UNSETTLED, Claims
 from dagster_slurm.cluster.look import Ask, Look, look
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.errors import SlurmUnavailableError, SubmissionUnknownError, SubmitLimitError
+from dagster_slurm.errors import SubmissionUnknownError, SubmitLimitError
 from dagster_slurm.run_directory import JobHandle, RunDirectory
 
 # How long a try to submit is expected to be answered; after that, whoever made it may be gone.
@@ -27,6 +27,7 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
         SubmitLimitError: Slurm takes no more jobs until others have ended; no job exists.
         AttemptClosedError: Another process has closed the attempt; the piece of work is to be looked for again.
         SlurmUnavailableError: Slurm does not answer. Whatever this call left behind, the next one finds it.
+        SlurmOutputError: sbatch's answer names no job, and Slurm knows none by its name.
     """
     generation = 0
     while True:
@@ -37,13 +38,13 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
             # A refusal of before, for good: it has no job. Its place is taken, and there is another one.
             generation += 1
             continue
-        if not isinstance(answer.error, (SlurmUnavailableError, SubmissionUnknownError)):
+        if not isinstance(answer.error, UNSETTLED):
             raise answer.error
         job_id = claims.settle(directory, generation=generation)
         if job_id is not None:
             return JobHandle(directory, job_id, generation)
-        if answer.made_now and isinstance(answer.error, SlurmUnavailableError):
-            # Slurm is away now: the caller pauses before there is another try.
+        if answer.made_now and not isinstance(answer.error, SubmissionUnknownError):
+            # Slurm is away now: the caller pauses before there is another try. Or its answers cannot be read.
             raise answer.error
         generation += 1
 

@@ -12,8 +12,9 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
 from dagster_slurm.cluster.records import REVOKED
-from dagster_slurm.errors import RemoteStorageError, SlurmUnavailableError, TransportError
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.errors import RemoteStorageError, SlurmOutputError, SlurmUnavailableError, TransportError
+from dagster_slurm.job.submission import submit_once
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 
 LOST = "sbatch: error: Socket timed out on send/recv operation"
 
@@ -44,6 +45,12 @@ def gate(directory: RunDirectory) -> str:
         ({"refused": LOST}, False, None, REVOKED),
         ({"job_id": ""}, True, "18", ""),
         ({"job_id": ""}, False, None, REVOKED),
+        # An answer that names no job, or more than one.
+        ({"job_id": "Your job was submitted"}, True, "18", ""),
+        ({"job_id": "1000\n17"}, True, "18", ""),
+        ({"job_id": "Your job was submitted"}, False, None, REVOKED),
+        ({"job_id": "Submitted batch job 17\nThank you"}, False, "17", ""),
+        ({"job_id": "17\nThank you"}, False, "17", ""),
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False], ids=["asked at the look", "asked afterwards"])
@@ -94,3 +101,45 @@ def test_a_gate_that_cannot_be_taken(cluster: SlurmCluster) -> None:
     Path(directory.path, "claim").write_text("in the way")
     with pytest.raises((RemoteStorageError, TransportError)):
         Claims(cluster).settle(directory, generation=0)
+
+
+@pytest.mark.parametrize(
+    ("printed", "jobs", "is_named"),
+    [
+        ("17\n", {"17": 0}, False),
+        ("17", {"17": 0}, False),
+        ("Welcome to beast\nSubmitted batch job 17\nThank you\n", {"17": 0}, False),
+        ("Your job was submitted\n", {}, True),
+        ("1000\n17\n", {}, True),
+        ("", {}, True),
+    ],
+)
+def test_what_is_cancelled_after_an_answer_of_the_site_s_own(
+    cluster: SlurmCluster, printed: str, jobs: dict[str, int], is_named: bool
+) -> None:
+    """A termination died in a ValueError, and the job ran on."""
+    directory = created(cluster)
+    (claimed(directory) / "stdout").write_text(printed)
+    claimed(directory, 1, job_id="", refused=LOST)
+    claimed(directory, 2, gate="19")
+    withdrawn = Claims(cluster).withdraw(directory)
+    assert withdrawn.jobs == {**jobs, "19": 2}
+    assert withdrawn.job_names == tuple(directory.job_name(each) for each in ([0] if is_named else []) + [1])
+    assert gate(directory) == REVOKED
+
+
+def test_an_answer_of_the_site_s_own_loses_no_job(cluster: SlurmCluster, slurm: Slurm) -> None:
+    """The run failed, and its job ran on, untracked."""
+    directory = created(cluster)
+    slurm.says("sbatch", "slurm 22.05.8\n")
+    slurm.says("squeue", queued("18", name=KEY))
+    assert submit_once(Claims(cluster), directory) == JobHandle(directory, "18", 0)
+
+
+def test_an_answer_without_a_job_is_not_asked_for_again_and_again(cluster: SlurmCluster, slurm: Slurm) -> None:
+    directory = created(cluster)
+    slurm.says("sbatch", "No job today\n")
+    with pytest.raises(SlurmOutputError, match="No job today") as caught:
+        submit_once(Claims(cluster), directory)
+    assert "ends at its gate" in str(caught.value)
+    assert gate(directory) == REVOKED
