@@ -6,6 +6,7 @@ What is seen was so when it was looked at. Nothing here decides or changes anyth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -17,6 +18,7 @@ from dagster_slurm.slurm import commands, output
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.base import reading
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.together import together
 
@@ -70,11 +72,13 @@ def look(
         ask: What to ask Slurm. It is not asked about what is not there, or closed.
 
     Raises:
-        TransportError: The cluster could not be reached, or its directories not be read.
+        TransportError: The cluster could not be reached, or its directories not be read, or they are somebody else's.
         SlurmUnavailableError: squeue does not answer.
     """
     roots = [f"runs/{launch.run}/{launch.key}" for launch in launches]
     roots += [f"assets/{asset_digest}"] if asset_digest else []
+    if ask is Ask.JOBS:
+        cluster.refuse_foreign_base()
     squeue = "" if ask is Ask.NOTHING else " ".join(commands.squeue_of_own())
     sacct = " ".join(commands.sacct_of_any(cluster.facts().version)) if ask is Ask.JOBS else ""
     script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
@@ -82,8 +86,10 @@ def look(
     _refuse(cluster, answer)
     if not answer.stdout:
         return Look(Listing(0.0))
-    listing, answers = parse_listing(answer.stdout, cluster.base())
-    return Look(listing, _slurm_answers(cluster, _commands_of(answers, answer.stderr), _tasks(listing)))
+    with _reading(cluster):
+        listing, answers = parse_listing(answer.stdout, cluster.base())
+        commands_run, parts = _commands_of(answers, answer.stderr), _tasks(listing)
+    return Look(listing, _slurm_answers(cluster, commands_run, parts))
 
 
 def look_at_all(cluster: SlurmCluster) -> Listing:
@@ -94,7 +100,12 @@ def look_at_all(cluster: SlurmCluster) -> Listing:
     """
     answer = cluster.script("look.sh", (cluster.base(), "", "", "runs", "assets"))
     _refuse(cluster, answer)
-    return parse_listing(answer.stdout, cluster.base())[0]
+    with _reading(cluster):
+        return parse_listing(answer.stdout, cluster.base())[0]
+
+
+def _reading(cluster: SlurmCluster) -> AbstractContextManager[None]:
+    return reading(f"The look at {cluster.base()}", host=cluster.host)
 
 
 def _refuse(cluster: SlurmCluster, answer: CompletedCommand) -> None:

@@ -16,6 +16,7 @@ from dagster_slurm.errors import (
     ConfigurationError,
     ConnectionFailedError,
     EnvironmentNotFoundError,
+    RemoteStorageError,
     SlurmCommandError,
     SlurmOutputError,
     SubmitLimitError,
@@ -27,6 +28,7 @@ from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, UserQueueEn
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
+from dagster_slurm.transport.base import reading, whole_number
 from dagster_slurm.transport.shell import shell_file
 
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
@@ -35,11 +37,19 @@ _USUAL_ARRAY_SIZE = 1001
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What does not change while a process lives."""
+    """What does not change while a process lives.
+
+    Args:
+        home: The home directory.
+        user: The user's name.
+        version: Slurm's.
+        foreign: What of the directories in `remote_base` is not this user's alone; empty if nothing is there.
+    """
 
     home: str
     user: str
     version: tuple[int, int] | None
+    foreign: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,20 @@ class SlurmCluster:
             )
         return self._remote_base.rstrip("/")
 
+    def refuse_foreign_base(self) -> None:
+        """Refuse a `remote_base` in which somebody else could change what our jobs run.
+
+        Raises:
+            RemoteStorageError: A directory of ours in it is somebody else's, or everybody may write to it.
+        """
+        foreign = self.facts().foreign
+        if foreign:
+            raise RemoteStorageError(
+                f"Below remote_base {self._remote_base}, {foreign}",
+                hint="Who may write there can have this user's jobs run anything. Choose a remote_base of your own.",
+                host=self.host,
+            )
+
     def environment_layout(self, path: str) -> str:
         """Which layout of an environment lies at a path: `packed` or `prefix`.
 
@@ -161,7 +185,7 @@ class SlurmCluster:
             SubmitLimitError: Not now: it takes no more jobs until others have ended.
             SlurmUnavailableError: The controller does not answer.
         """
-        self.facts()
+        self.refuse_foreign_base()
         script = render_script(request, output_path="/dev/null", body="true")
         if self._admissions.has_accepted(script) and not afresh:
             return
@@ -245,13 +269,12 @@ class SlurmCluster:
 
     def _explained(self, error: SlurmCommandError, request: JobRequest) -> SlurmCommandError:
         """Name what was asked for and, for what has a name on the cluster, what there is."""
-        for option in ("account", "qos", "partition"):
+        option = rejections.refused_option(error.stderr)
+        if option:
             asked = getattr(request, option)
-            if asked is not None and option in error.message.lower():
-                known = self.script("names.sh", (option,)).text.split()
-                error.message = f"{error.message} ({option} {asked!r})"
-                error.hint = f"Known there to this user: {', '.join(known)}." if known else error.hint
-                break
+            known = self.script("names.sh", (option,)).text.splitlines()
+            error.message += f" ({option} {asked!r})" if asked else f" (no {option} was asked for)"
+            error.hint = f"Known there to this user: {', '.join(known)}." if known else error.hint
         return error
 
     def queue(self, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:
@@ -319,11 +342,13 @@ class SlurmCluster:
             paths: Absolute paths.
         """
         answer = self.script("present.sh", (directory, *paths), stdin="".join(f"{name}\n" for name in names).encode())
-        lines = [line.split(" ", 1) for line in answer.text.splitlines()]
-        there = (rest.split() for word, rest in lines if word == "there")
-        return Presence(
-            {name: int(size) for name, size in there}, tuple(rest for word, rest in lines if word == "missing")
-        )
+        with reading(f"What lies in {directory}", host=self.host):
+            lines = [line.split(" ", 1) for line in answer.text.splitlines()]
+            there = (rest.split() for word, rest in lines if word == "there")
+            return Presence(
+                {name: whole_number(size) for name, size in there},
+                tuple(rest for word, rest in lines if word == "missing"),
+            )
 
     def touch(self, directory: RunDirectory) -> None:
         """Keep the directory of a run from being taken for old."""
@@ -335,10 +360,11 @@ class SlurmCluster:
         answer = self.script("poll.sh", (runs_root(self.base()), str(max_bytes), *words))
         if answer.returncode:
             raise TransportError(f"Cannot read the runs' directory: {answer.reason}", host=self.host)
-        return _split_blocks(answer.stdout)
+        with reading("What is new in the runs' directory", host=self.host):
+            return _split_blocks(answer.stdout)
 
     def _ask_facts(self) -> ClusterFacts:
-        answer = self.script("facts.sh")
+        answer = self.script("facts.sh", (self._remote_base,))
         words = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
         if answer.returncode or not {"home", "user", "version"} <= set(words):
             raise ConnectionFailedError("The login node's answer was cut off", host=self.host)
@@ -348,7 +374,9 @@ class SlurmCluster:
                 hint="Log in where Slurm's commands are, or extend PATH for shells that are not interactive.",
                 host=self.host,
             )
-        return ClusterFacts(words["home"], words["user"], _version(words["version"]))
+        lines = [line.removeprefix("below ") for line in answer.text.splitlines() if line.startswith("below ")]
+        foreign = next(filter(None, (foreign_part(line, words.get("uid", "")) for line in lines)), "")
+        return ClusterFacts(words["home"], words["user"], _version(words["version"]), foreign)
 
     def script(
         self, name: str, args: Sequence[str] = (), *, stdin: bytes = b"", timeout_seconds: float = 120.0
@@ -361,6 +389,22 @@ class SlurmCluster:
         """Raise the typed error for a Slurm command that has failed."""
         if answer.returncode:
             raise rejections.classify_error(command, answer.returncode, answer.error_text, self.host)
+
+
+def foreign_part(line: str, uid: str) -> str:
+    """Why a directory is not a user's alone, from "OWNER MODE KIND/NAME"; empty if it is.
+
+    A link of his own leads where he wants it to. Of a group, its members are trusted: an access control list of a
+    project's directory shows as a group that may write.
+    """
+    owner, _, rest = line.partition(" ")
+    mode, _, rest = rest.partition(" ")
+    kind, _, name = rest.partition("/")
+    if owner != uid:
+        return f"{name!r} belongs to somebody else, the user with the number {owner}"
+    if kind != "symbolic link" and mode[-1:] in ("2", "3", "6", "7"):
+        return f"everybody may write to {name!r} (mode 0{mode})"
+    return ""
 
 
 def _version(text: str) -> tuple[int, int] | None:
@@ -377,7 +421,7 @@ def _split_blocks(data: bytes) -> dict[str, bytes]:
     while at < len(data):
         end = data.index(b"\n", at)
         name, _, length = data[at:end].decode().split(" ")
-        at = end + 1 + int(length)
+        at = end + 1 + whole_number(length)
         if at > len(data):
             raise TransportError("A file became shorter while it was read")
         blocks[name] = data[end + 1 : at]

@@ -1,8 +1,15 @@
 # shellcheck shell=sh
-# facts.sh: what does not change while this process lives, one "name value" a line.
+# facts.sh BASE: what does not change while this process lives, one "name value" a line; `below` is of each directory of ours
+# in BASE: owner, mode, kind and, behind a slash, name.
 printf 'home %s\n' "$HOME"
 printf 'user %s\n' "$(id -un)"
-printf 'version %s\n' "$(sbatch --version 2>/dev/null)"
+printf 'uid %s\n' "$(id -u)"
+# A site may have its say around it.
+printf 'version %s\n' "$(sbatch --version 2>/dev/null | grep -m 1 '^slurm')"
 for program in sbatch squeue scancel; do
     command -v "$program" >/dev/null 2>&1 || printf 'missing %s\n' "$program"
 done
+base=$1
+case $base in [~] | [~]/*) base=$HOME${base#?} ;; esac
+cd -- "$base" 2>/dev/null && stat -c 'below %u %a %F/%n' -- runs assets data results env-cache 2>/dev/null
+exit 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dagster_slurm.doctor.finding import Finding, fine, from_error, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
-from dagster_slurm.errors import TransportTimeoutError
+from dagster_slurm.errors import ConfigurationError, TransportTimeoutError
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell_transport import storage_fault
 
@@ -156,6 +157,9 @@ def size(number: int) -> str:
 def check_writing(world: World) -> Finding:
     """Whether a run could make its directory there."""
     base = world.cluster.base()
+    # Without Slurm's commands, other steps say what is wrong.
+    with suppress(ConfigurationError):
+        world.cluster.refuse_foreign_base()
     answer = _ask(world, "writing.sh", base)
     if answer.returncode == 0:
         return judge_writing(base, read_facts(answer.text))
@@ -177,8 +181,11 @@ def judge_writing(base: str, facts: Facts) -> Finding:
             f"{base} does not keep modes: a directory made 0700 is 0{directory}, a file made 0600 is 0{file}",
             "Others could read secrets of runs; choose a file system with Unix permissions.",
         )
-    if int(mode, 8) & 0o002 and not int(mode, 8) & 0o1000:
+    if int(mode, 8) & 0o022 and not int(mode, 8) & 0o1000:
+        whoever = "Everybody" if int(mode, 8) & 0o002 else "The members of its group"
         return warning(
-            WRITING, f"Everybody may write to {base} (mode 0{mode})", f"Run `chmod go-w {base}`, or choose another one."
+            WRITING,
+            f"{whoever} may write to {base} (mode 0{mode}), and so put other directories in the place of ours",
+            f"Run `chmod go-w {base}`, or choose another one.",
         )
     return fine(WRITING, f"{base} (mode 0{mode}, of {owner}): made, wrote, renamed, linked, removed")

@@ -43,6 +43,7 @@ def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Surv
         TransportError: The cluster could not be reached.
         SlurmUnavailableError: squeue has no answer.
     """
+    cluster.refuse_foreign_base()
     listing = look_at_all(cluster)
     jobs = seen_jobs(listing, cluster.queue_of_user())
     asked = [job.job_id for job in jobs if is_open(job)]

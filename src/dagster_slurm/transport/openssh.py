@@ -289,9 +289,10 @@ class ControlMaster:
         return ["-T", "-M", "-N", "-f", "-S", str(self.path), "-o", persist]
 
     def end(self) -> None:
-        """End it, for every process that uses it."""
-        if self._is_there():
-            self._control("exit")
+        """End it, for every process that uses it; a stranger's is let alone."""
+        with suppress(ConfigurationError):
+            if self._is_there():
+                self._control("exit")
 
     def channel_options(self) -> list[str]:
         """The options of an `ssh` that opens a channel of it, and never logs in by itself."""

@@ -94,6 +94,8 @@ class TestStorage:
             ("700", "600", "755 me", "ok"),
             ("700", "600", "1777 root", "ok"),
             ("700", "600", "777 me", "warning"),
+            # Who may write there can put another `runs` in the place of ours.
+            ("700", "600", "2775 project", "warning"),
             ("777", "777", "777 me", "warning"),
             ("700", "644", "755 me", "warning"),
         ],
