@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,49 @@ def test_a_step_retry_executes_what_failed_and_nothing_else(make: Make, kind: Ki
     assert ran.succeeded, ran.text()
     assert world.executed() == {"good": 1, "flaky": 2}
     assert sorted(ran.materialized()) == ["flaky", "good"]
+
+
+PREAMBLES = {
+    "submit_dir": 'cd "$SLURM_SUBMIT_DIR"',
+    "tee": "exec > >(tee run.log) 2>&1; seq 3000",
+    "stderr": "echo one >/dev/stderr; echo two >/dev/stdout; echo three | tee /dev/stderr",
+    "strict": "set -euo pipefail; cd $SLURM_SUBMIT_DIR",
+    "modules": "module purge; export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}",
+}
+REQUEUE = """
+if [ -n "$SLURM_JOB_ID" ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then scontrol requeue "$SLURM_JOB_ID"; sleep 300; fi
+"""
+
+
+def batch_script(preambles: Mapping[str, str]) -> str:
+    """As people have it: one of these lines first, and then a result in the working directory."""
+    cases = "\n".join(f"{unit}) {line} ;;" for unit, line in preambles.items())
+    unit = "unit=${DAGSTER_SLURM_PARTITION_KEY:-$UNIT}"
+    return f'{unit}\necho "begin $unit"\ncase $unit in\n{cases}\nesac\necho "$unit" >result.txt\necho "end $unit"\n'
+
+
+@kinds(*ALL)
+def test_batch_scripts_with_the_usual_first_lines(make: Make, kind: Kind, tmp_path: Path) -> None:
+    """Each works in a directory of its own, and its log is whole."""
+    world = make(kind, *PREAMBLES)
+    path = world.payload(batch_script(PREAMBLES))
+    ran = world.run(Work(kind, world.units, path, call={"outputs": ["result.txt"]}))
+    assert ran.succeeded, ran.text()
+    storage = Path(world.instance.storage_directory())
+    assert sorted(each.read_text().strip() for each in storage.rglob("result.txt")) == sorted(PREAMBLES)
+    for unit in PREAMBLES:
+        lines = ran.output(unit).splitlines()
+        assert [line for line in lines if line.endswith(unit)] == [f"begin {unit}", f"end {unit}"], lines
+    assert [line for line in ran.output("stderr").splitlines() if line in ("two", "three")] == ["two", "three"]
+    assert [line for line in ran.output("tee").splitlines() if line.isdigit()] == [str(n) for n in range(1, 3001)]
+
+
+@kinds(*ALL, seldom=ALL)
+def test_a_batch_script_that_requeues_itself(make: Make, kind: Kind) -> None:
+    world = make(kind, "requeue")
+    ran = world.run(Work(kind, world.units, world.payload(batch_script({"requeue": REQUEUE}))))
+    assert ran.succeeded, ran.text()
+    assert "end requeue" in ran.output("requeue")
 
 
 WRITES = "echo of $unit >$unit.csv; mkdir deep; echo deep >deep/$unit.txt; touch other\n"

@@ -85,7 +85,7 @@ find_leftovers() {
     left=()
     for pid in "${pids[@]}"; do
         # slurmstepd is of the same group, and not ours to signal. 0: of another namespace.
-        case $pid in 0 | "$$" | "$PPID" | "$fresh") continue ;; esac
+        case " 0 $$ $PPID $fresh $pumps " in *" $pid "*) continue ;; esac
         if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); fi
     done
 }

@@ -12,6 +12,7 @@
 #   NAME_leave  when nothing of it runs any more, so that what is copied then is final; in a subshell
 # They begin and enter in order, and end and leave in reverse: each that was begun, also where that failed.
 payload=
+pumps=
 code=
 is_run=
 to_end=()
@@ -119,12 +120,73 @@ catch_signals() {
     for signal in TERM INT HUP $forwarded_signals; do trap "pass_on $signal" "$signal"; done
 }
 
+# What the payload writes goes through pipes. The log itself it could cut off: `> /dev/stderr` opens the file anew, and
+# empties it (benchexec#535). The payload lives on where the log cannot be written.
+pump() {
+    local fd
+    # shellcheck disable=SC2086  # several words
+    trap '' TERM INT HUP $forwarded_signals
+    # A pipe of a hook's, by which others know that this shell lives, is not to be held open by what outlives it.
+    for fd in /dev/fd/*; do
+        fd=${fd##*/}
+        case $fd in 0 | 1 | 2 | 255) ;; *) eval "exec $fd>&-" ;; esac
+    done 2>/dev/null
+    cat || { say 'the log cannot be written; what the payload says from now on is lost' && exec cat >/dev/null; }
+}
+
+open_streams() {
+    exec 8> >(pump)
+    pumps=$!
+    exec 9> >(pump >&2)
+    pumps="$pumps $!"
+}
+
+# is_pumping: whether somebody may still write to the payload's streams.
+is_pumping() {
+    # shellcheck disable=SC2086  # several words
+    [ -n "$pumps" ] && kill -0 $pumps 2>/dev/null
+}
+
+# Sets `moved`: how much has come through the pipes, where /proc says.
+measure_pumps() {
+    local pump line
+    moved=
+    for pump in $pumps; do
+        { read -r line <"/proc/$pump/io"; } 2>/dev/null && moved="$moved $line"
+    done
+}
+
+# What still writes when the payload has ended, as the `tee` of `exec > >(tee log)`, gets as long as something comes, and a
+# second. What merely holds the streams open does not hold up the job.
+drain_streams() {
+    local idle=0 tries moved before=
+    exec 8>&- 9>&-
+    for ((tries = 0; tries < 500 && idle < 50; tries++)); do
+        is_pumping || return
+        measure_pumps
+        idle=$((idle + 1))
+        [ "$moved" = "$before" ] || idle=0
+        before=$moved
+        sleep 0.02
+    done
+}
+
+# Nothing writes any more: what is in the pipes is in the log soon.
+finish_streams() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        is_pumping || return
+        sleep 0.02
+    done
+}
+
 # Job control gives the payload a process group of its own. In the background, because bash runs no trap while
 # it waits for a child in the foreground.
 run_payload() {
     local status final
+    open_streams
     set -m
-    launch </dev/null &
+    launch </dev/null >&8 2>&9 8>&- 9>&- &
     payload=$!
     set +m
     # Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.
@@ -139,6 +201,7 @@ run_payload() {
     wait "$payload" 2>/dev/null
     final=$?
     [ "$final" = 127 ] || status=$final
+    drain_streams
     return "$status"
 }
 
@@ -161,5 +224,6 @@ finish_payload() {
     [ -n "$is_run" ] || [ "$code" != 0 ] || code=74
     end_hooks
     sweep
+    finish_streams
     leave_hooks
 }

@@ -174,6 +174,8 @@ def _launch(plan: LaunchPlan) -> tuple[str, ...]:
         "enter_place || exit 74",
         "enter_hooks || exit",
         *plan.setup,
+        # Most batch scripts begin with `cd $SLURM_SUBMIT_DIR`, which is the same for all tasks of an array.
+        'export SLURM_SUBMIT_DIR="$PWD"',
         'read_variables "$run_directory" "$place" || exit 74',
         f"exec {' '.join(map(quote, plan.command))}",
     )

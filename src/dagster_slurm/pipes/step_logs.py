@@ -6,6 +6,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 _TAIL_LINES = 30
 _TAIL_LINE_BYTES = 2000
 _LONGEST_PART_BYTES = 1 << 16
+_BAR_SECONDS = 10.0
 
 
 class StepLogs:
@@ -49,26 +51,36 @@ class Tail:
         self._rest = b""
 
     def __str__(self) -> str:
-        lines = [*self._lines, self._rest] if self._rest else [*self._lines]
+        lines = [*self._lines, shown(self._rest)] if self._rest else [*self._lines]
         return b"\n".join(lines[-_TAIL_LINES:]).decode("utf-8", "replace")
 
     def remember(self, data: bytes) -> None:
         """Take in what was written."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-_TAIL_LINE_BYTES:]
-        self._lines.extend(line[:_TAIL_LINE_BYTES] for line in lines[-_TAIL_LINES:])
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = shown(rest)[-_TAIL_LINE_BYTES:] + (b"\r" if rest.endswith(b"\r") else b"")
+        self._lines.extend(shown(line)[:_TAIL_LINE_BYTES] for line in lines[-_TAIL_LINES:])
+
+
+def shown(line: bytes) -> bytes:
+    """What a terminal shows of a line: a progress bar returns to its beginning, and writes it anew."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 class LabelledLogs:
     """The streams of one of many payloads, whole line by whole line among those of the others.
 
+    Of a line that is written again and again, as a progress bar is, there is the state of now and then, and the last.
+
     Args:
         logs: Where they go.
         label: What each line begins with.
+        now: The clock, in seconds.
     """
 
-    def __init__(self, logs: StepLogs, label: str) -> None:
+    def __init__(self, logs: StepLogs, label: str, *, now: Callable[[], float] = time.monotonic) -> None:
         self._logs = logs
+        self._now = now
+        self._bar_at = {"stdout": float("-inf"), "stderr": float("-inf")}
         self._prefix = f"[{label}] ".encode()
         self._rest = {"stdout": b"", "stderr": b""}
         self._tail = Tail()
@@ -82,14 +94,24 @@ class LabelledLogs:
         """Pass on bytes; the beginning of a line waits for its end, if that is not too long."""
         if stream == "stderr":
             self._tail.remember(data)
-        lines = (self._rest[stream] + data).split(b"\n")
-        self._rest[stream] = lines.pop() if len(lines[-1]) < _LONGEST_PART_BYTES else b""
+        *lines, rest = (self._rest[stream] + data).split(b"\n")
+        lines = [shown(line) for line in lines]
+        if b"\r" in rest.rstrip(b"\r"):
+            before, _, begun = rest.rpartition(b"\r")
+            rest = shown(before) + b"\r" + begun
+            if self._now() - self._bar_at[stream] >= _BAR_SECONDS:
+                self._bar_at[stream] = self._now()
+                lines.append(shown(before))
+        if len(rest) >= _LONGEST_PART_BYTES:
+            lines.append(rest)
+            rest = b""
+        self._rest[stream] = rest
         self._pass_on(stream, lines)
 
     def finish(self) -> None:
         """Pass on what has no end."""
         for stream, rest in self._rest.items():
-            self._pass_on(stream, [rest] if rest else [])
+            self._pass_on(stream, [shown(rest)] if rest else [])
             self._rest[stream] = b""
 
     def _pass_on(self, stream: str, lines: list[bytes]) -> None:

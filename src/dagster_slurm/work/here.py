@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -35,11 +36,29 @@ from dagster_slurm.work.spec import WorkSpec
 _POLL_SECONDS = 0.05
 _BLOCK_BYTES = 1 << 16
 _TERMINATION_SECONDS = 10.0
+_QUIET_SECONDS = 1.0
+_DRAIN_SECONDS = 10.0
 _SIGNAL_BASE = 128
 # The read end of a pipe whose other end is this process's: it ends with it, however it dies, and the payload as well.
 _LIFELINE = """{{ trap '' TERM; read -r _ <&{0}; kill -TERM 0; sleep {1}; kill -KILL 0; }} </dev/null >/dev/null 2>&1 &
 exec {0}<&-
 """
+
+
+@dataclass
+class Drain:
+    """How long what a payload has left behind may write, when it has ended itself; it ends with the payload then.
+
+    As the `tee` of `exec > >(tee log)`: as long as something comes, within bounds, and a second.
+    """
+
+    last: float = 0.0
+    _since: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Whether it is; the payload has ended by the first call."""
+        self._since = now if self._since is None else self._since
+        return now - max(self.last, self._since) > _QUIET_SECONDS or now - self._since > _DRAIN_SECONDS
 
 
 class LocalCarriers(Carriers):
@@ -202,13 +221,16 @@ class Process:
             for name, pipe in streams.items():
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, name)
+            drain, is_over = Drain(), False
             while selector.get_map():
                 has_ended = self._process.poll() is not None
-                if has_ended:
-                    # A process that was left behind may hold the pipes open for ever; it ends with the payload.
+                if has_ended and not is_over and (self._is_to_end or drain.is_over(time.monotonic())):
                     self._kill_session()
+                    is_over = True
                 ready = selector.select(_POLL_SECONDS)
-                if has_ended and not ready:
+                if ready:
+                    drain.last = time.monotonic()
+                if is_over and not ready:
                     # One in a session of its own is not known to be the payload's: it is not waited for.
                     break
                 for key, _ in ready:

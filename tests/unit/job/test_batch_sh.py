@@ -44,6 +44,38 @@ def test_what_a_payload_leaves_behind_is_ended(tmp_path: Path) -> None:
     assert not [pid for pid in pids if ProcessIdentity.of(int(pid))]
 
 
+BY_NAME = """
+echo out 1; echo error 1 >&2
+echo error 2 >/dev/stderr; echo out 2 >/dev/stdout
+echo error 3 | tee /dev/stderr >/dev/null
+echo out 3; echo error 4 >&2
+"""
+
+
+def test_a_payload_that_opens_its_streams_anew_cuts_off_nothing(tmp_path: Path) -> None:
+    """As `> /dev/stderr`, which empties a file (benchexec#535)."""
+    _, root = run_job(tmp_path, BY_NAME)
+    assert (root / "log/stdout.0").read_text() == "".join(f"out {n}\n" for n in range(1, 4))
+    assert (root / "log/stderr.0").read_text() == "".join(f"error {n}\n" for n in range(1, 5))
+    assert end_of(root).bytes_of == {"stdout": 18, "stderr": 32, "messages": 0}
+
+
+@pytest.mark.parametrize("slowly", ["cat", 'while read -r line; do echo "$line"; done'], ids=["cat", "slow"])
+def test_output_through_a_child_arrives_to_its_end(tmp_path: Path, slowly: str) -> None:
+    """Of `exec > >(tee log)` the shell does not wait for what it has started."""
+    _, root = run_job(tmp_path, f"exec > >({slowly}) 2>&1; seq 20000; echo the end >&2")
+    assert (root / "log/stdout.0").read_text().splitlines() == [*map(str, range(1, 20001)), "the end"]
+    assert end_of(root).bytes_of["stdout"] == (root / "log/stdout.0").stat().st_size
+
+
+def test_what_merely_holds_the_streams_open_is_ended(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done, root = run_job(tmp_path, "echo out; sleep 300 & echo $! >pid")
+    assert time.monotonic() - began < 15
+    assert (done.returncode, (root / "log/stdout.0").read_text()) == (0, "out\n")
+    assert not ProcessIdentity.of(int((root / "work/pid").read_text()))
+
+
 START, END = f"start {JOB_ID} 0 1.0 {{}}\n", f"end {JOB_ID} 0 5 2.0 0 0 0\n"
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,8 @@ crew_node() {
 
 
 class Crew:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, tmp: Path) -> None:
+        self.directory, self.tmp = directory, tmp
         (directory / "work").mkdir()
         (directory / "tmp").mkdir()
         (directory / "env.sh").touch()
@@ -59,7 +61,7 @@ class Crew:
         script = script_here(LaunchPlan((), ("bash", "-c", payload), (hook,)), str(self.directory))
         return subprocess.Popen(
             ["bash", "-c", script],
-            env={**os.environ, "TMPDIR": "/tmp"},
+            env={**os.environ, "TMPDIR": str(self.tmp)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,8 +90,10 @@ class Crew:
 
 
 @pytest.fixture
-def crew(tmp_path: Path) -> Crew:
-    return Crew(tmp_path)
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    # Short: what lies in it has at most 39 bytes.
+    with tempfile.TemporaryDirectory(prefix="n", dir="/tmp") as tmp:
+        yield Crew(tmp_path, Path(tmp))
 
 
 def test_it_is_up_before_the_payload_and_gone_after_it(crew: Crew) -> None:
@@ -150,7 +154,7 @@ def test_work_that_hangs_is_ended_with_all_else(crew: Crew) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert crew.left() == []
-    assert list(Path("/tmp").glob("crew*")) == []
+    assert list(crew.tmp.iterdir()) == []
 
 
 def test_where_the_shell_is_killed_the_tasks_end(crew: Crew) -> None:

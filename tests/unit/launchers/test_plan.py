@@ -34,6 +34,7 @@ launch() {
     enter_place || exit 74
     enter_hooks || exit
     . /env/activate.sh
+    export SLURM_SUBMIT_DIR="$PWD"
     read_variables "$run_directory" "$place" || exit 74
     exec /env/bin/python 'it'"'"'s.py'
 }"""
