@@ -1,13 +1,7 @@
 # shellcheck shell=sh
-# data_store.sh DATA NAME: what has arrived as DATA/.incoming/NAME, a file named by its SHA-256 or a directory of such files,
-# becomes content. Another process may be at the same. Prints the names of those that are something else, and removes them.
-cd -- "$1/.incoming" || exit 74
-directory=$2
-if [ -f "$2" ]; then
-    directory=$2.$$
-    mkdir -- "$directory" && mv -- "$2" "$directory" || exit 74
-fi
-cd -- "$directory" 2>/dev/null || exit 0
+# data_store.sh DATA NAME: what has arrived as DATA/.incoming/NAME, a directory of files named by their SHA-256, becomes
+# content. Another process may be at the same. Prints the names of those that are something else, and removes them.
+cd -- "$1/.incoming/$2" 2>/dev/null || exit 0
 odd=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sha256sum -- | awk '$1 != $2 { print $2 }')
 for name in $odd; do
     printf '%s\n' "$name"
@@ -19,4 +13,4 @@ if [ -n "$(find . -type f ! -name '.*' | head -n 1)" ]; then
     printf '%s\n' "$said" >&2
     exit 74
 fi
-cd .. && rm -rf -- "$directory"
+cd .. && rm -rf -- "$2"

@@ -176,9 +176,18 @@ class InputStore:
             self._store(name, batch)
         for each in missing:
             if each.size_bytes > _LARGE_BYTES:
-                destination = f"{self.directory}/.incoming/{each.sha256}"
-                self._cluster.transport.put(each.path, destination, progress=self._progress)
-                self._store(each.sha256, [each])
+                self._put(each)
+
+    def _put(self, content: Content) -> None:
+        """A large file, straight to the place that its digest names."""
+        destination = f"{self.directory}/{content.sha256}"
+        try:
+            self._cluster.transport.put(
+                content.path, destination, mode=0o400, sha256=content.sha256, progress=self._progress
+            )
+        except TransferCorruptedError:
+            self._refuse_changed(content)
+            raise
 
     def _store(self, name: str, contents: Sequence[Content]) -> None:
         size = sum(content.size_bytes for content in contents)
@@ -189,10 +198,15 @@ class InputStore:
         if not odd:
             return
         with reading(f"What has arrived in {self.directory}", host=self._cluster.host):
-            path = {content.sha256: content.path for content in contents}[odd[0]]
-        if _content(path).sha256 != odd[0]:
-            raise InvalidRequestError(f"The input {path} changed while it was sent", hint="Run when it is finished.")
-        raise TransferCorruptedError(f"What arrived for {path} is not what was sent", host=self._cluster.host)
+            content = {content.sha256: content for content in contents}[odd[0]]
+        self._refuse_changed(content)
+        raise TransferCorruptedError(f"What arrived for {content.path} is not what was sent", host=self._cluster.host)
+
+    def _refuse_changed(self, content: Content) -> None:
+        if _content(content.path).sha256 != content.sha256:
+            raise InvalidRequestError(
+                f"The input {content.path} changed while it was sent", hint="Run when it is finished."
+            )
 
     def _say_what_was_done(self, sent: Mapping[str, Content]) -> None:
         count, size = len(self._inputs.files), sum(content.size_bytes for content in sent.values())

@@ -91,12 +91,13 @@ class Transport(ABC):
         destination: str,
         *,
         mode: int = 0o600,
+        sha256: str = "",
         progress: ProgressCallback | None = None,
     ) -> None:
         """Put one file: sent beside its destination, checked to have arrived whole, then renamed.
 
-        What is large goes on, when it is put again, from what has arrived. `progress` is called now and then
-        while something large is sent.
+        What is large goes on, when it is put again, from what has arrived, whoever has sent that. `sha256` is that of
+        the content, where it is known. `progress` is called now and then while something large is sent.
         """
 
     @abstractmethod

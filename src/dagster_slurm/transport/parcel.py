@@ -1,11 +1,9 @@
-"""What is uploaded in pieces: a large file, or the stream of a tree, read forward and summed on the way."""
+"""What is uploaded in pieces: a large file, or the stream of a tree, read forward."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,11 +13,14 @@ from typing import IO, Protocol
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import TreeArchive
-from dagster_slurm.transport.content import BLOCK_BYTES, Examined, Remainder, Version
+from dagster_slurm.transport.content import BLOCK_BYTES, Version
 
 
 class Stream(Protocol):
     """Content that is read forward, once."""
+
+    def skip(self, size: int) -> None:
+        """Pass over the first bytes."""
 
     def read(self, size: int) -> bytes:
         """Up to so many bytes; empty at the end."""
@@ -27,8 +28,8 @@ class Stream(Protocol):
     def range(self, size: int) -> FileRange | None:
         """The next bytes, unread; None if they have to be read."""
 
-    def finish(self) -> Remainder | None:
-        """The remainder of all that was read; None if the content is checked otherwise.
+    def finish(self) -> None:
+        """All was read.
 
         Raises:
             InvalidRequestError: The content is no longer what it was.
@@ -41,7 +42,7 @@ class Parcel:
 
     Args:
         size: In bytes.
-        digest: Parcels with the same one have the same content.
+        digest: Of its content, which is the same where it is.
         open: Opens the content.
     """
 
@@ -50,18 +51,17 @@ class Parcel:
     open: Callable[[], AbstractContextManager[Stream]]
 
 
-def file_parcel(source: bytes | Path, examined: Examined, *, what: str) -> Parcel:
-    """A file, or bytes in hand; `what` names it in errors."""
+def file_parcel(source: bytes | Path, version: Version, sha256: str, *, what: str) -> Parcel:
+    """A file, or bytes in hand, of a version that was summed; `what` names it in errors."""
 
     @contextmanager
     def opened() -> Iterator[Stream]:
         with content.opened(source) as file:
-            if Version.of(file) != examined.version:
+            if Version.of(file) != version:
                 raise content.changed(what)
-            with _summing(source) as aside:
-                yield _FileStream(file, examined.version, what, aside)
+            yield _FileStream(file, version, what, is_on_disk=isinstance(source, Path))
 
-    return Parcel(examined.version.size, examined.sha256, opened)
+    return Parcel(version.size, sha256, opened)
 
 
 def tree_parcel(archive: TreeArchive) -> Parcel:
@@ -112,39 +112,34 @@ class Piece:
 
 
 class _FileStream:
-    def __init__(self, file: IO[bytes], version: Version, what: str, aside: subprocess.Popen[str] | None) -> None:
+    def __init__(self, file: IO[bytes], version: Version, what: str, *, is_on_disk: bool) -> None:
         self._file = file
         self._version = version
         self._what = what
-        self._aside = aside
-        self._sum = Remainder()
+        self._is_on_disk = is_on_disk
+
+    def skip(self, size: int) -> None:
+        self._file.seek(size)
 
     def read(self, size: int) -> bytes:
-        block = self._file.read(size)
-        if self._aside is None:
-            self._sum = self._sum.followed_by(block)
-        return block
+        return self._file.read(size)
 
     def range(self, size: int) -> FileRange | None:
-        # What Python sums, it reads.
-        return None if self._aside is None else FileRange(self._file, size)
+        return FileRange(self._file, size) if self._is_on_disk else None
 
-    def finish(self) -> Remainder:
+    def finish(self) -> None:
         if Version.of(self._file) != self._version:
             raise content.changed(self._what)
-        if self._aside is None:
-            return self._sum
-        printed, _ = self._aside.communicate()
-        whole = Remainder.from_cksum(printed)
-        if whole.size_bytes != self._version.size:
-            raise content.changed(self._what)
-        return whole
 
 
 class _TreeStream:
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._rest = b""
+
+    def skip(self, size: int) -> None:
+        while size and (block := self.read(min(size, BLOCK_BYTES))):
+            size -= len(block)
 
     def read(self, size: int) -> bytes:
         block = self._rest or next(self._blocks, b"")
@@ -158,42 +153,6 @@ class _TreeStream:
         """Its checksums travel with it."""
 
 
-@contextmanager
-def _summing(source: bytes | Path) -> Iterator[subprocess.Popen[str] | None]:
-    """`cksum` over a file while it is sent; None where that is not to be had.
-
-    Python takes 0.26 s to sum 200 MB, coreutils 9 takes 0.04 s; and 200 MB are sent in 0.4 s.
-    """
-    if not isinstance(source, Path):
-        yield None
-        return
-    with source.open("rb") as file:
-        try:
-            process = subprocess.Popen(["cksum"], stdin=file, stdout=subprocess.PIPE, text=True)
-        except FileNotFoundError:
-            yield None
-            return
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def remainder_of_next(stream: Stream, size: int) -> Remainder:
-    """Read so many bytes of a stream, less at its end, and sum them."""
-    remainder = Remainder()
-    while remainder.size_bytes < size and (block := stream.read(min(BLOCK_BYTES, size - remainder.size_bytes))):
-        remainder = remainder.followed_by(block)
-    return remainder
-
-
-def name_of(destination: str) -> str:
-    """How the partial files of uploads to a destination are called; short, however long the destination's name is."""
-    return f".dagster-slurm.{hashlib.sha256(destination.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
-
-
-_BLOCK_BYTES = 1 << 16
 # Some file systems and some kinds of socket do not do it (sendfile(2), EINVAL and ENOSYS; elsewhere ENOTSUP, ENOTSOCK).
 _NOT_DONE_HERE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOTSOCK)
 
@@ -237,7 +196,7 @@ class FileRange:
         return os.sendfile(sink.fileno(), self._descriptor, self._offset, self._left)
 
     def _copy(self, sink: IO[bytes]) -> int:
-        block = os.pread(self._descriptor, min(self._left, _BLOCK_BYTES), self._offset)
+        block = os.pread(self._descriptor, min(self._left, BLOCK_BYTES), self._offset)
         if not block:
             return 0
         written = sink.write(block)

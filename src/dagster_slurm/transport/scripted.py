@@ -47,6 +47,7 @@ class ScriptedTransport(Transport):
         destination: str,
         *,
         mode: int = 0o600,
+        sha256: str = "",
         progress: ProgressCallback | None = None,
     ) -> None:
         self.files[destination] = b"".join(content.blocks(source))

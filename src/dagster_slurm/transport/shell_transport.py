@@ -24,6 +24,7 @@ from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     ONE_REQUEST_BYTES,
+    TakenOverError,
     upload_file,
     upload_tree,
 )
@@ -101,20 +102,20 @@ class ShellTransport(Transport):
         destination: str,
         *,
         mode: int = 0o600,
+        sha256: str = "",
         progress: ProgressCallback | None = None,
     ) -> None:
-        examined = content.examine(source, whole_up_to=ONE_REQUEST_BYTES)
-        size = examined.version.size
-        if size > ONE_REQUEST_BYTES:
-            parcel = file_parcel(source, examined, what=destination)
+        version, sha256 = content.examine(source, sha256)
+        if version.size > ONE_REQUEST_BYTES:
+            parcel = file_parcel(source, version, sha256, what=destination)
             upload_file(self._ask, parcel, destination, mode=mode, largest_piece=self._largest_piece, progress=progress)
             return
         self._ask(
             _script("put.sh"),
-            (destination, f"{mode:o}", examined.sha256),
+            (destination, f"{mode:o}", sha256),
             what=destination,
-            stdin=content.blocks_of_size(source, size, what=destination),
-            stdin_bytes=size,
+            stdin=content.blocks_of_size(source, version.size, what=destination),
+            stdin_bytes=version.size,
         )
 
     def put_tree(
@@ -165,11 +166,12 @@ class ShellTransport(Transport):
         what: str,
         stdin: Iterable[bytes | FileRange] = (),
         stdin_bytes: int = 0,
+        size_bytes: int = 0,
         takes: bool = False,
     ) -> CompletedCommand:
-        """A request of an upload to `what`."""
+        """A request of an upload to `what`, which brings bytes there or reads some."""
         size = None if takes else stdin_bytes
-        timeout_seconds = upload_timeout_seconds(stdin_bytes)
+        timeout_seconds = upload_timeout_seconds(stdin_bytes + size_bytes)
         answer = self._request(script, args, stdin=stdin, stdin_bytes=size, timeout_seconds=timeout_seconds)
         self.refuse_upload(answer, what=what)
         return answer
@@ -180,7 +182,7 @@ class ShellTransport(Transport):
             return
         said = answer.reason
         if answer.returncode == _TAKEN_OVER_STATUS:
-            raise TransferCorruptedError(f"Another process goes on with the upload to {what}", host=self.host)
+            raise TakenOverError(f"Another process goes on with the upload to {what}", host=self.host)
         fault = storage_fault(said, what=what, host=self.host)
         if fault is not None:
             raise fault

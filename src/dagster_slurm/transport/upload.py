@@ -1,38 +1,31 @@
 """An upload in pieces: it goes on from what an earlier try has brought there, and lets other requests in between.
 
-The partial file lies beside its destination; its name says what is uploaded where, and who writes to it.
+The partial file lies beside its destination; its name says what is uploaded where.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 import posixpath
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
-from uuid import uuid4
 
-from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError
-from dagster_slurm.transport.base import CompletedCommand, reading
-from dagster_slurm.transport.content import Remainder
-from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, Stream, name_of, remainder_of_next
+from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError, TransportError
+from dagster_slurm.transport.base import CompletedCommand, reading, whole_number
+from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, Stream
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
 from dagster_slurm.transport.shell import shell_file
 
 ONE_REQUEST_BYTES = 4 << 20
 """What is no larger is sent in one request."""
 
-# A writer that has sent nothing for so long is dead: a dead link is found in 30 s (ServerAliveInterval).
-LEASE_SECONDS = 40
-
 
 class Ask(Protocol):
     """Runs a script at the far end, and raises the error that fits if it fails.
 
-    A script that `takes` its stdin takes from the channel itself what `stdin` gives, to the byte.
+    A script that `takes` its stdin takes from the channel itself what `stdin` gives, to the byte. One that reads
+    `size_bytes` there has the time for it.
     """
 
     def __call__(
@@ -43,37 +36,19 @@ class Ask(Protocol):
         what: str,
         stdin: Iterable[bytes | FileRange] = (),
         stdin_bytes: int = 0,
+        size_bytes: int = 0,
         takes: bool = False,
     ) -> CompletedCommand: ...
 
 
-@dataclass(frozen=True)
-class Partial:
-    """The partial file of one upload by one writer."""
+class TakenOverError(TransferCorruptedError):
+    """The partial file is gone: another process has published it, or thrown it away."""
 
-    destination: str
-    digest: str
-    writer: str
 
-    @property
-    def directory(self) -> str:
-        """Where it lies: on the destination's file system."""
-        return posixpath.dirname(self.destination) or "."
-
-    @property
-    def stem(self) -> str:
-        """What the names of all partial files for this destination begin with."""
-        return name_of(self.destination)
-
-    @property
-    def name(self) -> str:
-        """What the names of all partial files of this content for this destination begin with."""
-        return f"{self.stem}.{self.digest[:32]}"
-
-    @property
-    def path(self) -> str:
-        """The file itself."""
-        return f"{self.directory}/{self.name}.{self.writer}.part"
+def partial_of(destination: str, digest: str) -> str:
+    """The partial file of a content for a destination: the same for all who send it, and of a short name."""
+    stem = hashlib.sha256(destination.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{posixpath.dirname(destination) or '.'}/.dagster-slurm.{stem}.{digest[:32]}.part"
 
 
 def upload_file(
@@ -86,16 +61,8 @@ def upload_file(
     progress: ProgressCallback | None,
 ) -> None:
     """Upload one file in pieces; see `Transport.put` for what is raised."""
-    with _WRITERS.writing(destination, parcel) as partial:
-        upload = _Upload(ask, parcel, partial, largest_piece, progress)
-        with upload.sent("file") as stream:
-            if stream is None:
-                return
-            whole = stream.finish()
-            expected = whole.without(upload.checked) if whole else Remainder()
-            args = (f"{mode:o}", str(parcel.size), str(upload.checked.size_bytes), str(expected.cksum))
-            old = f"{partial.directory}/{partial.stem}"
-            upload.ask("upload_publish.sh", partial.path, destination, *args, old, str(LEASE_SECONDS))
+    publish = ("upload_publish.sh", destination, f"{mode:o}", parcel.digest)
+    _Upload(ask, parcel, destination, largest_piece, progress).send(parcel.digest, publish)
 
 
 def upload_tree(
@@ -108,70 +75,74 @@ def upload_tree(
     progress: ProgressCallback | None,
 ) -> None:
     """Upload a tree in pieces and unpack it there; see `Transport.put_tree` for what is raised."""
-    with _WRITERS.writing(destination, parcel) as partial:
-        upload = _Upload(ask, parcel, partial, largest_piece, progress)
-        with upload.sent("tree") as stream:
-            if stream is not None:
-                args = (str(parcel.size), _script("put_tree.sh"), destination, checksums_name)
-                upload.ask("upload_unpack.sh", partial.path, *args)
-
-
-def _sum_in(printed: str) -> Remainder:
-    with reading("The checksum of what has arrived"):
-        return Remainder.from_cksum(printed)
+    unpack = ("upload_unpack.sh", str(parcel.size), _script("put_tree.sh"), destination, checksums_name)
+    _Upload(ask, parcel, destination, largest_piece, progress).send("", unpack)
 
 
 class _Upload:
-    """One try.
+    """Brings a parcel to where it belongs.
 
-    Attributes:
-        checked: What the far end has summed of what lies there.
+    Everybody who sends the same content to the same destination writes the same bytes to the same places of one
+    partial file, and goes on from what has arrived in it; what it holds is checked when it is published.
     """
 
     def __init__(
         self,
         ask: Ask,
         parcel: Parcel,
-        partial: Partial,
+        destination: str,
         largest_piece: Callable[[], int],
         progress: ProgressCallback | None,
     ) -> None:
         self._ask = ask
         self._parcel = parcel
-        self._partial = partial
+        self._destination = destination
+        self._partial = partial_of(destination, parcel.digest)
         self._largest_piece = largest_piece
         self._progress = progress
-        self.checked = Remainder()
 
-    def ask(self, script: str, *args: str) -> CompletedCommand:
-        return self._ask(_script(script), args, what=self._partial.destination)
+    def send(self, sha256: str, publish: tuple[str, ...]) -> None:
+        """Have it arrive, and be published.
 
-    @contextmanager
-    def sent(self, kind: str) -> Iterator[Stream | None]:
-        """Have everything arrive in the partial file; None if the destination is there already."""
-        for how in ("continue", "fresh"):
-            arrived = self._begin(kind, how)
-            if arrived is None:
-                yield None
-                return
-            try:
-                with self._parcel.open() as stream:
-                    if remainder_of_next(stream, arrived.size_bytes) != arrived:
-                        continue
-                    self.checked = arrived
-                    self._send(stream, arrived.size_bytes)
-                    yield stream
-                    return
-            except InvalidRequestError:
-                self._ask('rm -f -- "$1"', (self._partial.path,), what=self._partial.destination)
+        Args:
+            sha256: Of a file; empty for a directory.
+            publish: The script that does so, and its arguments behind the partial file.
+        """
+        try:
+            if self._tried(sha256, publish, "continue") is not None:
+                self._tried(sha256, publish, "fresh")
+        except TakenOverError:
+            if self._begin(sha256, "look") != "there":
                 raise
-        raise TransferCorruptedError(f"Something else is written to the partial file of {self._partial.destination}")
 
-    def _begin(self, kind: str, how: str) -> Remainder | None:
-        it = self._partial
-        args = (it.destination, it.directory, it.name, it.writer, str(LEASE_SECONDS), kind, how)
-        printed = self.ask("upload_begin.sh", *args).text
-        return None if printed.strip() == "there" else _sum_in(printed)
+    def _tried(self, sha256: str, publish: tuple[str, ...], how: str) -> TransportError | None:
+        """One try; the error if what an earlier one had brought there was not what belongs there."""
+        arrived = self._begin(sha256, how)
+        if arrived == "there":
+            return None
+        with reading("The size of what has arrived"):
+            offset = min(whole_number(arrived), self._parcel.size)
+        try:
+            with self._parcel.open() as stream:
+                stream.skip(offset)
+                self._send(stream, offset)
+                stream.finish()
+            script, *args = publish
+            self._ask(_script(script), (self._partial, *args), what=self._destination, size_bytes=self._parcel.size)
+        except InvalidRequestError:
+            self._ask('rm -f -- "$1"', (self._partial,), what=self._destination)
+            raise
+        except TransportError as error:
+            # What was there of a tree may be none that tar can read, which it says as of any file it cannot write.
+            if not offset or type(error) not in (TransportError, TransferCorruptedError):
+                raise
+            return error
+        return None
+
+    def _begin(self, sha256: str, how: str) -> str:
+        args = (self._destination, self._partial, str(self._parcel.size), sha256, how)
+        size_bytes = self._parcel.size if sha256 else 0
+        return self._ask(_script("upload_begin.sh"), args, what=self._destination, size_bytes=size_bytes).text.strip()
 
     def _send(self, stream: Stream, offset: int) -> None:
         pacer = Pacer(self._largest_piece())
@@ -185,50 +156,16 @@ class _Upload:
             report.sent(offset)
 
     def _send_piece(self, piece: Piece, offset: int, size: int) -> None:
-        args = (self._partial.path, *map(str, (offset, size, self.checked.size_bytes)))
-        answer = self._ask(
+        self._ask(
             _script("upload_piece.sh"),
-            args,
-            what=self._partial.destination,
+            (self._partial, str(offset), str(size)),
+            what=self._destination,
             stdin=piece.blocks(),
             stdin_bytes=size,
             takes=True,
         )
         if piece.fault:
             raise piece.fault
-        if offset > self.checked.size_bytes:
-            self.checked += _sum_in(answer.text)
-        if self.checked.size_bytes != offset:
-            # What a broken connection had still on the way came later; the next try finds it there.
-            raise TransferCorruptedError(f"More than was sent has arrived for {self._partial.destination}")
-
-
-class _Writers:
-    """Gives every upload of this process a partial file of its own, and the next try the one of the last."""
-
-    def __init__(self) -> None:
-        self._process = -1
-        self._token = ""
-        self._active: set[Partial] = set()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def writing(self, destination: str, parcel: Parcel) -> Iterator[Partial]:
-        with self._lock:
-            if self._process != os.getpid():
-                self._process, self._token, self._active = os.getpid(), uuid4().hex[:16], set()
-            partial = Partial(destination, parcel.digest, self._token)
-            if partial in self._active:
-                partial = Partial(destination, parcel.digest, uuid4().hex[:16])
-            self._active.add(partial)
-        try:
-            yield partial
-        finally:
-            with self._lock:
-                self._active.discard(partial)
-
-
-_WRITERS = _Writers()
 
 
 def _script(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,52 +12,17 @@ from hypothesis import strategies as st
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry, UploadProgress, content
 from dagster_slurm.transport.archive import archive_tree
-from dagster_slurm.transport.content import Remainder
-from dagster_slurm.transport.parcel import FileRange, Piece, file_parcel, remainder_of_next, tree_parcel
+from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, file_parcel, tree_parcel
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     SMALLEST_PIECE_BYTES,
     Pacer,
-    Partial,
+    partial_of,
 )
 
 MIB = 1 << 20
-
-
-def printed_by_cksum(data: bytes) -> str:
-    return subprocess.run(["cksum"], input=data, capture_output=True, check=True).stdout.decode()
-
-
-class TestCksum:
-    """Sums of parts make the sum of the whole, as cksum prints it."""
-
-    @pytest.mark.parametrize("data", [b"", b"\0", b"x", b"\0" * 300, bytes(range(256)) * 300], ids=len)
-    def test_it_is_what_cksum_prints(self, data: bytes) -> None:
-        printed = printed_by_cksum(data)
-        remainder = Remainder().followed_by(data)
-        assert f"{remainder.cksum} {remainder.size_bytes}\n" == printed
-        assert Remainder.from_cksum(printed) == remainder
-
-    @given(st.binary(max_size=2000), st.binary(max_size=2000))
-    def test_parts_make_the_whole(self, first: bytes, second: bytes) -> None:
-        whole = Remainder().followed_by(first + second)
-        parts = [Remainder().followed_by(each) for each in (first, second)]
-        assert parts[0] + parts[1] == whole == parts[0].followed_by(second)
-        assert whole.without(parts[0]) == parts[1]
-        assert Remainder.from_cksum(f"{whole.cksum} {whole.size_bytes}") == whole
-
-    @given(st.integers(0, 2**32 - 1), st.integers(0, 2**60))
-    def test_what_is_printed_can_be_read_back_for_any_size(self, value: int, size: int) -> None:
-        remainder = Remainder(value, size)
-        assert Remainder.from_cksum(f"{remainder.cksum} {size}") == remainder
-
-    @given(st.binary(min_size=1, max_size=500), st.integers(0, 10**6))
-    def test_one_wrong_bit_is_seen(self, data: bytes, place: int) -> None:
-        wrong = bytearray(data)
-        wrong[place % len(data)] ^= 1 << place % 8
-        assert Remainder().followed_by(bytes(wrong)) != Remainder().followed_by(data)
 
 
 class TestPacer:
@@ -163,33 +127,14 @@ class TestNames:
     @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=300))
     @settings(max_examples=50)
     def test_it_lies_beside_its_destination_and_is_short(self, destination: str) -> None:
-        partial = Partial(destination, "d" * 64, "w" * 16)
-        directory, _, name = partial.path.rpartition("/")
+        directory, _, name = partial_of(destination, "d" * 64).rpartition("/")
         assert directory == (destination.rpartition("/")[0].rstrip("/") or ("/" if destination[0] == "/" else "."))
         assert len(name) < 128
         assert name.startswith(".dagster-slurm.")
 
-    def test_it_tells_destination_content_and_writer(self) -> None:
-        paths = {Partial(f"/d/{a}", b * 64, c).path for a in "xy" for b in "12" for c in "pq"}
-        assert len(paths) == 8
-
-    def test_bytes_and_file_of_one_content_are_known_again(self, tmp_path: Path) -> None:
-        data = bytes(5 * MIB)
-        path = tmp_path / "file"
-        path.write_bytes(data)
-        first, again = (content.examine(path, whole_up_to=MIB) for _ in range(2))
-        assert first == again
-        assert content.examine(data, whole_up_to=MIB) == content.examine(data, whole_up_to=MIB)
-
-    @pytest.mark.parametrize("place", [0, 5 * MIB - 1])
-    def test_other_content_has_another_digest(self, tmp_path: Path, place: int) -> None:
-        path = tmp_path / "file"
-        data = bytearray(5 * MIB)
-        path.write_bytes(data)
-        before = content.examine(path, whole_up_to=MIB)
-        data[place] = 1
-        path.write_bytes(data)
-        assert content.examine(path, whole_up_to=MIB).sha256 != before.sha256
+    def test_it_tells_destination_and_content(self) -> None:
+        paths = {partial_of(f"/d/{a}", b * 64) for a in "xy" for b in "12"}
+        assert len(paths) == 4
 
     def test_other_modes_are_another_tree(self) -> None:
         digests = {
@@ -216,21 +161,35 @@ def sent_through_a_pipe(piece: Piece) -> bytes:
     return bytes(arrived)
 
 
+def parcel_of(source: bytes | Path) -> Parcel:
+    return file_parcel(source, *content.examine(source), what="it")
+
+
 class TestParcel:
     """What is read is what is sent, to the byte."""
 
     @given(st.binary(max_size=3000), st.lists(st.integers(1, 1000), min_size=1))
     @settings(max_examples=50)
     def test_pieces_make_the_whole(self, data: bytes, sizes: list[int]) -> None:
-        parcel = file_parcel(data, content.examine(data, whole_up_to=0), what="it")
+        parcel = parcel_of(data)
         sent = b""
         with parcel.open() as stream:
             for size in [*sizes, len(data)]:
                 piece = Piece(stream, min(size, len(data) - len(sent)))
                 sent += b"".join(piece.blocks())
                 assert piece.fault is None
-            assert stream.finish() == Remainder().followed_by(data)
+            stream.finish()
         assert sent == data
+
+    @given(st.binary(max_size=3000), st.integers(0, 3000))
+    @settings(max_examples=50)
+    def test_it_goes_on_from_anywhere(self, data: bytes, offset: int) -> None:
+        archive = archive_tree([TreeEntry("it", data)])
+        for parcel, whole in ((parcel_of(data), data), (tree_parcel(archive), b"".join(archive.blocks()))):
+            with parcel.open() as stream:
+                stream.skip(min(offset, len(whole)))
+                rest = b"".join(Piece(stream, max(0, len(whole) - offset)).blocks())
+            assert rest == whole[offset:]
 
     def test_a_tree_is_its_archive(self) -> None:
         archive = archive_tree([TreeEntry(f"{number}", b"%d" % number * 999) for number in range(300)])
@@ -244,7 +203,7 @@ class TestParcel:
     def test_a_file_that_becomes_shorter_is_filled_up_and_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"x" * 1000)
-        with file_parcel(path, content.examine(path, whole_up_to=0), what="it").open() as stream:
+        with parcel_of(path).open() as stream:
             path.write_bytes(b"y" * 10)
             piece = Piece(stream, 1000)
             assert len(sent_through_a_pipe(piece)) == 1000
@@ -253,7 +212,7 @@ class TestParcel:
     def test_a_file_that_was_written_to_is_refused_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"x" * 1000)
-        with file_parcel(path, content.examine(path, whole_up_to=0), what="it").open() as stream:
+        with parcel_of(path).open() as stream:
             assert sent_through_a_pipe(Piece(stream, 1000)) == b"x" * 1000
             path.write_bytes(b"z" * 1000)
             with pytest.raises(InvalidRequestError, match="changed while it was sent"):
@@ -262,15 +221,7 @@ class TestParcel:
     def test_a_file_that_changed_before_it_is_opened_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"x" * 1000)
-        parcel = file_parcel(path, content.examine(path, whole_up_to=0), what="it")
+        parcel = parcel_of(path)
         path.write_bytes(b"x" * 1001)
         with pytest.raises(InvalidRequestError), parcel.open():
             pass
-
-    def test_without_a_cksum_program_python_sums(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / "file"
-        path.write_bytes(b"x" * 1000)
-        monkeypatch.setenv("PATH", "")
-        with file_parcel(path, content.examine(path, whole_up_to=0), what="it").open() as stream:
-            assert remainder_of_next(stream, 5000) == Remainder().followed_by(b"x" * 1000)
-            assert stream.finish() == Remainder().followed_by(b"x" * 1000)

@@ -1,29 +1,27 @@
 # shellcheck shell=sh
-# upload_begin.sh DESTINATION DIRECTORY NAME WRITER LEASE_SECONDS KIND HOW: makes the partial file DIRECTORY/NAME.WRITER.part,
-# or takes over one that nobody has written to for LEASE_SECONDS, and prints its cksum and size. KIND is `file` or
-# `tree`. With HOW `fresh`, what has arrived is thrown away. Prints `there` if a tree has arrived already.
-destination=$1 directory=$2 name=$3 part=$2/$3.$4.part lease=$5 kind=$6 how=$7
-idle() {
-    echo $(($(date +%s) - $(stat -c %Y -- "$1" 2>/dev/null || date +%s)))
-}
-if [ "$kind" = tree ]; then
-    if [ -d "$destination" ]; then
-        echo there
-        exit 0
+# upload_begin.sh DESTINATION PART BYTES SHA256 HOW: makes the partial file PART, unless it is there, and prints its size;
+# with HOW `fresh`, what has arrived is thrown away, and with `look` nothing is made. Prints `there` if all of it has
+# arrived already: a file of so many BYTES and that SHA256, or, with an empty SHA256, a directory.
+destination=$1 part=$2 directory=${2%/*} bytes=$3 sha256=$4 how=$5
+is_there() {
+    if [ -z "$sha256" ]; then
+        [ -d "$destination" ]
+        return
     fi
-    mkdir -p -- "$directory" || exit 74
+    [ "$(stat -c %s -- "$destination" 2>/dev/null)" = "$bytes" ] && [ -f "$destination" ] &&
+        actual=$(sha256sum <"$destination") && [ "${actual%% *}" = "$sha256" ]
+}
+if is_there; then
+    echo there
+    exit 0
 fi
+[ "$how" != look ] || exit 0
+[ -n "$sha256" ] || mkdir -p -- "$directory" || exit 74
 # What died long ago, whatever it was for.
 for other in "$directory"/.dagster-slurm.*.part; do
-    [ ! -e "$other" ] || [ "$(idle "$other")" -le 86400 ] || rm -f -- "$other"
+    [ ! -e "$other" ] || [ $(($(date +%s) - $(stat -c %Y -- "$other" 2>/dev/null || date +%s))) -le 86400 ] || rm -f -- "$other"
 done
 [ "$how" != fresh ] || rm -f -- "$part"
-if [ "$how" != fresh ] && ! [ -e "$part" ]; then
-    for other in "$directory/$name".*.part; do
-        # Of several that try, one wins the rename.
-        [ -e "$other" ] && [ "$(idle "$other")" -gt "$lease" ] && mv -T -- "$other" "$part" 2>/dev/null && break
-    done
-fi
 # Twice: the removal of a neighbour takes an empty parent with it.
-touch -- "$part" 2>/dev/null || { [ "$kind" != tree ] || mkdir -p -- "$directory"; } && touch -- "$part" || exit 74
-cksum <"$part"
+touch -- "$part" 2>/dev/null || { [ -n "$sha256" ] || mkdir -p -- "$directory"; } && touch -- "$part" || exit 74
+stat -c %s -- "$part" 2>/dev/null || exit 66

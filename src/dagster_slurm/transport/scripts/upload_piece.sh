@@ -1,14 +1,9 @@
 # shellcheck shell=sh
-# upload_piece.sh PART OFFSET BYTES CHECK_FROM: takes BYTES from the channel into PART at OFFSET, and prints the cksum of
-# what lies in PART from CHECK_FROM to OFFSET, its end. BYTES are taken whatever happens: what follows them is
-# the next request.
-part=$1 offset=$2 bytes=$3 check_from=$4 block=131072
-# The check of the piece before costs no time of its own: meanwhile this one fills the buffers on the way.
-if [ "$check_from" != "$offset" ]; then
-    # dd moves to a place in its stdin, and there cksum goes on (dd(1p), skip).
-    { dd bs=1 skip="$check_from" count=0 2>/dev/null && cksum; } <"$part"
-fi
-# Where it belongs, not at the end: a dd that outlived its broken connection writes the same bytes to the same place.
+# upload_piece.sh PART OFFSET BYTES: takes BYTES from the channel into PART at OFFSET. BYTES are taken whatever happens:
+# what follows them is the next request.
+part=$1 offset=$2 bytes=$3 block=131072
+# Where it belongs, not at the end: a dd that outlived its broken connection, and another process that sends the same,
+# write the same bytes to the same place.
 said=$(dd bs=$block count="$bytes" seek="$offset" iflag=fullblock,count_bytes oflag=seek_bytes \
     conv=notrunc,nocreat status=noxfer of="$part" 2>&1) && exit 0
 case $said in

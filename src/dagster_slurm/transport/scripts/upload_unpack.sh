@@ -7,6 +7,8 @@ shift 3
 if [ "$(stat -c %s -- "$part")" = "$bytes" ]; then
     (eval "$unpack") <"$part"
 else
+    # Another process may have unpacked it meanwhile.
+    [ -e "$part" ] || exit 66
     (exit 65)
 fi
 status=$?
