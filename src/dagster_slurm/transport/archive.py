@@ -17,13 +17,7 @@ CHECKSUMS_NAME = ".dagster-slurm.sha256"
 _KEPT_BYTES = 64 << 20
 _END = b"\0" * (2 * tarfile.BLOCKSIZE)
 _FORBIDDEN = frozenset("\n\r\\\0")
-# Of the ustar format (pax(1p), ustar Interchange Format): what fits into a header of one block, and where it stands.
-# For its sum, the checksum counts as eight spaces.
-_SHORT_NAME, _SMALL_BYTES = 100, 0o77777777777
-_MODE, _SIZE, _CHECKSUM, _KIND = slice(100, 107), slice(124, 135), slice(148, 155), slice(156, 157)
 _DIRECTORY_MODE = 0o700
-_EMPTY_HEAD = bytearray(tarfile.TarInfo().tobuf(tarfile.PAX_FORMAT))
-_EMPTY_HEAD[148:156] = b" " * 8
 
 
 @dataclass(frozen=True)
@@ -138,21 +132,11 @@ def _member(entry: TreeEntry, size: int) -> tuple[bytes, TreeEntry, int]:
 
 
 def _head(name: str, size: int, mode: int) -> bytes:
-    """The header of one file, as tarfile makes it; in a third of its time where the name is short."""
-    if len(name) > _SHORT_NAME or not name.isascii() or size > _SMALL_BYTES:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = size, mode
-        if name.endswith("/"):
-            info.type = tarfile.DIRTYPE
-        return info.tobuf(tarfile.PAX_FORMAT)
-    head = bytearray(_EMPTY_HEAD)
-    head[: len(name)] = name.encode()
-    head[_MODE] = b"%07o" % mode
-    head[_SIZE] = b"%011o" % size
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, mode
     if name.endswith("/"):
-        head[_KIND] = tarfile.DIRTYPE
-    head[_CHECKSUM] = b"%06o\0" % sum(head)
-    return bytes(head)
+        info.type = tarfile.DIRTYPE
+    return info.tobuf(tarfile.PAX_FORMAT)
 
 
 def _padded(size: int) -> int:
