@@ -6,7 +6,7 @@ import queue
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.errors import DagsterSlurmError
@@ -120,19 +120,6 @@ QueueNews = Waiting | QueueLeft | StateChanged
 Event = Output | Started | QueueNews | Notice | Ended | Broken
 
 
-class Listener(Protocol):
-    """Whoever is told the events of one job."""
-
-    @property
-    def room_bytes(self) -> int:
-        """How many more bytes may be read for it before it has caught up."""
-        ...
-
-    def put(self, event: Event) -> None:
-        """Tell one event."""
-        ...
-
-
 class ManySubscriptions:
     """One bounded line of events from the watcher's thread, of many jobs, each with a number."""
 
@@ -142,8 +129,8 @@ class ManySubscriptions:
         self._lock = threading.Lock()
 
     def of(self, number: int) -> Listener:
-        """The end that is told the events of one of them."""
-        return _OneOfMany(self, number)
+        """Whoever is told the events of one of them."""
+        return Listener(self, number)
 
     @property
     def room_bytes(self) -> int:
@@ -170,8 +157,8 @@ class ManySubscriptions:
         return number, event
 
 
-class _OneOfMany:
-    """The end of one job."""
+class Listener:
+    """Is told the events of one job, and puts them in the line of many."""
 
     def __init__(self, line: ManySubscriptions, number: int) -> None:
         self._line = line
@@ -179,13 +166,15 @@ class _OneOfMany:
 
     @property
     def room_bytes(self) -> int:
+        """How many more bytes may be read for it before it has caught up."""
         return self._line.room_bytes
 
     def put(self, event: Event) -> None:
+        """Tell one event."""
         self._line.put(self._number, event)
 
 
-class Subscription(_OneOfMany):
+class Subscription(Listener):
     """A bounded line of events from the watcher's thread to the one that waits."""
 
     def __init__(self) -> None:
