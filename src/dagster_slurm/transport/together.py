@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -42,13 +42,14 @@ _NO_DIRECTORY_STATUS = 74
 
 @dataclass
 class _Request:
-    """One script that is to be run, or one tree that is to be put, and what came of it."""
+    """One script that is to be run, which may be one that puts a tree, and what came of it."""
 
     script: str = ""
     args: Sequence[str] = ()
     stdin: bytes = b""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    tree: SmallTree | None = None
+    files: Sequence[TreeEntry] = ()
+    destination: str = ""
     answer: CompletedCommand | None = None
     error: BaseException | None = None
     leads: bool = False
@@ -84,11 +85,11 @@ class Together:
         self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
     ) -> None:
         """As `Transport.put_tree`; small trees go together."""
-        tree = SmallTree(list(entries), destination)
-        if not isinstance(self._transport, ShellTransport) or not tree.is_small:
-            self._transport.put_tree(tree.files, destination, progress=progress)
+        files = list(entries)
+        if not isinstance(self._transport, ShellTransport) or not _are_small(files):
+            self._transport.put_tree(files, destination, progress=progress)
             return
-        self._transport.refuse_upload(self._answered(_Request(tree=tree)), what=destination)
+        self._transport.refuse_upload(self._answered(_one_tree(files, destination)), what=destination)
 
     def _answered(self, request: _Request) -> CompletedCommand:
         with self._lock:
@@ -108,7 +109,6 @@ class Together:
         """Serve this thread's request with those in front of it and behind it; then let another lead."""
         try:
             while own.answer is None and own.error is None:
-                self._gather()
                 batch = self._next_batch()
                 self._serve(batch)
                 for request in batch:
@@ -121,68 +121,34 @@ class Together:
                     following.leads = True
                     following.woken.set()
 
-    def _gather(self) -> None:
+    def _next_batch(self) -> list[_Request]:
         if self._last_count > 1 and len(self._waiting) < MOST:
             time.sleep(min(_GATHERING_SECONDS_EACH * self._last_count, _GATHERING_MAX_SECONDS))
-
-    def _next_batch(self) -> list[_Request]:
         batch: list[_Request] = []
         trees = 0
         with self._lock:
             while self._waiting and trees < _MOST_TREES and len(batch) - trees < MOST:
                 batch.append(self._waiting.popleft())
-                trees += batch[-1].tree is not None
+                trees += bool(batch[-1].destination)
         self._last_count = len(batch)
         return batch
 
     def _serve(self, batch: Sequence[_Request]) -> None:
         try:
-            self._serve_all(batch)
+            merged = _many_trees([request for request in batch if request.destination])
+            self._run(batch if merged is None else [*(each for each in batch if not each.destination), merged])
+            for request in batch if merged else ():
+                if request.destination and merged and merged.answer and merged.answer.returncode == 0:
+                    request.answer = merged.answer
+                elif request.destination:
+                    self._run([request])
         except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits
             for request in batch:
                 if request.answer is None and request.error is None:
                     # Each thread adds its own traceback, and may add what it knows.
                     request.error = copy.copy(error) if isinstance(error, DagsterSlurmError) else error
 
-    def _serve_all(self, batch: Sequence[_Request]) -> None:
-        trees = [request for request in batch if request.tree is not None]
-        scripts = [request for request in batch if request.tree is None]
-        merged = self._merged(trees)
-        self._serve_scripts([*scripts, merged] if merged else scripts)
-        for request in trees:
-            if merged and merged.answer and merged.answer.returncode == 0:
-                request.answer = merged.answer
-            else:
-                self._serve_tree(request)
-
-    def _merged(self, requests: Sequence[_Request]) -> _Request | None:
-        """The one request that puts the trees of several; None if each is to go by itself."""
-        trees = [request.tree for request in requests if request.tree is not None]
-        if len(trees) < 2:
-            return None
-        try:
-            return _request_of(many_trees(trees))
-        except (InvalidRequestError, OSError):
-            # Of one of them, which is told by itself.
-            return None
-
-    def _serve_tree(self, request: _Request) -> None:
-        if request.tree is None:
-            raise AssertionError("not a tree")
-        try:
-            alone = _request_of(one_tree(request.tree))
-        except (InvalidRequestError, OSError) as error:
-            request.error = error
-            return
-        self._serve_scripts([alone])
-        request.answer = alone.answer
-
-    def _serve_scripts(self, batch: Sequence[_Request]) -> None:
-        if batch:
-            for request, answer in zip(batch, self._answers(batch), strict=True):
-                request.answer = answer
-
-    def _answers(self, batch: Sequence[_Request]) -> list[CompletedCommand]:
+    def _run(self, batch: Sequence[_Request]) -> None:
         if len(batch) > 1:
             nonce = uuid4().hex
             answer = self._transport.run(
@@ -192,13 +158,13 @@ class Together:
                 timeout_seconds=max(request.timeout_seconds for request in batch),
             )
             if answer.returncode != _NO_DIRECTORY_STATUS:
-                return self._taken_apart(answer, nonce, len(batch))
-        return [self._alone(request) for request in batch]
-
-    def _alone(self, request: _Request) -> CompletedCommand:
-        return self._transport.run(
-            request.script, request.args, stdin=request.stdin, timeout_seconds=request.timeout_seconds
-        )
+                for request, each in zip(batch, self._taken_apart(answer, nonce, len(batch)), strict=True):
+                    request.answer = each
+                return
+        for request in batch:
+            request.answer = self._transport.run(
+                request.script, request.args, stdin=request.stdin, timeout_seconds=request.timeout_seconds
+            )
 
     def _taken_apart(self, answer: CompletedCommand, nonce: str, count: int) -> list[CompletedCommand]:
         with reading("The answers to several requests", host=self._transport.host):
@@ -206,10 +172,6 @@ class Together:
         if not len(outs) == len(errs) == count:
             raise ConnectionFailedError("The answer was cut off", host=self._transport.host)
         return [CompletedCommand(out, err, status) for (out, status), (err, _) in zip(outs, errs, strict=True)]
-
-
-def _request_of(made: TreeRequest) -> _Request:
-    return _Request(made.script, made.args, made.stdin, upload_timeout_seconds(len(made.stdin)))
 
 
 def _combined(nonce: str, batch: Sequence[_Request]) -> str:
@@ -252,64 +214,45 @@ def together(transport: Transport) -> Together:
 _SMALL_BYTES = 256 << 10
 
 
-@dataclass(frozen=True)
-class SmallTree:
-    """Files that are to become a directory.
-
-    Args:
-        files: What it is to hold.
-        destination: Its absolute path.
-    """
-
-    files: Sequence[TreeEntry]
-    destination: str
-
-    @property
-    def is_small(self) -> bool:
-        """Whether others may wait for it, and whether it may be held in memory."""
-        try:
-            sizes = [
-                len(each.source) if isinstance(each.source, bytes) else each.source.stat().st_size
-                for each in self.files
-            ]
-        except OSError:
-            # Whoever reads the files says what is wrong with them.
-            return False
-        return sum(sizes) <= _SMALL_BYTES
-
-    def below(self, directory: str) -> Iterator[TreeEntry]:
-        """Its files, in a directory of a larger tree."""
-        return (replace(each, name=f"{directory}/{each.name}") for each in self.files)
+def _are_small(files: Sequence[TreeEntry]) -> bool:
+    """Whether others may wait for them, and whether they may be held in memory."""
+    try:
+        sizes = [len(each.source) if isinstance(each.source, bytes) else each.source.stat().st_size for each in files]
+    except OSError:
+        # Whoever reads the files says what is wrong with them.
+        return False
+    return sum(sizes) <= _SMALL_BYTES
 
 
-@dataclass(frozen=True)
-class TreeRequest:
-    """What is to be run for trees."""
-
-    script: str
-    args: tuple[str, ...]
-    stdin: bytes
-
-
-def one_tree(tree: SmallTree) -> TreeRequest:
-    """The request that puts one tree.
+def _one_tree(files: Sequence[TreeEntry], destination: str) -> _Request:
+    """What puts one tree.
 
     Raises:
         InvalidRequestError: A name cannot be sent; see `archive_tree`.
     """
-    archive = archive_tree(tree.files)
-    args = (tree.destination, archive.checksums_name, str(len(tree.files)))
-    return TreeRequest(_script("put_tree.sh"), args, b"".join(archive.blocks()))
+    archive = archive_tree(files)
+    stdin = b"".join(archive.blocks())
+    args = (destination, archive.checksums_name, str(len(files)))
+    return _Request(
+        _script("put_tree.sh"), args, stdin, upload_timeout_seconds(len(stdin)), files=files, destination=destination
+    )
 
 
-def many_trees(trees: Sequence[SmallTree]) -> TreeRequest:
-    """The request that puts several trees of one file system; if it fails, each is to be put by itself.
-
-    Raises:
-        InvalidRequestError: A name cannot be sent.
-    """
-    archive = archive_tree([entry for number, tree in enumerate(trees, start=1) for entry in tree.below(str(number))])
+def _many_trees(requests: Sequence[_Request]) -> _Request | None:
+    """What puts the trees of several, of one file system; if it fails, each is to be put by itself. None for one."""
+    if len(requests) < 2:
+        return None
+    try:
+        archive = archive_tree(
+            replace(entry, name=f"{number}/{entry.name}")
+            for number, request in enumerate(requests, start=1)
+            for entry in request.files
+        )
+        stdin = b"".join(archive.blocks())
+    except (InvalidRequestError, OSError):
+        # A file of one of them is another by now; it was read before.
+        return None
     # As put_tree.sh names what is not whole; only of digits, as a process id is.
-    part = f"{trees[0].destination}.part.{uuid4().int}"
-    args = (part, archive.checksums_name, *(tree.destination for tree in trees))
-    return TreeRequest(_script("put_trees.sh"), args, b"".join(archive.blocks()))
+    part = f"{requests[0].destination}.part.{uuid4().int}"
+    args = (part, archive.checksums_name, *(request.destination for request in requests))
+    return _Request(_script("put_trees.sh"), args, stdin, upload_timeout_seconds(len(stdin)))
