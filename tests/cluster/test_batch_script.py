@@ -15,7 +15,7 @@ import pytest
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
-from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.errors import InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.launchers import Hook, LaunchPlan, launch_script

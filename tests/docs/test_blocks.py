@@ -14,13 +14,11 @@ import pytest
 import yaml
 
 from dagster_slurm.doctor import STEPS, Finding, Status
-from dagster_slurm.doctor.report import as_json, summary
+from dagster_slurm.doctor.finding import as_json, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
-from dagster_slurm.housekeeping.cleaning import DANGLING
-from dagster_slurm.housekeeping.decision import Facts, Terms, decide
-from dagster_slurm.housekeeping.rows import table
+from dagster_slurm.housekeeping.cleaning import DANGLING, Facts, Terms, decide
+from dagster_slurm.housekeeping.rows import RunStanding, table
 from dagster_slurm.housekeeping.seen import Fate
-from dagster_slurm.housekeeping.word import RunStanding
 from dagster_slurm.job.events import Waiting, line_of
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox

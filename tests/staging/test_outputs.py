@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from dagster_slurm.errors import LocalStorageError, OutputNotFoundError, TransferCorruptedError
-from dagster_slurm.staging import collect, fetching
-from dagster_slurm.staging.fetching import Fetch, RemoteFile
+from dagster_slurm.staging import collect
+from dagster_slurm.staging.collect import Fetch, RemoteFile
 from dagster_slurm.transport import LocalTransport
 from dagster_slurm.transport.shell_transport import ShellTransport
 from tests.support import forked
@@ -42,7 +42,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return read_from(self, path, offset, max_bytes)
 
     monkeypatch.setattr(ShellTransport, "read_from", noted)
-    monkeypatch.setattr(fetching.Pacer, "piece_bytes", 1 << 18)
+    monkeypatch.setattr(collect.Pacer, "piece_bytes", 1 << 18)
     return seen
 
 
@@ -145,10 +145,10 @@ def test_a_file_that_is_cut_off_on_the_way_does_not_appear(far: Far, large: str,
 FETCH = """
 import sys, time
 from pathlib import Path
-from dagster_slurm.staging import fetching
-from dagster_slurm.staging.fetching import Fetch, RemoteFile
+from dagster_slurm.staging import collect
+from dagster_slurm.staging.collect import Fetch, RemoteFile
 from dagster_slurm.transport import LocalTransport
-fetching.Pacer.piece_bytes = 1 << 18
+collect.Pacer.piece_bytes = 1 << 18
 arrived = Fetch._arrived
 def slow(self, size):
     print("piece", flush=True)

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from dagster_slurm.cluster.status_file import EndMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, parse_marks
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.launchers import Hook, LaunchPlan, launch_script
 from dagster_slurm.run_directory import RunDirectory

@@ -167,7 +167,6 @@ LIGHT = [
     "cli.reconcile",
     "doctor",
     "housekeeping.cleaning",
-    "housekeeping.report",
     "sandbox",
     "job.watcher",
     "launchers",

@@ -8,14 +8,21 @@ from functools import partial
 
 import click
 
-from dagster_slurm.cli.durations import seconds
-from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.cli.reach import cluster_of, seconds, with_cluster_options
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.housekeeping.cleaning import Leftover, is_open, leftovers, measured
-from dagster_slurm.housekeeping.decision import Terms
-from dagster_slurm.housekeeping.removal import remove, sizes_kib
-from dagster_slurm.housekeeping.report import as_json, lines_of, summary
-from dagster_slurm.housekeeping.survey import survey
+from dagster_slurm.housekeeping.cleaning import (
+    Leftover,
+    Terms,
+    as_json,
+    is_open,
+    leftovers,
+    lines_of,
+    measured,
+    remove,
+    sizes_kib,
+    summary,
+)
+from dagster_slurm.housekeeping.seen import survey
 
 
 @click.command()

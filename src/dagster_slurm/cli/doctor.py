@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dagster_slurm.doctor import Asked, Finding, Status, World, diagnose
-from dagster_slurm.doctor.report import as_json, lines_of, overall, summary
+from dagster_slurm.doctor.finding import as_json, lines_of, overall, summary
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "wrong": "red", "skipped": "bright_black"}
 _OPTIONS = ("partition", "account", "qos", "time", "cpus", "mem")

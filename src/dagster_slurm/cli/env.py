@@ -9,13 +9,12 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm.cli.durations import seconds, size_bytes
-from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.cli.reach import cluster_of, seconds, size_bytes, with_cluster_options
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.housekeeping.cleaning import size
 from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
-from dagster_slurm.housekeeping.report import size
 from dagster_slurm.housekeeping.rows import aligned
 
 _DAY_SECONDS = 86400

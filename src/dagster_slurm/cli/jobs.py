@@ -8,7 +8,7 @@ import click
 
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
 from dagster_slurm.housekeeping.rows import job_rows, table
-from dagster_slurm.housekeeping.survey import survey
+from dagster_slurm.housekeeping.seen import survey
 
 
 @click.command()

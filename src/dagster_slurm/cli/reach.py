@@ -1,8 +1,9 @@
-"""The options by which commands find the cluster, and the way to it."""
+"""What several commands take: the cluster, durations and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -44,3 +45,31 @@ def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator
         yield SlurmCluster(transport, remote_base=settings.remote_base)
     finally:
         transport.close()
+
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_UNIT_BYTES = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def seconds(context: click.Context, option: click.Parameter, value: str) -> float:
+    """A number and a unit, as in `3d`, in seconds."""
+    number, unit = _read(context, option, value, _UNIT_SECONDS, "duration", "s, m, h, d and w, as in 3d")
+    return float(number * unit)
+
+
+def size_bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """A number and a unit, as in `50G`, in bytes; `G` is GiB."""
+    if value is None:
+        return None
+    number, unit = _read(context, option, value, _UNIT_BYTES, "size", "M, G and T, as in 50G")
+    return number * unit
+
+
+def _read(
+    context: click.Context, option: click.Parameter, value: str, units: Mapping[str, int], what: str, allowed: str
+) -> tuple[int, int]:
+    match = re.fullmatch(rf"([0-9]{{1,6}})([{''.join(units)}])", value)
+    if match is None:
+        problem = f"{value!r} is not a {what}. Give a number and one of {allowed}."
+        raise click.BadParameter(problem, context, option)
+    return int(match[1]), units[match[2]]

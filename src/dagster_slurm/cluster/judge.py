@@ -10,8 +10,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum
 
+from dagster_slurm.cluster.description import EndMark, StartMark
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.cluster.status_file import EndMark, StartMark
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState
 

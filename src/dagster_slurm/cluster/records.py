@@ -8,8 +8,7 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dagster_slurm.cluster.description import Description
-from dagster_slurm.cluster.status_file import Mark, parse_marks
+from dagster_slurm.cluster.description import Description, Mark, parse_marks
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import output

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dagster_slurm.errors import DagsterSlurmError
 
@@ -57,3 +58,75 @@ def from_error(step: str, error: DagsterSlurmError, *, found: str = "", remedy: 
     """It does not work, as an error says."""
     known = remedy or error.hint or "See the message; the pages on configuration and errors tell more."
     return wrong(step, error.message, known, found)
+
+
+FORMAT_VERSION = 1
+_WORDS: dict[Status, str] = {"ok": "ok", "warning": "warning", "wrong": "WRONG", "skipped": "-"}
+_STATUS_WIDTH, _STEP_WIDTH = 9, 14
+Paint = Callable[[str, Status], str]
+
+
+def plain(text: str, status: Status) -> str:
+    """No colours."""
+    del status
+    return text
+
+
+def lines_of(finding: Finding, paint: Paint = plain) -> list[str]:
+    """A finding: one line, with the fault and what to do about it if there is one; then what is there."""
+    word = paint(f"{_WORDS[finding.status]:{_STATUS_WIDTH}}", finding.status)
+    first, *rest = _texts(finding)
+    indent = " " * (_STATUS_WIDTH + _STEP_WIDTH)
+    return [f"{word}{finding.step:{_STEP_WIDTH}}{first}", *(f"{indent}{line}" for line in rest)]
+
+
+def _texts(finding: Finding) -> list[str]:
+    if finding.status == "skipped":
+        return [f"not checked: {finding.found}"]
+    if not finding.problem:
+        return [finding.found]
+    told = f"{finding.problem.rstrip('.')}. {finding.remedy}".rstrip()
+    return [told, *([f"({finding.found})"] if finding.found else [])]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The last line."""
+    named = {status: [each.step for each in findings if each.status == status] for status in _WORDS}
+    parts = [f"{_count(len(named['ok']), 'step')} fine"]
+    if named["warning"]:
+        parts.append(f"{_count(len(named['warning']), 'warning')} ({', '.join(named['warning'])})")
+    if named["skipped"]:
+        parts.append(f"{len(named['skipped'])} not checked")
+    head = f"Wrong: {', '.join(named['wrong'])}" if named["wrong"] else "Nothing is wrong"
+    return f"{head}; {', '.join(parts)}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def overall(findings: Iterable[Finding]) -> Status:
+    """The worst status: `wrong`, `warning` or `ok`."""
+    found = {each.status for each in findings}
+    return "wrong" if "wrong" in found else "warning" if "warning" in found else "ok"
+
+
+def as_json(findings: Sequence[Finding], *, host: str | None, logins: int) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {
+        "version": FORMAT_VERSION,
+        "status": overall(findings),
+        "host": host,
+        "logins": logins,
+        "summary": summary(findings),
+        "findings": [
+            {
+                "step": each.step,
+                "status": each.status,
+                "found": each.found,
+                "problem": each.problem,
+                "remedy": each.remedy,
+            }
+            for each in findings
+        ],
+    }

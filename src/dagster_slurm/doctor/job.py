@@ -7,8 +7,8 @@ import uuid
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Patience
-from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World

@@ -10,17 +10,17 @@ from dagster_slurm.doctor.environment import check_environment
 from dagster_slurm.doctor.finding import Finding, from_error, skipped, wrong
 from dagster_slurm.doctor.job import check_job
 from dagster_slurm.doctor.login import check_connection, check_host_key, check_login
-from dagster_slurm.doctor.network import check_name, check_port
-from dagster_slurm.doctor.partition import check_partition, check_request
-from dagster_slurm.doctor.settings import judge_settings
-from dagster_slurm.doctor.shell import check_shell
-from dagster_slurm.doctor.slurm_commands import (
+from dagster_slurm.doctor.partition import (
     check_accounting,
     check_associations,
     check_commands,
     check_controller,
+    check_partition,
+    check_request,
 )
-from dagster_slurm.doctor.storage import check_space, check_writing
+from dagster_slurm.doctor.settings import judge_settings
+from dagster_slurm.doctor.shell import check_shell
+from dagster_slurm.doctor.storage import check_name, check_port, check_space, check_writing
 from dagster_slurm.doctor.world import World
 from dagster_slurm.errors import DagsterSlurmError, RemoteStorageError, TransportError
 

@@ -1,6 +1,5 @@
 """What a payload runs in: how it is packed, how it gets to the cluster, and how it is entered there."""
 
-from dagster_slurm.environments.activation import CLUSTER_PYTHON, Activation, activate_deployed
 from dagster_slurm.environments.cache import Preview
 from dagster_slurm.environments.providers import (
     ClusterPython,
@@ -14,7 +13,18 @@ from dagster_slurm.environments.providers import (
     refuse_without,
     with_modules,
 )
-from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import (
+    CLUSTER_PYTHON,
+    Activation,
+    Listed,
+    Locked,
+    Needs,
+    Pack,
+    Part,
+    Recipe,
+    Tell,
+    activate_deployed,
+)
 from dagster_slurm.environments.target import Python, Target
 
 __all__ = [

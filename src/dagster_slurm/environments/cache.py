@@ -16,8 +16,19 @@ from uuid import uuid4
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import local_store
-from dagster_slurm.environments.activation import ISOLATED, Activation, activate_deployed
-from dagster_slurm.environments.recipe import Listed, Needs, Pack, Part, Recipe, Tell, cache_key, last_lines
+from dagster_slurm.environments.recipe import (
+    ISOLATED,
+    Activation,
+    Listed,
+    Needs,
+    Pack,
+    Part,
+    Recipe,
+    Tell,
+    activate_deployed,
+    cache_key,
+    last_lines,
+)
 from dagster_slurm.environments.target import Target, target_of
 from dagster_slurm.errors import (
     DagsterSlurmError,

@@ -16,9 +16,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
-from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, lock_version, locked_packages
+from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, Task, lock_version, locked_packages, of_task
 from dagster_slurm.environments.pixi_pack import Contents, Expected
-from dagster_slurm.environments.pixi_task import Task, of_task
 from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason

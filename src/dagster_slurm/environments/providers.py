@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.environments.activation import CLUSTER_PYTHON, Activation, activate_deployed
 from dagster_slurm.environments.cache import EnvironmentCache, Preview
-from dagster_slurm.environments.recipe import Needs, Recipe, Tell
+from dagster_slurm.environments.recipe import CLUSTER_PYTHON, Activation, Needs, Recipe, Tell, activate_deployed
 from dagster_slurm.errors import EnvironmentNotFoundError, InvalidRequestError
 
 Runtime = Literal["apptainer", "singularity", "pyxis", "slurm"]

@@ -15,8 +15,8 @@ from typing import Any
 
 from dagster_slurm.environments import sources, wheels
 from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.sources import read_toml
 from dagster_slurm.environments.target import Target
-from dagster_slurm.environments.toml_files import read_toml
 from dagster_slurm.environments.uv_lock import Choice, Selection, locked_names, select
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport.shell import quote, shell_file

@@ -1,17 +1,184 @@
-"""What is left over on a cluster, piece by piece, with what is to become of it."""
+"""What is left of pieces of work: what may go and why, how it is removed, and what is printed of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
+from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import READABLE_PROTOCOLS
 from dagster_slurm.cluster.records import LaunchRecord, Listing
-from dagster_slurm.housekeeping.decision import Decision, Facts, Terms, decide, decide_half_made
-from dagster_slurm.housekeeping.pieces import Piece, pieces_of
-from dagster_slurm.housekeeping.seen import Fate, SeenJob, end_of, fate_of
-from dagster_slurm.housekeeping.survey import Survey
-from dagster_slurm.housekeeping.word import Word, WordOf
+from dagster_slurm.errors import TransportError
+from dagster_slurm.housekeeping.rows import RunStanding, Word, WordOf, aligned
+from dagster_slurm.housekeeping.seen import Fate, Piece, SeenJob, Survey, end_of, fate_of, pieces_of
+from dagster_slurm.transport.base import reading, whole_number
+
+HALF_MADE_SECONDS = 86400.0
+"""An upload to which nobody has written for a day is dead; clean.sh looks at the same."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a piece of work.
+
+    Args:
+        unreadable: Why its directory cannot be judged; empty if it can.
+        is_uploading: Whether something is just being sent there.
+        live_jobs: Its jobs in the queue, in words.
+        fate: What became of its job.
+        has_checkpoint: Whether the job has left something from which the next one would go on.
+        run: What Dagster's records say.
+        run_id: The run to name.
+        idle_seconds: For how long nothing has changed.
+    """
+
+    unreadable: str = ""
+    is_uploading: bool = False
+    live_jobs: Sequence[str] = ()
+    fate: Fate = Fate.ENDED
+    has_checkpoint: bool = False
+    run: RunStanding = RunStanding.OVER
+    run_id: str = ""
+    idle_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the user has asked for.
+
+    Args:
+        older_than_seconds: What has changed since is kept, unless its result was collected.
+        everything: Whether results that nobody collected, and what Dagster does not know, are removed as well.
+        has_records: Whether there are records of Dagster to look at.
+    """
+
+    older_than_seconds: float = 3 * 86400.0
+    everything: bool = False
+    has_records: bool = True
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to become of something.
+
+    Args:
+        removed: Whether it is to be removed.
+        reason: Why, or why not.
+    """
+
+    removed: bool
+    reason: str
+
+
+def decide(facts: Facts, terms: Terms) -> Decision:
+    """Keep or remove a piece of work. Whatever is not known for certain keeps it."""
+    if facts.unreadable:
+        return _keep(facts.unreadable)
+    if facts.live_jobs:
+        return _keep(", ".join(facts.live_jobs))
+    if facts.is_uploading:
+        return _keep("something is being uploaded")
+    if facts.run is RunStanding.SUCCEEDED:
+        return _remove("its step has succeeded")
+    if facts.run is RunStanding.IN_PROGRESS:
+        return _keep(
+            f"run {facts.run_id} is in progress; if its processes have died, `dagster-slurm reconcile` finishes it"
+        )
+    why, needs_all = _why(facts, terms)
+    if needs_all and not terms.everything:
+        return _keep(f"{why}; {_advice(facts)}")
+    if facts.idle_seconds < terms.older_than_seconds:
+        return _keep(f"{why}; younger than {duration(terms.older_than_seconds)} (--older-than)")
+    return _remove(f"{why} (--all)" if needs_all else why)
+
+
+def decide_half_made(idle_seconds: float) -> Decision:
+    """Keep or remove what an upload has left half-made, or a directory with nothing in it."""
+    if idle_seconds < HALF_MADE_SECONDS:
+        return _keep(f"an upload may go on: last written to {duration(idle_seconds)} ago")
+    return _remove(f"left by an upload that ended {duration(idle_seconds)} ago")
+
+
+def duration(seconds: float) -> str:
+    """A duration in its largest unit, rounded down: `3d`, `2h`, `5m`, `10s`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def _why(facts: Facts, terms: Terms) -> tuple[str, bool]:
+    """What is the matter with a piece of work that nobody works on, and whether it takes --all to remove it."""
+    is_unknown = facts.run is RunStanding.UNKNOWN
+    if facts.fate is Fate.COMPLETED:
+        return "its result was never collected", True
+    if facts.fate is Fate.NOT_KNOWN:
+        return "it is not known how its job ended, nor whether there is a result", True
+    if facts.has_checkpoint:
+        return "its job has left a checkpoint, from which the next one goes on", True
+    job = "it had no job" if facts.fate is Fate.NONE else "its job ended without success"
+    if not is_unknown:
+        return f"run {facts.run_id} is over, and {job}", False
+    if not terms.has_records:
+        return f"{job}, and without DAGSTER_HOME nothing is known of run {facts.run_id}", True
+    return f"{job}, and Dagster does not know run {facts.run_id}", True
+
+
+def _advice(facts: Facts) -> str:
+    if facts.run is RunStanding.UNKNOWN:
+        return "--all removes it"
+    return f"re-execute run {facts.run_id} from failure, or --all"
+
+
+def _keep(reason: str) -> Decision:
+    return Decision(removed=False, reason=reason)
+
+
+def _remove(reason: str) -> Decision:
+    return Decision(removed=True, reason=reason)
+
+
+_REMOVAL_SECONDS = 3600.0
+
+
+def sizes_kib(cluster: SlurmCluster, paths: Sequence[str]) -> Mapping[str, int]:
+    """What directories take up, in KiB, by their path below `remote_base`; what is not there is left out."""
+    if not paths:
+        return {}
+    with reading("The sizes of launches", host=cluster.host):
+        rows = (line.split("\t", 1) for line in _run(cluster, "sizes.sh", paths).splitlines())
+        return {path: whole_number(kib) for kib, path in rows}
+
+
+def remove(cluster: SlurmCluster, orders: Sequence[str]) -> tuple[str, ...]:
+    """Remove what is still as it was listed.
+
+    Args:
+        cluster: The cluster.
+        orders: Lines for clean.sh.
+
+    Returns:
+        Those of them that were not carried out, without what follows the path.
+
+    Raises:
+        TransportError: The connection broke; what was removed is gone, and the rest can be removed again.
+    """
+    if not orders:
+        return ()
+    rows = (line.partition(" ") for line in _run(cluster, "clean.sh", orders).splitlines())
+    removed = {order for outcome, _, order in rows if outcome == "removed"}
+    asked = (" ".join(order.split(" ")[:2]) for order in orders)
+    return tuple(order for order in asked if order not in removed)
+
+
+def _run(cluster: SlurmCluster, name: str, lines: Sequence[str]) -> str:
+    stdin = "".join(f"{line}\n" for line in lines).encode()
+    answer = cluster.script(name, (cluster.base(),), stdin=stdin, timeout_seconds=_REMOVAL_SECONDS)
+    if answer.returncode:
+        raise TransportError(f"{name}: {answer.reason}", host=cluster.host)
+    return answer.text
+
 
 DANGLING = Decision(removed=True, reason="a link to what is not there any more")
 
@@ -132,3 +299,62 @@ def _empty(listing: Listing) -> Iterator[Leftover]:
 def _dangling(listing: Listing) -> Iterator[Leftover]:
     for name in listing.dangling_links:
         yield Leftover((f"assets/{name}",), (f"link {name}",), DANGLING)
+
+
+def lines_of(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None) -> list[str]:
+    """A line for each.
+
+    Args:
+        found: What there is.
+        done: Of what was to be removed, whether it is gone; None if nothing was to be done yet.
+    """
+    return aligned([(_verb(each, done), size(each.kib), " ".join(each.paths), each.decision.reason) for each in found])
+
+
+def summary(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None) -> str:
+    """The last line."""
+    removable = [each for each in found if each.decision.removed]
+    kept = len(found) - len(removable)
+    if done is None:
+        told = f"{len(removable)} to remove ({_total(removable)}), {kept} to keep."
+        return f"{told} Nothing was removed; --yes does it." if removable else told
+    gone = [each for each in removable if done[each]]
+    changed = len(removable) - len(gone)
+    told = f"{len(gone)} removed ({_total(gone)}), {kept + changed} kept."
+    return f"{told} {changed} could not be removed, or have changed meanwhile." if changed else told
+
+
+def as_json(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None, *, base: str) -> dict[str, Any]:
+    """The same for programs."""
+    rows = [
+        {
+            "paths": [f"{base}/{path}" for path in each.paths],
+            "action": _verb(each, done),
+            "reason": each.decision.reason,
+            "kib": each.kib,
+        }
+        for each in found
+    ]
+    return {"remote_base": base, "leftovers": rows}
+
+
+def size(kib: int | None) -> str:
+    """An amount of storage, in its largest unit."""
+    if kib is None:
+        return "-"
+    for unit, length in (("TiB", 1 << 30), ("GiB", 1 << 20), ("MiB", 1 << 10)):
+        if kib >= length:
+            return f"{kib / length:.1f} {unit}"
+    return f"{kib} KiB"
+
+
+def _total(found: Sequence[Leftover]) -> str:
+    return size(sum(each.kib or 0 for each in found))
+
+
+def _verb(each: Leftover, done: Mapping[Leftover, bool] | None) -> str:
+    if not each.decision.removed:
+        return "keep"
+    if done is None:
+        return "remove"
+    return "removed" if done[each] else "left"

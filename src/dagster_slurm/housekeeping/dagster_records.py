@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, RunRecord, RunsFilter
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.housekeeping.word import RunStanding, Word
+from dagster_slurm.housekeeping.rows import RunStanding, Word
 from dagster_slurm.pipes.dagster_private import instance_of_environment
 from dagster_slurm.pipes.launch_key import lineage_of, origins
 

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
-from dagster_slurm.cluster.description import Description
-from dagster_slurm.cluster.status_file import StartMark
-from dagster_slurm.housekeeping.pieces import pieces_of
-from dagster_slurm.housekeeping.seen import Accounting, SeenJob, end_of, record_of
-from dagster_slurm.housekeeping.survey import Survey
-from dagster_slurm.housekeeping.word import WordOf
+from dagster_slurm.cluster.description import Description, StartMark
+from dagster_slurm.housekeeping.seen import Accounting, SeenJob, Survey, end_of, pieces_of, record_of
+
+
+class RunStanding(Enum):
+    """What Dagster's records say of a piece of work."""
+
+    UNKNOWN = "its run is not known there"
+    IN_PROGRESS = "a run of it is in progress"
+    OVER = "its runs have ended, and its step has not succeeded"
+    SUCCEEDED = "its step has succeeded, so that its result was collected"
+
+
+@dataclass(frozen=True)
+class Word:
+    """What Dagster says.
+
+    Args:
+        standing: How the piece of work stands there.
+        run_id: The newest run that works, or has worked, on it.
+        status: That run's status; empty for an unknown one.
+        over_seconds: How long ago the last of its runs ended; None if that is not known.
+    """
+
+    standing: RunStanding
+    run_id: str = ""
+    status: str = ""
+    over_seconds: float | None = None
+
+
+WordOf = Callable[[Sequence[str], str], Word]
+"""Asks it, for the runs in which the work was asked for and its step."""
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,116 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.description import Description, EndMark, Mark
 from dagster_slurm.cluster.judge import Patience, Silence, Witnesses, at_a_look, judge
-from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, Listing
-from dagster_slurm.cluster.status_file import EndMark, Mark
+from dagster_slurm.cluster.look import look_at_all
+from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
+from dagster_slurm.errors import SlurmCommandError
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is kept or removed together.
+
+    Args:
+        launches: The launch whose job it is first, then those that have adopted it.
+    """
+
+    launches: tuple[LaunchRecord, ...]
+
+    @property
+    def attempts(self) -> tuple[AttemptRecord, ...]:
+        """All attempts that lie in it."""
+        return tuple(attempt for launch in self.launches for attempt in launch.attempts)
+
+    @property
+    def description(self) -> Description:
+        """Which piece of work it is, as its newest attempt tells."""
+        return self.attempts[-1].description if self.attempts else Description()
+
+    @property
+    def origin_run_ids(self) -> tuple[str, ...]:
+        """The runs in which it was asked for; a run's directory has the name of the run."""
+        told = [attempt.description.origin_run_id for attempt in self.attempts]
+        return tuple(dict.fromkeys(filter(None, [*told, *(launch.run for launch in self.launches)])))
+
+
+def pieces_of(listing: Listing) -> list[Piece]:
+    """All pieces of work that lie there, in the order of their directories. What is empty or only half-made is none."""
+    launches = {launch.path: launch for launch in listing.launches if _is_more_than_half_made(launch)}
+    group = {path: {path} for path in launches}
+    for launch in launches.values():
+        for target in launch.adopted.values():
+            other = target.rpartition("/")[0]
+            if other in group:
+                joined = group[launch.path] | group[other]
+                group.update(dict.fromkeys(joined, joined))
+    distinct = {min(paths): paths for paths in group.values()}
+    return [Piece(_owners_first(launches[path] for path in sorted(paths))) for _, paths in sorted(distinct.items())]
+
+
+def _is_more_than_half_made(launch: LaunchRecord) -> bool:
+    return bool(launch.attempts or launch.adopted or launch.unknown) or launch.checkpoint is not None
+
+
+def _owners_first(launches: Iterable[LaunchRecord]) -> tuple[LaunchRecord, ...]:
+    return tuple(sorted(launches, key=lambda launch: (not launch.attempts, launch.path)))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen.
+
+    Args:
+        listing: What lies there.
+        jobs: All jobs of ours.
+        accounting: What sacct says of those about which it was asked.
+        notice: Why sacct was asked in vain; empty if it was not.
+    """
+
+    listing: Listing
+    jobs: Sequence[SeenJob]
+    accounting: Accounting
+    notice: str = ""
+
+
+def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Survey:
+    """Look.
+
+    The queue is asked after the listing: a job that is submitted in between is in the queue, or its claim is new when
+    something is to be removed.
+
+    Args:
+        cluster: The cluster.
+        is_open: Of which jobs sacct has to tell.
+
+    Raises:
+        TransportError: The cluster could not be reached.
+        SlurmUnavailableError: squeue has no answer.
+    """
+    cluster.refuse_foreign_base()
+    listing = look_at_all(cluster)
+    jobs = seen_jobs(listing, cluster.queue_of_user())
+    asked = [job.job_id for job in jobs if is_open(job)]
+    notice, accounting = "", Accounting({})
+    if asked:
+        try:
+            records = cluster.accounting(asked)
+            accounting = Accounting(records or {}, is_off=records is None)
+        except SlurmCommandError as error:
+            accounting = Accounting({}, is_off=error.is_missing_program)
+            notice = "" if error.is_missing_program else error.message
+    return Survey(listing, jobs, accounting, notice)
+
 
 # `RunDirectory.job_name`: the step, twelve digits of its key, and the numbers of a later try.
 _JOB_NAME = re.compile(r"(?P<step>.+)-[0-9a-f]{12}(?:\.\d+\.\d+)?")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.reasons import Reason, parse_reason

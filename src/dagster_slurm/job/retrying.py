@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.request import JobRequest

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
+from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Silence, Witnesses
-from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
 from dagster_slurm.job.events import Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
 from dagster_slurm.run_directory import STREAMS, JobHandle
 from dagster_slurm.slurm.job_id import JobId

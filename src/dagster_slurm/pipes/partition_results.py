@@ -21,7 +21,7 @@ from dagster_slurm.run_directory import short_digest
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
-from dagster_slurm.staging.remote_path import RemotePath
+from dagster_slurm.staging.plan import RemotePath
 
 CALL_METADATA = "slurm_call"
 _MOST_NAMED = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster_slurm.reconcile.result import ReconciledRun
+from dagster_slurm.reconcile.decision import ReconciledRun
 from dagster_slurm.reconcile.runs import Plan, reconcile_orphaned_slurm_runs, reconciled_runs
 from dagster_slurm.reconcile.start import Code
 

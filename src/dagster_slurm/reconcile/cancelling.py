@@ -11,8 +11,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.job.cancelling import Canceller
 from dagster_slurm.pipes.unfinished import Unfinished, note_finished, runs_with_unfinished, unfinished_of
-from dagster_slurm.reconcile.decision import Verdict
-from dagster_slurm.reconcile.result import ReconciledRun
+from dagster_slurm.reconcile.decision import ReconciledRun, Verdict
 from dagster_slurm.resources.slurm import SlurmResource
 
 _CONFIRM_SECONDS = 60.0

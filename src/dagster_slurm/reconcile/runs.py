@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.pipes.dagster_private import instance_of_environment
-from dagster_slurm.pipes.leases import leases_of
+from dagster_slurm.pipes.dagster_private import (
+    create_retry,
+    execute_recorded_run,
+    instance_from,
+    instance_of_environment,
+    load_job,
+    tags_of_retry,
+)
+from dagster_slurm.pipes.leases import leases_of, take_lease
 from dagster_slurm.reconcile.cancelling import cancelled_runs
-from dagster_slurm.reconcile.decision import IN_PROGRESS, Ending, Verdict
-from dagster_slurm.reconcile.evidence import Evidence, judged
-from dagster_slurm.reconcile.marking import ending_ahead, is_pending, mark, note_retry_made, pending_runs
-from dagster_slurm.reconcile.result import ReconciledRun
+from dagster_slurm.reconcile.decision import (
+    IN_PROGRESS,
+    RETRY_PENDING_TAG,
+    Ending,
+    Evidence,
+    ReconciledRun,
+    Verdict,
+    ending_ahead,
+    is_pending,
+    judged,
+    mark,
+    note_retry_made,
+    pending_runs,
+    retry_process_tag,
+)
 from dagster_slurm.reconcile.start import Code, finish, retry_of
+
+
+def main() -> None:
+    """Do what stdin asks for."""
+    asked = json.loads(sys.stdin.read())
+    with instance_from(asked["instance"]) as instance:
+        resume(instance, asked)
+
+
+def resume(instance: DagsterInstance, asked: dict[str, Any]) -> None:
+    """Record the retry, unless somebody has, and execute it."""
+    parent = instance.get_run_by_id(asked["parent_run_id"])
+    if parent is None:
+        raise ConfigurationError(f"There is no run {asked['parent_run_id']} any more")
+    job = load_job(parent, options=asked["code"])
+    tags = {key: value for key, value in tags_of_retry(instance, parent).items() if key != RETRY_PENDING_TAG}
+    run = create_retry(instance, parent, job, run_id=asked["run_id"], tags={**tags, **retry_process_tag(parent.run_id)})
+    if run is None:
+        return
+    note_retry_made(instance, parent)
+    take_lease(instance, run)
+    execute_recorded_run(instance, run, job)
+
+
+if __name__ == "__main__":
+    main()
 
 
 @dataclass(frozen=True)

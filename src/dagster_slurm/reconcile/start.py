@@ -16,10 +16,7 @@ from pathlib import Path
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from dagster_slurm.pipes.dagster_private import PARENT_RUN_ID_TAG, WILL_RETRY_TAG, code_origin, written_instance
-from dagster_slurm.reconcile.decision import Verdict
-from dagster_slurm.reconcile.evidence import judged
-from dagster_slurm.reconcile.marking import note_retry_made
-from dagster_slurm.reconcile.result import ReconciledRun
+from dagster_slurm.reconcile.decision import ReconciledRun, Verdict, judged, note_retry_made
 
 _RETRIES = uuid.UUID("6f0c3b52-4a0e-4d0b-9f0a-5a1f5f2d3c71")
 _DAEMON = "EVENT_LOG_CONSUMER"
@@ -103,7 +100,7 @@ def _execute(instance: DagsterInstance, run: DagsterRun, code: Code | None) -> s
     with tempfile.TemporaryFile() as output:
         # On stdin, since the instance's settings may hold a password.
         subprocess.run(
-            [python, "-m", "dagster_slurm.reconcile.resume"],
+            [python, "-m", "dagster_slurm.reconcile.runs"],
             input=json.dumps(asked).encode(),
             stdout=output,
             stderr=output,

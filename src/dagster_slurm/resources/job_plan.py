@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from dagster_slurm.housekeeping.report import size
+from dagster_slurm.housekeeping.cleaning import size
 
 _SHOWN_FILES = 10
 

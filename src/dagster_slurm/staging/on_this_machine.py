@@ -9,9 +9,8 @@ from uuid import uuid4
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.staging.collect import Collected
-from dagster_slurm.staging.plan import Inputs, Staging
-from dagster_slurm.staging.remote_path import RemotePath
-from dagster_slurm.staging.select import kept_names, missing, output_not_found, select
+from dagster_slurm.staging.patterns import kept_names, missing, output_not_found, select
+from dagster_slurm.staging.plan import Inputs, RemotePath, Staging
 
 HOST = "this machine"
 """As a cluster is called whose commands are run here."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener, Output, Started

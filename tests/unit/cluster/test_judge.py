@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import judge_table
 
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.cluster.judge import TABLE, Action, Patience, Silence, Witnesses, judge
-from dagster_slurm.cluster.status_file import EndMark
 from dagster_slurm.slurm.states import JobState
 
 PATIENCE = Patience(accounting_seconds=20, logs_seconds=10, unknown_seconds=3600, silent_seconds=120, prompt_seconds=3)

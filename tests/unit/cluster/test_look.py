@@ -18,10 +18,9 @@ from tests.support.launches import DESCRIPTION, KEY, RUN, adopted, claimed, crea
 from tests.support.slurm_programs import Slurm, accounted, queued
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.description import Description, EndMark, StartMark
 from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers, look, look_at_all
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, Listing, SbatchAnswer, parse_listing
-from dagster_slurm.cluster.status_file import EndMark, StartMark
 from dagster_slurm.errors import ConnectionFailedError, SlurmUnavailableError
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import commands

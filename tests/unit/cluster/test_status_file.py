@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.cluster.status_file import EndMark, Mark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, Mark, StartMark, parse_marks
 
 SIZES = {"stdout": 10, "stderr": 20, "messages": 30}
 START = StartMark("12", 0, 1700000000.25, "n1")

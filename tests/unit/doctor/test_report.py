@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_slurm.cli import main
-from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
-from dagster_slurm.doctor.report import as_json, lines_of, overall, summary
+from dagster_slurm.doctor.finding import Finding, as_json, fine, lines_of, overall, skipped, summary, warning, wrong
 from dagster_slurm.doctor.steps import STEPS
 from dagster_slurm.errors import DagsterSlurmError
 

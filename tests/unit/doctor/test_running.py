@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm.cluster.status_file import EndMark, StartMark
+from dagster_slurm.cluster.description import EndMark, StartMark
 from dagster_slurm.doctor.environment import judge_environment
 from dagster_slurm.doctor.job import Probe, judge_job
 from dagster_slurm.doctor.shell import judge_shell

@@ -5,17 +5,15 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm.doctor.partition import (
+    Association,
     Partition,
     describe,
-    judge_partition,
-    judge_request,
-    parse_partitions,
-)
-from dagster_slurm.doctor.slurm_commands import (
-    Association,
     judge_associations,
     judge_commands,
+    judge_partition,
+    judge_request,
     parse_associations,
+    parse_partitions,
 )
 from dagster_slurm.slurm.request import merge
 

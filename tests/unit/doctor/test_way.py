@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dagster_slurm.doctor.login import judge_connection, judge_host_key, login_remedy, method
-from dagster_slurm.doctor.network import Way, judge_banner, parse_ssh_config, read_banner
+from dagster_slurm.doctor.storage import Way, judge_banner, parse_ssh_config, read_banner
 from dagster_slurm.errors import AuthenticationError, ConnectionFailedError
 from dagster_slurm.transport import SSHConnection
 

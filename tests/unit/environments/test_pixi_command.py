@@ -9,7 +9,7 @@ import pytest
 
 from dagster_slurm.environments import pixi_command
 from dagster_slurm.environments.pixi_command import DEFAULT, Attempt, created, expanded, injecting
-from dagster_slurm.environments.pixi_task import of_task
+from dagster_slurm.environments.pixi_lock import of_task
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, LocalStorageError
 
 

@@ -8,16 +8,11 @@ from dataclasses import replace
 import pytest
 from tests.support.launches import claim_record
 
-from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
-from dagster_slurm.cluster.status_file import parse_marks
-from dagster_slurm.housekeeping.cleaning import is_open, leftovers, measured
-from dagster_slurm.housekeeping.decision import Terms
-from dagster_slurm.housekeeping.report import as_json, lines_of, size, summary
-from dagster_slurm.housekeeping.rows import job_rows, table
-from dagster_slurm.housekeeping.seen import Accounting, seen_jobs
-from dagster_slurm.housekeeping.survey import Survey
-from dagster_slurm.housekeeping.word import RunStanding, Word
+from dagster_slurm.housekeeping.cleaning import Terms, as_json, is_open, leftovers, lines_of, measured, size, summary
+from dagster_slurm.housekeeping.rows import RunStanding, Word, job_rows, table
+from dagster_slurm.housekeeping.seen import Accounting, Survey, seen_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
 

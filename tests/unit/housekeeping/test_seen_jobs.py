@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from tests.support.launches import claim_record
 
-from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
-from dagster_slurm.cluster.status_file import parse_marks
 from dagster_slurm.housekeeping.seen import Accounting, Fate, SeenJob, fate_of, seen_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry, parse_sacct, parse_squeue_of_user

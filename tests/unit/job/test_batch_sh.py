@@ -12,7 +12,7 @@ import pytest
 from tests.support.batch_script import JOB_ID, end_of, in_slurm, run_job
 
 import dagster_slurm.job
-from dagster_slurm.cluster.status_file import EndMark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.process_identity import ProcessIdentity
 
 LISTED_ID = "4711047"

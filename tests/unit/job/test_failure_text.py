@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dagster_slurm.cluster.status_file import EndMark
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.errors import JobFailedError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure

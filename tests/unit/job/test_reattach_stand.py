@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.support.launches import KEY, claim_record
 
+from dagster_slurm.cluster.description import parse_marks
 from dagster_slurm.cluster.look import SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.cluster.status_file import parse_marks
 from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.job.reattach import Stand, stand_of
 from dagster_slurm.job.retrying import Outcome

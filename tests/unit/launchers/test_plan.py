@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
-from dagster_slurm.environments.activation import ISOLATED
+from dagster_slurm.environments.recipe import ISOLATED
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.launchers import (

@@ -13,7 +13,7 @@ import pytest
 from dagster_slurm.errors import InvalidRequestError, OutputNotFoundError, PayloadNotFoundError
 from dagster_slurm.launchers import Scratch
 from dagster_slurm.staging import DataOptions, RemotePath, Staging, plan_staging
-from dagster_slurm.staging.select import kept_names, missing, output_not_found, select
+from dagster_slurm.staging.patterns import kept_names, missing, output_not_found, select
 
 FILES = ("model.txt", "stations/2024/a.csv", "stations/2024/b.csv", "stations/2025/a.csv", "odd[1].txt")
 WAVES = RemotePath("/base/results/waves", "me@login")
