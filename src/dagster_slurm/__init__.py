@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
     from dagster_slurm.resources.mpi_launcher import MPILauncher
     from dagster_slurm.resources.ray_launcher import RayLauncher, RayPortConfig
-    from dagster_slurm.resources.retry_policy import SlurmRetryPolicy
-    from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRunConfig
+    from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRetryPolicy, SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
     from dagster_slurm.resources.spark_launcher import SparkLauncher
     from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
@@ -66,7 +65,7 @@ _ROOMS = {
     "SlurmPipesClient": "clients",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
-    "SlurmRetryPolicy": "resources.retry_policy",
+    "SlurmRetryPolicy": "resources.settings",
     "SlurmRunConfig": "resources.settings",
     "SparkLauncher": "resources.spark_launcher",
     "Target": "environments",

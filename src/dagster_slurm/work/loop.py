@@ -27,9 +27,8 @@ from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import Teller
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.work.cancelling import cancelled
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
-from dagster_slurm.work.followed import Followed, FollowedUnit
+from dagster_slurm.work.followed import Followed, FollowedUnit, cancelled
 from dagster_slurm.work.spec import WorkSpec
 
 _MAX_ROUNDS = 10
