@@ -56,7 +56,7 @@ class Description:
             "partition_keys": self.partition_keys,
             "call": self.call,
             "assets": self.assets,
-            "process": asdict(self.process) if self.process else None,
+            "process": _told(self.process) if self.process else None,
             "environment_path": self.environment_path or None,
         }
         of_array = {"elements": self.elements, "earlier": self.earlier}
@@ -104,6 +104,11 @@ def _all_texts(value: object) -> tuple[str, ...]:
 def _lists(value: object) -> tuple[tuple[object, ...], ...]:
     found = tuple(tuple(each) for each in value if isinstance(each, list)) if isinstance(value, list) else ()
     return found if isinstance(value, list) and len(found) == len(value) else ()
+
+
+def _told(process: ProcessIdentity) -> dict[str, object]:
+    """Without what an older release has not noted."""
+    return {name: value for name, value in asdict(process).items() if value != "" or name != "machine"}
 
 
 def _process(value: object) -> ProcessIdentity | None:
