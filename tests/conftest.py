@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -72,7 +73,7 @@ def sandbox_config() -> SandboxConfig:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
     }
-    return config_for_this_worker(
+    config = config_for_this_worker(
         "tests",
         "tester",
         nodes=3,
@@ -83,6 +84,7 @@ def sandbox_config() -> SandboxConfig:
         credential_seconds=10,
         slurm_options=options,
     )
+    return dataclasses.replace(config, users=(f"{config.user}-2",))
 
 
 @pytest.fixture(scope="session")

@@ -47,14 +47,16 @@ def _slurm_options(pairs: tuple[str, ...]) -> dict[str, str]:
     help="MiB each node declares.",
 )
 @click.option("--user", default=_DEFAULTS.user, show_default=True, help="User to log in as; made if missing.")
+@click.option("--users", default="", metavar="NAME,...", help="Further users, with the same key and account.")
 @click.option("--slurm-conf", multiple=True, metavar="KEY=VALUE", help="A further line of slurm.conf.")
 @click.option("--memory-limits/--no-memory-limits", "enforce_memory", default=True, help="Hold jobs to their memory.")
-def up(*, install: bool, slurm_conf: tuple[str, ...], **settings: Any) -> None:
+def up(*, install: bool, users: str, slurm_conf: tuple[str, ...], **settings: Any) -> None:
     """Bring the cluster up, or bring back what died of it.
 
     For trying and testing; not for production. Options count for a new cluster only.
     """
-    config = SandboxConfig(slurm_options=_slurm_options(slurm_conf), **settings)
+    further = tuple(filter(None, users.split(",")))
+    config = SandboxConfig(users=further, slurm_options=_slurm_options(slurm_conf), **settings)
     if install:
         install_packages()
     Sandbox(config).up()
@@ -90,10 +92,11 @@ def status(context: click.Context, name: str, as_json: bool) -> None:
 @sandbox.command()
 @_name
 @click.option("--strict", is_flag=True, help="The strict login node: password only, one channel a connection.")
+@click.option("--user", default=None, help="One of the further users.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def env(name: str, strict: bool, as_json: bool) -> None:
+def env(name: str, strict: bool, user: str | None, as_json: bool) -> None:
     """Print how dagster-slurm reaches the cluster, as shell text: `eval "$(dagster-slurm sandbox env)"`."""
-    variables = Sandbox(SandboxConfig(name=name)).env(strict=strict)
+    variables = Sandbox(SandboxConfig(name=name)).env(strict=strict, user=user)
     if as_json:
         click.echo(json.dumps(variables, indent=2))
         return

@@ -35,6 +35,7 @@ class SandboxConfig:
         cpus_per_node: CPUs a node declares, whatever the machine has.
         memory_mib_per_node: Memory a node declares, in MiB, whatever the machine has.
         user: The Unix user to log in as; made if there is none, and then removed by `down`.
+        users: Further users, who can do what that one can; made and removed alike.
         account: The account jobs are charged to.
         min_job_age_seconds: How long the controller remembers an ended job (`MinJobAge`).
         kill_wait_seconds: Pause between SIGTERM and SIGKILL (`KillWait`).
@@ -51,6 +52,7 @@ class SandboxConfig:
     cpus_per_node: int = 8
     memory_mib_per_node: int = 16000
     user: str = DEFAULT_USER
+    users: tuple[str, ...] = ()
     account: str = "research"
     min_job_age_seconds: int = 300
     kill_wait_seconds: int = 30
@@ -62,6 +64,8 @@ class SandboxConfig:
     slurm_options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # JSON knows no tuples.
+        object.__setattr__(self, "users", tuple(self.users))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", self.name):
             raise SandboxError(
                 f"{self.name!r} is not a name for a sandbox",
@@ -69,6 +73,11 @@ class SandboxConfig:
             )
         if not 1 <= self.nodes <= 32:
             raise SandboxError(f"A sandbox has 1 to 32 nodes, not {self.nodes}", hint="Ask for fewer nodes.")
+
+    @property
+    def all_users(self) -> tuple[str, ...]:
+        """All who can log in and submit."""
+        return (self.user, *self.users)
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
@@ -50,16 +51,16 @@ def ensure_associations(paths: SandboxPaths, state: State, *, timeout_seconds: f
     Raises:
         SandboxError: The accounting does not take them.
     """
-    account, user = state.config.account, state.config.user
-    wanted = {f"{CLUSTER_NAME}|{account}|{each}" for each in (user, "root")}
+    account, users = state.config.account, (*state.config.all_users, "root")
+    wanted = {f"{CLUSTER_NAME}|{account}|{each}" for each in users}
     deadline, said = time.monotonic() + timeout_seconds, ""
     while not wanted <= _associations(paths):
         if time.monotonic() > deadline:
             raise SandboxError(
-                f"The accounting does not take the user {user} of account {account}: {said}",
+                f"The accounting does not take the users {', '.join(users)} of account {account}: {said}",
                 hint=f"See {paths.log(SLURMDBD)}.",
             )
-        said = _add_associations(paths, account, user)
+        said = _add_associations(paths, account, users)
 
 
 def _associations(paths: SandboxPaths) -> set[str]:
@@ -67,12 +68,11 @@ def _associations(paths: SandboxPaths) -> set[str]:
     return set(run(query, environment={"SLURM_CONF": str(paths.slurm_conf)}).splitlines())
 
 
-def _add_associations(paths: SandboxPaths, account: str, user: str) -> str:
+def _add_associations(paths: SandboxPaths, account: str, users: Sequence[str]) -> str:
     commands = [
         f"add cluster {CLUSTER_NAME}",
         f"add account {account} Description=sandbox Organization=sandbox",
-        f"add user {user} Account={account}",
-        f"add user root Account={account}",
+        *(f"add user {user} Account={account}" for user in users),
     ]
     # One process for all of them. What is there already makes it end with 1, and the rest is done all the same; so does
     # a slurmdbd that is still busy with its tables, and then the rest is not done (22.05.8, three coming up at once).

@@ -31,6 +31,10 @@ shift 5
 mount --bind "$state/hosts" /etc/hosts
 if [ "$hostname" != - ]; then
     hostname "$hostname"
+    # By this programs know a machine (UCX, for memory that it shares with others).
+    boot_id=$state/run/boot-id-$hostname
+    [ -s "$boot_id" ] || cat /proc/sys/kernel/random/uuid >"$boot_id"
+    mount --bind "$boot_id" /proc/sys/kernel/random/boot_id
     # The machine's name servers cannot be reached from here: every look-up would take its full time-out.
     [ ! -e /etc/resolv.conf ] || mount --bind "$state/resolv.conf" /etc/resolv.conf
 fi

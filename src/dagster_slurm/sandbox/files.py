@@ -175,13 +175,13 @@ def hosts(plan: Plan, login_name: str, existing: str) -> str:
     return "".join(f"{address}\t{name}\n" for address, name in entries) + existing
 
 
-def sshd_config(site: SshdSite, paths: SandboxPaths, user: str, *, openssh: tuple[int, int]) -> str:
+def sshd_config(site: SshdSite, paths: SandboxPaths, users: Sequence[str], *, openssh: tuple[int, int]) -> str:
     """The text of an sshd_config.
 
     Args:
         site: How it lets people in.
         paths: Where its files lie.
-        user: Whom it lets in.
+        users: Whom it lets in.
         openssh: Major and minor number of the sshd that reads it.
     """
     common = {
@@ -189,7 +189,7 @@ def sshd_config(site: SshdSite, paths: SandboxPaths, user: str, *, openssh: tupl
         "HostKey": paths.ssh / "host_key",
         "AuthorizedKeysFile": paths.ssh / "authorized_keys",
         "PidFile": "none",
-        "AllowUsers": user,
+        "AllowUsers": " ".join(users),
         "PermitRootLogin": "no",
         "UsePAM": "yes",
         "UseDNS": "no",

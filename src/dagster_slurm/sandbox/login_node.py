@@ -176,7 +176,7 @@ def _write_files(paths: SandboxPaths, node: LoginNode, options: Sequence[str]) -
     node.known_hosts.write_text(files.known_hosts([node.port], host_key), encoding="ascii")
     ways = files.ONLY_CODES if node.askpass_command is not None else ()
     site = files.SshdSite(node.directory.name, node.port, strict=False)
-    usual = files.sshd_config(site, paths, node.user, openssh=openssh_version())
+    usual = files.sshd_config(site, paths, [node.user], openssh=openssh_version())
     text = files.overridden(files.overridden(usual, ways), options)
     (node.directory / "sshd.conf").write_text(text, encoding="utf-8")
 
@@ -220,9 +220,8 @@ def remove_account(paths: SandboxPaths, user: str) -> None:
 
 
 def accounts(paths: SandboxPaths) -> list[pwd.struct_passwd]:
-    """The accounts of this sandbox's login nodes: their homes are its own, and they are called so."""
-    ours = [entry for entry in pwd.getpwall() if Path(entry.pw_dir).parent == paths.homes]
-    return [entry for entry in ours if entry.pw_name.startswith("login-")]
+    """The accounts of this sandbox's login nodes, by their names."""
+    return [entry for entry in users.made(paths) if entry.pw_name.startswith("login-")]
 
 
 def remove_services(paths: SandboxPaths, name: str = "*") -> None:

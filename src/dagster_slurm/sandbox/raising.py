@@ -203,7 +203,7 @@ def _raise_login(daemon: dict[str, daemons.Daemon], paths: SandboxPaths, state: 
     ports = (state.ssh_port, state.strict_ssh_port)
     paths.known_hosts.write_text(files.known_hosts(ports, host_key), encoding="ascii")
     for site in daemons.sites(state):
-        text = files.sshd_config(site, paths, state.config.user, openssh=openssh_version())
+        text = files.sshd_config(site, paths, state.config.all_users, openssh=openssh_version())
         (paths.ssh / f"{site.name}.conf").write_text(text, encoding="utf-8")
         _start(daemon[site.name], paths, state)
 

@@ -140,20 +140,23 @@ class Sandbox:
         ready = ready and all(each in nodes.READY for each in found.values())
         return SandboxStatus(True, ready, conditions, found, state.cgroups, state.memory_reason, self.paths.state_dir)
 
-    def env(self, *, strict: bool = False) -> dict[str, str]:
+    def env(self, *, strict: bool = False, user: str | None = None) -> dict[str, str]:
         """The environment variables by which dagster-slurm reaches the cluster.
 
         Args:
             strict: For the strict login node: password only, one channel a connection.
+            user: One of the further users, with the key; the first user if not given.
 
         Raises:
             SandboxError: It is not up, or the password is not known since the user was there before.
         """
         state = self._required()
+        if strict and user not in (None, state.config.user):
+            raise SandboxError("Only the first user has a password", hint="Log in with the key, without `strict`.")
         variables = {
             "SLURM_EDGE_NODE_HOST": "127.0.0.1",
             "SLURM_EDGE_NODE_PORT": str(state.strict_ssh_port if strict else state.ssh_port),
-            "SLURM_EDGE_NODE_USER": state.config.user,
+            "SLURM_EDGE_NODE_USER": user or state.config.user,
             "SLURM_EDGE_NODE_KNOWN_HOSTS_FILE": str(self.paths.known_hosts),
             "SLURM_PARTITION": "compute",
         }

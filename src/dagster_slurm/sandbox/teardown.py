@@ -30,7 +30,7 @@ def remove_all(paths: SandboxPaths, remains: Remains) -> None:
     unmount_below(paths.state_dir)
     network.remove(Plan(tag=paths.tag, subnet="0.0.0.0/24", names=()))
     cgroups.remove(paths.tag)
-    for entry in login_node.accounts(paths):
+    for entry in users.made(paths):
         users.remove(entry.pw_name)
     login_node.remove_services(paths)
     if remains.user is not None:
@@ -64,7 +64,7 @@ def leftovers(paths: SandboxPaths, remains: Remains) -> list[Process]:
     """Processes of the sandbox: by marker, network namespace, configuration file, user, or control group."""
     inodes = network.namespace_inodes(paths.tag)
     entry = users.lookup(remains.user) if remains.user is not None else None
-    uids = {each.pw_uid for each in [*login_node.accounts(paths), *([entry] if entry is not None else [])]}
+    uids = {each.pw_uid for each in [*users.made(paths), *([entry] if entry is not None else [])]}
 
     def ours(directory: Path) -> bool:
         return (

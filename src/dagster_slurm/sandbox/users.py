@@ -1,4 +1,4 @@
-"""The Unix user to log in as: account, key and password."""
+"""The Unix users to log in as: account, key and password."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lookup(name: str) -> pwd.struct_passwd | None:
 
 
 def ensure(paths: SandboxPaths, state: State) -> None:
-    """Make the user if there is none, with a random password; one that exists is left as it is."""
+    """Make the users, as far as there are none, the first with a random password; one that exists is left as it is."""
     name = state.config.user
     if lookup(name) is None:
         # Noted first: a user that was made must be removed, also if we are killed in between.
@@ -31,6 +31,14 @@ def ensure(paths: SandboxPaths, state: State) -> None:
     if state.user_created:
         _ensure_home(name, paths.homes / name)
         _ensure_password(paths, name)
+    for further in state.config.users:
+        if lookup(further) is None:
+            make(further, paths.homes / further)
+
+
+def made(paths: SandboxPaths) -> list[pwd.struct_passwd]:
+    """The users that this sandbox has made: their homes are its own."""
+    return [entry for entry in pwd.getpwall() if Path(entry.pw_dir).parent == paths.homes]
 
 
 def make(name: str, home: Path, *, shell: str = "/bin/bash") -> None:

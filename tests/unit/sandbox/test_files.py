@@ -17,6 +17,7 @@ CONFIG = SandboxConfig(nodes=2, slurm_options={"MinJobAge": "7", "AccountingStor
 PLAN = Plan(tag=PATHS.tag, subnet="10.213.17.0/24", names=(CONTROL, *CONFIG.node_names))
 
 
+USERS = ["researcher", "second"]
 OPENSSH = (9, 2)
 
 
@@ -68,7 +69,7 @@ def test_each_node_has_a_directory_of_its_own_for_pmix() -> None:
 
 
 def test_nothing_but_loopback_for_sshd() -> None:
-    text = files.sshd_config(files.SshdSite("sshd", 22022, strict=False), PATHS, "researcher", openssh=OPENSSH)
+    text = files.sshd_config(files.SshdSite("sshd", 22022, strict=False), PATHS, USERS, openssh=OPENSSH)
     assert "ListenAddress 127.0.0.1:22022\n" in text
     assert text.count("ListenAddress") == 1
     assert f"SetEnv SLURM_CONF={PATHS.slurm_conf}\n" in text
@@ -76,7 +77,7 @@ def test_nothing_but_loopback_for_sshd() -> None:
 
 
 def test_strict_sshd_takes_a_password_only_and_one_channel() -> None:
-    text = files.sshd_config(files.SshdSite("strict-sshd", 22023, strict=True), PATHS, "researcher", openssh=OPENSSH)
+    text = files.sshd_config(files.SshdSite("strict-sshd", 22023, strict=True), PATHS, USERS, openssh=OPENSSH)
     for line in ("PubkeyAuthentication no", "KbdInteractiveAuthentication no", "MaxSessions 1"):
         assert f"{line}\n" in text
     assert "PasswordAuthentication yes\n" in text
@@ -84,7 +85,7 @@ def test_strict_sshd_takes_a_password_only_and_one_channel() -> None:
 
 def test_nobody_is_kept_away_for_what_others_do_from_the_same_address() -> None:
     site = files.SshdSite("sshd", 22022, strict=False)
-    texts = {version: files.sshd_config(site, PATHS, "researcher", openssh=version) for version in ((9, 7), (9, 8))}
+    texts = {version: files.sshd_config(site, PATHS, USERS, openssh=version) for version in ((9, 7), (9, 8))}
     assert texts[9, 8] == texts[9, 7] + "PerSourcePenalties no\n"
 
 
