@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
-    from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, payload_command
+    from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, nodes_hook, payload_command
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
@@ -72,6 +72,7 @@ _ROOMS = {
     "TorchrunLauncher": "resources.torchrun_launcher",
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "sensors",
+    "nodes_hook": "launchers",
     "payload_command": "launchers",
     "reconcile_orphaned_slurm_runs": "reconcile",
     "threaded_executor": "executor",
@@ -116,6 +117,7 @@ __all__ = [
     "TorchrunLauncher",
     "UvEnvironment",
     "build_slurm_orphan_reconcile_sensor",
+    "nodes_hook",
     "payload_command",
     "reconcile_orphaned_slurm_runs",
     "threaded_executor",

@@ -265,7 +265,7 @@ class JobFailedError(JobError):
         state: Slurm's state of the job, by its long name.
         exit_code: The payload's exit code, if known.
         signal: The signal that ended it, 0 if none.
-        node: The node the batch script ran on.
+        node: Its nodes, in Slurm's compact form (`n[1-3]`).
         kept_path: Where on the cluster script, logs and status were kept, if they were.
         stderr_tail: The last lines of stderr.
         facts: What is known of this kind of end: `asked_mem_mib`, `time_limit_seconds`, `cancelled_by_uid`,

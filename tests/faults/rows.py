@@ -155,6 +155,70 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "faults/test_requeues.py::test_longer_than_the_walltime",
         ),
     },
+    "A job over several nodes": {
+        "ray-node-lost": Line(
+            "a node loses power while Ray runs: the run succeeds with a warning",
+            "launchers/test_trouble.py::test_a_node_without_power_while_ray_runs",
+        ),
+        "ray-node-memory": Line(
+            "a node has too little memory for a task of Ray, which is repeated elsewhere: the same",
+            "launchers/test_trouble.py::test_a_node_without_memory_while_ray_runs",
+        ),
+        "ray-job-memory": Line(
+            "the same on one node, where Slurm calls the job OUT_OF_MEMORY",
+            "launchers/test_trouble.py::test_a_job_without_memory_that_ray_has_outlived",
+        ),
+        "ray-worker-lost": Line(
+            "the Ray of a node ends: a warning", "launchers/test_trouble.py::test_a_node_s_ray_ends"
+        ),
+        "ray-head-lost": Line(
+            "the Ray of the first node ends: the run fails",
+            "launchers/test_trouble.py::test_the_first_node_s_ray_ends",
+        ),
+        "ray-no-head": Line(
+            "the Ray of the first node does not come up: the run fails, and executes nothing",
+            "launchers/test_ray.py::TestOnThreeNodes::test_a_head_that_does_not_come_up",
+        ),
+        "ray-no-worker": Line(
+            "a node does not join Ray: the run fails, and executes nothing",
+            "launchers/test_ray.py::TestOnThreeNodes::test_a_node_that_does_not_join",
+        ),
+        "ray-raises": Line(
+            "the payload raises while Ray runs",
+            "launchers/test_ray.py::TestOnThreeNodes::test_a_payload_that_raises",
+        ),
+        "ray-cancelled": Line(
+            "the job is cancelled while Ray runs", "launchers/test_trouble.py::test_cancelled_while_ray_runs"
+        ),
+        "ray-time-limit": Line(
+            "the job is over its walltime while Ray runs",
+            "launchers/test_trouble.py::test_over_its_walltime_while_ray_runs",
+        ),
+        "ray-requeued": Line(
+            "requeued while Ray runs: a new cluster of the same job",
+            "launchers/test_trouble.py::test_requeued_while_ray_runs",
+        ),
+        "ray-adopted": Line(
+            "everything killed while Ray runs; then `dagster-slurm reconcile`: one cluster",
+            "launchers/test_trouble.py::test_dagster_killed_while_ray_runs",
+        ),
+        "ray-two-jobs": Line(
+            "two jobs with Ray on the same nodes at once, as tasks of an array",
+            "launchers/test_trouble.py::test_two_ray_jobs_on_the_same_nodes_at_once",
+        ),
+        "ray-two-users": Line(
+            "two users with Ray on the same nodes at once",
+            "launchers/test_trouble.py::test_two_users_on_the_same_nodes_at_once",
+        ),
+        "mpi-node-lost": Line(
+            "a node loses power while ranks of MPI run, with `--no-kill`: the run fails, and names the ranks",
+            "launchers/test_trouble.py::test_ranks_on_a_node_without_power",
+        ),
+        "torchrun-requeued": Line(
+            "requeued while ranks of torchrun run: goes on from its checkpoint",
+            "launchers/test_torchrun.py::test_a_requeued_job_goes_on_from_its_checkpoint",
+        ),
+    },
     "A job is held back, and its run says why and what ends it": {
         f"waits-{reason}": Line(f"{what} (`{reason}`)", "faults/test_waiting.py::test_a_job_that_is_held_back")
         for reason, what in (

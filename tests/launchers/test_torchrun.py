@@ -12,6 +12,8 @@ import pytest
 from dagster_slurm import ComputeResource, TorchrunLauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, metadata_of, run_asset
+from tests.faults.conftest import Record
+from tests.faults.figures import Figures
 
 pytestmark = [pytest.mark.cluster, pytest.mark.all_faults]
 Write = Callable[..., Path]
@@ -48,7 +50,7 @@ def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance) -> 
 
 
 def test_a_requeued_job_goes_on_from_its_checkpoint(
-    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write
+    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, record: Record
 ) -> None:
     """It is requeued by its own hand, as preemption does it: a new rendezvous under the same id."""
     requeue = "if rank == 0 and epoch == 9 and first == 0: os.system('scontrol requeue $SLURM_JOB_ID')\n"
@@ -60,6 +62,8 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(
     got = run_asset(asset_of(path, launcher=launcher, extras=extras, extra_slurm_opts=options), compute, instance)
     assert got.success
     assert metadata_of(got)["resumed_from"] >= 10
+    executed = compute_log(got, instance).count("[0] rank 0 of 3: from epoch ")
+    record("torchrun-requeued", [Figures(executed, 1, "SUCCESS")], executed=2, jobs=1)
 
 
 def test_a_rank_that_fails_is_named(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:

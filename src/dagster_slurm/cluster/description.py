@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from dagster_slurm.process_identity import ProcessIdentity
@@ -11,6 +12,7 @@ from dagster_slurm.run_directory import PROTOCOL_VERSION
 
 DIGESTS = ("payload", "options", "environment", "inputs")
 """What tells one deploy from another: the names of the digests."""
+_NODE = re.compile(r"([^:]+):([a-z]+):(\d{1,18}|-):(\d{1,18}|-):(\d{1,18}|-)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -120,23 +122,78 @@ def _process(value: object) -> ProcessIdentity | None:
 
 @dataclass(frozen=True)
 class StartMark:
-    """The batch script took the gate and starts its payload."""
+    """The batch script took the gate and starts its payload.
+
+    Args:
+        job_id: The job's id.
+        restart: How often it was requeued before.
+        at_epoch_seconds: When, by the node's clock.
+        node: The node that the batch script runs on.
+        node_list: All nodes of the job, in Slurm's compact form; empty if the line does not tell.
+    """
 
     job_id: str
     restart: int
     at_epoch_seconds: float
     node: str
+    node_list: str = ""
+
+    @property
+    def nodes(self) -> str:
+        """All nodes, as far as the line tells."""
+        return self.node_list or self.node
+
+
+@dataclass(frozen=True)
+class NodeEnd:
+    """How the part of a payload on one node has ended, as its launcher has it.
+
+    Args:
+        name: The node.
+        cause: `stopped`: as it was to; `died`: before the payload did; `lost`: there is no word of its end.
+        peak_bytes: The most memory that the job's control group there has had at once; None if it does not tell.
+        cpu_seconds: The CPU time of that group; None if it does not tell.
+        killed: How many processes the kernel has killed there for want of memory.
+    """
+
+    name: str
+    cause: str
+    peak_bytes: int | None = None
+    cpu_seconds: float | None = None
+    killed: int = 0
+
+    @property
+    def trouble(self) -> str:
+        """What was wrong there, in words; empty for nothing."""
+        said = []
+        if self.cause == "lost":
+            said.append("was lost")
+        elif self.cause == "died":
+            said.append("ended its part before the payload did")
+        if self.killed:
+            said.append(f"had {self.killed} {'process' if self.killed == 1 else 'processes'} killed for want of memory")
+        return f"node {self.name} {' and '.join(said)}" if said else ""
 
 
 @dataclass(frozen=True)
 class EndMark:
-    """The batch script is about to end. A hint, not a proof: a requeue writes one too, SIGKILL none."""
+    """The batch script is about to end. A hint, not a proof: a requeue writes one too, SIGKILL none.
+
+    Args:
+        job_id: The job's id.
+        restart: How often it was requeued before.
+        exit_code: The payload's, or what its launcher has made of it.
+        at_epoch_seconds: When, by the node's clock.
+        bytes_of: How long stdout, stderr and messages are.
+        nodes: How each node has ended; empty where the launcher does not look.
+    """
 
     job_id: str
     restart: int
     exit_code: int
     at_epoch_seconds: float
     bytes_of: dict[str, int]
+    nodes: tuple[NodeEnd, ...] = ()
 
 
 Mark = StartMark | EndMark
@@ -156,11 +213,21 @@ def _parse_line(words: list[str]) -> Mark | None:
     try:
         if words[0] == "start":
             job_id, restart, at, node = words[1:5]
-            return StartMark(job_id, int(restart), float(at), node)
+            return StartMark(job_id, int(restart), float(at), node, "".join(words[5:6]))
         if words[0] == "end":
             job_id, restart, code, at, *sizes = words[1:8]
             names = ("stdout", "stderr", "messages")
-            return EndMark(job_id, int(restart), int(code), float(at), dict(zip(names, map(int, sizes), strict=True)))
+            bytes_of = dict(zip(names, map(int, sizes), strict=True))
+            return EndMark(job_id, int(restart), int(code), float(at), bytes_of, _parse_nodes(words[8:]))
     except ValueError:
         return None
     return None
+
+
+def _parse_nodes(words: Sequence[str]) -> tuple[NodeEnd, ...]:
+    """`NAME:CAUSE:PEAK_BYTES:CPU_MICROSECONDS:KILLED` for each node, `-` for what is not known."""
+    nodes = []
+    for found in filter(None, map(_NODE.fullmatch, words)):
+        peak, cpu, killed = (None if figure == "-" else int(figure) for figure in found.groups()[2:])
+        nodes.append(NodeEnd(found[1], found[2], peak, None if cpu is None else cpu / 1e6, killed or 0))
+    return tuple(nodes)

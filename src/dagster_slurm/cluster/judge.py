@@ -97,6 +97,11 @@ class Witnesses:
         return None
 
     @property
+    def has_node_trouble(self) -> bool:
+        """Whether Slurm says that it has lost a node, or that there was not enough memory on one."""
+        return self.ended_state in (JobState.NODE_FAIL, JobState.OUT_OF_MEMORY)
+
+    @property
     def has_good_end(self) -> bool:
         """Whether its own end line says that its payload succeeded."""
         return self.end_mark is not None and self.end_mark.exit_code == 0
@@ -109,11 +114,13 @@ class Fact(Enum):
     ENDED = "squeue or sacct has an end of it"
     ACCOUNTED = "sacct has an end of it"
     COMPLETED = "Slurm says COMPLETED"
+    NODE_TROUBLE = "Slurm says NODE_FAIL or OUT_OF_MEMORY"
     GOES_ON = "sacct says that it goes on"
     NOBODY_ACCOUNTS = "no accounting is kept, or it is refused for good"
     STRANGER = "squeue has another's job of its number"
     LINE = "it has an end line"
     GOOD_LINE = "its end line has exit code 0"
+    NODES = "its launcher has looked at the end of every node or rank"
     PROMPT = "it began once, and sacct may know its end, for {prompt_seconds} s"
     LINE_STOOD = "its end line was seen {accounting_seconds} s ago"
     LINE_STOOD_LONG = "its end line was seen {unknown_seconds} s ago"
@@ -202,8 +209,15 @@ TABLE: tuple[Row, ...] = (
         {Fact.LINE, Fact.SILENT},
         notice="Slurm says COMPLETED, and the end line of its batch script is not seen yet",
     ),
+    Row("over, not accounted yet", Action.ASK_ACCOUNTING, {Fact.AWAITED}, {Fact.ACCOUNTED}),
+    # Ray and Spark repeat the work of a node; ranks have all ended with 0, or the exit code is another.
+    Row(
+        "trouble of a node that the payload has outlived",
+        Action.FINISH,
+        {Fact.NODE_TROUBLE, Fact.GOOD_LINE, Fact.NODES},
+        end=End.OF_LINE,
+    ),
     Row("accounted", Action.FINISH, {Fact.ACCOUNTED}, end=End.OF_SLURM),
-    Row("over, not accounted yet", Action.ASK_ACCOUNTING, {Fact.AWAITED}),
     Row("ended, by squeue", Action.FINISH, {Fact.ENDED}, end=End.OF_SLURM),
     Row("gone, with an end line", Action.FINISH, {Fact.LINE}, end=End.OF_LINE),
     Row(
@@ -291,11 +305,13 @@ def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
         (Fact.ENDED, ended is not None),
         (Fact.ACCOUNTED, isinstance(seen.accounting, JobState) and seen.accounting.is_terminal),
         (Fact.COMPLETED, ended is JobState.COMPLETED),
+        (Fact.NODE_TROUBLE, seen.has_node_trouble),
         (Fact.GOES_ON, isinstance(seen.accounting, JobState) and not seen.accounting.is_terminal),
         (Fact.NOBODY_ACCOUNTS, says_nothing),
         (Fact.STRANGER, seen.queue is Silence.NOT_OURS),
         (Fact.LINE, has_line),
         (Fact.GOOD_LINE, seen.has_good_end),
+        (Fact.NODES, seen.end_mark is not None and bool(seen.end_mark.nodes)),
         (Fact.PROMPT, began_once and not says_nothing and seen.ending_seconds < patience.prompt_seconds),
         (Fact.LINE_STOOD, has_line and seen.ending_seconds >= patience.accounting_seconds),
         (Fact.LINE_STOOD_LONG, has_line and seen.ending_seconds >= patience.unknown_seconds),

@@ -102,7 +102,7 @@ def job_row(job: SeenJob, accounting: Accounting, *, run_id: str, run_status: st
     """What is shown of a job: squeue's word first, then sacct's, then its own."""
     told = job.attempt.description if job.attempt else Description()
     queued, record = job.queued, record_of(job, accounting)
-    partition, state, reason, nodes, elapsed = "", _own_state(job), "", _own_node(job), _own_elapsed(job)
+    partition, state, reason, nodes, elapsed = "", _own_state(job), "", _own_nodes(job), _own_elapsed(job)
     if record is not None:
         state, nodes, elapsed = record.state.value, record.node_list or nodes, record.elapsed_seconds
     if queued is not None:
@@ -183,8 +183,8 @@ def _own_state(job: SeenJob) -> str:
     return "ENDED" if end_of(job) else ""
 
 
-def _own_node(job: SeenJob) -> str:
-    return next((mark.node for mark in reversed(job.marks) if isinstance(mark, StartMark)), "")
+def _own_nodes(job: SeenJob) -> str:
+    return next((mark.nodes for mark in reversed(job.marks) if isinstance(mark, StartMark)), "")
 
 
 def _own_elapsed(job: SeenJob) -> float | None:

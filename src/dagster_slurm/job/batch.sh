@@ -152,13 +152,14 @@ heed_earlier_start() {
 }
 
 finish() {
-    local status=$?
+    local status=$? line
     [ -z "$fresh" ] || kill -KILL "$fresh" 2>/dev/null
     finish_payload "$status"
     touch -c -- "${run_directory%/*/*}"
     measure
     look_at_clock
-    printf 'end %s %s %s %s %s %s %s\n' "$job" "$restart" "$code" "$now" "${sizes[@]}" >>"$log/status"
+    printf -v line ' %s' "$job" "$restart" "$code" "$now" "${sizes[@]}" "${node_ends[@]}"
+    printf 'end%s\n' "$line" >>"$log/status"
     exit "$code"
 }
 fresh=
@@ -172,7 +173,7 @@ trap finish EXIT
 catch_signals
 
 look_at_clock
-printf 'start %s %s %s %s\n' "$job" "$restart" "$now" "$node" >>"$log/status"
+printf 'start %s %s %s %s %s\n' "$job" "$restart" "$now" "$node" "${SLURM_JOB_NODELIST:-$node}" >>"$log/status"
 
 stay_fresh 2>/dev/null &
 fresh=$!

@@ -27,9 +27,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Started:
-    """The payload starts on a node. More than one of these: the job was requeued."""
+    """The payload starts on its nodes. More than one of these: the job was requeued.
 
-    node: str
+    Args:
+        nodes: Their names, in Slurm's compact form.
+        restart: How often the job was requeued before.
+    """
+
+    nodes: str
     restart: int
 
 
@@ -88,14 +93,14 @@ class Ended:
         state: The state it ended in.
         record: What sacct knows of it, if it answered.
         end_mark: The end line of its newest incarnation, if it wrote one.
-        node: The node its batch script ran on last.
+        nodes: Its nodes, in Slurm's compact form; None if it has not begun.
         reason: squeue's last word on why it waited or ended, if it said one.
     """
 
     state: JobState
     record: AccountingRecord | None
     end_mark: EndMark | None
-    node: str | None
+    nodes: str | None
     reason: str | None = None
 
     @property

@@ -117,18 +117,18 @@ def job_failure(
     outcome = f"exit code {exit_code}" if exit_code is not None else "no exit code"
     if signal:
         outcome += f", signal {signal}"
-    node = ended.node or (ended.record.node_list if ended.record else None)
+    nodes = ended.nodes or (ended.record.node_list if ended.record else None)
     slurm_said = f"\nSlurm says:\n{_indent(slurm_log_tail)}" if slurm_log_tail else ""
     said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
     what = f"Slurm job {job_id}" if job_id else "The payload"
     left = f"; {kept}" if kept else f"; kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
     return kind.error(
-        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {node or 'unknown'}{left}",
+        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {nodes or 'unknown'}{left}",
         state=ended.state.value,
         exit_code=exit_code,
         signal=signal,
-        node=node,
+        node=nodes,
         kept_path=kept_path,
         stderr_tail=stderr_tail,
         facts=facts,
@@ -179,7 +179,7 @@ def _facts_of(ended: Ended, request: JobRequest | None) -> dict[str, int | str]:
         "asked_mem_mib": request.mem_mib or request.mem_per_cpu_mib if request else None,
         "time_limit_seconds": request.time_limit_seconds if request else None,
         "cancelled_by_uid": record.cancelled_by_uid if record else None,
-        "node_list": (record.node_list if record else None) or ended.node,
+        "node_list": (record.node_list if record else None) or ended.nodes,
         "reason": record.reason if record else None,
     }
     return {name: value for name, value in known.items() if value is not None}

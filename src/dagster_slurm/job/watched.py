@@ -34,7 +34,7 @@ class WatchedJob:
     accounting: Silence = Silence.NOT_KNOWN
     over_since: float | None = None
     end_mark: EndMark | None = None
-    node: str | None = None
+    nodes: str | None = None
     reason: str | None = None
     restart: int = 0
     starts: int = 0
@@ -100,9 +100,9 @@ class WatchedJob:
             if isinstance(mark, StartMark):
                 self.starts = self.starts + 1 if is_again else 1
                 self.started_at = mark.at_epoch_seconds
-                self.node, self.end_mark = mark.node, self.end_mark if is_again else None
+                self.nodes, self.end_mark = mark.nodes, self.end_mark if is_again else None
                 self._runs, self._asked_since_start = True, False
-                self.subscription.put(Started(mark.node, mark.restart))
+                self.subscription.put(Started(mark.nodes, mark.restart))
                 self._tell_times()
             else:
                 self.end_mark = mark

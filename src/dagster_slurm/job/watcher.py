@@ -318,7 +318,7 @@ class JobWatcher:
         if job.told:
             return Action.WAIT
         if verdict.action is Action.FINISH and verdict.state is not None:
-            self._tell_end(job, Ended(verdict.state, job.record, job.end_mark, job.node, job.reason))
+            self._tell_end(job, Ended(verdict.state, job.record, job.end_mark, job.nodes, job.reason))
         elif verdict.action is Action.GIVE_UP:
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
         else:

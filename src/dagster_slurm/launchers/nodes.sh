@@ -14,6 +14,7 @@ nodes_lifeline=
 nodes_is_stopping=
 nodes_is_explained=
 nodes_tmp_most=12
+nodes_lost=0
 # What a node's task does before it takes TERM for an answer, in seconds; srun's own time comes on top.
 nodes_grace=5
 
@@ -193,6 +194,17 @@ nodes_enter() {
     exec {nodes_lifeline}>&-
 }
 
+# A node without power says nothing: what srun hears of the controller is passed on, each line once.
+nodes_tell_lost() {
+    local lines
+    [ -s "$nodes_dir/step" ] || return 0
+    mapfile -t lines < <(grep -a -e 'Node failure on ' -- "$nodes_dir/step")
+    while [ "$nodes_lost" -lt ${#lines[@]} ]; do
+        nodes_log WARNING "$nodes_of: ${lines[nodes_lost]}; the payload goes on"
+        nodes_lost=$((nodes_lost + 1))
+    done
+}
+
 # Without its head the payload would wait, for 40 s and more in Ray: it is ended. Another node is a warning.
 nodes_watch() {
     local said='' never
@@ -201,6 +213,7 @@ nodes_watch() {
     while :; do
         nodes_pause 1
         if nodes_read end.0 || ! kill -0 "$nodes_process" 2>/dev/null; then break; fi
+        nodes_tell_lost
         if ! nodes_read failed || [ "$nodes_text" = "$said" ]; then continue; fi
         said=$nodes_text
         nodes_log WARNING "$nodes_of: node ${nodes_names[${said%% *}]}: ${said#* }; the payload goes on"
@@ -235,19 +248,22 @@ nodes_end() {
     kill -KILL -- "-$nodes_process" 2>/dev/null
     { wait "$nodes_process"; } 2>/dev/null
     nodes_process=
-    [ -n "$nodes_is_explained" ] || nodes_tell_ends
+    nodes_note_ends
     [ "$code" = 0 ] || [ ! -d "$nodes_kept" ] || say "$nodes_of: the logs of its nodes are in $nodes_kept"
 }
 
-# Only a task's own end line is proof of how it has ended.
-nodes_tell_ends() {
-    local id cause status peak cpu killed
+# Only a task's own end line is proof of how it has ended. Sets `node_ends`, and says what was wrong, unless that was said.
+nodes_note_ends() {
+    local id name cause status peak cpu killed
     for ((id = 0; id < nodes_count; id++)); do
+        name=${nodes_names[id]}
         if ! nodes_read "end.$id"; then
+            node_ends+=("$name:lost:-:-:-")
             nodes_tell_loss "$id" "no end of it is known$(nodes_of_srun "$id")"
             continue
         fi
         read -r _ _ _ cause status peak cpu killed <<<"$nodes_text"
+        node_ends+=("$name:$cause:$peak:$cpu:$killed")
         [ "$cause" = stopped ] || nodes_tell_loss "$id" "it has ended with status $status before the payload"
         [ "$killed" = 0 ] || nodes_tell_loss "$id" "$killed processes were killed there for want of memory"
     done
@@ -260,6 +276,7 @@ nodes_of_srun() {
 
 # nodes_tell_loss ID WHAT
 nodes_tell_loss() {
+    [ -z "$nodes_is_explained" ] || return 0
     say "$nodes_of: node ${nodes_names[$1]}: $2"
     [ "$code" = 0 ] || nodes_last "out.$1" >&2
 }
@@ -412,46 +429,6 @@ nodes_mib() {
     case $limit in '' | *[!0-9]*) limit=$((1 << 60)) ;; esac
     [ $((limit >> 20)) -ge "$least" ] || least=$((limit >> 20))
     printf '%s' "$least"
-}
-
-# Sets the directories of the job's control groups on this node: nodes_group (version 2), nodes_memory, nodes_cpu (1).
-nodes_find_group() {
-    local controllers path
-    nodes_group=/nowhere nodes_memory=/nowhere nodes_cpu=/nowhere
-    [ -z "$nodes_is_here" ] || return 0
-    while IFS=: read -r _ controllers path; do
-        case $path in
-        */job_"$SLURM_JOB_ID"/*) path=${path%%/job_"$SLURM_JOB_ID"/*}/job_$SLURM_JOB_ID ;;
-        */"${SLURM_JOB_SLUID:-none}"/*) path=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
-        *) continue ;;
-        esac
-        case ,$controllers, in
-        ,,) nodes_group=/sys/fs/cgroup$path ;;
-        *,memory,*) nodes_memory=/sys/fs/cgroup/$controllers$path ;;
-        *,cpuacct,*) nodes_cpu=/sys/fs/cgroup/$controllers$path ;;
-        esac
-    done </proc/self/cgroup
-}
-
-# Prints PEAK_BYTES CPU_MICROSECONDS KILLED of the job on this node, `-` for what its control groups do not tell.
-nodes_usage() {
-    local peak cpu
-    nodes_find_group
-    peak=$(cat -- "$nodes_group/memory.peak" "$nodes_memory/memory.max_usage_in_bytes" 2>/dev/null | head -n 1)
-    cpu=$(sed -n 's/^usage_usec //p' "$nodes_group/cpu.stat" 2>/dev/null)
-    [ -n "$cpu" ] || cpu=$(sed 's/...$//' "$nodes_cpu/cpuacct.usage" 2>/dev/null)
-    printf '%s %s %s' "${peak:--}" "${cpu:--}" "$(nodes_killed)"
-}
-
-# How many processes the kernel has killed for want of memory. Version 1 counts those of each group for itself.
-nodes_killed() {
-    nodes_find_group
-    if [ -r "$nodes_group/memory.events" ]; then
-        sed -n 's/^oom_kill //p' "$nodes_group/memory.events"
-    else
-        find "$nodes_memory" -name memory.oom_control -exec sed -n 's/^oom_kill //p' {} + 2>/dev/null |
-            awk '{ sum += $1 } END { print sum + 0 }'
-    fi
 }
 
 # Sets `nodes_left`: what this task has started and still runs, wherever it went to.

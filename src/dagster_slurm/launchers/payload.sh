@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # assigned in front of this file
+# shellcheck disable=SC2034,SC2154  # read behind this file; assigned in front of it
 # How a payload is started and ended, in a job and on this machine alike. In front of this file stand, generated and
 # quoted:
 #   run_directory=...  forwarded_signals='USR1 ...'  hooks=(NAME ...), with the values and the functions of each
@@ -17,6 +17,9 @@ code=
 is_run=
 to_end=()
 to_leave=()
+# How each node has ended, where a launcher looks: NAME:CAUSE:PEAK_BYTES:CPU_MICROSECONDS:KILLED, `-` for what is not
+# known; see cluster/description.py.
+node_ends=()
 
 say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
 
@@ -183,24 +186,14 @@ finish_streams() {
 # Job control gives the payload a process group of its own. In the background, because bash runs no trap while
 # it waits for a child in the foreground.
 run_payload() {
-    local status final
+    local status
     open_streams
     set -m
     launch </dev/null >&8 2>&9 8>&- 9>&- &
     payload=$!
     set +m
-    # Its stderr is the payload's: bash would write "Killed" and a line number there for a payload that a signal ends.
-    { wait "$payload"; } 2>/dev/null
+    wait_for "$payload"
     status=$?
-    # A trap ends `wait` early with a status of its own.
-    while [ "$status" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
-        { wait "$payload"; } 2>/dev/null
-        status=$?
-    done
-    # Ended between the trap and the look: bash still knows the true status, once.
-    wait "$payload" 2>/dev/null
-    final=$?
-    [ "$final" = 127 ] || status=$final
     drain_streams
     return "$status"
 }

@@ -124,7 +124,7 @@ def launch_script(plan: LaunchPlan) -> str:
     Raises:
         InvalidRequestError: Two hooks have the same name.
     """
-    return "\n".join((_hooks(plan.hooks), _file("payload.sh"), *_launch(plan)))
+    return "\n".join((_hooks(plan.hooks), _file("wait.sh"), _file("payload.sh"), *_launch(plan)))
 
 
 def launch_in_job(

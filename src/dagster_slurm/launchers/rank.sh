@@ -2,9 +2,11 @@
 # shellcheck disable=SC2153,SC2154  # RANK is torchrun's; the others are assigned in front of this file
 # One rank of a program of many. In front of this file stands, generated and quoted:
 #   unheard=...   DAGSTER_PIPES_MESSAGES of every rank but the first: one rank reports
+#   nodes_is_here=yes|''   for usage.sh, behind which it stands
 # usage: rank.sh WAY COMMAND ...
-# In DAGSTER_SLURM_RANKS, which is of this start alone, a file named by the rank has one line:
-#   begun NODE TIME STEP, then ended NODE TIME STATUS
+# In DAGSTER_SLURM_RANKS, which is of this start alone, a file named by the rank has one line, with what the job has used
+# of the node (usage.sh) at the end:
+#   begun NODE TIME STEP, then ended NODE TIME STATUS PEAK_BYTES CPU_MICROSECONDS KILLED
 way=$1
 case $way in
 srun) rank=$SLURM_PROCID ;;
@@ -61,21 +63,13 @@ for signal in TERM INT HUP USR1 USR2; do
     # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
     trap "pass_on $signal" "$signal"
 done
-# A trap ends `wait` early with a status of its own; bash knows the true one, once, after the end.
-{ wait "$payload"; } 2>/dev/null
+wait_for "$payload"
 status=$?
-while [ "$status" -gt 128 ] && kill -0 "$payload" 2>/dev/null; do
-    { wait "$payload"; } 2>/dev/null
-    status=$?
-done
-{ wait "$payload"; } 2>/dev/null
-final=$?
-[ "$final" = 127 ] || status=$final
 look_at_clock
 # One that aborts the others has noted that itself.
 noted=
 { read -r noted _ <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
-if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status"; fi
+if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status $(nodes_usage)"; fi
 [ "$status" = 0 ] || : >"$DAGSTER_SLURM_RANKS/failed"
 # What marks the lines has read all of them soon after; a process that the rank has left behind may hold them open.
 exec >/dev/null 2>&1

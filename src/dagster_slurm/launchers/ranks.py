@@ -42,9 +42,10 @@ def ranks_plan(
             f"Ranks cannot be started in {place.activation.description}, whose runtime is srun",
             hint='Choose the runtime "apptainer" or "singularity".',
         )
+    here = "" if place.is_slurm else "yes"
     files = {
-        "program.sh": "\n".join((_assigned(values), _file("ranks.sh"), _file(program))),
-        "rank.sh": "\n".join((_assigned({"unheard": unheard}), _file("rank.sh"))),
+        "program.sh": _program(values, "wait.sh", "ranks.sh", program),
+        "rank.sh": _program({"unheard": unheard, "nodes_is_here": here}, "usage.sh", "wait.sh", "rank.sh"),
         **{name: _file(name) for name in helpers},
     }
     hook = Hook("ranks", _file("ranks_hook.sh"), {"files": [each for pair in files.items() for each in pair]})
@@ -60,6 +61,10 @@ def _command(payload: Payload, place: Place, runner: str | None) -> tuple[str, .
     behind_python = len(place.activation.wrapper) + 1
     run = f'import os; exec(open(os.path.join(os.environ["DAGSTER_SLURM_RANKS"], "{runner}")).read())'
     return (*command[:behind_python], "-c", run, *command[behind_python:])
+
+
+def _program(values: Values, *names: str) -> str:
+    return "\n".join((_assigned(values), *map(_file, names)))
 
 
 def _assigned(values: Values) -> str:

@@ -52,12 +52,8 @@ run_ranks() {
         end_after_failure "$started" &
         watching=$!
     fi
-    { wait "$started"; } 2>/dev/null
+    wait_for "$started"
     status=$?
-    while [ "$status" -gt 128 ] && kill -0 "$started" 2>/dev/null; do
-        { wait "$started"; } 2>/dev/null
-        status=$?
-    done
     [ -z "$watching" ] || kill "$watching" 2>/dev/null
     return "$status"
 }
@@ -68,7 +64,7 @@ read_ends() {
     missing=() failed=()
     for ((rank = 0; rank < ranks; rank++)); do
         word='' node='' time='' status=''
-        { read -r word node time status <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
+        { read -r word node time status _ <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
         case $word:$status in
         ended:0) ;;
         # Who ends the ranks with SIGKILL ends with it what would note that: this one has died by itself, as out of

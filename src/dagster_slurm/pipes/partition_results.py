@@ -18,7 +18,7 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import job_metrics
+from dagster_slurm.slurm.efficiency import NodeUsage, job_metrics, node_metrics
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
@@ -292,7 +292,9 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
         "slurm_state": ended.state.value,
         "slurm_accounting_available": ended.record is not None,
     }
-    accounted = job_metrics(ended.record) if ended.record else {}
+    nodes = ended.end_mark.nodes if ended.end_mark else ()
+    usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in nodes]
+    accounted = job_metrics(ended.record, usages) if ended.record else node_metrics(usages)
     # The end line is exact where Slurm is not (see `job_failure`).
     exact = {"slurm_exit_code": ended.end_mark.exit_code} if ended.end_mark else {}
     return {**known, **accounted, **exact}

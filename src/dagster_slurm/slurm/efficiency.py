@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.output import AccountingRecord, AccountingStep
@@ -13,7 +14,22 @@ Metric = str | int | float | bool
 _MIB = 1024**2
 
 
-def job_metrics(record: AccountingRecord) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class NodeUsage:
+    """What a job has used of one node, by its control group there.
+
+    Args:
+        node: The node.
+        peak_bytes: The most memory at once, that of files and shared memory included; None if not known.
+        cpu_seconds: CPU time; None if not known.
+    """
+
+    node: str
+    peak_bytes: int | None
+    cpu_seconds: float | None
+
+
+def job_metrics(record: AccountingRecord, usages: Sequence[NodeUsage] = ()) -> dict[str, Metric]:
     """The metrics of a job out of its accounting.
 
     `max_memory_mb` is the largest resident set of one task. `memory_efficiency_pct` compares memory per node:
@@ -21,8 +37,11 @@ def job_metrics(record: AccountingRecord) -> dict[str, Metric]:
     nodes, so that `--mem` and `--mem-per-cpu` come out alike. `queue_wait_seconds` runs from submission to
     start.
 
+    Where every node tells what was used of it, that counts for both efficiencies in place of Slurm's samples.
+
     Args:
         record: What sacct knows of the job.
+        usages: What each node tells; empty, or without figures, where one does not.
 
     Returns:
         Name to value: seconds, hours, per cent, MiB (`_mb`), counts. What sacct does not know is left out; a
@@ -35,9 +54,10 @@ def job_metrics(record: AccountingRecord) -> dict[str, Metric]:
         "elapsed_seconds": record.elapsed_seconds,
         "queue_wait_seconds": _queue_wait_seconds(record),
         "node_hours": _node_hours(record),
-        "cpu_efficiency_pct": _cpu_efficiency_pct(record),
+        "cpu_efficiency_pct": _cpu_efficiency_pct(record, usages),
         "max_memory_mb": _max_memory_mib(record),
-        "memory_efficiency_pct": _memory_efficiency_pct(record),
+        "memory_efficiency_pct": _memory_efficiency_pct(record, usages),
+        **node_metrics(usages),
         "slurm_requested_gpus": gpu_count(record.req_tres),
         "slurm_allocated_gpus": gpu_count(record.alloc_tres),
         "gpu_utilization_pct": _largest_usage((step.usage_average for step in record.steps), "gres/gpuutil"),
@@ -45,6 +65,28 @@ def job_metrics(record: AccountingRecord) -> dict[str, Metric]:
         "slurm_accounting_available": True,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def node_metrics(usages: Sequence[NodeUsage]) -> dict[str, Metric]:
+    """The largest and the mean figure of the nodes, and whose the largest is; none where a node does not tell."""
+    values: dict[str, Metric] = {}
+    for name, figures in (("memory_mb", _peaks_mib(usages)), ("cpu_seconds", _cpu_seconds(usages))):
+        if figures:
+            most = max(figures, key=lambda node: figures[node])
+            values[f"max_node_{name}"] = round(figures[most], 2)
+            values[f"mean_node_{name}"] = round(sum(figures.values()) / len(figures), 2)
+            values[f"max_node_{name.partition('_')[0]}_name"] = most
+    return values
+
+
+def _peaks_mib(usages: Sequence[NodeUsage]) -> dict[str, float]:
+    known = {each.node: each.peak_bytes / _MIB for each in usages if each.peak_bytes is not None}
+    return known if len(known) == len(usages) else {}
+
+
+def _cpu_seconds(usages: Sequence[NodeUsage]) -> dict[str, float]:
+    known = {each.node: each.cpu_seconds for each in usages if each.cpu_seconds is not None}
+    return known if len(known) == len(usages) else {}
 
 
 def gpu_count(tres: Mapping[str, str]) -> int | None:
@@ -72,11 +114,11 @@ def _node_hours(record: AccountingRecord) -> float | None:
     return round(record.elapsed_seconds * record.node_count / 3600, 6)
 
 
-def _cpu_efficiency_pct(record: AccountingRecord) -> float | None:
+def _cpu_efficiency_pct(record: AccountingRecord, usages: Sequence[NodeUsage]) -> float | None:
     available = (record.elapsed_seconds or 0) * (record.cpus or 0)
-    if record.total_cpu_seconds is None or not available:
-        return None
-    return round(100 * record.total_cpu_seconds / available, 2)
+    of_nodes = _cpu_seconds(usages)
+    used = sum(of_nodes.values()) if of_nodes else record.total_cpu_seconds
+    return None if used is None or not available else round(100 * used / available, 2)
 
 
 def _max_memory_mib(record: AccountingRecord) -> float | None:
@@ -88,9 +130,11 @@ def _max_gpu_memory_mib(record: AccountingRecord) -> float | None:
     return None if largest is None else round(largest / _MIB, 2)
 
 
-def _memory_efficiency_pct(record: AccountingRecord) -> float | None:
+def _memory_efficiency_pct(record: AccountingRecord, usages: Sequence[NodeUsage]) -> float | None:
     allocated = _bytes(record.alloc_tres.get("mem"))
-    used = [step_bytes for step in record.steps if (step_bytes := _bytes_per_node(step)) is not None]
+    used = [peak * _MIB for peak in _peaks_mib(usages).values()]
+    if not used:
+        used = [step_bytes for step in record.steps if (step_bytes := _bytes_per_node(step)) is not None]
     if not allocated or not used:
         return None
     return round(100 * max(used) * (record.node_count or 1) / allocated, 2)

@@ -177,7 +177,7 @@ class Followed:
         if event.restart:
             followed.session.reader.restart()
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
-        self._tell_of_own_job(followed, "info", f"{followed.of.carrier.title} runs on {event.node}{again}")
+        self._tell_of_own_job(followed, "info", f"{followed.of.carrier.title} runs on {event.nodes}{again}")
 
     def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
         """What would be a line for each task of an array is none."""

@@ -267,6 +267,11 @@ class Loop:
     def _report(self, end: UnitEnd, unit: FollowedUnit) -> None:
         if unit.session.reader.is_cut_off:
             self._log("warning", f"{_label(end)}it has opened Pipes and not closed it; messages may be missing")
+        for node in end.ended.end_mark.nodes if end.ended.end_mark else ():
+            if node.trouble:
+                self._log(
+                    "warning", f"{_label(end)}{_title(end)}: {node.trouble}; the payload has succeeded all the same"
+                )
         try:
             end = replace(end, collected=self._carriers.collect(end.unit, end.handle))
         except OutputNotFoundError as error:

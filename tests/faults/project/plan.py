@@ -30,6 +30,7 @@ class Plan:
         slurm: Further options for sbatch.
         upload: A file of this machine that is sent along.
         hold: Have the payload wait in the middle until the test lets it go.
+        ray: Have a Ray cluster beside the payload.
         slow_end: Have the job stay in COMPLETING for a while.
     """
 
@@ -43,6 +44,7 @@ class Plan:
     upload: str = ""
     slow_end: bool = False
     hold: bool = False
+    ray: bool = False
 
     def tags(self) -> dict[str, str]:
         return {NAME_TAG: self.name, PLAN_TAG: json.dumps(asdict(self))}

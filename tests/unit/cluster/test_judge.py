@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import judge_table
 
-from dagster_slurm.cluster.description import EndMark
+from dagster_slurm.cluster.description import EndMark, NodeEnd
 from dagster_slurm.cluster.judge import TABLE, Action, Patience, Silence, Witnesses, judge
 from dagster_slurm.slurm.states import JobState
 
@@ -20,8 +20,11 @@ NONE_KEPT, REFUSED = Silence.NONE_KEPT, Silence.REFUSED
 WAIT, ASK_QUEUE, ASK_ACCOUNTING, GIVE_UP = Action.WAIT, Action.ASK_QUEUE, Action.ASK_ACCOUNTING, Action.GIVE_UP
 
 
-def mark(code: int = 0, restart: int = 0) -> EndMark:
-    return EndMark("1", restart, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0})
+NODES = (NodeEnd("n1", "stopped"), NodeEnd("n2", "lost"))
+
+
+def mark(code: int = 0, restart: int = 0, nodes: tuple[NodeEnd, ...] = ()) -> EndMark:
+    return EndMark("1", restart, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0}, nodes)
 
 
 def gone(*, end: EndMark | None = None, for_seconds: float = 0.0, said: JobState | Silence = NOT_KNOWN) -> Witnesses:
@@ -73,6 +76,8 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (Witnesses(None, GONE, S.FAILED, logs_complete=False, over_seconds=9), WAIT),
     ],
     "COMPLETED, and its end line has another exit code": [
+        # So Slurm calls a job with --no-kill that has lost a node, and ranks with it.
+        (gone(end=mark(74, nodes=NODES), said=S.COMPLETED), S.FAILED),
         (gone(end=mark(7), said=S.COMPLETED), S.FAILED),
         (Witnesses(mark(7), S.COMPLETED, REFUSED), S.FAILED),
     ],
@@ -82,7 +87,27 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (Witnesses(queue=S.COMPLETED, over_seconds=119), WAIT),
         (Witnesses(queue=S.COMPLETED, accounting=NONE_KEPT, over_seconds=119), WAIT),
     ],
+    "over, not accounted yet": [
+        (Witnesses(None, S.FAILED, over_seconds=19), ASK_ACCOUNTING),
+        (Witnesses(None, S.FAILED, S.RUNNING, over_seconds=19), ASK_ACCOUNTING),
+        (Witnesses(mark(nodes=NODES), S.NODE_FAIL, over_seconds=19), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19, said=REFUSED), ASK_ACCOUNTING),
+        (gone(end=mark(), for_seconds=19, said=NOT_OURS), ASK_ACCOUNTING),
+        (Witnesses(mark(), GONE, logs_complete=False, over_seconds=10), ASK_ACCOUNTING),
+    ],
+    "trouble of a node that the payload has outlived": [
+        (gone(end=mark(nodes=NODES), said=S.NODE_FAIL), S.COMPLETED),
+        (gone(end=mark(nodes=NODES), said=S.OUT_OF_MEMORY), S.COMPLETED),
+        (Witnesses(mark(nodes=NODES), S.OUT_OF_MEMORY, NONE_KEPT), S.COMPLETED),
+        (Witnesses(mark(nodes=NODES), S.NODE_FAIL, REFUSED, over_seconds=20), S.COMPLETED),
+    ],
     "accounted": [
+        # A launcher that does not look, and a payload or rank that has not outlived it.
+        (gone(end=mark(), said=S.OUT_OF_MEMORY), S.OUT_OF_MEMORY),
+        (gone(end=mark(74, nodes=NODES), said=S.NODE_FAIL), S.NODE_FAIL),
+        (gone(end=mark(nodes=NODES), said=S.CANCELLED), S.CANCELLED),
+        (gone(end=mark(nodes=NODES), said=S.TIMEOUT), S.TIMEOUT),
         *((gone(said=state), state) for state in S if state.is_terminal and state is not S.COMPLETED),
         (gone(end=mark(), said=S.COMPLETED), S.COMPLETED),
         # `Ended.is_success` asks for the end line.
@@ -93,14 +118,6 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (gone(end=mark(0), said=S.FAILED), S.FAILED),
         (Witnesses(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=10), S.COMPLETED),
         (Witnesses(mark(), NOT_OURS, S.COMPLETED), S.COMPLETED),
-    ],
-    "over, not accounted yet": [
-        (Witnesses(None, S.FAILED, over_seconds=19), ASK_ACCOUNTING),
-        (Witnesses(None, S.FAILED, S.RUNNING, over_seconds=19), ASK_ACCOUNTING),
-        (gone(end=mark(), for_seconds=19), ASK_ACCOUNTING),
-        (gone(end=mark(), for_seconds=19, said=REFUSED), ASK_ACCOUNTING),
-        (gone(end=mark(), for_seconds=19, said=NOT_OURS), ASK_ACCOUNTING),
-        (Witnesses(mark(), GONE, logs_complete=False, over_seconds=10), ASK_ACCOUNTING),
     ],
     "ended, by squeue": [
         (Witnesses(None, S.FAILED, over_seconds=20), S.FAILED),
@@ -157,7 +174,7 @@ def test_a_runaway_job_is_called_one() -> None:
     assert "sacctmgr show runawayjobs" in row.notice
 
 
-marks = st.none() | st.integers(0, 255).map(mark)
+marks = st.none() | st.builds(mark, st.integers(0, 255), nodes=st.sampled_from([(), NODES]))
 states = st.sampled_from(list(JobState))
 by_queue = st.sampled_from([NOT_KNOWN, GONE, NOT_OURS]) | states
 by_accounting = st.sampled_from(list(Silence)) | states
@@ -198,7 +215,8 @@ def test_what_is_believed_to_have_completed_has_an_end_line_or_slurm_says_so(see
 @given(witnesses)
 def test_a_failure_that_a_witness_told_is_never_success(seen: Witnesses) -> None:
     verdict = judge(seen, PATIENCE)
-    if verdict.action is Action.FINISH and seen.ended_state not in (None, S.COMPLETED):
+    has_outlived = seen.has_node_trouble and seen.has_good_end and seen.end_mark and seen.end_mark.nodes
+    if verdict.action is Action.FINISH and seen.ended_state not in (None, S.COMPLETED) and not has_outlived:
         assert verdict.state is seen.ended_state
 
 

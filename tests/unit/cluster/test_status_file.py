@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.cluster.description import EndMark, Mark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, Mark, NodeEnd, StartMark, parse_marks
 
 SIZES = {"stdout": 10, "stderr": 20, "messages": 30}
 START = StartMark("12", 0, 1700000000.25, "n1")
 END = EndMark("12", 0, 7, 1700000001.5, SIZES)
+NODES = (NodeEnd("n1", "stopped", 4096, 1.5, 0), NodeEnd("n2", "lost"))
 START_LINE = "start 12 0 1700000000.25 n1\n"
 END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
 
@@ -25,8 +28,10 @@ END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
         (START_LINE + END_LINE, (START, END), ""),
         (START_LINE + END_LINE[:-1], (START,), END_LINE[:-1]),
         ("end 12 0 7 1700000001.5 10 20 3", (), "end 12 0 7 1700000001.5 10 20 3"),
-        ("start 12 0 1.5 n1 more words of a newer release\n", (StartMark("12", 0, 1.5, "n1"),), ""),
+        ("start 12 0 1.5 n1 n[1-3]\n", (StartMark("12", 0, 1.5, "n1", "n[1-3]"),), ""),
+        ("start 12 0 1.5 n1 n1 more words of a newer release\n", (StartMark("12", 0, 1.5, "n1", "n1"),), ""),
         ("end 12 1 0 2 1 2 3 more words\n", (EndMark("12", 1, 0, 2.0, dict(zip(SIZES, (1, 2, 3), strict=True))),), ""),
+        (END_LINE[:-1] + " n1:stopped:4096:1500000:0 n2:lost:-:-:- n3:new:9:x:1\n", (replace(END, nodes=NODES),), ""),
         ("heartbeat 12 0 5\n" + START_LINE, (START,), ""),
         ("start 12\n", (), ""),
         ("start 12 x 1.5 n1\n", (), ""),
@@ -38,6 +43,23 @@ END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
 )
 def test_table(text: str, marks: tuple[Mark, ...], rest: str) -> None:
     assert parse_marks(text) == (marks, rest)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (NodeEnd("n1", "stopped", 1, 1.0, 0), ""),
+        (NodeEnd("n1", "lost"), "node n1 was lost"),
+        (NodeEnd("n1", "died"), "node n1 ended its part before the payload did"),
+        (NodeEnd("n1", "stopped", killed=1), "node n1 had 1 process killed for want of memory"),
+        (
+            NodeEnd("n1", "died", killed=2),
+            "node n1 ended its part before the payload did and had 2 processes killed for want of memory",
+        ),
+    ],
+)
+def test_the_trouble_of_a_node(node: NodeEnd, said: str) -> None:
+    assert node.trouble == said
 
 
 @given(st.lists(st.sampled_from([START_LINE, END_LINE, "note 1\n", "\n"]), max_size=6), st.data())

@@ -12,7 +12,8 @@ import pytest
 from tests.support.batch_script import JOB_ID, end_of, in_slurm, run_job
 
 import dagster_slurm.job
-from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, NodeEnd, StartMark, parse_marks
+from dagster_slurm.launchers import Hook
 from dagster_slurm.process_identity import ProcessIdentity
 
 LISTED_ID = "4711047"
@@ -30,6 +31,15 @@ def test_marks_with_times_and_sizes(tmp_path: Path, before: str) -> None:
     assert (start.node, end.job_id, end.exit_code) == ("n1", JOB_ID, 3)
     assert began <= start.at_epoch_seconds <= end.at_epoch_seconds <= time.time()
     assert end.bytes_of == {"stdout": 4, "stderr": 6, "messages": 0}
+
+
+def test_all_nodes_are_in_the_marks_and_their_ends_where_a_hook_looks(tmp_path: Path) -> None:
+    hook = Hook("crew", "crew_end() { node_ends+=(n1:stopped:4096:1500000:0 n2:lost:-:-:-); }")
+    done, root = run_job(tmp_path, "exit 3", hook, SLURM_JOB_NODELIST="n[1-2]")
+    (start, end), _ = parse_marks((root / "log/status").read_text())
+    assert isinstance(start, StartMark) and isinstance(end, EndMark)
+    assert (done.returncode, start.nodes, end.exit_code) == (3, "n[1-2]", 3)
+    assert end.nodes == (NodeEnd("n1", "stopped", 4096, 1.5, 0), NodeEnd("n2", "lost"))
 
 
 def test_a_log_that_the_payload_removed_counts_nothing(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_offsets_follow_what_was_read(job: WatchedJob) -> None:
     assert not job.take({})
     assert asked(job) == {"status": 21, "stdout.0": 3, "stderr.0": 0, "messages.0": 0}
     assert told(job) == [Output("stdout", b"abc"), Started("n1", 0)]
-    assert job.node == "n1"
+    assert job.nodes == "n1"
 
 
 def test_a_cut_status_line_is_taken_when_it_is_whole(job: WatchedJob) -> None:
@@ -63,7 +63,7 @@ def test_a_cut_status_line_is_taken_when_it_is_whole(job: WatchedJob) -> None:
 def test_files_of_other_jobs_are_not_taken(job: WatchedJob) -> None:
     assert not job.take({"run/other/log/stdout.0": b"x", "run/other/log/status": b"start 13 0 1.0 n1\n"})
     job.take(blocks(status=b"start 13 0 1.0 n9\nend 13 0 0 1.0 0 0 0\n"))
-    assert (job.node, job.end_mark, told(job)) == (None, None, [])
+    assert (job.nodes, job.end_mark, told(job)) == (None, None, [])
 
 
 def test_a_requeue_reads_the_new_files_from_their_start_and_forgets_the_end(job: WatchedJob) -> None:
@@ -82,7 +82,7 @@ def test_marks_of_an_older_incarnation_are_dropped(job: WatchedJob, at_once: boo
     lines = [b"start 12 0 1.0 n1\n", b"start 12 1 3.0 n2\n", b"end 12 0 143 4.0 999 0 0\n", b"start 12 0 5.0 n1\n"]
     for text in [b"".join(lines)] if at_once else lines:
         job.take(blocks(status=text))
-    assert (job.end_mark, job.restart, job.node) == (None, 1, "n2")
+    assert (job.end_mark, job.restart, job.nodes) == (None, 1, "n2")
     job.take(blocks(status=b"end 12 1 0 6.0 0 0 0\n"))
     assert job.end_mark is not None
     assert job.end_mark.exit_code == 0

@@ -348,7 +348,7 @@ class TestALife:
         seen = watch_to_end(world, watcher)
         assert seen[:-1] == [Started("n1", 0), Output("stdout", b"a"), Output("stderr", b"e"), Output("stdout", b"b")]
         assert isinstance(seen[-1], Ended)
-        assert (seen[-1].state, seen[-1].node) == (JobState.COMPLETED, "n1")
+        assert (seen[-1].state, seen[-1].nodes) == (JobState.COMPLETED, "n1")
         assert seen[-1].record is not None
         assert seen[-1].end_mark is not None
 

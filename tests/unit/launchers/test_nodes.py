@@ -56,7 +56,7 @@ class Crew:
         (directory / "log").mkdir()
 
     def start(self, payload: str, node: str = SERVES, setup: str = ":") -> subprocess.Popen[str]:
-        library = shell_file("dagster_slurm.launchers", "nodes.sh")
+        library = "\n".join(shell_file("dagster_slurm.launchers", name) for name in ("usage.sh", "nodes.sh"))
         hook = Hook("crew", f"crew_setup() {{ {setup}; }}\n{library}{BEGIN}{node}")
         script = script_here(LaunchPlan((), ("bash", "-c", payload), (hook,)), str(self.directory))
         return subprocess.Popen(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from dagster_slurm.slurm.commands import SACCT_FIELDS
-from dagster_slurm.slurm.efficiency import gpu_count, job_metrics
+from dagster_slurm.slurm.efficiency import NodeUsage, gpu_count, job_metrics
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 
 JOB = {
@@ -78,6 +78,34 @@ def test_a_reported_zero_stays_zero() -> None:
 def test_memory_is_compared_per_node() -> None:
     batch = {"JobID": "5.batch", "State": "COMPLETED", "NNodes": "1", "MaxRSS": "3G", "TRESUsageInTot": "mem=3G"}
     assert job_metrics(_record(JOB, batch, STEP))["memory_efficiency_pct"] == 75.0
+
+
+NODES = [NodeUsage("n1", 1024**3, 1800.0), NodeUsage("n2", 3 * 1024**3, 3600.0)]
+
+
+def test_what_every_node_tells_of_itself_counts() -> None:
+    found = job_metrics(_record(JOB, STEP), NODES)
+    assert {name: value for name, value in found.items() if "_node_" in name} == {
+        "max_node_memory_mb": 3072.0,
+        "mean_node_memory_mb": 2048.0,
+        "max_node_memory_name": "n2",
+        "max_node_cpu_seconds": 3600.0,
+        "mean_node_cpu_seconds": 2700.0,
+        "max_node_cpu_name": "n2",
+    }
+    assert (found["memory_efficiency_pct"], found["cpu_efficiency_pct"]) == (75.0, 37.5)
+    assert found["max_memory_mb"] == 1024.0
+
+
+@pytest.mark.parametrize("missing", [NodeUsage("n3", None, None), NodeUsage("n3", 5, None), NodeUsage("n3", None, 5.0)])
+def test_where_a_node_does_not_tell_slurm_does(missing: NodeUsage) -> None:
+    found, without = job_metrics(_record(JOB, STEP), [*NODES, missing]), job_metrics(_record(JOB, STEP))
+    for figure, name, prefix in (
+        (missing.peak_bytes, "memory_efficiency_pct", "max_node_memory"),
+        (missing.cpu_seconds, "cpu_efficiency_pct", "max_node_cpu"),
+    ):
+        told = any(each.startswith(prefix) for each in found)
+        assert (told, found[name] == without[name]) == (figure is not None, figure is None)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import pytest
 
 from dagster_slurm import ComputeResource, RayLauncher
 from dagster_slurm.sandbox import Sandbox
-from tests.support.nodes import killing_on, left_on_nodes, up_files
-from tests.support.waiting import eventually
+from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from tests.faults.conftest import Record
+from tests.faults.figures import Figures
 
-from .conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from .conftest import SQUARES, THREE, left_behind
 
 pytest.importorskip("ray")
 
@@ -23,39 +23,6 @@ Write = Callable[..., Path]
 on_slurm = [pytest.mark.cluster, pytest.mark.timeout(240)]
 SEARCH = Path(__file__).parents[2] / "examples" / "search" / "payloads" / "search.py"
 NODES = {"n1", "n2", "n3"}
-THREE = {"nodes": 3, "cpus": 2, "mem": "2000M"}
-
-# Squares, on every node: a task that ends at once would leave two nodes idle.
-SQUARES = """
-import os, time, ray
-ray.init(log_to_driver=False)
-
-@ray.remote(num_cpus=1, max_retries=9, scheduling_strategy="SPREAD")
-def square(number):
-    time.sleep(0.3)
-    return os.environ.get("SLURMD_NODENAME", "here"), number * number
-
-found = ray.get([square.remote(number) for number in range({count})])
-print("nodes", *sorted(set(node for node, _ in found)))
-print("sum", sum(value for _, value in found))
-print("cpus", ray.cluster_resources()["CPU"], "store", int(ray.cluster_resources()["object_store_memory"]) >> 20)
-print("at", os.environ["RAY_ADDRESS"], flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def with_ray(sandbox: Sandbox) -> str:
-    """An environment on the cluster that has Ray, with its dashboard."""
-    return sandbox.create_environment("ray", ["dagster-pipes", "numpy", "ray[default]"])
-
-
-@pytest.fixture
-def ray_compute(slurm: Make, with_ray: str) -> ComputeResource:
-    return slurm(pre_deployed_env_path=with_ray)
-
-
-def left_behind(sandbox: Sandbox) -> list[str]:
-    return left_on_nodes(sandbox, "ray*", "plasma*")
 
 
 def kept_logs(sandbox: Sandbox, tmp_path: Path) -> set[str]:
@@ -91,7 +58,11 @@ class TestOnThreeNodes:
         # Those of the job, not of the machine: 0.3 of 2000 MiB on each node.
         assert "cpus 6.0 store 1800\n" in said
         assert left_behind(sandbox) == []
+        found = metadata_of(result)
+        assert found["max_node_memory_name"] in NODES
+        assert 100 < found["mean_node_memory_mb"] < found["max_node_memory_mb"] < 2000
         messages = log_messages(result, instance)
+        assert any("runs on n[1-3]" in text for text in messages)
         (up,) = [text for text in messages if "RAY_ADDRESS=" in text]
         assert "on 3 node(s), n1 n2 n3" in up
         (dashboard,) = [text for text in messages if "ssh -N -L" in text]
@@ -112,6 +83,7 @@ class TestOnThreeNodes:
         payload: Write,
         sandbox: Sandbox,
         tmp_path: Path,
+        record: Record,
     ) -> None:
         path = payload(SQUARES.format(count=6) + "raise ValueError('not enough')\n")
         result = run_asset(on_nodes(path), ray_compute, instance)
@@ -120,12 +92,23 @@ class TestOnThreeNodes:
         assert "ValueError: not enough" in text
         assert "exit code 1" in text
         assert left_behind(sandbox) == []
+        record(
+            "ray-raises",
+            [Figures(compute_log(result, instance).count("sum "), 1, "FAILURE")],
+            ends=["FAILURE"],
+            lines=False,
+        )
         assert kept_logs(sandbox, tmp_path) == NODES
         token = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -name token"]).stdout
         assert token == ""
 
     def test_a_node_that_does_not_join(
-        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
         launcher = RayLauncher(
             head_startup_timeout=15,
@@ -135,7 +118,8 @@ class TestOnThreeNodes:
         _, text = failure_of(result)
         assert "Ray does not come up: node n3: it has not joined the cluster in 15 s" in text
         assert "here is n3" in text
-        assert "begun" not in compute_log(result, instance)
+        executed = compute_log(result, instance).count("begun")
+        record("ray-no-worker", [Figures(executed, executed, "FAILURE")], executed=0, ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
@@ -152,14 +136,20 @@ class TestOnThreeNodes:
         assert left_behind(sandbox) == []
 
     def test_a_head_that_does_not_come_up(
-        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        ray_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
         launcher = RayLauncher(ray_start_args=["--no-such-option"])
         result = run_asset(on_nodes(payload("print('begun')\n"), launcher), ray_compute, instance)
         _, text = failure_of(result)
         assert "Ray does not come up: node n1: it has ended with status 2" in text
         assert "No such option" in text
-        assert "begun" not in compute_log(result, instance)
+        executed = compute_log(result, instance).count("begun")
+        record("ray-no-head", [Figures(executed, executed, "FAILURE")], executed=0, ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
 
     def test_an_environment_without_ray(
@@ -170,84 +160,6 @@ class TestOnThreeNodes:
         assert "there is no Ray in its environment" in text
         assert "uv add 'ray[default]'" in text
         assert left_behind(sandbox) == []
-
-    @pytest.mark.all_faults
-    def test_a_node_that_is_lost_is_a_warning(
-        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
-    ) -> None:
-        path = payload(ends_node(2) + SQUARES.format(count=24))
-        result = run_asset(on_nodes(path), ray_compute, instance)
-        assert result.success, compute_log(result, instance, "stderr")
-        assert f"sum {sum(number * number for number in range(24))}\n" in compute_log(result, instance)
-        assert any("ray: node n3: it has ended with status" in text for text in log_messages(result, instance))
-        assert left_behind(sandbox) == []
-
-    @pytest.mark.all_faults
-    def test_a_head_that_is_lost_ends_the_payload(
-        self, ray_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
-    ) -> None:
-        path = payload(ends_node(0) + "time.sleep(600)\n")
-        result = run_asset(on_nodes(path), ray_compute, instance)
-        _, text = failure_of(result)
-        assert "ray: node n1: it has ended with status" in text
-        assert "exit code 74" in text
-        assert left_behind(sandbox) == []
-
-    @pytest.mark.all_faults
-    def test_cancelled_in_the_middle(
-        self,
-        ray_compute: ComputeResource,
-        instance: dg.DagsterInstance,
-        payload: Write,
-        sandbox: Sandbox,
-        tmp_path: Path,
-    ) -> None:
-        path = payload("import os, time\nopen('up', 'w').close()\ntime.sleep(600)\n")
-
-        def cancel() -> None:
-            eventually(lambda: up_files(sandbox, tmp_path))
-            sandbox.run(["scancel", f"--user={sandbox.user}"])
-
-        thread = threading.Thread(target=cancel)
-        thread.start()
-        result = run_asset(on_nodes(path), ray_compute, instance)
-        thread.join()
-        kind, _ = failure_of(result)
-        assert kind == "JobCancelledError"
-        eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
-
-    @pytest.mark.all_faults
-    def test_a_requeued_job_starts_a_new_cluster(
-        self,
-        ray_compute: ComputeResource,
-        instance: dg.DagsterInstance,
-        payload: Write,
-        sandbox: Sandbox,
-        tmp_path: Path,
-    ) -> None:
-        path = payload(
-            SQUARES.format(count=6) + "if os.environ.get('SLURM_RESTART_COUNT', '0') == '0':\n"
-            "    open('up', 'w').close()\n    time.sleep(600)\n"
-        )
-
-        def requeue() -> None:
-            eventually(lambda: up_files(sandbox, tmp_path))
-            job = sandbox.run(["squeue", "--noheader", "--format=%A", f"--user={sandbox.user}"]).stdout.strip()
-            sandbox.run(["scontrol", "requeue", job])
-
-        thread = threading.Thread(target=requeue)
-        thread.start()
-        result = run_asset(on_nodes(path, requeue=True), ray_compute, instance)
-        thread.join()
-        assert result.success, compute_log(result, instance, "stderr")
-        addresses = re.findall(r"RAY_ADDRESS=(\S+)", "\n".join(log_messages(result, instance)))
-        assert len(addresses) == len(set(addresses)) == 2
-        assert f"at {addresses[1]}\n" in compute_log(result, instance)
-        assert left_behind(sandbox) == []
-
-
-def ends_node(node: int) -> str:
-    return killing_on(node, "raylet/raylet") + "import time\ntime.sleep(5)\n"
 
 
 @pytest.mark.process
