@@ -27,16 +27,10 @@ from dagster_slurm.errors import (
     TransportTimeoutError,
 )
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.transport import (
-    CompletedCommand,
-    LocalTransport,
-    OpenSSHTransport,
-    ScriptedTransport,
-    Transport,
-    TreeEntry,
-)
+from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, Transport, TreeEntry
 from tests.ssh import connection_of, control_directory
 from tests.ssh import opened as logged_in
+from tests.support.scripted import ScriptedTransport
 from tests.support.waiting import eventually
 
 HOSTILE_WORDS = [

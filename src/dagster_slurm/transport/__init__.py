@@ -3,7 +3,6 @@
 from dagster_slurm.transport.base import CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.openssh import OpenSSHTransport, SSHConnection
 from dagster_slurm.transport.progress import ProgressCallback, UploadProgress
-from dagster_slurm.transport.scripted import ScriptedTransport
 from dagster_slurm.transport.shell_transport import LocalTransport, storage_fault
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "OpenSSHTransport",
     "ProgressCallback",
     "SSHConnection",
-    "ScriptedTransport",
     "Transport",
     "TreeEntry",
     "UploadProgress",

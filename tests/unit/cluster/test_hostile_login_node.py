@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.cluster import FilePosition, SlurmCluster
 from dagster_slurm.cluster.claims import Claims
@@ -25,7 +26,7 @@ from dagster_slurm.staging import DataOptions, plan_staging
 from dagster_slurm.staging import collect as collecting
 from dagster_slurm.staging.collect import Collector
 from dagster_slurm.staging.store import InputStore
-from dagster_slurm.transport import CompletedCommand, LocalTransport, ScriptedTransport
+from dagster_slurm.transport import CompletedCommand, LocalTransport
 from dagster_slurm.transport import channel as channels
 from dagster_slurm.transport.base import reading
 from dagster_slurm.transport.shell import shell_file

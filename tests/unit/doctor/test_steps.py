@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.doctor import STEPS, Asked, Settings, World, diagnose
 from dagster_slurm.doctor.finding import Finding, Status, fine, wrong
 from dagster_slurm.doctor.steps import Step
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, TransportTimeoutError
 from dagster_slurm.slurm.request import merge
-from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
 
 Raised = Callable[[], Exception]

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.shared import FULL_SECONDS, Admissions, SharedDirectory
 from dagster_slurm.errors import SubmissionRejectedError, SubmitLimitError
 from dagster_slurm.slurm.request import JobRequest, merge
-from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
 
 FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.judge import Patience
@@ -30,7 +31,7 @@ from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.commands import SACCT_FIELDS
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState
-from dagster_slurm.transport import CompletedCommand, ScriptedTransport
+from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
 
 POLL = shell_file("dagster_slurm.cluster_scripts", "poll.sh")

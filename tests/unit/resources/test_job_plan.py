@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig, SlurmResource, SlurmRunConfig
 from dagster_slurm.cluster import SlurmCluster
@@ -17,7 +18,6 @@ from dagster_slurm.resources.call import work_of
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.resources.plan import job_plan
 from dagster_slurm.transport.base import CompletedCommand
-from dagster_slurm.transport.scripted import ScriptedTransport
 from dagster_slurm.work.spec import Said, WorkSpec
 
 PLAN = JobPlan(
