@@ -1,7 +1,8 @@
-"""One small job on the normal path: does it run, and is what it writes seen here?"""
+"""The environment, and one small job on the normal path: does it run, and is what it writes seen here?"""
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -9,10 +10,9 @@ from dataclasses import dataclass
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Patience
-from dagster_slurm.doctor.environment import activation_of, probe_program
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
-from dagster_slurm.environments import Activation
+from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
 from dagster_slurm.errors import SubmissionUnknownError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.events import Broken, Ended, Event, Started, Subscription
@@ -20,6 +20,61 @@ from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.launchers import LaunchPlan, launch_script
 from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport.shell import quote, shell_file
+
+_ENVIRONMENT = "environment"
+_FACTS = re.compile(r"^dagster-slurm python (?P<python>\S+) pipes (?P<pipes>\S+)$", re.MULTILINE)
+_ABSENT = "none"
+
+
+def activation_of(world: World) -> Activation:
+    """How the configured environment is entered.
+
+    Raises:
+        EnvironmentNotFoundError: There is none at that path.
+    """
+    path = world.asked.env_path
+    if path is None:
+        return CLUSTER_PYTHON
+    return activate_deployed(path, world.cluster.environment_layout(path))
+
+
+def probe_program() -> str:
+    """The Python program that tells its version and that of dagster_pipes."""
+    return shell_file("dagster_slurm.doctor.scripts", "python_facts.py")
+
+
+def check_environment(world: World) -> Finding:
+    """Whether the environment is there and can talk to Dagster."""
+    world.log_in()
+    activation = activation_of(world)
+    answer = world.run("python.sh", ["\n".join(activation.setup), activation.python, probe_program()])
+    return judge_environment(activation, answer, named=world.asked.env_path is not None)
+
+
+def judge_environment(activation: Activation, answer: CompletedCommand, *, named: bool) -> Finding:
+    """Whether Python runs there, and finds dagster_pipes."""
+    facts = _FACTS.search(answer.text)
+    where = f"{activation.description}, on the login node"
+    judge = wrong if named else warning
+    if facts is None:
+        said = answer.reason.splitlines()[-1:]
+        problem = f"Python does not run in {where}: {said[0]}"
+        return judge(
+            _ENVIRONMENT, problem, _remedy(activation, "Repair it, or name another one with --env-path.", named=named)
+        )
+    found = f"{where}: Python {facts['python']}"
+    if facts["pipes"] == _ABSENT:
+        problem = f"Python {facts['python']} of {where}, has no dagster_pipes: payloads cannot report to Dagster"
+        install = f"Run `{quote(activation.python)} -m pip install dagster-pipes` there."
+        return judge(_ENVIRONMENT, problem, _remedy(activation, install, named=named))
+    return fine(_ENVIRONMENT, f"{found}, dagster_pipes {facts['pipes']}")
+
+
+def _remedy(activation: Activation, remedy: str, *, named: bool) -> str:
+    return remedy if named else "Name an environment on the cluster with --env-path (pre_deployed_env_path)."
+
 
 STEP = "job"
 # A file on NFS is seen when the attributes of its directory are asked for anew, 60 s at most (nfs(5), acdirmax).

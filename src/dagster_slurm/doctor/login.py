@@ -1,4 +1,4 @@
-"""Host key, login, and the connection that comes of it: one attempt, judged three times."""
+"""Host key, login and the connection that comes of it, one attempt judged three times; then its shell and its clock."""
 
 from __future__ import annotations
 
@@ -6,14 +6,84 @@ import re
 import subprocess
 from pathlib import Path
 
-from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning
+from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
 from dagster_slurm.doctor.storage import Way, way_to
-from dagster_slurm.doctor.world import World
+from dagster_slurm.doctor.world import Facts, World
 from dagster_slurm.errors import AuthenticationError, HostKeyError, TransportError
 from dagster_slurm.job.connection import shared_directory
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection
 from dagster_slurm.transport.pool import why_foreign
 from dagster_slurm.transport.shell import quote
+
+_CLOCK = "clock"
+_NOTICEABLE_SECONDS = 5.0
+_WRONG_SECONDS = 60.0
+_REMEDY = "Have both machines keep time by NTP (`timedatectl` says whether this one does)."
+
+
+def check_clock(world: World) -> Finding:
+    """Ask for the time there, between two looks at the clock here."""
+    world.log_in()
+    before = world.clock()
+    there = float(world.gather("clock.sh")["time"][0])
+    return judge_clock(before, there, world.clock())
+
+
+def skew_seconds(before: float, there: float, after: float) -> float:
+    """How far the clock there is ahead at least: it was read between two looks at the one here."""
+    if there > after:
+        return there - after
+    return min(0.0, there - before)
+
+
+def judge_clock(before: float, there: float, after: float) -> Finding:
+    """Kerberos refuses from 5 minutes on; times from sacct mislead earlier."""
+    skew = skew_seconds(before, there, after)
+    if abs(skew) < _NOTICEABLE_SECONDS:
+        return fine(
+            _CLOCK, f"this machine and the login node agree within {max(abs(skew), after - before, 0.001):.3f} s"
+        )
+    ahead = "behind" if skew > 0 else "ahead of"
+    problem = f"This machine's clock is {abs(skew):,.0f} s {ahead} the login node's"
+    if abs(skew) < _WRONG_SECONDS:
+        return warning(_CLOCK, problem, f"{_REMEDY[:-1]}, before it grows.")
+    return wrong(_CLOCK, problem, f"{_REMEDY[:-1]}: Kerberos refuses tickets, and the times of jobs are misread.")
+
+
+_SHELL = "shell"
+_OLDEST_BASH = 4
+
+
+def check_shell(world: World) -> Finding:
+    """What runs our commands."""
+    world.log_in()
+    connection = world.connection
+    return judge_shell(world.gather("shell.sh"), tty=connection is not None and connection.has_tty)
+
+
+def judge_shell(facts: Facts, *, tty: bool) -> Finding:
+    """Whether a run finds what it needs; noise is only told, for answers are framed."""
+    found = _describe(facts, tty=tty)
+    missing = facts.get("missing", [])
+    if missing:
+        return wrong(
+            _SHELL,
+            f"Not on the PATH of the login node: {', '.join(missing)}",
+            "Extend PATH for shells that are not interactive, or use post_login_command; bash, GNU coreutils, tar and "
+            "util-linux are needed.",
+            found,
+        )
+    version = re.match(r"\d+", facts["bash"][0])
+    if version and int(version.group()) < _OLDEST_BASH:
+        return wrong(_SHELL, f"bash is {facts['bash'][0]}, and 4 is needed", "Put a newer bash on the PATH.", found)
+    return fine(_SHELL, found)
+
+
+def _describe(facts: Facts, *, tty: bool) -> str:
+    noise = int(facts["noise"][0])
+    said = f"prints {noise} bytes by itself, which is harmless here" if noise else "quiet"
+    return f"{facts['shell'][0]}, {'with' if tty else 'without'} a TTY, {said}; bash {facts['bash'][0]}"
+
 
 HOST_KEY, LOGIN, CONNECTION = "host key", "login", "connection"
 _HERE = "not needed, Slurm's commands are run on this machine"

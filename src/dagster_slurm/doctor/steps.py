@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dagster_slurm.doctor.clock import check_clock
-from dagster_slurm.doctor.environment import check_environment
 from dagster_slurm.doctor.finding import Finding, from_error, skipped, wrong
-from dagster_slurm.doctor.job import check_job
-from dagster_slurm.doctor.login import check_connection, check_host_key, check_login
+from dagster_slurm.doctor.job import check_environment, check_job
+from dagster_slurm.doctor.login import check_clock, check_connection, check_host_key, check_login, check_shell
 from dagster_slurm.doctor.partition import (
     check_accounting,
     check_associations,
@@ -19,7 +17,6 @@ from dagster_slurm.doctor.partition import (
     check_request,
 )
 from dagster_slurm.doctor.settings import judge_settings
-from dagster_slurm.doctor.shell import check_shell
 from dagster_slurm.doctor.storage import check_name, check_port, check_space, check_writing
 from dagster_slurm.doctor.world import World
 from dagster_slurm.errors import DagsterSlurmError, RemoteStorageError, TransportError

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from dagster_slurm.environments.target import Target
 from dagster_slurm.transport.shell import quote
@@ -152,7 +151,7 @@ class Locked:
     adding: str
 
 
-class Recipe(Protocol):
+class Recipe(ABC):
     """How an environment is made. Users may write their own."""
 
     @property

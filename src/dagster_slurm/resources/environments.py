@@ -13,8 +13,6 @@ from pydantic import ConfigDict, Field, field_validator
 from dagster_slurm.environments import (
     Container,
     Installed,
-    Listed,
-    Locked,
     Modules,
     Needs,
     Pack,
@@ -32,7 +30,7 @@ from dagster_slurm.errors import InvalidRequestError
 _DEFAULT_NAME = "default"
 
 
-class Environment(ConfigurableResource[Any]):
+class Environment(ConfigurableResource[Any], Recipe):
     """Base of all environments.
 
     To write one that is packed here and installed on the cluster, override `title`, `needs`, `key_inputs` and `pack`:
@@ -58,22 +56,6 @@ class Environment(ConfigurableResource[Any]):
     def pack(self, target: Target, tell: Tell) -> Pack:
         """What is sent, and the lines of bash that make `activate.sh` and `env/bin/python` of it on the cluster."""
         raise NotImplementedError(f"{type(self).__name__} has to override `pack`, or `provider`")
-
-    def listed(self, target: Target) -> tuple[Listed, ...] | None:
-        """What `pack` would say is to be sent, for `compute.plan`; None if that is known only when it is packed."""
-        del target
-        return None
-
-    def locked(self) -> Locked | None:
-        """What its lock has, so that a launcher can tell what is missing; None if there is no lock."""
-        return None
-
-    def fallback(self) -> Recipe | None:
-        """What makes the same where `install` has ended with status 70; None if there is no other way."""
-        return None
-
-    def discard(self, target: Target) -> None:
-        """Forget what `pack` has kept on this machine: it is to be made anew, or what was made of it does not work."""
 
     def provider(self) -> Provider:
         """How it is provided: installed, by default."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.doctor.clock import judge_clock, skew_seconds
+from dagster_slurm.doctor.login import judge_clock, skew_seconds
 
 
 class TestClock:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dagster_slurm.cluster.description import EndMark, StartMark
-from dagster_slurm.doctor.environment import judge_environment
-from dagster_slurm.doctor.job import Probe, judge_job
-from dagster_slurm.doctor.shell import judge_shell
+from dagster_slurm.doctor.job import Probe, judge_environment, judge_job
+from dagster_slurm.doctor.login import judge_shell
 from dagster_slurm.doctor.world import read_facts
 from dagster_slurm.environments import CLUSTER_PYTHON, activate_deployed
 from dagster_slurm.transport import CompletedCommand
