@@ -46,11 +46,12 @@ spark_export() {
     spark_use_python
 }
 
-# That of a distribution, in which Python does not find it by itself.
+# Of a Spark that is no package of the environment.
 spark_use_python() {
-    local each
-    [ -f "$spark_home/python/pyspark/__init__.py" ] || return 0
-    for each in "$spark_home"/python/lib/py4j-*-src.zip "$spark_home/python"; do
+    local each source=$spark_home/python
+    [ -n "$spark_given_home" ] || return 0
+    [ -f "$source/pyspark/__init__.py" ] || source=$source/lib/pyspark.zip
+    for each in "$spark_home"/python/lib/py4j-*-src.zip "$source"; do
         export PYTHONPATH=$each${PYTHONPATH:+:$PYTHONPATH}
     done
 }

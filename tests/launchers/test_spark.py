@@ -11,10 +11,9 @@ import pytest
 
 from dagster_slurm import ComputeResource, ModuleEnvironment, SparkLauncher
 from dagster_slurm.sandbox import Sandbox
+from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from tests.support.nodes import killing_on, left_on_nodes, up_files
 from tests.support.waiting import eventually
-
-from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java; `make test` installs one")
 
@@ -22,6 +21,7 @@ Make = Callable[..., ComputeResource]
 Write = Callable[..., Path]
 Elsewhere = Callable[[int, str], ComputeResource]
 on_slurm = [pytest.mark.cluster, pytest.mark.timeout(280)]
+JOIN = Path(__file__).parents[2] / "examples" / "join" / "payloads" / "encounters.py"
 THREE = {"nodes": 3, "cpus": 2, "mem": "3G"}
 WORKER = "deploy.worker.Worker"
 # For data this small: 6 tasks in place of 200, and no compiling for a moment's work.
@@ -82,6 +82,62 @@ AFTER_A_FIRST = """
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
 spark.range(100).count()
+"""
+
+# A task that takes more than its node's memory the first time.
+HUNGRY_ONCE = """
+import os, pathlib, time
+from pyspark.sql import SparkSession
+
+mark = pathlib.Path("eaten").absolute()
+
+
+def hungry(number):
+    if number == 5 and not mark.exists():
+        mark.touch()
+        print(len(b"x" * (3500 << 20)))
+    time.sleep(1)
+    return number
+
+
+spark = SparkSession.builder.getOrCreate()
+print("sum", spark.sparkContext.parallelize(range(12), 12).map(hungry).sum(), flush=True)
+"""
+
+# Two jobs, each of which goes on when the other's cluster is up, too; and the pages behind the master's.
+BOTH = dg.StaticPartitionsDefinition(["left", "right"])
+RANGE = {"dagster/asset_partition_range_start": "left", "dagster/asset_partition_range_end": "right"}
+MEETS = """
+import os, pathlib, time, urllib.request
+from pyspark.sql import SparkSession
+
+key = os.environ["DAGSTER_SLURM_PARTITION_KEY"]
+other = "left" if key == "right" else "right"
+spark = SparkSession.builder.getOrCreate()
+
+
+def node(number):
+    time.sleep(1)
+    return os.environ["SLURMD_NODENAME"]
+
+
+nodes = sorted(set(spark.sparkContext.parallelize(range(12), 12).map(node).collect()))
+place = pathlib.Path.home() / os.environ["SLURM_ARRAY_JOB_ID"]
+place.mkdir(exist_ok=True)
+(place / key).touch()
+until = time.monotonic() + 120
+while not (place / other).exists():
+    assert time.monotonic() < until, "the other is not there"
+    time.sleep(0.2)
+nodes += sorted(set(spark.sparkContext.parallelize(range(12), 12).map(node).collect()) - set(nodes))
+_, page, *_ = (pathlib.Path(os.environ["SPARK_CONF_DIR"]).parent / "ready").read_text().split()
+jobs = f"http://{page}/proxy/{spark.sparkContext.applicationId}/jobs/"
+with urllib.request.urlopen(jobs, timeout=20) as answer:
+    print("met", other, "on", " ".join(nodes) + ", page", answer.status, "Completed Jobs" in answer.read().decode())
+(place / f"{key}.seen").touch()
+while not (place / f"{other}.seen").exists():
+    assert time.monotonic() < until, "the other has not seen it"
+    time.sleep(0.2)
 """
 
 
@@ -146,6 +202,14 @@ class TestOnThreeNodes:
         assert re.search(r"Spark \d.*on 3 node\(s\), n1 n2 n3: spark://.*, 3 executor\(s\) of 2 CPU\(s\)", up)
         assert len([text for text in messages if "ssh -N -L" in text]) == 1
         assert sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -name 'spark.*'"]).stdout == ""
+
+    @pytest.mark.all_faults
+    def test_the_example(self, spark_compute: ComputeResource, instance: dg.DagsterInstance) -> None:
+        asset = on_nodes(JOIN, SparkLauncher(conf=QUICK), extras={"ships": 2000})
+        result = run_asset(asset, spark_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        # On how many nodes the few tasks of the last step run is Spark's choice; the payload checks its result.
+        assert 30_000 < metadata_of(result)["encounters"] < 37_000
 
     def test_an_environment_without_spark(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
@@ -222,6 +286,16 @@ class TestOnThreeNodes:
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
+    def test_a_node_out_of_memory_is_a_warning(
+        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        result = run_asset(on_nodes(payload(HUNGRY_ONCE)), spark_compute, instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "sum 66\n" in compute_log(result, instance)
+        assert "processes were killed there for want of memory" in compute_log(result, instance, "stderr")
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
     def test_a_master_that_is_lost_ends_the_payload(
         self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
     ) -> None:
@@ -254,6 +328,72 @@ class TestOnThreeNodes:
         kind, _ = failure_of(result)
         assert kind == "JobCancelledError"
         eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
+
+    @pytest.mark.all_faults
+    def test_a_requeued_job_starts_a_new_cluster(
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        tmp_path: Path,
+    ) -> None:
+        path = payload(
+            AFTER_A_FIRST + "import os, time\nprint('at', spark.sparkContext.master, flush=True)\n"
+            "if os.environ.get('SLURM_RESTART_COUNT', '0') == '0':\n    open('up', 'w').close()\n    time.sleep(600)\n"
+        )
+
+        def requeue() -> None:
+            eventually(lambda: up_files(sandbox, tmp_path), seconds=120)
+            job = sandbox.run(["squeue", "--noheader", "--format=%A", f"--user={sandbox.user}"]).stdout.strip()
+            sandbox.run(["scontrol", "requeue", job])
+
+        thread = threading.Thread(target=requeue)
+        thread.start()
+        launcher = SparkLauncher(conf=QUICK)
+        asset = asset_of(path, launcher=launcher, extra_slurm_opts={**THREE, "requeue": True})
+        result = run_asset(asset, spark_compute, instance)
+        thread.join()
+        assert result.success, compute_log(result, instance, "stderr")
+        addresses = re.findall(r"(spark://[\d.:]+)", "\n".join(log_messages(result, instance)))
+        assert len(addresses) == len(set(addresses)) == 2
+        assert f"at {addresses[1]}\n" in compute_log(result, instance)
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_spark_of_the_nodes(
+        self, slurm: Make, with_spark: str, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        found = sandbox.run(["sh", "-c", f"ls -d {with_spark}/lib/python3*/site-packages/pyspark"]).stdout.strip()
+        path = payload(AFTER_A_FIRST + "print('python', spark.sparkContext.parallelize(range(9)).map(abs).sum())\n")
+        launcher = SparkLauncher(spark_home=found, executor_cores=1, num_executors=1, conf=QUICK)
+        asset = asset_of(path, launcher=launcher, extra_slurm_opts={**THREE, "nodes": 1})
+        # The environment has no pyspark.
+        result = run_asset(asset, slurm(), instance)
+        assert result.success, compute_log(result, instance, "stderr")
+        assert "python 36\n" in compute_log(result, instance)
+        assert any("1 executor(s) of 1 CPU(s)" in text for text in log_messages(result, instance))
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_two_at_once_on_the_same_nodes(
+        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload(MEETS)
+
+        @dg.asset(partitions_def=BOTH, backfill_policy=dg.BackfillPolicy.single_run())
+        def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            done = compute.run_partitions(
+                context, path, launcher=SparkLauncher(conf=QUICK), extra_slurm_opts={**THREE, "nodelist": "n[1-3]"}
+            )
+            return done.get_materialize_result()
+
+        result = run_asset(measured, spark_compute, instance, tags=RANGE)
+        assert result.success, compute_log(result, instance, "stderr")
+        said = compute_log(result, instance)
+        for key, other in (("left", "right"), ("right", "left")):
+            assert f"[{key}] met {other} on n1 n2 n3, page 200 True\n" in said
+        assert left_behind(sandbox) == []
 
 
 @pytest.mark.process
