@@ -15,7 +15,7 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
-from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.interruptions import SHARED, Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import (
@@ -59,7 +59,8 @@ def run_one(step: Step, follow: Follow, metadata_of: _MetadataOfEnd) -> SlurmCom
     Raises:
         Failure: It has failed.
     """
-    if step.is_asset:
+    # A step of a graph asset returns a value for the next one.
+    if step.is_asset and not step.is_of_graph:
         step.pipes.expect_results(
             "Return what `run(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
         )
@@ -214,8 +215,7 @@ class SlurmPipesClient(PipesClient):
             try:
                 failures = Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
             except TerminatedError as terminated:
-                # Dagster's own exception would let a RetryPolicy run the body again (1.13).
-                raise Failure(f"The run was terminated: {terminated}", allow_retries=False) from None
+                raise _terminated(terminated) from None
             finally:
                 finish_tags(step)
         if not failures and not self._debug_mode:
@@ -291,7 +291,17 @@ class LocalPipesClient(PipesClient):
 
     def _follow(self, step: Step, spec: WorkSpec, call: str, units: Sequence[str], succeeded: Report) -> Failures:
         carriers = LocalCarriers(step, spec, call, python=self._python, keeps=self._keep)
+        # Where a run's steps are on threads, no signal and no exception of Dagster's comes to them.
+        on_threads = SHARED.find(step.run) is not None
+        interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:
-            return Loop(step, spec, units, carriers, Uninterrupted(), succeeded).to_the_end()
+            return Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
+        except TerminatedError as terminated:
+            raise _terminated(terminated) from None
         finally:
             carriers.remove()
+
+
+def _terminated(what: TerminatedError) -> Failure:
+    """Dagster's own exception would let a RetryPolicy run the body again (1.13)."""
+    return Failure(f"The run was terminated: {what}", allow_retries=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from tests.support.waiting import eventually
 
-from .project import ARRAY, OWN, Kind, Work
+from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
 from .work import COUNTED, EATS, HELD, Make, Ran, World, kinds
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 BOTH = (OWN, ARRAY)
 ADOPTED = "An earlier run of the same work has a job that goes on"
@@ -140,6 +141,20 @@ def test_ctrl_c_before_there_is_a_job_ends_the_step(make: Make, kind: Kind) -> N
         assert process.wait(20) is not None
     assert world.newest().dagster_run.status is dg.DagsterRunStatus.FAILURE
     assert not world.jobs()
+
+
+@pytest.mark.parametrize("process_signal", [True, False], ids=["signal", "no signal"])
+@kinds(LOCAL, LOCAL_PARTITIONS)
+def test_a_termination_ends_a_payload_on_this_machine(make: Make, kind: Kind, process_signal: bool) -> None:
+    """Its step is on a thread, where neither a signal nor Dagster's exception comes."""
+    world = make(kind, "a")
+    process = world.start(world.work("sleep 300\n"))
+    world.started(1)
+    terminated(world, process_signal=process_signal)
+    assert process.wait(60) is not None
+    assert world.newest().dagster_run.status is dg.DagsterRunStatus.CANCELED, world.newest().text()
+    ((_, pid),) = world.marks()
+    assert not Path("/proc", pid).exists()
 
 
 def terminated(world: World, *, process_signal: bool) -> dg.DagsterRun:

@@ -28,7 +28,9 @@ from dagster import (
     MultiPartitionKey,
     Noneable,
     OpExecutionContext,
+    PartitionsDefinition,
     RepositoryDefinition,
+    TimeWindow,
 )
 from dagster._check import CheckError
 from dagster._cli.utils import get_instance_for_cli
@@ -39,7 +41,10 @@ from dagster._core.definitions.data_version import (
     compute_logical_data_version,
     extract_data_provenance_from_entry,
 )
-from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
+from dagster._core.definitions.partitions.utils import (
+    get_tags_from_multi_partition_key,
+    has_one_dimension_time_window_partitioning,
+)
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterHomeNotSetError, DagsterInvalidPropertyError, DagsterRunAlreadyExists
@@ -114,6 +119,8 @@ __all__ = [
     "step_key",
     "steps_left",
     "tags_of_retry",
+    "window_of",
+    "windows_of",
     "written_instance",
 ]
 
@@ -546,7 +553,31 @@ def provenance_in(entry: Any) -> DataProvenance | None:
 
 def pipes_context_of(context: OpExecutionContext, extras: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a Pipes session would hand to a payload; `open_pipes_session` makes it only together with a session."""
-    return dict(build_external_execution_context_data(context, None if extras is None else dict(extras)))
+    made = dict(build_external_execution_context_data(context, None if extras is None else dict(extras)))
+    if not context.has_partition_key and context.has_partition_key_range:
+        # Dagster leaves the range of a single run for many partitions out (1.13).
+        made |= _range_of(context)
+    return made
+
+
+def _range_of(context: OpExecutionContext) -> dict[str, Any]:
+    keys = context.partition_key_range
+    made: dict[str, Any] = {"partition_key_range": {"start": keys.start, "end": keys.end}}
+    if has_one_dimension_time_window_partitioning(context.get_step_execution_context().run_partitions_def):
+        made["partition_time_window"] = window_of(context.partition_time_window)
+    return made
+
+
+def window_of(window: TimeWindow) -> dict[str, str]:
+    """A time window as payloads find it."""
+    return {"start": window.start.isoformat(), "end": window.end.isoformat()}
+
+
+def windows_of(definition: PartitionsDefinition | None) -> Callable[[str], TimeWindow] | None:
+    """What tells the time window of a partition; None where none has one."""
+    if definition is None or not has_one_dimension_time_window_partitioning(definition):
+        return None
+    return definition.time_window_for_partition_key  # type: ignore[attr-defined, no-any-return]
 
 
 def expect_results(context: OpExecutionContext, what: str) -> None:

@@ -41,14 +41,16 @@ class Interruptions:
 
     Args:
         step: The step.
+        outlived: Whether its jobs go on when this process ends; if not, each signal ends the step.
 
     Attributes:
         has_jobs: Whether there may be a job of the call's by now.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, *, outlived: bool = True) -> None:
         self._step = step
         self._run = step.run
+        self._outlived = outlived
         self.has_jobs = False
         shared = SHARED.find(self._run)
         self._signals = shared or RunSignals(step.instance if self._run else None, self._run)
@@ -98,7 +100,7 @@ class Interruptions:
             self._signals.heard,
             self._is_executor_child,
             was_terminated=self._was_terminated,
-            ends_at_once=not self.has_jobs and is_interrupt(self._signals.heard[self._before :]),
+            ends_at_once=self._leaves_nothing(self._signals.heard[self._before :]),
         )
         if intent is Intent.GO_ON:
             if news:
@@ -133,6 +135,11 @@ class Interruptions:
 
     def _is_executor_child(self) -> bool:
         return self._run is not None and is_executor_child(self._step.instance, self._run.run_id)
+
+    def _leaves_nothing(self, heard: Sequence[Heard]) -> bool:
+        if not self._outlived:
+            return bool(heard)
+        return not self.has_jobs and is_interrupt(heard)
 
     def _was_terminated(self) -> bool:
         return self._run is not None and was_terminated(self._step.instance, self._run.run_id)

@@ -230,7 +230,7 @@ def data_place(step: Step, partition: str = "", name: str | None = None) -> str:
     parts = list(keys[0].path) if len(keys) == 1 else [step.key]
     if partitions is not None:
         parts.append(partitions[0] if len(partitions) == 1 else f"{partitions[0]}...{partitions[-1]}")
-    if len(keys) == 1 and ("." in step.key or "[" in step.key):
+    if len(keys) == 1 and step.is_of_graph:
         parts.append(f"step={step.key}")
     if name is not None:
         parts.append(f"call={name}")

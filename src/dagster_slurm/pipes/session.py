@@ -23,7 +23,7 @@ from dagster import (
     PipesMessageHandler,
     PipesMessageReader,
     PipesSession,
-    TimeWindowPartitionsDefinition,
+    TimeWindow,
 )
 from dagster_pipes import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
@@ -42,6 +42,8 @@ from dagster_slurm.pipes.dagster_private import (
     expect_results,
     pipes_context_of,
     provenance_in,
+    window_of,
+    windows_of,
 )
 from dagster_slurm.pipes.step_logs import LabelledLogs, StepLogs
 
@@ -96,18 +98,17 @@ class UnitContexts:
     """
 
     of_step: dict[str, Any]
-    windows: TimeWindowPartitionsDefinition | None
+    windows: Callable[[str], TimeWindow] | None
 
     def of(self, partition: str) -> dict[str, Any]:
         """The context of one partition, as a run of that partition alone has it; of the step for an empty name."""
         if not partition:
             return self.of_step
-        window = self.windows.time_window_for_partition_key(partition) if self.windows else None
         return {
             **self.of_step,
             "partition_key": partition,
             "partition_key_range": {"start": partition, "end": partition},
-            "partition_time_window": window and {"start": window.start.isoformat(), "end": window.end.isoformat()},
+            "partition_time_window": window_of(self.windows(partition)) if self.windows else None,
         }
 
 
@@ -158,7 +159,7 @@ class StepPipes:
         """What payloads find in their sessions."""
         of_step = pipes_context_of(with_provenance(self._context), extras)
         definition = self._context.assets_def.partitions_def if self._context.has_assets_def else None
-        return UnitContexts(of_step, definition if isinstance(definition, TimeWindowPartitionsDefinition) else None)
+        return UnitContexts(of_step, windows_of(definition))
 
     def events(self) -> PartitionEvents:
         """Puts single partitions on record."""

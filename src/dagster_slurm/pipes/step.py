@@ -32,6 +32,7 @@ class Step:
         retry_number: How often Dagster has tried it again.
         partition_keys: The partitions of the run, in their order; None for a run without.
         is_asset: Whether it belongs to a definition of assets.
+        is_of_graph: Whether it is one of the steps of a graph asset, or one of those that are mapped.
         asset_keys: The assets it is to materialise, in order.
         asset_metadata: What these are defined with.
         pipes: Its ends of Dagster Pipes.
@@ -45,6 +46,7 @@ class Step:
     retry_number: int
     partition_keys: tuple[str, ...] | None
     is_asset: bool
+    is_of_graph: bool
     asset_keys: tuple[AssetKey, ...]
     asset_metadata: Mapping[AssetKey, Mapping[str, Any]]
     pipes: StepPipes
@@ -72,6 +74,7 @@ class Step:
             retry_number(step),
             _partition_keys(step),
             is_asset,
+            step.node_handle.parent is not None or step.get_mapping_key() is not None,
             asset_keys,
             {key: metadata.get(key, {}) for key in asset_keys},
             StepPipes(step),

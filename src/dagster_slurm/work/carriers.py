@@ -116,6 +116,9 @@ class UnitEnd:
 class Carriers(ABC):
     """Where carriers are made: a cluster, or this machine. Every method may be repeated at any time."""
 
+    NOTHING = "no job was submitted"
+    """What came of a termination that found no job."""
+
     @property
     @abstractmethod
     def host(self) -> str:
@@ -199,9 +202,20 @@ class Carriers(ABC):
         return
 
 
-def unit_variables(directory: RunDirectory, unit: str, attempt: int) -> dict[str, str]:
-    """What a payload is told: which unit and attempt it is, where its checkpoints lie, the same for all, and Pipes."""
-    below, named = (f"/{short_digest(unit)}", {PARTITION_VARIABLE: unit}) if unit else ("", {})
+def unit_variables(
+    directory: RunDirectory, unit: str, attempt: int, partition_keys: Sequence[str] | None = None
+) -> dict[str, str]:
+    """What a payload is told: which unit and attempt it is, where its checkpoints lie, the same for all, and Pipes.
+
+    Args:
+        directory: Where it lies.
+        unit: The unit.
+        attempt: Which attempt at it this is, from 0 on.
+        partition_keys: Those of the run: the only one is that of a unit which stands for no partition.
+    """
+    below = f"/{short_digest(unit)}" if unit else ""
+    partition = unit or (partition_keys[0] if partition_keys and len(partition_keys) == 1 else "")
+    named = {PARTITION_VARIABLE: partition} if partition else {}
     return {
         "DAGSTER_SLURM_CHECKPOINT_DIR": f"{directory.checkpoint}{below}",
         "DAGSTER_SLURM_ATTEMPT": str(attempt),

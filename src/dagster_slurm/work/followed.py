@@ -224,4 +224,4 @@ def cancelled(step: Step, carriers: Carriers, followed: Followed, follow_on: Cal
     if left:
         carriers.leave(withdrawal, left)
         return f"{names} was to be cancelled, and that is not confirmed: {left}"
-    return f"{names} was cancelled" if job_ids else "no job was submitted"
+    return f"{names} was cancelled" if job_ids else carriers.NOTHING

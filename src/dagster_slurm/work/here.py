@@ -72,6 +72,8 @@ class LocalCarriers(Carriers):
         keeps: Whether the directories are left for inspection.
     """
 
+    NOTHING = "its payload was ended"
+
     def __init__(self, step: Step, spec: WorkSpec, call: str, *, python: str, keeps: bool) -> None:
         self._step = step
         self._spec = spec
@@ -107,7 +109,7 @@ class LocalCarriers(Carriers):
         variables = {
             "PYTHONUNBUFFERED": "1",
             **(self._spec.extra_env or {}),
-            **unit_variables(directory, unit, len(earlier)),
+            **unit_variables(directory, unit, len(earlier), self._step.partition_keys),
         }
         _write_private(Path(directory.env_file), env_file(variables))
         self._step.log.info(f"Running {self._spec.payload.program} on this machine in {directory.path}")

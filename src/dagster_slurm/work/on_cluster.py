@@ -205,7 +205,7 @@ class ClusterCarriers(Carriers):
             elements=tries if self._is_array else None,
         )
         tasks = list(self._tasks(directory, tries)) if self._is_array else []
-        own = {} if self._is_array else unit_variables(directory, ONE, directory.attempt)
+        own = {} if self._is_array else unit_variables(directory, ONE, directory.attempt, self._step.partition_keys)
         # Into a file, Python writes in blocks; a line is to be seen when it is printed.
         variables = env_file({"PYTHONUNBUFFERED": "1", **(self._spec.extra_env or {}), **own})
         directory.create(
