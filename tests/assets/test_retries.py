@@ -295,6 +295,8 @@ class TestTermination:
         ended = threading.Event()
 
         def terminate() -> None:
+            # A controller that dies within three seconds of a job's start begins it again, or holds it.
+            time.sleep(4)
             with world.sandbox.broken("slurmctld"):
                 self.terminate(world)
                 ended.wait(60)

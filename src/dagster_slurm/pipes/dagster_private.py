@@ -106,6 +106,7 @@ __all__ = [
     "instance_from",
     "instance_of_environment",
     "is_canceling_after",
+    "is_of_graph",
     "is_step_over",
     "job_of_assets",
     "load_job",
@@ -158,6 +159,14 @@ def continues_from_parent(instance: DagsterInstance, run: DagsterRun) -> bool:
     snapshot = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
     known = snapshot.initial_known_state
     return known is not None and known.parent_state is not None
+
+
+def is_of_graph(context: OpExecutionContext) -> bool:
+    """Whether the step's op is within a graph, or mapped; a function that is called directly has no such properties."""
+    try:
+        return context.node_handle.parent is not None or context.get_mapping_key() is not None
+    except DagsterInvalidPropertyError:
+        return False
 
 
 def retry_number(context: OpExecutionContext) -> int:

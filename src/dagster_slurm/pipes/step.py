@@ -13,7 +13,14 @@ from weakref import WeakKeyDictionary
 from dagster import AssetKey, DagsterError, DagsterInstance, DagsterLogManager, DagsterRun, OpExecutionContext
 
 from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
-from dagster_slurm.pipes.dagster_private import StepContext, dagster_run, op_context, retry_number, step_key
+from dagster_slurm.pipes.dagster_private import (
+    StepContext,
+    dagster_run,
+    is_of_graph,
+    op_context,
+    retry_number,
+    step_key,
+)
 from dagster_slurm.pipes.session import StepPipes
 
 _ordinals: WeakKeyDictionary[OpExecutionContext, Iterator[int]] = WeakKeyDictionary()
@@ -74,7 +81,7 @@ class Step:
             retry_number(step),
             _partition_keys(step),
             is_asset,
-            step.node_handle.parent is not None or step.get_mapping_key() is not None,
+            is_asset and is_of_graph(step),
             asset_keys,
             {key: metadata.get(key, {}) for key in asset_keys},
             StepPipes(step),
