@@ -19,6 +19,7 @@ from dagster_slurm.pipes.interruptions import SHARED, Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import (
+    COLLECTOR_FAULT,
     MetadataOf,
     Recorder,
     SlurmCompletedInvocation,
@@ -156,7 +157,7 @@ class SlurmPipesClient(PipesClient):
     def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
         """As `run`, with what is known of the step and merged of the call."""
         work = piece_of_work(step, spec.name, self._reattach)
-        return run_one(step, partial(self._follow, step, spec, work), partial(self._metadata, spec.metadata))
+        return run_one(step, partial(self._follow, step, spec, work), partial(self._metadata, step, spec.metadata))
 
     @takes(JobOptions)
     def run_partitions(
@@ -182,7 +183,7 @@ class SlurmPipesClient(PipesClient):
         work = piece_of_work(step, spec.name, self._reattach)
         done = {} if self._reattach == "never" else recorded(step, work.key.origin_run_id, spec.name)
         follow = partial(self._follow, step, spec, work)
-        return run_each(step, spec.name, done, follow, partial(self._metadata, spec.metadata))
+        return run_each(step, spec.name, done, follow, partial(self._metadata, step, spec.metadata))
 
     def _spec(
         self, payload: Payload | PathLike, request: Request, options: JobOptions, tasks: Tasks | None = None
@@ -222,9 +223,12 @@ class SlurmPipesClient(PipesClient):
             TIDY.after_success(step, self._cluster.transport, carriers.launch)
         return failures
 
-    def _metadata(self, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
+    def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         outcome = SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
-        return metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
+        metadata = metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
+        if COLLECTOR_FAULT in metadata:
+            step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")
+        return metadata
 
 
 class LocalPipesClient(PipesClient):

@@ -24,6 +24,9 @@ from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
 
 CALL_METADATA = "slurm_call"
+COLLECTOR_FAULT = "slurm_metrics_collector_fault"
+"""The name of the metadata that says what is wrong with what a metrics collector has given."""
+
 _MOST_NAMED = 20
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 from dagster import (
     AssetCheckResult,
     AssetKey,
-    DagsterError,
     DagsterInstance,
     DataProvenance,
     MaterializeResult,
     OpExecutionContext,
+    PipesExecutionResult,
     PipesMessageHandler,
     PipesMessageReader,
     PipesSession,
@@ -36,7 +36,6 @@ from dagster_pipes import (
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import (
-    CheckError,
     PartitionEvents,
     dagster_run,
     expect_results,
@@ -48,6 +47,7 @@ from dagster_slurm.pipes.dagster_private import (
 from dagster_slurm.pipes.step_logs import LabelledLogs, StepLogs
 
 _INTERVAL_SECONDS = 0.1
+_MOST_SHOWN = 10_000
 _known: WeakKeyDictionary[DagsterInstance, Gathered[AssetKey, DataProvenance]] = WeakKeyDictionary()
 _known_lock = threading.Lock()
 
@@ -143,8 +143,8 @@ class StepPipes:
             messages_path: Path of the file for its messages.
             logs: The step's own logs.
         """
-        reader = FedMessageReader(messages_path, is_one_of_many=bool(partition))
-        handler = PipesMessageHandler(self._context, reader)
+        reader = FedMessageReader(messages_path, is_one_of_many=bool(partition), tell=self._context.log.warning)
+        handler = _MessageHandler(self._context, reader)
         # How its payload finds Pipes, `pipes_variables` says; this end of the session only takes messages.
         pipes = PipesSession(
             context_data={},  # type: ignore[typeddict-item]
@@ -214,16 +214,31 @@ def _ask(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey
     return found
 
 
+class _MessageHandler(PipesMessageHandler):
+    """As Dagster's; what is reported again counts as it was reported last: a job that was requeued reports anew."""
+
+    def get_reported_results(self) -> Sequence[PipesExecutionResult]:
+        newest = {
+            (type(each), each.asset_key, getattr(each, "check_name", None)): each
+            for each in super().get_reported_results()
+        }
+        return tuple(newest.values())
+
+
 class FedMessageReader(PipesMessageReader):
     """Takes the messages as bytes, from whoever reads the payload's file; no thread, no sleep.
 
     Args:
         path: Path of the file the payload writes its messages to, as the payload sees it.
         is_one_of_many: Whether the run's log is spared the line with which a payload opens Pipes.
+        tell: Told the text of a message that is none.
     """
 
-    def __init__(self, path: str, *, is_one_of_many: bool = False) -> None:
+    def __init__(
+        self, path: str, *, is_one_of_many: bool = False, tell: Callable[[str], object] = lambda text: None
+    ) -> None:
         self._path = path
+        self._tell = tell
         self._is_one_of_many = is_one_of_many
         self._handler: PipesMessageHandler | None = None
         self._rest = b""
@@ -273,9 +288,10 @@ class FedMessageReader(PipesMessageReader):
         handler = self._opened_handler()
         try:
             handler.handle_message(json.loads(line))
-        except (ValueError, KeyError, TypeError, CheckError, DagsterError):
+        except Exception:  # noqa: BLE001 - one message must not fail the work
             # Only the Pipes library should write there. The job is not to blame, and its result not to be lost.
             handler.report_pipes_framework_exception(f"the message {line[:200]!r}", sys.exc_info())
+            self._tell(f"A message of the payload was passed over: {line[:_MOST_SHOWN].decode('utf-8', 'replace')}")
 
     def _opened_handler(self) -> PipesMessageHandler:
         if self._handler is None:
@@ -286,7 +302,7 @@ class FedMessageReader(PipesMessageReader):
 def _is_opening(line: bytes) -> bool:
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and message.get("method") == "opened"
 

@@ -6,13 +6,13 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from dagster import Config, ConfigurableResource
+from dagster import AssetMaterialization, Config, ConfigurableResource
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.retrying import RetryRules
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.partition_results import MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import COLLECTOR_FAULT, MetadataOf, SlurmOutcome, outcome_metadata
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.field_types import ExitCode, NotNegative
 from dagster_slurm.resources.launchers import ComputeLauncher
@@ -225,7 +225,7 @@ def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: Me
 
     Args:
         slurm_metrics: The figures to attach; None for all that are known.
-        collector: Adds metadata of its own, which wins over the figures.
+        collector: Adds metadata of its own; what it fails to give, or gives under the name of a figure, is left out.
 
     Raises:
         ValueError: A name is none of `SlurmMetric`.
@@ -235,6 +235,29 @@ def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: Me
     def metadata(outcome: SlurmOutcome) -> Mapping[str, Any]:
         figures = outcome_metadata(outcome)
         chosen = figures if wanted is None else {name: figures[name] for name in figures if name in wanted}
-        return {**chosen, **(collector(outcome) if collector else {})}
+        return {**_collected(collector, outcome, figures), **chosen}
 
     return metadata
+
+
+def _collected(collector: MetricsCollector | None, outcome: SlurmOutcome, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What a collector adds, and what is wrong with it: the job has succeeded, whatever a collector does."""
+    if collector is None:
+        return {}
+    try:
+        own = dict(collector(outcome))
+    except Exception as error:  # noqa: BLE001 - it is the user's
+        return {COLLECTOR_FAULT: f"{error!r}"}
+    faults = {name: fault for name, value in own.items() if (fault := _fault_of(name, value, figures))}
+    kept = {name: value for name, value in own.items() if name not in faults}
+    return {**kept, COLLECTOR_FAULT: "; ".join(faults.values())} if faults else kept
+
+
+def _fault_of(name: Any, value: Any, figures: Mapping[str, Any]) -> str:
+    if name in figures:
+        return f"{name!r} is a figure of the job"
+    try:
+        AssetMaterialization("any", metadata={name: value})
+    except Exception as error:  # noqa: BLE001 - Dagster has several
+        return f"{name!r} cannot be metadata: {error}"
+    return ""
