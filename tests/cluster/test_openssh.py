@@ -232,6 +232,24 @@ class TestRefusals:
         assert log.count(f"Failed publickey for {sandbox.user}") >= 1
         assert len(re.findall(rf"Failed publickey .*{re.escape(fingerprint)}", log)) == 1
 
+    @pytest.mark.parametrize("quiet", [("-o", "LogLevel=QUIET"), ("-F", "config")], ids=["option", "configuration"])
+    def test_a_quiet_ssh_is_no_outage(self, opened: Opened, tmp_path: Path, quiet: tuple[str, str]) -> None:
+        """A refused login was told as an outage, and tried again and again."""
+        (tmp_path / "config").write_text("LogLevel QUIET\n")
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        extra_opts = (quiet[0], quiet[1].replace("config", str(tmp_path / "config")))
+        with pytest.raises(AuthenticationError, match="refused"):
+            opened(key_path=str(key), extra_opts=extra_opts).run("true")
+        with pytest.raises(HostKeyError):
+            opened(known_hosts_file=str(tmp_path / "none"), extra_opts=extra_opts).run("true")
+
+    def test_a_shell_that_ends_by_itself_is_no_outage(self, opened: Opened) -> None:
+        """As that of an account that may not log in (nologin(8)): it was waited for without end."""
+        command = "echo This account is currently not available. && exit 1; {cmd}"
+        with pytest.raises(AuthenticationError, match=r"status 1 .*currently not available"):
+            opened(post_login_command=command).run("true")
+
     def test_wrong_port(self, opened: Opened) -> None:
         with pytest.raises(ConnectionFailedError, match="Connection refused") as caught:
             opened(port=1).run("true")

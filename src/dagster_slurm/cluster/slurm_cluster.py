@@ -367,7 +367,7 @@ class SlurmCluster:
         answer = self.script("facts.sh", (self._remote_base,))
         words = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
         if answer.returncode or not {"home", "user", "version"} <= set(words):
-            raise ConnectionFailedError("The login node's answer was cut off", host=self.host)
+            raise ConnectionFailedError(f"The login node's answer was cut off: {answer.reason}", host=self.host)
         if "missing" in words:
             raise ConfigurationError(
                 f"The command {words['missing']} is not on the PATH",

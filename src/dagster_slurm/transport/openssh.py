@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -117,18 +117,21 @@ class OpenSSHTransport(ShellTransport):
         self._heed_refusal()
         tty = self.connection.has_tty
         options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", "-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        opened: list[ShellChannel] = []
         with Login(self.connection) as login:
             if shutil.which("ssh") is None:
                 raise no_ssh_program()
             try:
-                return ShellChannel(
+                channel = ShellChannel(
                     [*login.argv(options), self.connection.remote_command(shell_command(tty=tty))],
                     env=login.environment(),
                     tty=tty,
-                    fault=login.fault,
+                    fault=lambda said, status: own_end(said, status, self.host, opened) or login.fault(said, status),
                     connect_timeout_seconds=3 * CONNECT_TIMEOUT_SECONDS,
                     on_start=login.watch,
                 )
+                opened.append(channel)
+                return channel
             except AuthenticationError as error:
                 self._refused = (time.monotonic(), error)
                 raise
@@ -168,14 +171,17 @@ class OpenSSHTransport(ShellTransport):
             self.connection.host,
             self.connection.remote_command(shell_command(tty=tty)),
         ]
-        return ShellChannel(
+        opened: list[ShellChannel] = []
+        channel = ShellChannel(
             argv,
             env=client_environment(self.connection),
             tty=tty,
-            fault=self._channel_fault,
+            fault=lambda said, status: own_end(said, status, self.host, opened) or self._channel_fault(said, status),
             connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
             on_close=token.release,
         )
+        opened.append(channel)
+        return channel
 
     def _channel_fault(self, said: str, returncode: int | None) -> ConnectionFailedError:
         fault = connection_fault(said, returncode, host=self.host)
@@ -183,6 +189,23 @@ class OpenSSHTransport(ShellTransport):
             return _SessionRefusedError(fault.message, host=self.host)
         # Whatever a channel says, it is not a login that failed: the master is gone, or its link is.
         return ConnectionFailedError(fault.message, host=self.host)
+
+
+_LARGEST_OWN_STATUS = 127
+
+
+def own_end(said: str, status: int | None, host: str, opened: Sequence[ShellChannel]) -> AuthenticationError | None:
+    """The error for a login that ssh has made, and whose shell has then ended by itself: no outage. None otherwise.
+
+    So it is with an account that has expired, with nologin(8), and with one that is for sftp alone.
+    """
+    if opened or status is None or not 0 <= status <= _LARGEST_OWN_STATUS or SESSION_REFUSED in said:
+        return None
+    return AuthenticationError(
+        f"The login's shell ends with status {status} before it takes a command: {said or 'it says nothing'}",
+        hint="Log in by hand to see what the account is good for; a post_login_command may be wrong as well.",
+        host=host,
+    )
 
 
 CONNECT_TIMEOUT_SECONDS = 20.0

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,12 +25,49 @@ from dagster_slurm.transport.shell import quote
 HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
 # sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
 _MAX_SOCKET_PATH_BYTES = 107 - 17
+_FLAGS_WITH_VALUE = frozenset(f"-{letter}" for letter in "BbcDEeFIiLlmoPpR")
 _STRICT_HOST_KEY_CHECKING: dict[HostKeyChecking, str | None] = {
     "strict": "yes",
     "accept-new": "accept-new",
     "off": "no",
     "inherit": None,
 }
+
+
+# Flags of ssh(1) that one of our command lines cannot have, and what to do instead.
+_REFUSED_FLAGS: Mapping[str, str] = {
+    "J": "Set jump_host, or ProxyJump in ~/.ssh/config.",
+    "q": "Without its messages a refused login looks like an outage.",
+    **dict.fromkeys("MSO", "The shared connection is made by dagster-slurm; see control_dir."),
+    **dict.fromkeys("NnfTtsWwGVQ", "It changes what ssh does with the commands that dagster-slurm runs."),
+}
+# The same as options of ssh_config(5).
+_REFUSED_OPTIONS: Mapping[str, str] = {
+    **dict.fromkeys(("controlmaster", "controlpath", "controlpersist"), _REFUSED_FLAGS["M"]),
+    **dict.fromkeys(
+        ("remotecommand", "requesttty", "sessiontype", "stdinnull", "forkafterauthentication", "escapechar"),
+        _REFUSED_FLAGS["N"],
+    ),
+}
+
+
+def refuse_options(extra_opts: Sequence[str]) -> None:
+    """Refuse further arguments for `ssh` that cannot be good for all that it is called for.
+
+    Raises:
+        ConfigurationError: One is such.
+    """
+    for before, word in zip(("", *extra_opts), extra_opts, strict=False):
+        if before == "-o" or word.startswith("-o"):
+            option = re.split(r"[\s=]", word.removeprefix("-o").strip(), maxsplit=1)[0].lower()
+            hint = _REFUSED_OPTIONS.get(option)
+        elif before in _FLAGS_WITH_VALUE or not word.startswith("-"):
+            continue
+        else:
+            letters = word[1:2] if word[:2] in _FLAGS_WITH_VALUE else word[1:]
+            hint = next((_REFUSED_FLAGS[letter] for letter in letters if letter in _REFUSED_FLAGS), None)
+        if hint:
+            raise ConfigurationError(f"{word!r} cannot be in extra_opts", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -80,6 +117,7 @@ class SSHConnection:
                     f"The SSH {name} {value!r} is not a name",
                     hint="Give a host name, an address or a Host of ~/.ssh/config, without user or port.",
                 )
+        refuse_options(self.extra_opts)
 
     @property
     def label(self) -> str:
@@ -134,7 +172,8 @@ class SSHConnection:
             "ClearAllForwardings": "yes",
             "RemoteCommand": "none",
         }
-        arguments = [*self.extra_opts]
+        # Errors are told apart by what ssh says of them: before anything that would have it say nothing.
+        arguments = ["-o", "LogLevel=INFO", *self.extra_opts]
         for name, value in options.items():
             arguments += ["-o", f"{name}={value}"] if value is not None else []
         arguments += ["-i", str(Path(self.key_path).expanduser())] if self.key_path else []
