@@ -31,7 +31,7 @@ enter_place() {
 }
 
 # source_variables RUN_DIRECTORY PLACE: from here on no command is to be started that is not the payload's: it would be
-# seen with the payload's secrets in its environment.
+# seen with what these hold in its environment.
 source_variables() {
     # shellcheck source=/dev/null
     . "$1/env.sh" && { [ "$2" = "$1" ] || . "$2/env.sh"; }
@@ -45,6 +45,21 @@ read_variables() {
     [ -d "${checkpoint:-/}" ] || mkdir -p -- "$checkpoint" || return
     source_variables "$@"
 }
+
+# What a login exports under names that stand in these scripts: the payload gets it as it was. The names are those of
+# variables that are not local.
+restore_login() {
+    local pair
+    while IFS= read -r -d '' pair; do
+        case ${pair%%=*} in
+        claim | code | earlier | forwarded_signals | fresh | hooks | is_run | job | log | node | now | outcome | owner | payload | \
+            place | pumps | restart | run_directory | node_ends | sizes | to_end | to_leave | left | pids | group)
+            unset -v "${pair%%=*}"
+            export "${pair?}"
+            ;;
+        esac
+    done <"/proc/$$/environ"
+} 2>/dev/null
 
 # An `exit 0` in what comes before the payload, such as a site's profile, would be its success.
 refuse_success() {

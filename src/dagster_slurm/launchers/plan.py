@@ -176,7 +176,9 @@ def _launch(plan: LaunchPlan) -> tuple[str, ...]:
         *plan.setup,
         # Most batch scripts begin with `cd $SLURM_SUBMIT_DIR`, which is the same for all tasks of an array.
         'export SLURM_SUBMIT_DIR="$PWD"',
-        'read_variables "$run_directory" "$place" || exit 74',
+        'set -- "$run_directory" "$place"',
+        "restore_login",
+        'read_variables "$@" || exit 74',
         f"exec {' '.join(map(quote, plan.command))}",
     )
     return ("launch() {", *(f"    {line}" for line in lines), "}")

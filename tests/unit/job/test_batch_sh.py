@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ import dagster_slurm.job
 from dagster_slurm.cluster.description import EndMark, NodeEnd, StartMark, parse_marks
 from dagster_slurm.launchers import Hook
 from dagster_slurm.process_identity import ProcessIdentity
+from dagster_slurm.transport.shell import shell_file
 
 LISTED_ID = "4711047"
 BATCH_SH = Path(dagster_slurm.job.__file__).with_name("batch.sh")
@@ -208,3 +210,19 @@ def test_the_control_group_is_that_of_the_job(
     argv = ["bash", "-c", f'{function}find_group\nprintf %s "$group"']
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
     assert os.path.normpath(done.stdout or ".") == (f"{tmp_path}/{found}/cgroup.procs" if found else ".")
+
+
+def test_no_name_of_ours_reaches_a_payload_with_our_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty names of variables of these scripts (`job`, `log`, `place`, ...) overwrote what a login exports."""
+    files = [("job", "batch.sh"), *(("launchers", f"{name}.sh") for name in ("payload", "scratch", "nodes"))]
+    text = "\n".join(shell_file(f"dagster_slurm.{package}", name) for package, name in files)
+    names = set(re.findall(r"\b([a-z_]+)\+?=", text)) | set(re.findall(r"\bfor (\w+) in", text))
+    names |= {word for line in re.findall(r"\bread [^<\n]*", text) for word in re.findall(r"\b[a-z_]+\b", line)}
+    names -= {"_"}
+    assert {"job", "log", "place", "restart", "claim", "now"} <= names
+    for name in names:
+        monkeypatch.setenv(name, f"of the login {name}")
+    done, root = run_job(tmp_path, "env >env.txt")
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = (root / "work/env.txt").read_text().splitlines()
+    assert [name for name in names if f"{name}=of the login {name}" not in seen] == []

@@ -35,7 +35,9 @@ launch() {
     enter_hooks || exit
     . /env/activate.sh
     export SLURM_SUBMIT_DIR="$PWD"
-    read_variables "$run_directory" "$place" || exit 74
+    set -- "$run_directory" "$place"
+    restore_login
+    read_variables "$@" || exit 74
     exec /env/bin/python 'it'"'"'s.py'
 }"""
 

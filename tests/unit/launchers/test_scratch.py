@@ -119,3 +119,14 @@ def test_a_terminated_payload_leaves_no_scratch(work: Path) -> None:
     process.stdout.close()
     assert (work / "out").read_text() == "last\n"
     assert node(work) == []
+
+
+def test_the_first_line_of_most_batch_scripts_stays_where_the_payload_is(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cd $SLURM_SUBMIT_DIR` left the node's directory, and in a task of an array that of the task."""
+    monkeypatch.setenv("SLURM_SUBMIT_DIR", str(work.parents[1]))
+    done = run(work, "cd $SLURM_SUBMIT_DIR; echo 1 >result", "result")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (work / "result").read_text() == "1\n"
+    assert not (work.parents[1] / "result").exists()
