@@ -16,6 +16,8 @@ from dagster_slurm.transport import TreeEntry
 PathLike = str | os.PathLike[str]
 ExtraFiles = Mapping[str, PathLike] | Sequence[PathLike]
 
+# Emacs marks what it edits by links to nothing.
+_OF_EDITORS = ".#"
 _NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _MODULE = re.compile(rf"-m\s+({_NAME})", re.ASCII)
 _FUNCTION = re.compile(rf"{_NAME}:{_NAME}", re.ASCII)
@@ -87,7 +89,17 @@ def _of_file(path: PathLike) -> Payload:
             hint="A payload is a `.py` or `.sh` file, a directory with `__main__.py`, or a program or script with a "
             "`#!` line.",
         )
+    if interpreter != "python" and _first_line(source).endswith(b"\r\n"):
+        raise InvalidRequestError(
+            f"The payload {source} has lines that end as on Windows, which no shell on the cluster reads",
+            hint="`sed -i 's/\\r$//'` mends it, and `*.sh text eol=lf` in .gitattributes keeps it so.",
+        )
     return Payload(source.name, interpreter, source)
+
+
+def _first_line(source: Path) -> bytes:
+    with source.open("rb") as file:
+        return file.readline(4096)
 
 
 def _of_directory(source: Path) -> Payload:
@@ -180,11 +192,20 @@ def _entries(name: str, path: PathLike) -> Iterator[TreeEntry]:
 
 
 def files_below(directory: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Its files in order, through links to directories too, but not to one that it lies in."""
+    """Its files in order, through links to directories too, but not to one that it lies in.
+
+    Raises:
+        InvalidRequestError: In it is something that has no content to be sent.
+    """
     above |= {directory.resolve()}
     for path in sorted(directory.iterdir()):
         if path.is_file():
             yield path
+        elif not path.is_dir() and not path.name.startswith(_OF_EDITORS):
+            raise InvalidRequestError(
+                f"{path} is {'a link to nothing' if path.is_symlink() else 'no file'}, and cannot be sent",
+                hint="Remove it, or name the files that are to be sent.",
+            )
         elif path.is_dir() and path.resolve() not in above:
             yield from files_below(path, above)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError
 from dagster_slurm.launchers import Payload, payload_from_path, work_files
+from dagster_slurm.staging import DataOptions, plan_staging
 
 
 def file(path: Path, content: str = "x", mode: int = 0o644) -> Path:
@@ -200,7 +202,6 @@ def test_links_to_directories_are_followed_once(tmp_path: Path) -> None:
     (payload / "lib").symlink_to(tmp_path / "shared")
     (payload / "myself").symlink_to(payload)
     (tmp_path / "shared" / "back").symlink_to(payload)
-    (payload / "dangling").symlink_to("nothing")
     for entries in (work_files(payload_from_path(payload), None), work_files(Payload("/x", None, None), [payload])):
         assert [entry.name for entry in entries] == ["p/__main__.py", "p/lib/a.py"]
 
@@ -248,3 +249,32 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
 def test_one_path_in_place_of_a_list(one: Any) -> None:
     with pytest.raises(InvalidRequestError, match="a list of files"):
         work_files(Payload("/x.py", "python", None), one)
+
+
+@pytest.mark.parametrize("name", ["run.sh", "run"])
+def test_a_script_with_the_line_ends_of_windows_is_refused_before_it_is_sent(tmp_path: Path, name: str) -> None:
+    """The job failed, with "bad interpreter" or a message about $'\\r'."""
+    (tmp_path / name).write_bytes(b"#!/bin/bash\r\necho 1\r\n")
+    with pytest.raises(InvalidRequestError, match="as on Windows"):
+        payload_from_path(tmp_path / name)
+    (tmp_path / "run.py").write_bytes(b"#!/usr/bin/env python\r\nprint(1)\r\n")
+    assert payload_from_path(tmp_path / "run.py").interpreter == "python"
+
+
+@pytest.mark.parametrize("kind", ["dangling", "fifo"])
+def test_nothing_in_a_directory_is_left_out_without_a_word(tmp_path: Path, kind: str) -> None:
+    directory = tmp_path / "job"
+    directory.mkdir()
+    (directory / "__main__.py").write_text("")
+    (directory / ".#edited.py").symlink_to("me@here.4711:1")
+    odd = directory / "odd"
+    odd.symlink_to("nowhere") if kind == "dangling" else os.mkfifo(odd)
+    for taken in (
+        lambda: work_files(payload_from_path(directory), None),
+        lambda: work_files(payload_from_path("-m json"), [directory]),
+        lambda: plan_staging(DataOptions(inputs=[directory])),
+    ):
+        with pytest.raises(InvalidRequestError, match=str(odd)):
+            taken()
+    odd.unlink()
+    assert [entry.name for entry in work_files(payload_from_path(directory), None)] == ["job/__main__.py"]
