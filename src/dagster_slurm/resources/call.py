@@ -12,7 +12,7 @@ from typing import Any, cast
 from dagster import ConfigurableResource, EnvVar, MetadataValue
 
 from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse_without
-from dagster_slurm.errors import ConfigurationError, InvalidRequestError
+from dagster_slurm.errors import ConfigurationError, InvalidQuantityError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import Requirements, payload_from_path
 from dagster_slurm.launchers.payload import Payload, found_by_python
@@ -26,11 +26,14 @@ from dagster_slurm.resources.environments import (
 )
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.settings import ComputeDefaults, metadata_of
+from dagster_slurm.resources.slurm import without_built_in_memory
 from dagster_slurm.slurm.request import JobRequest, merge, merge_named
 from dagster_slurm.staging import DataOptions
 from dagster_slurm.work.spec import BUILT_IN, CALL, LAUNCHER, LAUNCHPAD, METADATA, RESOURCE, Said, Tasks, WorkSpec
 
 OPTIONS_KEY = "slurm"
+# What YAML makes a number of, where it is not quoted: "1:30" is 90 to it.
+_TIMES = frozenset({"time", "time-limit", "time-min", "begin", "deadline"})
 _DEFAULT_PLATFORM = "linux-64"
 _VARIABLES = (EnvVar, type(EnvVar.int("")))
 PACK_PLATFORM = "SLURM_PACK_PLATFORM"
@@ -299,12 +302,21 @@ def option_layers(
             f"The asset metadata {OPTIONS_KEY!r} is {of_assets!r}",
             hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
         )
-    return {
-        **resource.cluster().option_layers(),
-        METADATA: of_assets or {},
-        LAUNCHPAD: getattr(arguments.get("config"), "extra_slurm_opts", None) or {},
-        CALL: arguments.get("extra_slurm_opts") or {},
-    }
+    of_launchpad = getattr(arguments.get("config"), "extra_slurm_opts", None) or {}
+    for name, value in of_launchpad.items():
+        if isinstance(value, (int, float)) and name.replace("_", "-") in _TIMES:
+            raise InvalidQuantityError(
+                f"{name!r} is the number {value} in the launchpad",
+                hint='Write it in quotes, "1:00:00": without them YAML makes 3600 of it, which are minutes to sbatch.',
+            )
+    return without_built_in_memory(
+        {
+            **resource.cluster().option_layers(),
+            METADATA: of_assets or {},
+            LAUNCHPAD: of_launchpad,
+            CALL: arguments.get("extra_slurm_opts") or {},
+        }
+    )
 
 
 def metadata_of_assets(step: Step | None, key: str) -> Any:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from dagster import ConfigurableResource, EnvVar
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.connection import MAX_SUBMISSIONS_PER_SECOND, ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources.field_types import NotNegative, Port, Positive
 from dagster_slurm.transport import SSHConnection
+from dagster_slurm.transport.ssh_connection import refuse_options
 
 T = TypeVar("T")
 
@@ -155,6 +157,12 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         default=None, description="The host to go through, with its own login and host-key policy; it may have one too."
     )
 
+    @field_validator("extra_opts")
+    @classmethod
+    def _refuse_options(cls, value: list[str]) -> list[str]:
+        refuse_options(value)
+        return value
+
     @classmethod
     def from_env(cls, prefix: str = "SLURM_EDGE_NODE_") -> SSHConnectionResource:
         """Read the connection from environment variables.
@@ -213,6 +221,10 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         )
 
 
+# Of the names that `from_env` reads, those that Slurm sets in a job.
+_OF_SLURM = ("SLURM_GPUS_PER_NODE", "SLURM_MEM_PER_CPU")
+_MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu", "memory")
+_log = logging.getLogger(__name__)
 _DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
 
@@ -240,10 +252,14 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
         description="Whether Slurm may requeue the job after a preemption or a failed node; the site's way.",
     )
     max_queue_hours: float | None = Field(default=None, description="Give up when a job waits longer than this.", gt=0)
+    extra_slurm_opts: dict[str, Any] = Field(
+        default={}, description="Any other long option of sbatch, such as what a site demands of every job."
+    )
 
     def options(self) -> dict[str, object]:
         """The settings as one layer for `merge`; `mem_per_cpu` stands in for `mem`."""
         layer: dict[str, object] = {name: getattr(self, name) for name in type(self).model_fields}
+        del layer["extra_slurm_opts"]
         if self.mem_per_cpu is not None:
             del layer["mem"]
         if self.requeue is False:
@@ -291,14 +307,15 @@ class SlurmResource(ConfigurableResource[Any]):
         Raises:
             ConfigurationError: A value cannot be read.
         """
+        outer = _set_by_an_outer_job()
         queue: dict[str, Any] = {
             "partition": text_in("SLURM_PARTITION"),
             "time_limit": text_in("SLURM_TIME"),
             "cpus": number_in("SLURM_CPUS", int),
             "mem": text_in("SLURM_MEM"),
-            "mem_per_cpu": text_in("SLURM_MEM_PER_CPU"),
+            "mem_per_cpu": None if "SLURM_MEM_PER_CPU" in outer else text_in("SLURM_MEM_PER_CPU"),
             "num_nodes": number_in("SLURM_NUM_NODES", int),
-            "gpus_per_node": number_in("SLURM_GPUS_PER_NODE", int),
+            "gpus_per_node": None if "SLURM_GPUS_PER_NODE" in outer else number_in("SLURM_GPUS_PER_NODE", int),
             "qos": text_in("SLURM_QOS"),
             "account": text_in("SLURM_ACCOUNT"),
             "reservation": text_in("SLURM_RESERVATION"),
@@ -316,7 +333,8 @@ class SlurmResource(ConfigurableResource[Any]):
 
     def default_options(self) -> dict[str, object]:
         """What is asked of Slurm by default, as one layer for `merge`."""
-        return (self.queue or SlurmQueueConfig()).options()
+        layers = self.option_layers()
+        return {**without_built_in_memory(layers)["built-in"], **layers["resource"]}
 
     def option_layers(self) -> dict[str, dict[str, object]]:
         """The same as two layers for `merge_named`: what is built in, and what this resource says."""
@@ -326,6 +344,7 @@ class SlurmResource(ConfigurableResource[Any]):
             # `no_requeue` is what `requeue=False` becomes.
             is_said = name.removeprefix("no_") in queue.model_fields_set
             layers["resource" if is_said else "built-in"][name] = value
+        layers["resource"] |= queue.extra_slurm_opts
         return layers
 
     def connect(self) -> ClusterConnection:
@@ -350,3 +369,27 @@ def _variable_of(field: str) -> str:
         "status_poll_max_interval_seconds": "SLURM_STATUS_POLL_MAX_INTERVAL",
     }
     return names.get(field, f"SLURM_{field.upper()}")
+
+
+def without_built_in_memory(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The layers of options, without the memory that is built in where a GPU or other memory is asked for.
+
+    A job with a GPU gets what the site gives with it.
+    """
+    others = [layer for who, layer in layers.items() if who != "built-in"]
+    said = {name.replace("_", "-"): value for layer in others for name, value in layer.items()}
+    gpus = any(name.startswith("gpus") and value not in (None, 0, "", "0") for name, value in said.items())
+    has_own = gpus or "gpu" in str(said.get("gres") or "") or any(said.get(name) for name in _MEMORY)
+    built_in = {name: value for name, value in layers["built-in"].items() if name != "mem" or not has_own}
+    return {**layers, "built-in": built_in}
+
+
+def _set_by_an_outer_job() -> frozenset[str]:
+    """Which of our variables are of the job in which this process runs (sbatch(1), OUTPUT ENVIRONMENT VARIABLES)."""
+    if text_in("SLURM_JOB_ID") is None:
+        return frozenset()
+    found = frozenset(name for name in _OF_SLURM if text_in(name) is not None)
+    if found:
+        names = " and ".join(sorted(found))
+        _log.warning("Inside Slurm job %s, its %s are no settings", text_in("SLURM_JOB_ID"), names)
+    return found

@@ -79,7 +79,8 @@ MANAGED_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "array": "one call is one job; use compute.run_partitions for a job array",
         "chdir": f"{_ONE_JOB}; the payload starts in its run directory",
-        "clusters": "a job stays on the cluster that is asked about it; use one SlurmResource for each",
+        "clusters": "a job stays on the cluster of its login node: each cluster needs a SlurmResource with a login "
+        "node of its own, and several clusters of one login node are not supported",
         "error": f"{_FILES}; the log is in Dagster's stderr of the step",
         "export": "the environment is passed on by dagster-slurm; use extra_env",
         "export-file": "the environment is passed on by dagster-slurm; use extra_env",

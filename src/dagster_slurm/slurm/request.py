@@ -15,6 +15,7 @@ _MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
 _SPELLINGS = {"signal-before-timeout": "signal"}
 _ALTERNATIVES = (_MEMORY_OPTIONS, frozenset({"requeue", "no-requeue"}))
 _SIGNAL = re.compile(r"(?:(?:B:)?(?P<name>[A-Za-z0-9+]+)@)?(?P<seconds>\d{1,5})", re.ASCII)
+_GPUS = re.compile(r"[A-Za-z][\w.-]*:\d{1,4}(?:,[A-Za-z][\w.-]*:\d{1,4})*", re.ASCII)
 _MAX_SIGNAL_SECONDS = 65535  # sbatch(1), option --signal
 _MAX_COUNT = 10**7
 _MAX_HOURS = 10**6
@@ -33,7 +34,7 @@ class JobRequest:
         reservation: `--reservation`.
         nodes: `--nodes`, at least 1.
         cpus_per_task: `--cpus-per-task`.
-        gpus_per_node: `--gpus-per-node`, 0 for none.
+        gpus_per_node: `--gpus-per-node`, 0 for none; of kinds, whose text is in `options`, all together.
         mem_mib: `--mem`, MiB for each node; 0 asks for all memory of the node.
         mem_per_cpu_mib: `--mem-per-cpu`, MiB.
         time_limit_seconds: `--time`; None leaves it to the partition's default.
@@ -183,6 +184,11 @@ def _build(merged: _Merged) -> JobRequest:
     known = {field_: settings.pop(name) for name, (field_, _) in _FIELDS.items() if name in settings}
     if known.get("time_limit_seconds") is _UNLIMITED:
         known |= {"time_limit_seconds": None, "time_unlimited": True}
+    by_kind = known.get("gpus_per_node")
+    if isinstance(by_kind, str):
+        # As it was given for sbatch; the number for whoever counts.
+        settings["gpus-per-node"] = by_kind
+        known["gpus_per_node"] = sum(int(kind.rpartition(":")[2]) for kind in by_kind.split(","))
     return JobRequest(**known, options=settings)  # type: ignore[arg-type]
 
 
@@ -240,6 +246,12 @@ def _count(minimum: int) -> Callable[[str, object], object]:
     return check
 
 
+def _gpus(key: str, value: object) -> object:
+    """A count, or counts by kind as sbatch takes them: "a100:2"."""
+    is_by_kind = isinstance(value, str) and _GPUS.fullmatch(value.strip())
+    return str(value).strip() if is_by_kind else _count(0)(key, value)
+
+
 def _out_of_range(key: str, value: object, allowed: str) -> InvalidQuantityError:
     return InvalidQuantityError(f"{key!r} cannot be {value!r}", hint=f"Allowed: {allowed}.")
 
@@ -251,7 +263,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str, object], object] | None]] = Mapp
         **{name: (name, None) for name in ("partition", "account", "qos", "reservation")},
         "nodes": ("nodes", _count(1)),
         "cpus-per-task": ("cpus_per_task", _count(1)),
-        "gpus-per-node": ("gpus_per_node", _count(0)),
+        "gpus-per-node": ("gpus_per_node", _gpus),
         "mem": ("mem_mib", _memory_mib),
         "mem-per-cpu": ("mem_per_cpu_mib", _memory_mib),
         "time": ("time_limit_seconds", _time_limit),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -195,7 +196,15 @@ class WorkSpec:
     def __post_init__(self) -> None:
         """Refuse what can be refused without a cluster."""
         if self.extra_env:
+            object.__setattr__(self, "extra_env", _variables(self.extra_env))
             env_file(self.extra_env)
+        for name, value in (self.extras or {}).items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise InvalidRequestError(
+                    f"The value of {name!r} in extras cannot be sent: {error}", hint="Values have to be JSON's."
+                ) from None
         affordable(self.request, self.max_node_hours, tasks=self.tasks.count if self.tasks else 1)
 
     def batch_script(
@@ -218,6 +227,22 @@ class WorkSpec:
         usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
         plan = self.plan(self.payload, Place.here(python, len(usable(0))))
         return script_here(plan.in_scratch(self.staging.scratch), directory)
+
+
+def _variables(values: Mapping[str, object]) -> dict[str, str]:
+    """Variables as text; numbers and paths are what people mean by them.
+
+    Raises:
+        InvalidRequestError: One is something else.
+    """
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
+            raise InvalidRequestError(
+                f"The variable {name!r} in extra_env is {value!r}", hint="Give a text, a number or a path."
+            )
+        found[name] = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
+    return found
 
 
 def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int = 1) -> JobRequest:
