@@ -210,6 +210,42 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "two users with Ray on the same nodes at once",
             "launchers/test_trouble.py::test_two_users_on_the_same_nodes_at_once",
         ),
+        "spark-worker-lost": Line(
+            "the Spark worker of a node ends: the run succeeds with a warning",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_worker_that_is_lost_is_a_warning",
+        ),
+        "spark-node-memory": Line(
+            "a node has too little memory for a task of Spark, which is repeated: the same",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_node_out_of_memory_is_a_warning",
+        ),
+        "spark-master-lost": Line(
+            "the Spark master ends: the run fails",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_master_that_is_lost_ends_the_payload",
+        ),
+        "spark-no-master": Line(
+            "the Spark master does not come up: the run fails, and executes nothing",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_master_that_does_not_come_up",
+        ),
+        "spark-no-worker": Line(
+            "a node does not join Spark: the run fails, and executes nothing",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_node_that_does_not_join",
+        ),
+        "spark-raises": Line(
+            "the payload raises while Spark runs",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_payload_that_raises",
+        ),
+        "spark-cancelled": Line(
+            "the job is cancelled while Spark runs",
+            "launchers/test_spark.py::TestOnThreeNodes::test_cancelled_in_the_middle",
+        ),
+        "spark-requeued": Line(
+            "requeued while Spark runs: a new cluster of the same job",
+            "launchers/test_spark.py::TestOnThreeNodes::test_a_requeued_job_starts_a_new_cluster",
+        ),
+        "spark-two-jobs": Line(
+            "two jobs with Spark on the same nodes at once, as tasks of an array",
+            "launchers/test_spark.py::TestOnThreeNodes::test_two_at_once_on_the_same_nodes",
+        ),
         "mpi-node-lost": Line(
             "a node loses power while ranks of MPI run, with `--no-kill`: the run fails, and names the ranks",
             "launchers/test_trouble.py::test_ranks_on_a_node_without_power",

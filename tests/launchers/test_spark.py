@@ -12,6 +12,8 @@ import pytest
 from dagster_slurm import ComputeResource, ModuleEnvironment, SparkLauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from tests.faults.conftest import Record
+from tests.faults.figures import Figures
 from tests.support.nodes import killing_on, left_on_nodes, up_files
 from tests.support.waiting import eventually
 
@@ -35,6 +37,7 @@ QUICK = {
 
 # Every word of Python's own library with every equal one: how many pairs there are, a plain count knows as well.
 PAIRS = """
+print('begun', flush=True)
 import collections, os, pathlib, re, time
 from pyspark.sql import SparkSession
 
@@ -78,14 +81,16 @@ seen += [str(path) for path in [*logs, *events] if secret in path.read_text(erro
 print("secret", len(secret), "logs", len(logs), "events", len(events) > 0, "seen", seen, flush=True)
 """
 
-AFTER_A_FIRST = """
+FIRST = """
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
 spark.range(100).count()
 """
+AFTER_A_FIRST = "print('begun', flush=True)\n" + FIRST
 
 # A task that takes more than its node's memory the first time.
 HUNGRY_ONCE = """
+print('begun', flush=True)
 import os, pathlib, time
 from pyspark.sql import SparkSession
 
@@ -108,6 +113,7 @@ print("sum", spark.sparkContext.parallelize(range(12), 12).map(hungry).sum(), fl
 BOTH = dg.StaticPartitionsDefinition(["left", "right"])
 RANGE = {"dagster/asset_partition_range_start": "left", "dagster/asset_partition_range_end": "right"}
 MEETS = """
+print('begun', flush=True)
 import os, pathlib, time, urllib.request
 from pyspark.sql import SparkSession
 
@@ -166,6 +172,11 @@ def elsewhere(slurm: Make, with_spark: str) -> Elsewhere:
 
 def left_behind(sandbox: Sandbox) -> list[str]:
     return left_on_nodes(sandbox, "spark*", "blockmgr*", "artifacts*", "[0-9]*")
+
+
+def figures(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, jobs: int | None = None) -> Figures:
+    executed = compute_log(result, instance).count("begun\n")
+    return Figures(executed, executed if jobs is None else jobs, "SUCCESS" if result.success else "FAILURE")
 
 
 def on_nodes(payload: Path, launcher: SparkLauncher | None = None, **call: object) -> dg.AssetsDefinition:
@@ -232,7 +243,7 @@ class TestOnThreeNodes:
 
     @pytest.mark.all_faults
     def test_a_node_that_does_not_join(
-        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, record: Record
     ) -> None:
         compute = elsewhere(2, f"export JAVA_TOOL_OPTIONS=-Dspark.authenticate.secret={'ab' * 32}")
         launcher = SparkLauncher(startup_timeout=40)
@@ -240,17 +251,24 @@ class TestOnThreeNodes:
         _, text = failure_of(result)
         assert "Spark does not come up: node n3: it has not joined the cluster in 40 s" in text
         assert "begun" not in compute_log(result, instance)
+        record("spark-no-worker", [figures(result, instance)], executed=0, ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_master_that_does_not_come_up(
-        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
         launcher = SparkLauncher(conf={"spark.worker.timeout": "never"})
         result = run_asset(on_nodes(payload("print('begun')\n"), launcher), spark_compute, instance)
         _, text = failure_of(result)
         assert "Spark does not come up: node n1: it has ended with status" in text
         assert "never" in text
+        record("spark-no-master", [figures(result, instance)], executed=0, ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
@@ -261,6 +279,7 @@ class TestOnThreeNodes:
         payload: Write,
         sandbox: Sandbox,
         tmp_path: Path,
+        record: Record,
     ) -> None:
         path = payload(PAIRS + "raise ValueError('not enough')\n")
         result = run_asset(on_nodes(path), spark_compute, instance)
@@ -268,6 +287,7 @@ class TestOnThreeNodes:
         assert kind == "PayloadFailedError"
         assert "ValueError: not enough" in text
         assert "exit code 1" in text
+        record("spark-raises", [figures(result, instance)], ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
         kept = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -path '*/logs/n?/app-*/stderr'"]).stdout
         assert {path.split("/logs/")[1].split("/")[0] for path in kept.split()} == {"n1", "n2", "n3"}
@@ -276,34 +296,54 @@ class TestOnThreeNodes:
 
     @pytest.mark.all_faults
     def test_a_worker_that_is_lost_is_a_warning(
-        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
-        path = payload(AFTER_A_FIRST + killing_on(2, WORKER) + PAIRS)
+        path = payload(FIRST + killing_on(2, WORKER) + PAIRS)
         result = run_asset(on_nodes(path), spark_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         assert "right True True\nnodes n1 n2\n" in compute_log(result, instance)
         assert any("spark: node n3: it has ended with status 137" in text for text in log_messages(result, instance))
+        record("spark-worker-lost", [figures(result, instance)], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_node_out_of_memory_is_a_warning(
-        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
         result = run_asset(on_nodes(payload(HUNGRY_ONCE)), spark_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         assert "sum 66\n" in compute_log(result, instance)
         assert "processes were killed there for want of memory" in compute_log(result, instance, "stderr")
+        record("spark-node-memory", [figures(result, instance)], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_master_that_is_lost_ends_the_payload(
-        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
-        path = payload(killing_on(0, "deploy.master.Master") + "import time\ntime.sleep(600)\n")
+        path = payload(
+            "print('begun', flush=True)\n" + killing_on(0, "deploy.master.Master") + "import time\ntime.sleep(600)\n"
+        )
         result = run_asset(on_nodes(path), spark_compute, instance)
         _, text = failure_of(result)
         assert "spark: node n1: it has ended with status 137" in text
         assert "exit code 74" in text
+        record("spark-master-lost", [figures(result, instance)], ends=["FAILURE"], lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
@@ -314,6 +354,7 @@ class TestOnThreeNodes:
         payload: Write,
         sandbox: Sandbox,
         tmp_path: Path,
+        record: Record,
     ) -> None:
         path = payload(AFTER_A_FIRST + "open('up', 'w').close()\nimport time\ntime.sleep(600)\n")
 
@@ -327,6 +368,7 @@ class TestOnThreeNodes:
         thread.join()
         kind, _ = failure_of(result)
         assert kind == "JobCancelledError"
+        record("spark-cancelled", [figures(result, instance)], ends=["FAILURE"], lines=False)
         eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
 
     @pytest.mark.all_faults
@@ -337,6 +379,7 @@ class TestOnThreeNodes:
         payload: Write,
         sandbox: Sandbox,
         tmp_path: Path,
+        record: Record,
     ) -> None:
         path = payload(
             AFTER_A_FIRST + "import os, time\nprint('at', spark.sparkContext.master, flush=True)\n"
@@ -358,6 +401,7 @@ class TestOnThreeNodes:
         addresses = re.findall(r"(spark://[\d.:]+)", "\n".join(log_messages(result, instance)))
         assert len(addresses) == len(set(addresses)) == 2
         assert f"at {addresses[1]}\n" in compute_log(result, instance)
+        record("spark-requeued", [figures(result, instance, jobs=1)], executed=2, jobs=1, lines=False)
         assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
@@ -377,7 +421,12 @@ class TestOnThreeNodes:
 
     @pytest.mark.all_faults
     def test_two_at_once_on_the_same_nodes(
-        self, spark_compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self,
+        spark_compute: ComputeResource,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
         path = payload(MEETS)
 
@@ -393,6 +442,7 @@ class TestOnThreeNodes:
         said = compute_log(result, instance)
         for key, other in (("left", "right"), ("right", "left")):
             assert f"[{key}] met {other} on n1 n2 n3, page 200 True\n" in said
+        record("spark-two-jobs", [figures(result, instance)], executed=2, lines=False)
         assert left_behind(sandbox) == []
 
 
