@@ -131,7 +131,7 @@ def test_ctrl_c_before_there_is_a_job_ends_the_step(make: Make, kind: Kind) -> N
     """SIGTERM does not: what restarts a service has no other, and the run would be lost with it."""
     world = make(kind, "a")
     assert world.cluster
-    with world.cluster.broken("slurmctld"):
+    with world.cluster.broken("sshd"):
         process = world.start(world.work(HELD))
         eventually(lambda: world.instance.get_run_records(limit=1), "a run")
         world.newest().until("The cluster does not answer")
