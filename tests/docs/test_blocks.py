@@ -63,6 +63,10 @@ ON_CLUSTER = {
 WITH_PYTEST = {(SANDBOX_PAGE, 'pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]')}
 
 
+# Environments that one page has: made where that is followed.
+ENVIRONMENTS = {"/shared/envs/dask": ["dagster-pipes", "distributed"]}
+
+
 def _says_what_the_error_says(block: Block) -> None:
     with pytest.raises(UnknownOptionError) as caught:
         canonical_option("partitoin")
@@ -260,7 +264,9 @@ def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict
     if name_of(page).startswith("examples/"):
         (tmp_path / "examples").symlink_to(ROOT / "examples")
     variables = {"LOOKOUTS_FILES": str(tmp_path), "CLUSTER_PASSWORD": sandbox.password()}
-    reader = Reader(tmp_path, {**sandbox.env(), **variables}, names)
+    text = page.read_text(encoding="utf-8")
+    made = {path: sandbox.create_environment(Path(path).name, of) for path, of in ENVIRONMENTS.items() if path in text}
+    reader = Reader(tmp_path, {**sandbox.env(), **variables}, {**names, **made})
     _follow(reader, sandbox, blocks_of(page))
 
 
