@@ -54,7 +54,7 @@ class Trial:
     ) -> None:
         self.sandbox, self.instance, self.compute, self.directory = sandbox, instance, compute, directory
         self.failures: list[BaseException] = []
-        self.marks = sandbox.home / "trouble" / directory.name
+        self.marks = sandbox.home / f"trouble-{directory.name}"
 
     def starts(self) -> list[str]:
         """The job of each start."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.sandbox import state as states
+from dagster_slurm.sandbox.processes import is_alive
 
 
 def left_on_nodes(sandbox: Sandbox, *names: str) -> list[str]:
@@ -16,8 +18,18 @@ def left_on_nodes(sandbox: Sandbox, *names: str) -> list[str]:
     """
     processes = sandbox.run(["sh", "-c", "grep -lsz ^DAGSTER_SLURM_NODE= /proc/[0-9]*/environ"]).stdout.split()
     patterns = " -o ".join(f'-name "{name}"' for name in names)
-    files = sandbox.run(["sh", "-c", f'find /tmp /dev/shm -user "$USER" \\( {patterns} \\)']).stdout
+    directories = " ".join(["/tmp", "/dev/shm", *shared_memory(sandbox)])
+    look = f"find {directories} -user {sandbox.user} \\( {patterns} \\)"
+    files = sandbox.run(["sh", "-c", look], user="root").stdout
     return processes + files.split()
+
+
+def shared_memory(sandbox: Sandbox) -> list[str]:
+    """/dev/shm of each node that has power."""
+    state = states.load(sandbox.paths)
+    assert state is not None
+    daemons = [state.processes[f"slurmd:{name}"] for name in state.config.node_names]
+    return [f"/proc/{process.pid}/root/dev/shm" for process in daemons if is_alive(process)]
 
 
 _KILLING = """

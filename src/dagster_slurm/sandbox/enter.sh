@@ -39,6 +39,9 @@ if [ "$hostname" != - ]; then
     [ ! -e /etc/resolv.conf ] || mount --bind "$state/resolv.conf" /etc/resolv.conf
 fi
 [ ! -d /etc/slurm ] || mount --bind "$state/etc" /etc/slurm
+# Names there are of a machine: MPICH's are made of the numbers of job and step, which every sandbox has from 1 on. What a
+# killed world of another has left there was taken for its own ("invalid bandwidth 0.00"), or refused ("Out of memory").
+[ "$hostname" = - ] || mount -t tmpfs -o mode=1777 dagster-slurm-shm /dev/shm
 # PMIx makes a directory of one name for a step on every node of it ("File exists", where they have one /tmp).
 mount -t tmpfs -o mode=1777,size=64m dagster-slurm-pmix "$state/pmix"
 if [ "$cgroup" != - ]; then
