@@ -8,7 +8,7 @@ workers = 4
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/partitions tests/executor/test_on_slurm.py tests/environments tests/launchers $(killed) $(in_assets)
 killed = tests/contract/test_work_killed.py tests/contract/test_work_followed.py
-in_assets = tests/assets/test_retries.py tests/assets/test_spark.py
+in_assets = tests/assets/test_retries.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
 # These wait for nothing.
