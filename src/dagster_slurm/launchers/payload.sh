@@ -139,9 +139,22 @@ catch_signals() {
 }
 
 # What the payload writes goes through pipes. The log itself it could cut off: `> /dev/stderr` opens the file anew, and
-# empties it (benchexec#535). The payload lives on where the log cannot be written.
+# empties it (benchexec#535). On a full disk the payload waits for space. Where there is no Perl, it lives on and what it
+# says is lost, as it does where the log cannot be written for another reason.
 pump() {
-    local fd
+    # shellcheck disable=SC2016  # the variables are Perl's
+    local fd lines='
+    while (1) {
+        my $read = sysread(STDIN, my $block, 65536);
+        next if !defined $read && $!{EINTR};
+        last if !$read;
+        for (my $at = 0; $at < $read;) {
+            my $written = syswrite(STDOUT, $block, $read - $at, $at);
+            if (defined $written) { $at += $written }
+            elsif ($!{ENOSPC} || $!{EDQUOT}) { select(undef, undef, undef, 0.5) }
+            elsif (!$!{EINTR}) { last }
+        }
+    }'
     # shellcheck disable=SC2086  # several words
     trap '' TERM INT HUP $forwarded_signals
     # A pipe of a hook's, by which others know that this shell lives, is not to be held open by what outlives it.
@@ -149,6 +162,7 @@ pump() {
         fd=${fd##*/}
         case $fd in 0 | 1 | 2 | 255) ;; *) eval "exec $fd>&-" ;; esac
     done 2>/dev/null
+    if command -v perl >/dev/null; then exec perl -MErrno -e "$lines"; fi
     cat || { say 'the log cannot be written; what the payload says from now on is lost' && exec cat >/dev/null; }
 }
 
