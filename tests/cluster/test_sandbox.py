@@ -133,8 +133,9 @@ def test_three_idle_nodes_with_distinct_addresses(own: Sandbox) -> None:
         lines = own.run(["sinfo", "-hNp", "compute", "-o", "%N %T %c %m %o"]).stdout.splitlines()
         return [line.split() for line in lines]
 
+    expected = [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")]
     # The job of another test may be ending.
-    eventually(lambda: [row[:4] for row in rows()] == [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")])
+    eventually(lambda: [row[:4] for row in rows()] == expected, lambda: (rows(), own.run(["squeue"]).stdout))
     assert len({row[4] for row in rows()}) == 3
 
 

@@ -171,7 +171,7 @@ def elsewhere(slurm: Make, with_spark: str) -> Elsewhere:
 
 
 def left_behind(sandbox: Sandbox) -> list[str]:
-    return left_on_nodes(sandbox, "spark*", "blockmgr*", "artifacts*", "[0-9]*")
+    return left_on_nodes(sandbox, "spark*", "blockmgr*", "artifacts*", "hsperfdata_*/[0-9]*")
 
 
 def figures(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, jobs: int | None = None) -> Figures:

@@ -14,10 +14,10 @@ def left_on_nodes(sandbox: Sandbox, *names: str) -> list[str]:
 
     Args:
         sandbox: The sandbox.
-        names: Patterns of the names of files.
+        names: Patterns of the names of files, each with the names of the directories it is in, where it needs them.
     """
     processes = sandbox.run(["sh", "-c", "grep -lsz ^DAGSTER_SLURM_NODE= /proc/[0-9]*/environ"]).stdout.split()
-    patterns = " -o ".join(f'-name "{name}"' for name in names)
+    patterns = " -o ".join(f'-path "*/{name}"' for name in names)
     directories = " ".join(["/tmp", "/dev/shm", *shared_memory(sandbox)])
     # Those of the tests of transports, of the same user, have files of any name.
     look = f"find {directories} -not -path '/tmp/contract*' -user {sandbox.user} \\( {patterns} \\)"
