@@ -15,8 +15,10 @@ nodes_is_stopping=
 nodes_is_explained=
 nodes_tmp_most=12
 nodes_lost=0
-# What a node's task does before it takes TERM for an answer, in seconds; srun's own time comes on top.
+# How long a task's work has to end on TERM before it is killed, in seconds; srun's own time comes on top. If there is a
+# process of that name, it alone gets TERM, and for the others nobody waits.
 nodes_grace=5
+nodes_core=
 
 # ---- both halves ---------------------------------------------------------------------------------------------------
 
@@ -442,13 +444,36 @@ nodes_find_left() {
     done < <(grep -lszxF -- "DAGSTER_SLURM_NODE=$nodes_dir $nodes_id" /proc/[0-9]*/environ)
 }
 
+# Sets `nodes_ending`: what of the work is to end by itself, a process or the group.
+nodes_find_ending() {
+    local file
+    nodes_ending=-$nodes_work
+    [ -n "$nodes_core" ] || return 0
+    file=$(grep -lsE "^[0-9]+ \\($nodes_core\\) [^ZX] [0-9]+ $nodes_work " /proc/[0-9]*/stat)
+    file=${file%%/stat*}
+    nodes_ending=${file#/proc/}
+    nodes_ending=${nodes_ending:--$nodes_work}
+}
+
+# A process that its parent has not yet missed has ended, and without the first node what takes its leave waits for ever.
+nodes_is_ending() {
+    local stat=
+    # In a trap, `return` alone is the status before it.
+    kill -0 -- "$nodes_ending" 2>/dev/null || return 1
+    [ "${nodes_ending#-}" = "$nodes_ending" ] || return 0
+    { read -r stat <"/proc/$nodes_ending/stat"; } 2>/dev/null
+    case ${stat##*) } in [ZX]*) return 1 ;; esac
+    ! nodes_read end.0
+}
+
 # The work first: a daemon ends its own. Then what is left.
 nodes_end_work() {
     local tries
-    if [ -n "$nodes_work" ] && kill -TERM -- "-$nodes_work" 2>/dev/null; then
-        for ((tries = 0; tries < nodes_grace * 10; tries++)); do
-            kill -0 -- "-$nodes_work" 2>/dev/null || break
-            sleep 0.1
+    [ -z "$nodes_work" ] || nodes_find_ending
+    if [ -n "$nodes_work" ] && kill -TERM -- "$nodes_ending" 2>/dev/null; then
+        for ((tries = 0; tries < nodes_grace * 20; tries++)); do
+            nodes_is_ending || break
+            sleep 0.05
         done
     fi
     for tries in 1 2 3 4 5 6 7 8 9 10; do

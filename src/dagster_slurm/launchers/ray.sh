@@ -15,7 +15,9 @@ ray_begin() {
         ray_join
         return
     fi
-    nodes_grace=$ray_grace
+    # The raylet takes its leave of the first node's tables, in a tenth of a second. With TERM for all, they are gone
+    # before, for which it waits; and `ray start` waits a second for each part.
+    nodes_grace=$ray_grace nodes_core=raylet
     nodes_have address ready && nodes_make_token || return
     # A file of our own: one in ~/.ray, which any `ray.init()` writes, would count for some nodes and not for others.
     unset -v RAY_AUTH_TOKEN RAY_ADDRESS

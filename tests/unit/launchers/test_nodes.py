@@ -45,6 +45,18 @@ crew_node() {
     nodes_publish ready "$nodes_tmp $nodes_process $nodes_address"
 }
 """
+# A daemon that does not end by itself, and has written it down if it was asked to, before one that does.
+WITH_CORE = """
+nodes_core=captain nodes_grace=50
+crew_captain='trap "echo left >>log; exit" TERM; : >up; while :; do sleep 0.05; done'
+crew_node() {
+    cd "$nodes_tmp" && cp "$(command -v bash)" captain || return
+    export crew_captain
+    nodes_start_daemon bash -c 'trap "echo told>>log" TERM; ./captain -c "$crew_captain" & while :; do sleep 0.05; done'
+    until [ -e up ]; do sleep 0.05; done
+    nodes_publish ready here
+}
+"""
 
 
 class Crew:
@@ -117,6 +129,13 @@ def test_a_payload_that_fails_keeps_logs_and_the_end_and_no_token(crew: Crew) ->
     word, _, _, cause, *_ = (crew.shared / "end.0").read_text().split()
     assert (word, cause) == ("ended", "stopped")
     assert not (crew.shared / "token").exists()
+    assert crew.left() == []
+
+
+def test_only_the_core_of_the_work_is_waited_for(crew: Crew) -> None:
+    assert crew.run("exit 7", WITH_CORE) == 7
+    (kept,) = crew.shared.glob("logs/*/log")
+    assert kept.read_text() == "left\n"
     assert crew.left() == []
 
 
