@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from . import retried as project
 from .conftest import compute_log
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.any_storage, pytest.mark.timeout(180)]
 
 MARKING = "echo started $SLURM_JOB_ID >>{marks}\nfor n in 1 2 3 4 5 6; do echo line $n; sleep {pause}; done\n"
 LINES = "".join(f"line {n}\n" for n in range(1, 7))
@@ -210,7 +210,7 @@ class TestSignals:
         assert f"{does} Slurm job {job_id}" in world.messages(again)
         run = world.instance.get_run_by_id(again.run_id)
         assert run
-        assert run.tags["slurm/job_id"] == job_id
+        assert f"slurm/job/{job_id}" in run.tags
 
     def test_nothing_is_left_on_the_cluster(self, world: World, remote_files: Callable[[], list[str]]) -> None:
         assert world.execute().success
@@ -342,7 +342,11 @@ class TestTermination:
 
     def submitted(self, world: World) -> str:
         runs = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        return runs[0].tags.get("slurm/job_id", "") if runs else ""
+        return (
+            next((name.rpartition("/")[2] for name in runs[0].tags if name.startswith("slurm/job/")), "")
+            if runs
+            else ""
+        )
 
 
 class TestElsewhere:

@@ -16,8 +16,9 @@ from dagster_slurm.housekeeping.seen import survey
 @click.option(
     "--all", "everything", is_flag=True, help="Show older jobs as well, as far as their directories are there."
 )
+@click.option("--run", "of_run", default="", metavar="ID", help="Show those of one run, older ones too.")
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
-def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool, in_json: bool) -> None:
+def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool, of_run: str, in_json: bool) -> None:
     """Show the jobs of this user's runs: those that wait or run, and those that ended some minutes ago.
 
     Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_REMOTE_BASE for
@@ -26,9 +27,10 @@ def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool,
     """
     from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415 - dagster is slow
 
+    everything = everything or bool(of_run)
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, records_of_environment() as records:
         seen = survey(cluster, is_open=lambda job: everything and job.queued is None)
-        rows = job_rows(seen, records.word, everything=everything)
+        rows = job_rows(seen, records.word, everything=everything, of_run=of_run)
         host, base = cluster.host, cluster.base()
     if seen.notice:
         click.echo(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
@@ -37,6 +39,8 @@ def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool,
         click.echo(json.dumps(told, indent=2))
     elif rows:
         click.echo("\n".join(table(rows)))
+    elif of_run:
+        click.echo(f"There is no job of run {of_run} in {base} on {host}.")
     elif everything:
         click.echo(f"There is no job of a run in {base} on {host}.")
     else:

@@ -78,13 +78,14 @@ class JobRow:
         return asdict(self)
 
 
-def job_rows(seen: Survey, word_of: WordOf, *, everything: bool) -> list[JobRow]:
+def job_rows(seen: Survey, word_of: WordOf, *, everything: bool, of_run: str = "") -> list[JobRow]:
     """What is shown. Pure, but for what `word_of` asks.
 
     Args:
         seen: What was seen.
         word_of: Tells what Dagster says of origin runs and step.
         everything: Whether jobs are shown that squeue does not know.
+        of_run: How the id of their run begins: of the one that works on a job, or of one that has asked for it.
     """
     pieces = {attempt.directory: piece for piece in pieces_of(seen.listing) for attempt in piece.attempts}
     rows = []
@@ -94,7 +95,10 @@ def job_rows(seen: Survey, word_of: WordOf, *, everything: bool) -> list[JobRow]
         piece = pieces.get(job.attempt.directory) if job.attempt else None
         word = word_of(piece.origin_run_ids, piece.description.step_key) if piece else None
         run_id, status = (word.run_id, word.status) if word and word.status else ("", "")
-        rows.append(job_row(job, seen.accounting, run_id=run_id, run_status=status))
+        row = job_row(job, seen.accounting, run_id=run_id, run_status=status)
+        asked_by = piece.origin_run_ids if piece else ()
+        if any(each.startswith(of_run) for each in (row.run_id, *asked_by)):
+            rows.append(row)
     return rows
 
 

@@ -17,8 +17,11 @@ from dagster import DagsterInstance
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import JobHandle
 
-JOB_ID_TAG = "slurm/job_id"
+JOB_TAG = "slurm/job/"
+"""Begins a tag for each job, with its id behind it; the value is the directory of its launch, without its path."""
 RUN_DIRECTORY_TAG = "slurm/run_directory"
+# More are in no tag, but in the listing: the web server shows all tags of a run in one line.
+_MOST_JOBS = 20
 _PAUSE_SECONDS = 1.0
 
 
@@ -88,7 +91,18 @@ def _quietly(step: Step, write: Callable[[], None]) -> None:
 
 def _write(instance: DagsterInstance, run_id: str, handles: Sequence[JobHandle]) -> None:
     run = instance.get_run_by_id(run_id)
-    known: Mapping[str, str] = run.tags if run else {}
-    ids = dict.fromkeys([*filter(None, known.get(JOB_ID_TAG, "").split(", ")), *(each.job_id for each in handles)])
-    directory = posixpath.dirname(handles[-1].directory.launch)
-    instance.add_run_tags(run_id, {JOB_ID_TAG: ", ".join(ids), RUN_DIRECTORY_TAG: directory})
+    instance.add_run_tags(run_id, new_tags(run.tags if run else {}, handles))
+
+
+def new_tags(known: Mapping[str, str], handles: Sequence[JobHandle]) -> dict[str, str]:
+    """The tags that are written of jobs.
+
+    One for each job, since PostgreSQL has an index on the values of tags, and takes none of more than 2,704 bytes.
+
+    Args:
+        known: What the run has.
+        handles: The jobs, one or more.
+    """
+    jobs = {f"{JOB_TAG}{each.job_id}": posixpath.basename(each.directory.launch) for each in handles}
+    places = max(0, _MOST_JOBS - sum(name.startswith(JOB_TAG) and name not in jobs for name in known))
+    return {**dict(list(jobs.items())[:places]), RUN_DIRECTORY_TAG: posixpath.dirname(handles[-1].directory.launch)}

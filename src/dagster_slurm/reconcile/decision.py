@@ -244,7 +244,7 @@ def mark(instance: DagsterInstance, run: DagsterRun, why: str, *, retry_follows:
         return None
     ending = ending_ahead(instance, now)
     if ending is Ending.CANCELED:
-        instance.report_run_canceled(now, _CANCELED.format(why=why))
+        instance.report_run_canceled(now, _CANCELED.format(why=why, run=now.run_id))
     elif ending is Ending.SUCCEEDED:
         mark_succeeded(instance, now, _SUCCEEDED.format(why=why))
     else:
@@ -278,8 +278,8 @@ def note_retry_made(instance: DagsterInstance, run: DagsterRun) -> None:
 _CANCELED = (
     "The processes of this run have died ({why}) after its cancellation was asked for and before they could cancel "
     "anything. The run is canceled now; its Slurm jobs were NOT cancelled by this, since a run is also terminated by "
-    "hand because its process is dead. The tag slurm/job_id names the jobs; on the cluster `squeue --me` lists those "
-    "that are left, and `scancel JOBID` cancels one."
+    "hand because its process is dead. `dagster-slurm jobs --run {run}` lists those that are left, as `squeue --me` "
+    "does on the cluster, and `scancel JOBID` cancels one."
 )
 _SUCCEEDED = (
     "The processes of this run have died ({why}) when every step had succeeded and only this was not recorded yet. "

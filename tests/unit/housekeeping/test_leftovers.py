@@ -199,3 +199,13 @@ def test_rows_of_jobs_that_squeue_has_forgotten() -> None:
 def test_a_row_of_a_job_whose_directory_is_gone() -> None:
     (row,) = job_rows(seen(queue=[running()]), unknown, everything=False)
     assert (row.asset, row.directory, row.run_id) == ("step", "", "")
+
+
+@pytest.mark.parametrize(
+    ("of_run", "shown"), [("", 1), ("run-1", 1), ("run", 1), ("newer-2", 1), ("newer-3", 0), ("1", 0)]
+)
+def test_rows_of_one_run(of_run: str, shown: int) -> None:
+    """The one that works on it, or the one that has asked for it."""
+    survey = seen(launch("run-1", attempt("run-1")), queue=[running()])
+    word = Word(RunStanding.OVER, "newer-2", "FAILURE")
+    assert len(job_rows(survey, lambda ids, step: word, everything=False, of_run=of_run)) == shown
