@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +14,7 @@ import hypothesis  # noqa: F401 - its plugin would import it at the end of a ses
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from tests.support import durations
+from tests.support import durations, postgres
 from tests.support.files import session_directory
 from tests.support.instances import empty_instance
 from tests.support.side_by_side import in_order, mark_groups
@@ -33,6 +33,13 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # Dagster's first run in this process leaves SIGTERM with the handler of SIGINT. It is so from the first test on, and no
 # test sees it change.
 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """In `make faults`, run what is marked so with each storage of Dagster's."""
+    if os.environ.get("FAULTS") == "all" and metafunc.definition.get_closest_marker("any_storage"):
+        kinds = ["sqlite", pytest.param("postgres", marks=pytest.mark.all_faults)]
+        metafunc.parametrize("storage", kinds, indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -95,10 +102,26 @@ def sandbox(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A server of PostgreSQL, for the worker."""
+    with postgres.running() as server:
+        yield server
+
+
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def storage(request: pytest.FixtureRequest) -> Mapping[str, object]:
+    """What `dagster.yaml` says of where the records are: nothing, which is SQLite, unless the test is for another."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return {}
+    server: postgres.Server = request.getfixturevalue("postgres_server")
+    return postgres.storage_at(server.empty_storage())
+
+
+@pytest.fixture
+def instance(storage: Mapping[str, object]) -> Iterator[dg.DagsterInstance]:
     """An instance with a storage of its own, compute logs included."""
-    with empty_instance() as made:
+    with empty_instance(storage=storage) as made:
         yield made
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,7 +121,7 @@ Make = Callable[..., World]
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def make(tmp_path: Path, storage: Mapping[str, object], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     worlds: list[World] = []
 
     def made(payload: str, *, count: int, cluster: Sandbox | None = None, **variables: str) -> World:
@@ -132,7 +132,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         begin = f'mkdir -p {marks}; : >"$(mktemp -u {marks}/$DAGSTER_SLURM_PARTITION_KEY.XXXXXX).begun"\n'
         path.write_text(begin + payload.replace("MARKS", str(marks)))
         if not (tmp_path / "home").exists():
-            lay_out_storage(tmp_path / "home")
+            lay_out_storage(tmp_path / "home", storage)
         values = {
             "PAYLOAD": str(path),
             "COUNT": str(count),

@@ -16,7 +16,7 @@ from ..support import forked
 from ..support.waiting import eventually
 from .conftest import Make, World
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.any_storage, pytest.mark.timeout(240)]
 
 HELD = "while ! [ -e MARKS/go ]; do sleep 0.2; done\n"
 

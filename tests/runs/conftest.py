@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +15,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
 from tests.support import forked, graphql
-from tests.support.instances import lay_out_storage
+from tests.support.instances import QUIET, lay_out_storage
 from tests.support.waiting import eventually
 
 PROJECT = """
@@ -228,10 +229,10 @@ def has_living(group: int) -> bool:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, storage: Mapping[str, object]) -> Iterator[World]:
     """A project and a DAGSTER_HOME; what was started ends with the test."""
     lay_out_storage(tmp_path / "home")
-    (tmp_path / "home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    (tmp_path / "home" / "dagster.yaml").write_text(yaml.safe_dump({**QUIET, **storage}))
     (tmp_path / "project.py").write_text(PROJECT)
     made = World(tmp_path)
     yield made

@@ -12,7 +12,7 @@ from dagster_slurm.pipes.leases import leases_of
 from dagster_slurm.process_identity import ProcessIdentity
 from tests.runs.conftest import World
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.any_storage]
 
 Status = dg.DagsterRunStatus
 

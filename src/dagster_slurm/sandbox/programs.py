@@ -37,6 +37,9 @@ _PROGRAMS = {
 _TRIAL_PROGRAMS = {"tcsh": ("tcsh", "tcsh"), "fish": ("fish", "fish")}
 _CODES_PACKAGE = "libpam-oath"
 _CODES_PATTERNS = ("security/pam_oath.so", "*-linux-gnu*/security/pam_oath.so")
+# Where some tests keep Dagster's records; its programs are on no PATH.
+_RECORDS_PACKAGE = "postgresql"
+_RECORDS_PATTERNS = ("postgresql/*/bin/postgres",)
 # What only some launchers need. Slurm's plugin loads the bare libpmix.so, and its own package has one with a number.
 # Nodes that got it under a running slurmd have wedged (22.05.8).
 _PMIX_PACKAGE = "libpmix-dev"
@@ -121,12 +124,13 @@ def openssh_version() -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def missing_packages(*, trials: bool = False, launchers: bool = False) -> tuple[str, ...]:
+def missing_packages(*, trials: bool = False, launchers: bool = False, records: bool = False) -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up.
 
     Args:
         trials: Also those that only some login nodes of tests need.
         launchers: Also what `srun --mpi=pmix` and Spark need.
+        records: Also the database in which some tests keep Dagster's records.
     """
     wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ()), *((_JAVA,) if launchers else ())]
     missing = {package for package, program in wanted if find(program) is None}
@@ -134,6 +138,8 @@ def missing_packages(*, trials: bool = False, launchers: bool = False) -> tuple[
         missing.add(_PLUGIN_PACKAGE)
     if trials and not _is_in_lib(_CODES_PATTERNS):
         missing.add(_CODES_PACKAGE)
+    if records and not _is_in_lib(_RECORDS_PATTERNS):
+        missing.add(_RECORDS_PACKAGE)
     if launchers and not _is_in_lib(_PMIX_PATTERNS):
         missing.add(_PMIX_PACKAGE)
     return tuple(sorted(missing))
@@ -180,12 +186,13 @@ def require_packages(*, trials: bool = False) -> None:
         )
 
 
-def install_packages(*, trials: bool = False, launchers: bool = False) -> tuple[str, ...]:
+def install_packages(*, trials: bool = False, launchers: bool = False, records: bool = False) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
 
     Args:
         trials: Also those that only some login nodes of tests need.
         launchers: Also what `srun --mpi=pmix` and Spark need.
+        records: Also the database in which some tests keep Dagster's records.
 
     Returns:
         The packages that were missing.
@@ -194,7 +201,7 @@ def install_packages(*, trials: bool = False, launchers: bool = False) -> tuple[
         SandboxError: Not root, or apt-get failed.
     """
     check_machine()
-    missing = missing_packages(trials=trials, launchers=launchers)
+    missing = missing_packages(trials=trials, launchers=launchers, records=records)
     if missing:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():

@@ -19,6 +19,7 @@ def test_missing_packages_are_named_once_with_the_line_to_run(monkeypatch: pytes
     monkeypatch.setattr(programs, "_is_in_lib", lambda patterns: False)
     assert programs.missing_packages() == ("munge", "slurm-wlm", "slurm-wlm-mysql-plugin")
     assert "libpam-oath" in programs.missing_packages(trials=True)
+    assert "postgresql" in programs.missing_packages(records=True)
     assert "libpmix-dev" in programs.missing_packages(launchers=True)
     assert "libpmix-dev" not in programs.missing_packages(trials=True)
     with pytest.raises(SandboxError) as caught:
