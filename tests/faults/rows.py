@@ -13,7 +13,7 @@ class Line:
     Args:
         text: What is done.
         test: The test that does it: its file below `tests/`, and its name.
-        measured: Whether the test measures figures; a unit test with an injected clock does not.
+        measured: Whether the test measures figures; a unit test, or one of the contract of all kinds of jobs, does not.
     """
 
     text: str
@@ -134,6 +134,34 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the login node's clock an hour behind", "faults/test_sites.py::test_peculiar_sites"
         ),
         "login-clock-ahead": Line("the login node's clock an hour ahead", "faults/test_sites.py::test_peculiar_sites"),
+        "banner": Line("a banner before all that Slurm's commands print", "faults/test_sites.py::test_peculiar_sites"),
+        "plugin-refuses": Line(
+            "a plugin refuses the job in several lines: the run fails and says them all; re-executed when it takes it",
+            "faults/test_sites.py::test_peculiar_sites",
+        ),
+        "quiet-ssh": Line(
+            "ssh is quiet (`LogLevel QUIET`) and the key is refused: the run fails and says so, without any wait",
+            "faults/test_sites.py::test_peculiar_sites",
+        ),
+        "hostile-login-node": Line(
+            "a login node that answers anything to anything: values or typed errors, and no file outside",
+            "unit/cluster/test_hostile_login_node.py::test_any_answer_to_any_verb",
+            measured=False,
+        ),
+        "foreign-base": Line(
+            "somebody else owns a directory below `remote_base`: refused by name before anything is put there",
+            "unit/cluster/test_foreign_base.py::test_it_is_refused_by_name_before_anything_is_put_there",
+            measured=False,
+        ),
+    },
+    "What payloads do to their output": {
+        "streams-reopened": Line(
+            "every line is written to `/dev/stdout`, opened anew", "faults/test_streams.py::test_streams"
+        ),
+        "output-through-a-child": Line(
+            "through a child that is behind when the payload ends, as with `exec > >(tee log)`",
+            "faults/test_streams.py::test_streams",
+        ),
     },
     "Slurm starts a job again, or holds it": {
         "requeued": Line(
@@ -295,6 +323,13 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         )
         for phase in ("uploading", "pending", "running", "completing")
         for executor in ("in_process", "multiprocess")
+    }
+    | {
+        "over-max-runtime": Line(
+            "over its maximum runtime (`dagster/max_runtime`): no job is left",
+            "contract/test_work_followed.py::test_a_run_over_its_maximum_runtime_leaves_no_job",
+            measured=False,
+        ),
     },
     "The laptop": {
         "ctrl-c": Line("Ctrl-C in `dagster dev`, started again", "faults/test_laptop.py::test_interrupted"),

@@ -63,7 +63,8 @@ def _row(line: Line, figures: Mapping[str, Any] | None) -> str:
     names = ("trials", "executed", "jobs", "end", "missing", "doubled")
     cells = [str(figures[name]) if figures else "" for name in names]
     if not line.measured:
-        cells = ["-", "-", "-", "unit test", "-", "-"]
+        kind = "unit test" if line.test.startswith("unit/") else "asserted"
+        cells = ["-", "-", "-", kind, "-", "-"]
     return f"| {' | '.join([line.text, *cells, f'`{line.test}`'])} |\n"
 
 

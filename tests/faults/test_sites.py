@@ -1,11 +1,13 @@
-"""Sites where something is amiss: no sacct, an overloaded controller, a full disk, a clock that is off."""
+"""Sites where something is amiss, or says what nobody asked: no sacct, a full disk, a clock that is off, banners."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from .world import World
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 JOB = "plain_in_process"
+SLURM = ("sbatch", "squeue", "sacct", "scontrol", "scancel")
 FULL_SECONDS = 6.0
 # Answers one call of three.
 BUSY_SQUEUE = """#!/bin/sh
@@ -42,6 +45,25 @@ for word; do
 done
 exec /usr/bin/sbatch "$@"
 """
+# What a site's wrapper, or a plugin that prints, does.
+WITH_BANNER = """#!/bin/sh
+echo '*** Maintenance on Monday from 4711 to 4712 ***'
+exec /usr/bin/{} "$@"
+"""
+REASON = [
+    "Jobs here have an account:",
+    "  --account=PROJECT, of those that `sacctmgr show assoc` lists",
+    "Ask the desk.",
+]
+# As job_submit plugins refuse (job_submit/lua: log_user), until its flag is gone.
+REFUSING_SBATCH = f"""#!/bin/sh
+[ -e "$HOME/no-more-refusals" ] && exec /usr/bin/sbatch "$@"
+cat >&2 <<'END'
+{chr(10).join(f"sbatch: error: {line}" for line in REASON)}
+sbatch: error: Batch job submission failed: Unspecified error
+END
+exit 1
+"""
 OTHER_DATE = """#!/bin/sh
 exec faketime -f {} /usr/bin/date "$@"
 """
@@ -60,10 +82,15 @@ def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> Non
         "renamed": lambda *site: with_programs({"sbatch": RENAMING_SBATCH}, *site),
         "login-clock-behind": lambda *site: with_programs({"date": OTHER_DATE.format("-1h")}, *site),
         "login-clock-ahead": lambda *site: with_programs({"date": OTHER_DATE.format("+1h")}, *site),
+        "banner": lambda *site: with_programs({name: WITH_BANNER.format(name) for name in SLURM}, *site),
+        "plugin-refuses": with_a_plugin_that_refuses,
+        "quiet-ssh": with_a_quiet_ssh,
     }
+    expected: Mapping[str, Mapping[str, Any]] = {"quiet-ssh": {"executed": 0, "ends": ("FAILURE",), "lines": False}}
 
     def trial(row: str) -> None:
-        record(row, [sites[row](sandbox, tmp_path / row, Plan(row, line_bytes=500))])
+        figures = sites[row](sandbox, tmp_path / row, Plan(row, line_bytes=500))
+        record(row, [figures], **expected.get(row, {}))
 
     at_the_same_time(trial, sites, most=3)
 
@@ -93,6 +120,33 @@ def with_a_busy_controller(sandbox: Sandbox, directory: Path, plan: Plan) -> Fig
     with login_node_with(sandbox, directory / "login", programs={"squeue": BUSY_SQUEUE}) as node:
         figures = run(World(sandbox, directory / "world", variables=node.env()), plan)
         assert int((sandbox.home / "squeue-calls").read_text()) > 2
+        return figures
+
+
+def with_a_plugin_that_refuses(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    """The run says what the plugin says, all of it."""
+    with login_node_with(sandbox, directory / "login", programs={"sbatch": REFUSING_SBATCH}) as node:
+        world = World(sandbox, directory / "world", variables=node.env())
+        world.execute(JOB, plan)
+        world.wait_for_the_end(plan)
+        (failed,) = world.runs_of(plan)
+        said = world.failure(failed)
+        assert [line for line in REASON if line.strip() not in said] == [], said
+        assert sandbox.run(["touch", "no-more-refusals"]).returncode == 0
+        return run(world, plan)
+
+
+def with_a_quiet_ssh(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    """A refused key is one, and no outage that would be waited for."""
+    directory.mkdir()
+    key = directory / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    quiet = {"SLURM_EDGE_NODE_KEY_PATH": str(key), "SLURM_EDGE_NODE_OPTS_EXTRA": "-o LogLevel=QUIET"}
+    with sandbox.login_node() as node:
+        world = World(sandbox, directory / "world", variables={**node.env(), **quiet})
+        figures = run(world, plan)
+        assert "AuthenticationError" in world.failure(world.run_of(plan))
+        assert node.logins() == 0
         return figures
 
 

@@ -1,6 +1,7 @@
 """Marks its start and its end with its job's id in a file of the user's home, and prints numbered lines."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ LINES = int(os.environ["FAULTS_LINES"])
 PAUSE_SECONDS = float(os.environ["FAULTS_PAUSE_SECONDS"])
 LINE_BYTES = int(os.environ["FAULTS_LINE_BYTES"])
 GO = os.environ["FAULTS_GO"]
+STREAMS = os.environ["FAULTS_STREAMS"]
 
 
 def mark(what: str) -> None:
@@ -25,6 +27,11 @@ def mark(what: str) -> None:
 def say(text: str) -> None:
     """Print a line, and try again while there is no space for it."""
     data = text.encode() + b"\n"
+    if STREAMS == "reopened":
+        # As a shell does for `> /dev/stdout`: what it leads to is opened anew, and emptied if it is a file.
+        with Path("/dev/stdout").open("wb", buffering=0) as stream:
+            stream.write(data)
+        return
     while data:
         try:
             data = data[os.write(1, data) :]
@@ -32,7 +39,17 @@ def say(text: str) -> None:
             time.sleep(0.2)
 
 
+def say_through_a_child() -> None:
+    """From now on; the child is still at it when the payload has ended."""
+    slowly = 'tee run.log | while IFS= read -r line; do printf "%s\\n" "$line"; sleep 0.05; done'
+    child = subprocess.Popen(["sh", "-c", slowly], stdin=subprocess.PIPE)
+    os.dup2(child.stdin.fileno(), 1)
+    child.stdin.close()
+
+
 mark("start")
+if STREAMS == "child":
+    say_through_a_child()
 if os.environ.get("FAULTS_SLOW_END"):
     flag = Path.home() / "slow-end" / JOB
     flag.parent.mkdir(exist_ok=True)

@@ -31,6 +31,8 @@ class Plan:
         upload: A file of this machine that is sent along.
         hold: Have the payload wait in the middle until the test lets it go.
         ray: Have a Ray cluster beside the payload.
+        streams: What the payload does to its output: `reopened` for each line, as with `> /dev/stdout`, or through a
+            `child` that is behind when the payload ends, as with `exec > >(tee log)`.
         slow_end: Have the job stay in COMPLETING for a while.
     """
 
@@ -45,6 +47,7 @@ class Plan:
     slow_end: bool = False
     hold: bool = False
     ray: bool = False
+    streams: str = ""
 
     def tags(self) -> dict[str, str]:
         return {NAME_TAG: self.name, PLAN_TAG: json.dumps(asdict(self))}
