@@ -47,3 +47,9 @@ def ray_compute(slurm: Make, with_ray: str) -> ComputeResource:
 def left_behind(sandbox: Sandbox) -> list[str]:
     """What of a Ray cluster is still there."""
     return left_on_nodes(sandbox, "ray*", "plasma*")
+
+
+def left_of_ranks(sandbox: Sandbox) -> list[str]:
+    """What of ranks is still there: of MPI libraries and of torchrun."""
+    of_mpi = ("ranks*", "ompi.*", "prte*", "mpich_shm_*", "sm_segment.*", "Intel_MPI_*")
+    return left_on_nodes(sandbox, *of_mpi, "torchelastic_*")

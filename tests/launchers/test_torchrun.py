@@ -15,6 +15,8 @@ from tests.assets.conftest import asset_of, compute_log, failure_of, metadata_of
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
 
+from .conftest import left_of_ranks
+
 pytestmark = [pytest.mark.cluster, pytest.mark.all_faults]
 Write = Callable[..., Path]
 Make = Callable[..., ComputeResource]
@@ -38,7 +40,7 @@ def compute(slurm: Make, torch_path: str) -> ComputeResource:
     return slurm(pre_deployed_env_path=torch_path)
 
 
-def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance) -> None:
+def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance, sandbox: Sandbox) -> None:
     extras = {"points": 500, "epochs": 150}
     launcher = TorchrunLauncher(nproc_per_node=2)
     got = run_asset(asset_of(TRAIN, launcher=launcher, extras=extras, extra_slurm_opts=NODES), compute, instance)
@@ -47,14 +49,16 @@ def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance) -> 
     assert (found["ranks"], found["resumed_from"]) == (6, 0)
     assert found["slope"] == pytest.approx(3, abs=0.2)
     assert "[5] rank 5 of 6: from epoch 0\n" in compute_log(got, instance)
+    assert left_of_ranks(sandbox) == []
 
 
 def test_a_requeued_job_goes_on_from_its_checkpoint(
-    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, record: Record
+    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, record: Record
 ) -> None:
     """It is requeued by its own hand, as preemption does it: a new rendezvous under the same id."""
     requeue = "if rank == 0 and epoch == 9 and first == 0: os.system('scontrol requeue $SLURM_JOB_ID')\n"
     text = TRAIN.read_text().replace("        slope, offset", f"            {requeue}        slope, offset", 1)
+    text = text.replace('init_process_group("gloo")', 'init_process_group("gloo"); print("begun", flush=True)', 1)
     path = payload(text, "train.py")
     launcher = TorchrunLauncher(nproc_per_node=1)
     options = {**NODES, "requeue": True}
@@ -62,8 +66,11 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(
     got = run_asset(asset_of(path, launcher=launcher, extras=extras, extra_slurm_opts=options), compute, instance)
     assert got.success
     assert metadata_of(got)["resumed_from"] >= 10
-    executed = compute_log(got, instance).count("[0] rank 0 of 3: from epoch ")
+    executed = compute_log(got, instance).count("[0] begun\n")
     record("torchrun-requeued", [Figures(executed, 1, "SUCCESS")], executed=2, jobs=1)
+    met = re.findall(r"rendezvous at (\S+)", compute_log(got, instance, "stderr"))
+    assert len(met) == len(set(met)) == 2, "each start has an address of its own"
+    assert left_of_ranks(sandbox) == []
 
 
 def test_a_rank_that_fails_is_named(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:

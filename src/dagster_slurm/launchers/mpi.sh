@@ -104,7 +104,6 @@ choose() {
 }
 
 catch_signals
-refuse_scratch
 count_ranks
 find_library
 choose

@@ -6,6 +6,7 @@
 #   NAME_setup  on each node: enters the payload's environment
 #   NAME_node   on each node: starts the daemon with nodes_start_daemon, and publishes what others wait for
 #   NAME_keep   on each node, where the payload has failed: copies logs from $nodes_tmp to $nodes_kept
+#   NAME_clean  on each node: takes away what lies outside of $nodes_tmp
 # Tasks end when the pipe that the shell holds is closed, which the kernel does when that dies.
 nodes_of=
 nodes_process=
@@ -14,11 +15,14 @@ nodes_lifeline=
 nodes_is_stopping=
 nodes_is_explained=
 nodes_tmp_most=12
+nodes_same_tmp=
 nodes_lost=0
 # How long a task's work has to end on TERM before it is killed, in seconds; srun's own time comes on top. If there is a
 # process of that name, it alone gets TERM, and for the others nobody waits.
 nodes_grace=5
 nodes_core=
+# How long a task that is told to end, which Slurm does when it ends a job, still waits for the pipe's end, in seconds.
+nodes_patience=0
 
 # ---- both halves ---------------------------------------------------------------------------------------------------
 
@@ -297,11 +301,11 @@ nodes_has_said=76
 # The task's whole life: it sees to the work, which may hang wherever it is. Output goes into a file of its own: that of
 # srun ends with srun, and last words are lost.
 nodes_task() {
-    nodes_id=0 nodes_word='' nodes_work='' nodes_tmp=''
+    nodes_id=0 nodes_word='' nodes_work='' nodes_tmp='' nodes_until=''
     [ "$nodes_count" = 1 ] || nodes_id=$SLURM_NODEID
     nodes_name=${nodes_names[nodes_id]}
     exec >>"$nodes_dir/out.$nodes_id" 2>&1 {nodes_lifeline}<&0 </dev/null
-    trap 'nodes_is_stopping=yes' TERM INT HUP
+    trap nodes_hear TERM INT HUP
     trap nodes_finish EXIT
     # What the task starts carries this, and is found by it: sessions, groups and parents change.
     export DAGSTER_SLURM_NODE="$nodes_dir $nodes_id"
@@ -313,11 +317,18 @@ nodes_task() {
     nodes_stay
 }
 
+# A signal, and again where there was one.
+nodes_hear() {
+    nodes_until=${nodes_until:-$((SECONDS + nodes_patience))}
+    [ "$SECONDS" -lt "$nodes_until" ] || nodes_is_stopping=yes
+}
+
 # Until the work has ended, or is to end.
 nodes_stay() {
     local looks=0
     until [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_work" 2>/dev/null; do
         nodes_pause 0.3
+        [ -z "$nodes_until" ] || nodes_hear
         ((looks = (looks + 1) % 15)) || nodes_tell_killed
     done
 }
@@ -369,10 +380,15 @@ nodes_find_address() {
     [ -n "$nodes_address" ] || nodes_fail "it has no address${!interface:+ on the interface ${!interface}}"
 }
 
-# A directory of the node, the user's own. Of at most 26 bytes, unless the hook has more: with what Ray adds, a socket's
-# path has 107.
+# A directory of the node, the user's own, of a name that the hook may have chosen for all nodes. Of at most 26 bytes,
+# unless the hook has more: with what Ray adds, a socket's path has 107.
 nodes_make_tmp() {
     local base=${TMPDIR:-/tmp}
+    nodes_tmp=$nodes_same_tmp
+    if [ -n "$nodes_tmp" ]; then
+        mkdir -m 700 -- "$nodes_tmp" 2>/dev/null || [ -O "$nodes_tmp" ] || nodes_fail "$nodes_tmp cannot be made"
+        return
+    fi
     [ ${#base} -le "$nodes_tmp_most" ] && [ -w "$base" ] || base=/tmp
     nodes_tmp=$(mktemp -d -- "$base/${nodes_of:0:5}${SLURM_JOB_ID:-0}.XXXXXX") ||
         nodes_fail "there can be no directory in $base"
@@ -500,6 +516,7 @@ nodes_finish() {
     fi
     nodes_end_work
     [ -z "$nodes_tmp" ] || [ "$nodes_word" = "done" ] || nodes_keep
+    ! declare -F "${nodes_of}_clean" >/dev/null || "${nodes_of}_clean"
     [ -z "$nodes_tmp" ] || rm -rf -- "$nodes_tmp"
     nodes_look_at_clock
     nodes_publish "end.$nodes_id" "ended $nodes_name $nodes_now $cause $status $(nodes_usage)"

@@ -2,11 +2,9 @@
 # shellcheck disable=SC2153,SC2154  # RANK is torchrun's; the others are assigned in front of this file
 # One rank of a program of many. In front of this file stands, generated and quoted:
 #   unheard=...   DAGSTER_PIPES_MESSAGES of every rank but the first: one rank reports
-#   nodes_is_here=yes|''   for usage.sh, behind which it stands
 # usage: rank.sh WAY COMMAND ...
-# In DAGSTER_SLURM_RANKS, which is of this start alone, a file named by the rank has one line, with what the job has used
-# of the node (usage.sh) at the end:
-#   begun NODE TIME STEP, then ended NODE TIME STATUS PEAK_BYTES CPU_MICROSECONDS KILLED
+# In DAGSTER_SLURM_RANKS, which is of this start alone, a file named by the rank has one line:
+#   begun NODE TIME STEP, then ended NODE TIME STATUS
 way=$1
 case $way in
 srun) rank=$SLURM_PROCID ;;
@@ -69,7 +67,7 @@ look_at_clock
 # One that aborts the others has noted that itself.
 noted=
 { read -r noted _ <"$DAGSTER_SLURM_RANKS/$rank"; } 2>/dev/null
-if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status $(nodes_usage)"; fi
+if [ "$status" = 0 ] || [ "$noted" != ended ]; then note "ended $node $now $status"; fi
 [ "$status" = 0 ] || : >"$DAGSTER_SLURM_RANKS/failed"
 # What marks the lines has read all of them soon after; a process that the rank has left behind may hold them open.
 exec >/dev/null 2>&1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.launchers.hooks import Hook
+from dagster_slurm.launchers.nodes import nodes_hook
 from dagster_slurm.launchers.payload import Payload
 from dagster_slurm.launchers.plan import LaunchPlan, Place, payload_command
 from dagster_slurm.transport.shell import quote, shell_file
@@ -42,13 +42,14 @@ def ranks_plan(
             f"Ranks cannot be started in {place.activation.description}, whose runtime is srun",
             hint='Choose the runtime "apptainer" or "singularity".',
         )
-    here = "" if place.is_slurm else "yes"
     files = {
         "program.sh": _program(values, "wait.sh", "ranks.sh", program),
-        "rank.sh": _program({"unheard": unheard, "nodes_is_here": here}, "usage.sh", "wait.sh", "rank.sh"),
+        "rank.sh": _program({"unheard": unheard}, "wait.sh", "rank.sh"),
         **{name: _file(name) for name in helpers},
     }
-    hook = Hook("ranks", _file("ranks_hook.sh"), {"files": [each for pair in files.items() for each in pair]})
+    beside = {"files": [each for pair in files.items() for each in pair]}
+    # The environment is the ranks' own affair.
+    hook = nodes_hook("ranks", "ranks_hook.sh", place, beside, {"setup": ()})
     # Slurm keeps the command line of every step in its database: what it would be full of lies in files.
     start = ("bash", "-c", '. "$DAGSTER_SLURM_RANKS/program.sh"', "ranks")
     return LaunchPlan(place.activation.setup, (*start, *_command(payload, place, runner)), (hook,))

@@ -14,12 +14,6 @@ refuse() {
     exit 74
 }
 
-# A scratch directory is of the first node alone.
-refuse_scratch() {
-    [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || [ -z "$DAGSTER_SLURM_SCRATCH" ] ||
-        refuse "scratch is a directory of one node, and the payload has ranks on $SLURM_JOB_NUM_NODES; leave scratch out"
-}
-
 # srun that gets SIGTERM kills its step at once; Slurm hands a signal of scancel to the ranks.
 pass_on() {
     local step=-

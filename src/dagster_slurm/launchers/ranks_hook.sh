@@ -1,38 +1,62 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # read or assigned in front of this file
-# The directory in which ranks write their ends, as a hook. In front of this file stands, generated and quoted:
-#   ranks_files=(NAME TEXT ...)   what lies there before
+# What ranks have besides themselves, as a hook behind nodes.sh: a task on each node, which has a directory for what they
+# put into /tmp, and takes away what they leave; and a directory in which they write their ends. In front of this file
+# stand, generated and quoted:
+#   ranks_here=yes|''   ranks_files=(NAME TEXT ...)   what lies beside the ends
 ranks_begin() {
-    local number
-    # Of another name for each start: an older one's ends are none of this one's.
-    DAGSTER_SLURM_RANKS=$(mktemp -d -- "$place/ranks.XXXXXX") || return
+    local number status base=${TMPDIR:-/tmp}
+    # A scratch directory is of the first node alone.
+    if [ "${SLURM_JOB_NUM_NODES:-1}" != 1 ] && [ -n "$DAGSTER_SLURM_SCRATCH" ]; then
+        say "scratch is a directory of one node, and the payload has ranks on $SLURM_JOB_NUM_NODES; leave scratch out"
+        return 74
+    fi
+    nodes_begin ranks "$ranks_here" || return
+    # Those that are told to end may still save something; before KillWait, which is 30 s by default, all has to be away.
+    nodes_patience=20 nodes_grace=0
+    # Of another name for each start: agents of torchrun know each other by it.
+    DAGSTER_SLURM_RANKS=$(mktemp -d -- "$nodes_dir/ends.XXXXXX") || return
     for ((number = 0; number < ${#ranks_files[@]}; number += 2)); do
         printf '%s\n' "${ranks_files[number + 1]}" >"$DAGSTER_SLURM_RANKS/${ranks_files[number]}" || return
     done
-    export DAGSTER_SLURM_RANKS
+    # Of one name on all nodes, as mpirun hands it on.
+    [ -w "$base" ] || base=/tmp
+    nodes_same_tmp=$(mktemp -d -- "$base/ranks${SLURM_JOB_ID:-0}.XXXXXX") || return
+    export DAGSTER_SLURM_RANKS TMPDIR=$nodes_same_tmp
+    nodes_start || return
+    for ((number = 0; number < nodes_count; number++)); do
+        nodes_await "node.$number" 60
+        status=$?
+        if [ "$status" != 0 ]; then
+            nodes_explain "$status" 'the ranks have no place'
+            return 74
+        fi
+    done
+    nodes_read node.0
+    export DAGSTER_SLURM_ADDRESS=${nodes_text#* }
 }
 
-# Sets `node_ends` by what the ranks have noted: of each node the worst end, and the largest figures.
-ranks_end() {
-    local file word node status peak cpu killed
-    local -A causes=() peaks=() cpus=() kills=()
-    for file in "$DAGSTER_SLURM_RANKS"/[0-9]*; do
-        word='' node='' status='' peak='' cpu='' killed=''
-        { read -r word node _ status peak cpu killed <"$file"; } 2>/dev/null
-        [ -n "$node" ] || continue
-        case $word:$status:${causes[$node]} in
-        ended:0:*) causes[$node]=${causes[$node]:-stopped} ;;
-        ended:*:lost) ;;
-        ended:*) causes[$node]=died ;;
-        *) causes[$node]=lost ;;
-        esac
-        [ "${peak:--}" = - ] || [ "$peak" -le "${peaks[$node]:-0}" ] || peaks[$node]=$peak
-        [ "${cpu:--}" = - ] || [ "$cpu" -le "${cpus[$node]:-0}" ] || cpus[$node]=$cpu
-        [ "${killed:--}" = - ] || [ "$killed" -le "${kills[$node]:-0}" ] || kills[$node]=$killed
-    done
-    for node in "${!causes[@]}"; do
-        node_ends+=("$node:${causes[$node]}:${peaks[$node]:--}:${cpus[$node]:--}:${kills[$node]:-0}")
-    done
+ranks_enter() { nodes_enter; }
+
+ranks_end() { nodes_end; }
+
+ranks_leave() { [ -z "$nodes_dir" ] || rm -rf -- "$nodes_dir" ${nodes_same_tmp:+"$nodes_same_tmp"}; }
+
+# ---- on each node --------------------------------------------------------------------------------------------------
+
+ranks_node() {
+    trap '' TERM INT HUP
+    : >"$nodes_tmp/begun"
+    nodes_start_daemon sleep infinity
 }
 
-ranks_leave() { rm -rf -- "$DAGSTER_SLURM_RANKS"; }
+# The memory that ranks shared stays where they were killed. No name tells whose it is: it has come since this task has
+# begun, and no process has it any more.
+ranks_clean() {
+    local file
+    for file in /dev/shm/mpich_shm_* /dev/shm/sm_segment.* /dev/shm/vader_segment.* /dev/shm/Intel_MPI_*; do
+        if [ -O "$file" ] && [ "$file" -nt "$nodes_tmp/begun" ] && ! grep -qsF -- "$file" /proc/[0-9]*/maps; then
+            rm -f -- "$file"
+        fi
+    done
+}

@@ -78,7 +78,7 @@ def tried(java: str, options: list[str], home: Path, scala: str) -> subprocess.C
 
     Its classes need the same Java as Spark's.
     """
-    command = [java, *options, "-Xmx128m", "-XshowSettings:system", "-cp", f"{home}/jars/*"]
+    command = [java, *options, "-XX:-UsePerfData", "-Xmx128m", "-XshowSettings:system", "-cp", f"{home}/jars/*"]
     command += ["org.apache.spark.launcher.Main", "org.apache.spark.deploy.worker.Worker"]
     variables = {**os.environ, "SPARK_HOME": str(home), "SPARK_SCALA_VERSION": scala}
     try:

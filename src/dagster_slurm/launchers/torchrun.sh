@@ -17,20 +17,12 @@ find_torch() {
     ranks=$((processes * nodes))
 }
 
-# The address of this node, as the others reach it: `hostname -i` may print several, or 127.0.1.1.
-find_address() {
-    local name=${SLURMD_NODENAME:-localhost}
-    address=$(getent ahostsv4 "$name" | awk '$1 !~ /^127[.]/ { print $1; exit }')
-    [ "$nodes" = 1 ] && address=${address:-127.0.0.1}
-    [ -n "$address" ] || refuse "the first node, $name, has no address that other nodes can reach"
-}
-
 # Sets `start`: what stands before a rank's command.
 prepare() {
     local cpus=${SLURM_CPUS_ON_NODE:-$(nproc)}
     # A run id of this start alone: agents of a former one, and of a requeued job, are not let in.
     start=("${python[@]}" -m torch.distributed.run "--nnodes=$nodes" "--nproc-per-node=$processes"
-        "--max-restarts=$torchrun_restarts" "--rdzv-backend=$torchrun_backend" "--rdzv-endpoint=$address:$port"
+        "--max-restarts=$torchrun_restarts" "--rdzv-backend=$torchrun_backend" "--rdzv-endpoint=$DAGSTER_SLURM_ADDRESS:$port"
         "--rdzv-id=${DAGSTER_SLURM_RANKS##*.}" "--rdzv-conf=join_timeout=$torchrun_timeout" "${torchrun_options[@]}"
         --no-python)
     # With the agents' store the ranks of a restart find addresses of the former ones: with 2.13.0 and gloo torchrun alone
@@ -45,10 +37,8 @@ prepare() {
 }
 
 catch_signals
-refuse_scratch
 find_torch
-find_address
 prepare
-say "torch $library: $nodes nodes with $processes ranks each, rendezvous at $address:$port"
+say "torch $library: $nodes nodes with $processes ranks each, rendezvous at $DAGSTER_SLURM_ADDRESS:$port"
 run_ranks "${start[@]}" bash "$DAGSTER_SLURM_RANKS/rank.sh" torchrun "$@"
 exit_by_ends $?

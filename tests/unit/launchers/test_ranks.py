@@ -119,6 +119,17 @@ def test_the_lines_of_every_rank_are_told_apart_and_one_is_heard(job: Job) -> No
     assert "MPICH 5.0.2, srun --mpi=pmi2: 3 ranks, 3 on n1" in stderr
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_what_ranks_put_into_tmp_is_taken_away(job: Job, tmp_path: Path, status: int) -> None:
+    (tmp_path / "tmp").mkdir()
+    variables = {"TMPDIR": str(tmp_path / "tmp")}
+    code, stdout, _ = job.run(MPILauncher(), f'echo "$TMPDIR" | tee "$(mktemp)"; exit {status}', **variables)
+    assert code == status
+    (directory,) = {line.partition(" ")[2] for line in stdout}
+    assert Path(directory).parent == tmp_path / "tmp"
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("payload", "variables", "code", "text"),
     [
