@@ -311,12 +311,18 @@ class TestBroken:
         assert caught.value.transient
         assert far.left() == []
 
-    def test_what_another_has_taken_over_is_let_go(self, far: Far, source: Path, pieces: Pieces) -> None:
+    def test_what_another_has_thrown_away_is_sent_anew(self, far: Far, source: Path, pieces: Pieces) -> None:
         pieces.before = lambda count: far.partials()[0].rename(far.root / "taken") if count == 5 else None
+        put_any(far, source, tree=False)
+        assert content_of(far, tree=False) == RANDOM
+        assert far.left() == ["it", "taken"]
+
+    def test_what_others_throw_away_again_and_again_is_let_go(self, far: Far, source: Path, pieces: Pieces) -> None:
+        pieces.early = lambda count: far.partials()[0].unlink(missing_ok=True)
         with pytest.raises(TransferCorruptedError, match="Another process") as caught:
             put_any(far, source, tree=False)
         assert caught.value.transient
-        assert far.left() == ["taken"]
+        assert far.left() == []
         assert far.transport.run("echo on").text == "on\n"
 
     def test_partial_files_that_died_long_ago_are_removed(self, far: Far, source: Path) -> None:
@@ -354,6 +360,25 @@ class TestAtOnce:
                 each.result()
         assert content_of(far, tree=tree) == RANDOM
         assert far.left() == ["it"]
+
+    @BOTH
+    def test_again_and_again_at_almost_the_same_moment(self, far: Far, tree: bool) -> None:
+        """One of thirty failed, or was told that another process goes on."""
+        for number in range(10 if far.transport.host == "this machine" else 3):
+            data = os.urandom(ONE_REQUEST_BYTES + 1)
+            late = iter(0.002 * (number % 8) * each for each in range(4))
+
+            def put(after: float, data: bytes = data, name: str = f"it{number}") -> bytes:
+                time.sleep(after)
+                if tree:
+                    far.transport.put_tree([TreeEntry("file", data)], far.path(name))
+                    return (far.root / name / "file").read_bytes()
+                far.transport.put(data, far.path(name), mode=0o400)
+                return (far.root / name).read_bytes()
+
+            with ThreadPoolExecutor(4) as threads:
+                assert set(threads.map(put, late)) == {data}
+        assert far.partials() == []
 
     def test_several_processes_of_the_same(self, far: Far, source: Path, pieces: Pieces) -> None:
         put_any(far, source, tree=False)

@@ -7,8 +7,8 @@ for name in $odd; do
     printf '%s\n' "$name"
     rm -f -- "$name" || exit 74
 done
-said=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sh -c 'chmod 0400 -- "$@" && mv -f -t ../.. -- "$@"' sh 2>&1)
-# What is gone, the other process has moved.
+# What is gone, the other process has moved: both go on with the rest.
+said=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sh -c 'chmod 0400 -- "$@"; mv -f -t ../.. -- "$@"' sh 2>&1)
 if [ -n "$(find . -type f ! -name '.*' | head -n 1)" ]; then
     printf '%s\n' "$said" >&2
     exit 74

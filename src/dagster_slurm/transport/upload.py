@@ -10,6 +10,7 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+from uuid import uuid4
 
 from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError, TransportError
 from dagster_slurm.transport.base import CompletedCommand, reading, whole_number
@@ -19,6 +20,8 @@ from dagster_slurm.transport.shell import shell_file
 
 ONE_REQUEST_BYTES = 4 << 20
 """What is no larger is sent in one request."""
+# With those who send the same: one that breaks, or finds something else there, throws away what all have brought.
+_TRIES = 5
 
 
 class Ask(Protocol):
@@ -42,7 +45,7 @@ class Ask(Protocol):
 
 
 class TakenOverError(TransferCorruptedError):
-    """The partial file is gone: another process has published it, or thrown it away."""
+    """The partial file is gone, or read-only: another process has published it, or thrown it away."""
 
 
 def partial_of(destination: str, digest: str) -> str:
@@ -61,7 +64,8 @@ def upload_file(
     progress: ProgressCallback | None,
 ) -> None:
     """Upload one file in pieces; see `Transport.put` for what is raised."""
-    publish = ("upload_publish.sh", destination, f"{mode:o}", parcel.digest)
+    own = f".dagster-slurm.{uuid4().hex}.part"
+    publish = ("upload_publish.sh", destination, f"{mode:o}", parcel.digest, own)
     _Upload(ask, parcel, destination, largest_piece, progress).send(parcel.digest, publish)
 
 
@@ -108,20 +112,23 @@ class _Upload:
             sha256: Of a file; empty for a directory.
             publish: The script that does so, and its arguments behind the partial file.
         """
-        try:
-            if self._tried(sha256, publish, "continue") is not None:
-                self._tried(sha256, publish, "fresh")
-        except TakenOverError:
-            if self._begin(sha256, "look") != "there":
-                raise
+        how = "continue"
+        for left in reversed(range(_TRIES)):
+            arrived = self._begin(sha256, how)
+            if arrived == "there":
+                return
+            with reading("The size of what has arrived"):
+                offset = min(whole_number(arrived), self._parcel.size)
+            fault = self._brought(offset, publish)
+            if fault is None or self._begin(sha256, "look") == "there":
+                return
+            is_taken = isinstance(fault, TakenOverError)
+            if not left or not (is_taken or offset):
+                raise fault
+            how = "continue" if is_taken else "fresh"
 
-    def _tried(self, sha256: str, publish: tuple[str, ...], how: str) -> TransportError | None:
-        """One try; the error if what an earlier one had brought there was not what belongs there."""
-        arrived = self._begin(sha256, how)
-        if arrived == "there":
-            return None
-        with reading("The size of what has arrived"):
-            offset = min(whole_number(arrived), self._parcel.size)
+    def _brought(self, offset: int, publish: tuple[str, ...]) -> TransportError | None:
+        """Send what is missing, and publish it; the error if another process, or an earlier try, may be the cause."""
         try:
             with self._parcel.open() as stream:
                 stream.skip(offset)
@@ -134,7 +141,7 @@ class _Upload:
             raise
         except TransportError as error:
             # What was there of a tree may be none that tar can read, which it says as of any file it cannot write.
-            if not offset or type(error) not in (TransportError, TransferCorruptedError):
+            if type(error) not in (TransportError, TransferCorruptedError, TakenOverError):
                 raise
             return error
         return None

@@ -17,11 +17,18 @@ if is_there; then
 fi
 [ "$how" != look ] || exit 0
 [ -n "$sha256" ] || mkdir -p -- "$directory" || exit 74
-# What died long ago, whatever it was for.
-for other in "$directory"/.dagster-slurm.*.part; do
-    [ ! -e "$other" ] || [ $(($(date +%s) - $(stat -c %Y -- "$other" 2>/dev/null || date +%s))) -le 86400 ] || rm -f -- "$other"
-done
 [ "$how" != fresh ] || rm -f -- "$part"
 # Twice: the removal of a neighbour takes an empty parent with it.
-touch -- "$part" 2>/dev/null || { [ -n "$sha256" ] || mkdir -p -- "$directory"; } && touch -- "$part" || exit 74
-stat -c %s -- "$part" 2>/dev/null || exit 66
+touch -- "$part" 2>/dev/null || { { [ -n "$sha256" ] || mkdir -p -- "$directory"; } && touch -- "$part"; } || exit 74
+# Published between the first look and the `touch`: those who still send would go on in a file that has no beginning.
+if is_there; then
+    rm -f -- "$part"
+    echo there
+    exit 0
+fi
+# What died long ago, whatever it was for; by the clock of the files, which is not this machine's.
+now=$(stat -c %Y -- "$part" 2>/dev/null) || now=0
+for other in "$directory"/.dagster-slurm.*.part; do
+    [ "$(stat -c %Y -- "$other" 2>/dev/null || echo "$now")" -ge $((now - 86400)) ] || rm -f -- "$other"
+done
+stat -c %s -- "$part" 2>/dev/null || echo 0

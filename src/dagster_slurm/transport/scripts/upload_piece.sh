@@ -15,6 +15,8 @@ partial=$(printf '%s\n' "$said" | sed -n 's/^[0-9]*+\([0-9]*\) records in$/\1/p'
 left=$((bytes - (${full:-0} + ${partial:-0}) * block))
 [ "$left" -le 0 ] || dd bs=$block count="$left" iflag=fullblock,count_bytes of=/dev/null status=none
 printf '%s\n' "$said" >&2
+# It is gone, or was: another process has published it, and may have made it read-only.
+case $said in *'failed to open'* | *': opening '*) exit 66 ;; esac
 [ -e "$part" ] || exit 66
 rm -f -- "$part"
 exit 74
