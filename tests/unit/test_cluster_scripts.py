@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -369,6 +370,20 @@ esac
         says("Requested node configuration is not available", states)
         with pytest.raises(SubmissionRejectedError):
             own.check(merge({}))
+
+    @pytest.mark.parametrize("hours", [-1, 1])
+    @pytest.mark.parametrize(("booted", "is_starting"), [("12:00:00", True), ("11:00:00", False)])
+    def test_a_controller_has_just_started_by_its_own_clock(
+        self, own: SlurmCluster, programs: Path, booted: str, is_starting: bool, hours: int
+    ) -> None:
+        """By the login node's, one that was an hour ahead was never starting, and one behind for an hour."""
+        config = f"Configuration data as of 2026-11-29T12:00:05\nBOOT_TIME = 2026-11-29T{booted}"
+        date = f'#!/bin/sh\nexec {shutil.which("date")} -d "2026-11-29 12:00:05 {hours} hours" "$@"\n'
+        real = f'#!/bin/sh\ncase $1 in -d) exec {shutil.which("date")} "$@" ;; esac\n{date[10:]}'
+        for name, text in (("scontrol", f"#!/bin/sh\necho '{config}'\n"), ("sinfo", "#!/bin/sh\n"), ("date", real)):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        assert own.script("nodes_away.sh", ("",)).text == ("starting\n" if is_starting else "")
 
     def test_a_job_that_is_refused_for_something_else_is_refused(
         self, own: SlurmCluster, says: Callable[[str, str], None]

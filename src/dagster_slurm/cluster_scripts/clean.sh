@@ -54,8 +54,10 @@ remove_launch() (
     remove_empty "../../$1" || :
 )
 
+# By the clock of the files, which is not this machine's.
 remove_part() {
-    [ -n "$(find "runs/$1" -maxdepth 0 -mmin +1440 2>/dev/null)" ] || return 1
+    : >".now.$$" && now=$(stat -c %Y -- ".now.$$") && rm -f -- ".now.$$" || return 1
+    [ -n "$(find "runs/$1" -maxdepth 0 ! -newermt "@$((now - 86400))" 2>/dev/null)" ] || return 1
     remove_tree "runs/$1" && { remove_empty "runs/${1%/*}" || :; }
 }
 

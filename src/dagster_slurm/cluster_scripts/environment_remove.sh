@@ -18,12 +18,17 @@ while read -r name used; do
         echo "kept $name"
     fi
 done
-[ ! -d parts ] || find parts -type f -mtime "+$2" -delete
+# By the clock of the files, which is not this machine's.
+: >".now.$$" && now=$(stat -c %Y -- ".now.$$") && rm -f -- ".now.$$" || exit 74
+before() {
+    echo "@$((now - $1 * 86400))"
+}
+[ ! -d parts ] || find parts -type f ! -newermt "$(before "$2")" -delete
 # Packages that were extracted for environments of which none is left: those that are have their files, too. While one is
 # installed, it may be about to take them.
 if [ -d unpacked ] && [ -z "$(ls .leases 2>/dev/null)" ]; then
-    find unpacked -mindepth 1 -maxdepth 1 -type d -mtime +0 | while read -r package; do
+    find unpacked -mindepth 1 -maxdepth 1 -type d ! -newermt "$(before 1)" | while read -r package; do
         [ -n "$(find "$package" -type f -links +1 -print -quit)" ] || rm -rf -- "$package" "$package.lock"
     done
 fi
-[ ! -d .incoming ] || find .incoming -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} +
+[ ! -d .incoming ] || find .incoming -mindepth 1 -maxdepth 1 ! -newermt "$(before 2)" -exec rm -rf {} +

@@ -3,7 +3,7 @@
 # their attempts that are not closed. ROOT is `runs` and `assets` for everything; or `runs/RUN/KEY` for a launch, and `assets/DIGEST`
 # for the newest attempt for an asset, each with the launches to which its links lead. SQUEUE and SACCT are those commands
 # with their options. Without SACCT Slurm is asked only about submissions that have no answer, without SQUEUE not at all.
-# Output: the clock in seconds, NUL; of each entry "TYPE TAB TYPE_BEHIND_LINKS TAB MODIFIED TAB PATH TAB TARGET NUL";
+# Output: the clock of the files in seconds, NUL; of each entry "TYPE TAB TYPE_BEHIND_LINKS TAB MODIFIED TAB PATH TAB TARGET NUL";
 # NUL; each line of the small files as "PATH NUL LINE NEWLINE", and of Slurm's answers in the same way with `squeue IDS`,
 # `names NAMES` or `sacct IDS` for the path: the first line is the exit status. On stderr, a NUL behind what each says.
 # Nothing where there is nothing. Status 74: it could not be read.
@@ -50,7 +50,8 @@ case $roots in
 *) depth=4 hidden=elements ;;
 esac
 
-now=$(date +%s) || exit 74
+# By the clock of the files, which is not this machine's; where nothing can be written, as with a full quota, by that.
+mark=$(mktemp .now.XXXXXX 2>/dev/null) && now=$(stat -c %Y -- "$mark") && rm -f -- "$mark" || now=$(date +%s) || exit 74
 printf '%s\0' "$now"
 # A status of 1 is of what was removed meanwhile; any other one is of a look that was cut off.
 looked() {

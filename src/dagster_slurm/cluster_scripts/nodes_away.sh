@@ -6,5 +6,8 @@
 sinfo --noheader --format=%T ${1:+--partition="$1"} 2>/dev/null |
     grep -xE '[a-z_]+[^a-z_[:space:]]*' |
     grep -vxE '(idle|mixed|allocated|completing|planned)[~#%!^@+-]*' | sort -u
-booted=$(scontrol show config 2>/dev/null | sed -n 's/^BOOT_TIME *= *//p')
-if [ -n "$booted" ] && [ $(($(date +%s) - $(date -d "$booted" +%s))) -lt 30 ]; then echo starting; fi
+# By the controller's clock both.
+config=$(scontrol show config 2>/dev/null)
+now=$(printf '%s\n' "$config" | sed -n 's/^Configuration data as of *//p')
+booted=$(printf '%s\n' "$config" | sed -n 's/^BOOT_TIME *= *//p')
+if [ -n "$now" ] && [ -n "$booted" ] && [ $(($(date -d "$now" +%s) - $(date -d "$booted" +%s))) -lt 30 ]; then echo starting; fi

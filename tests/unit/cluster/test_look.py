@@ -234,7 +234,7 @@ class TestSome:
         with closing(LocalTransport(channels=1)) as transport:
             found = seen(SlurmCluster(transport, remote_base=cluster.base()), *directories, ask=Ask.NOTHING)
         assert [newest(found, each).claims[0].job_id for each in directories] == [str(100 + n) for n in range(20)]
-        assert started.read_text().split() == ["date", "find", "find", "grep"]
+        assert started.read_text().split() == ["stat", "find", "find", "grep"]
 
 
 class TestQuestions:
@@ -411,14 +411,15 @@ class TestEverything:
         assert len(listing.launches) == 300
 
 
-@pytest.mark.parametrize("program", ["find", "date"])
+@pytest.mark.parametrize("programs", ["find", "mktemp date"])
 @pytest.mark.parametrize("end", ["kill -9 $$", "exit 127"])
 def test_a_look_that_was_cut_off_is_not_an_empty_one(
-    cluster: SlurmCluster, slurm: Slurm, program: str, end: str
+    cluster: SlurmCluster, slurm: Slurm, programs: str, end: str
 ) -> None:
     directory = created(cluster)
-    (slurm.directory / program).write_text(f"#!/bin/sh\n{end}\n")
-    (slurm.directory / program).chmod(0o755)
+    for program in programs.split():
+        (slurm.directory / program).write_text(f"#!/bin/sh\n{end}\n")
+        (slurm.directory / program).chmod(0o755)
     for read in (lambda: look(cluster, [directory]), lambda: look_at_all(cluster)):
         with pytest.raises(ConnectionFailedError, match="was cut off"):
             read()
