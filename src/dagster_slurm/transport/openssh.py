@@ -6,6 +6,7 @@ OpenSSH's client does the cryptography and reads `~/.ssh/config`; nothing here r
 from __future__ import annotations
 
 import fcntl
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -38,8 +39,19 @@ _MAX_CHANNELS = 8
 _REFUSED_LOGIN_SECONDS = 600.0
 
 
+_log = logging.getLogger(__name__)
+
+
 class _SessionRefusedError(ConnectionFailedError):
     """The server opens no further session on the shared connection."""
+
+
+class _WordlessError(AuthenticationError):
+    """A session of the shared connection has ended with success, before it took a command, and without a word.
+
+    So do those of a connection that is broken, though `ssh -O check` calls it alive; and those of a login whose shell
+    ends by itself.
+    """
 
 
 class OpenSSHTransport(ShellTransport):
@@ -61,6 +73,7 @@ class OpenSSHTransport(ShellTransport):
         self._direct = False
         self._narrow = False
         self._refused: tuple[float, AuthenticationError] | None = None
+        self._is_replaced = False
         self._lock = threading.Lock()
 
     @property
@@ -85,12 +98,34 @@ class OpenSSHTransport(ShellTransport):
             self._choose()
             if self._direct:
                 return self._log_in()
+        master = self._master.identity()
         try:
-            return self._open_shared()
+            return self._opened_shared()
         except _SessionRefusedError:
             with self._lock:
                 self._direct = True
                 return self._log_in()
+        except _WordlessError as error:
+            with self._lock:
+                self._give_up(master, error)
+            return self._open_channel()
+
+    def _opened_shared(self) -> ShellChannel:
+        try:
+            channel = self._open_shared()
+        except _WordlessError:
+            # One is no rule.
+            channel = self._open_shared()
+        self._is_replaced = False
+        return channel
+
+    def _give_up(self, master: object, error: _WordlessError) -> None:
+        """Have a connection that is good for nothing replaced; once, until one was good for something."""
+        if self._is_replaced:
+            raise error
+        if self._master.stop(master):
+            self._is_replaced = True
+            _log.warning(f"{self.host}: the shared connection is replaced, since its sessions end without a word")
 
     def _choose(self) -> None:
         """Find out which of the two ways it is."""
@@ -176,14 +211,17 @@ class OpenSSHTransport(ShellTransport):
             argv,
             env=client_environment(self.connection),
             tty=tty,
-            fault=lambda said, status: own_end(said, status, self.host, opened) or self._channel_fault(said, status),
+            fault=lambda said, status: self._shared_fault(said, status, opened),
             connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
             on_close=token.release,
         )
         opened.append(channel)
         return channel
 
-    def _channel_fault(self, said: str, returncode: int | None) -> ConnectionFailedError:
+    def _shared_fault(self, said: str, returncode: int | None, opened: Sequence[ShellChannel]) -> TransportError:
+        ended = own_end(said, returncode, self.host, opened)
+        if ended is not None:
+            return ended if said or returncode else _WordlessError(ended.message, hint=ended.hint, host=self.host)
         fault = connection_fault(said, returncode, host=self.host)
         if SESSION_REFUSED in said:
             return _SessionRefusedError(fault.message, host=self.host)
@@ -286,6 +324,23 @@ class ControlMaster:
             if not self.is_alive():
                 self.path.unlink(missing_ok=True)
                 self._start()
+
+    def identity(self) -> object:
+        """What tells it from one in its place; None if it is not there."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def stop(self, doubted: object) -> bool:
+        """Have nothing more begin over it, unless another process has put one in its place; what is open goes on."""
+        with self._locked():
+            if self.identity() != doubted:
+                return False
+            self._control("stop")
+            self.path.unlink(missing_ok=True)
+            return True
 
     def start_on_terminal(self) -> None:
         """Start it with ssh asking on this terminal for whatever each hop wants to know.
