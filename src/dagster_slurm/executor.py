@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, InitExecutorContext, executor
 
+from dagster_slurm import descriptors
 from dagster_slurm.pipes import dagster_private as inside
 from dagster_slurm.pipes.interruptions import SHARED
 from dagster_slurm.pipes.step_logs import ThreadStreams
 
 DEFAULT_MAX_CONCURRENT = 1000
 _LOOK_SECONDS = 0.2
+# The two files for what a step writes (150 steps: 304 of 320), and what the rest of a run needs, connections included.
+_FOR_A_STEP = 2
+_FOR_THE_REST = 64
 
 
 class ThreadedExecutor(Executor):
@@ -72,6 +77,12 @@ class _Loop:
     news: queue.SimpleQueue[tuple[threading.Thread, str, Any]] = field(default_factory=queue.SimpleQueue)
     error: BaseException | None = None
     stopping: bool = False
+    held: deque[threading.Thread] = field(default_factory=deque)
+    is_told: bool = False
+    seen: descriptors.Descriptors = field(default_factory=descriptors.look)
+
+    def __post_init__(self) -> None:
+        self.room = int(max(min(self.limit, (self.seen.free - _FOR_THE_REST) // _FOR_A_STEP), 1))
 
     def events(self) -> Iterator[DagsterEvent]:
         """Until every step has ended, or the run is interrupted and those that were begun have."""
@@ -79,6 +90,8 @@ class _Loop:
             self._look_for_interruptions()
             if not self.stopping and self.error is None:
                 yield from self._begin()
+            else:
+                self._let_go()
             yield from self._news()
             yield from self.active.plan_events_iterator(self.job_context)
         if self.error is not None:
@@ -92,13 +105,39 @@ class _Loop:
             self.stopping = True
 
     def _begin(self) -> Iterator[DagsterEvent]:
-        steps = self.active.get_steps_to_execute(limit=self.limit - len(self.in_flight))
+        steps = self.active.get_steps_to_execute(limit=self.room - len(self.in_flight))
         yield from self.active.concurrency_event_iterator(self.job_context)
         for step in steps:
             context = self.job_context.for_step(step, self.active.get_known_state())
             thread = threading.Thread(target=self._run, args=(step.key, context), name=f"step {step.key}", daemon=True)
             self.in_flight[thread] = step.key
-            thread.start()
+            self.held.append(thread)
+        self._start()
+        if len(self.in_flight) == self.room < self.limit:
+            self._tell(f"{self.seen}, of which a step needs {_FOR_A_STEP} and all else {_FOR_THE_REST}")
+
+    def _start(self) -> None:
+        """Start the threads; those that the machine refuses wait for the end of others."""
+        while self.held:
+            try:
+                self.held[0].start()
+            except RuntimeError as error:
+                if len(self.held) == len(self.in_flight):
+                    raise
+                self.room = len(self.in_flight) - len(self.held)
+                self._tell(f"{error} (ulimit -u, or the limit of a container)")
+                return
+            self.held.popleft()
+
+    def _let_go(self) -> None:
+        """What was not started is not begun."""
+        while self.held:
+            del self.in_flight[self.held.popleft()]
+
+    def _tell(self, why: str) -> None:
+        if not self.is_told:
+            self.is_told = True
+            self.job_context.log.warning(f"{self.room} steps run at once, of {self.limit} that may: {why}")
 
     def _run(self, key: str, context: Any) -> None:
         """On the step's thread."""

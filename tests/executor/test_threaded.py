@@ -1,11 +1,15 @@
 """`threaded_executor` with real runs: what Dagster's own executors do, at once and in one process."""
 
+import logging
 import os
+import re
+import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +17,7 @@ import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
-from dagster_slurm import threaded_executor
+from dagster_slurm import ComputeResource, descriptors, executor, threaded_executor
 from dagster_slurm.pipes import dagster_private
 
 pytestmark = pytest.mark.process
@@ -82,6 +86,109 @@ def test_no_more_than_asked_for(instance: dg.DagsterInstance) -> None:
 
     assert run(many, instance, max_concurrent=3).success
     assert most[0] == 3
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """As under `ulimit -n`, with so many that are not in use yet."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors.look().opened + free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def warnings_of(result: Any, instance: dg.DagsterInstance) -> list[str]:
+    return [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == logging.WARNING]
+
+
+@pytest.mark.parametrize("count", [60, 5])
+def test_fewer_at_once_where_descriptors_are_few(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Each needs two: "Too many open files" ended the whole run, of 112 steps under 256."""
+    told_of, tell = threading.Event(), executor._Loop._tell
+
+    def noted(*args: Any) -> None:
+        tell(*args)
+        told_of.set()
+
+    monkeypatch.setattr(executor._Loop, "_tell", noted)
+
+    @dg.op
+    def waits() -> None:
+        # None ends before as many run as may.
+        assert count < 20 or told_of.wait(60)
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(count):
+            waits.alias(f"waits_{number}")()
+
+    with few_descriptors(64 + 2 * 20):
+        result = run(many, instance)
+    assert result.success
+    told = warnings_of(result, instance)
+    assert len(told) == (count > 20)
+    assert all(re.search(r"(1\d|20) steps run at once, of 1000 that may: .*\(ulimit -n\)", line) for line in told)
+
+
+def test_payloads_of_this_machine_wait_for_descriptors(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They failed with "Too many open files"."""
+    payload, is_enough = tmp_path / "wait.sh", descriptors.Room._is_enough
+    # None ends before another one waits.
+    payload.write_text(f"until [ -e {tmp_path}/one-waits ]; do sleep 0.05; done\n")
+
+    def noted(room: descriptors.Room) -> bool:
+        if not (found := is_enough(room)):
+            (tmp_path / "one-waits").touch()
+        return found
+
+    monkeypatch.setattr(descriptors.Room, "_is_enough", noted)
+
+    @dg.op
+    def waits(context: dg.OpExecutionContext, compute: ComputeResource) -> None:
+        compute.run(context, payload)
+
+    @dg.job(executor_def=threaded_executor, resource_defs={"compute": ComputeResource(mode="local")})
+    def many() -> None:
+        for number in range(16):
+            waits.alias(f"waits_{number}")()
+
+    with few_descriptors(64 + 2 * 16):
+        result = run(many, instance)
+    assert (result.success, len(keys(result, "STEP_SUCCESS"))) == (True, 16)
+    assert any("begins when others have ended" in line for line in warnings_of(result, instance))
+
+
+def test_threads_that_the_machine_refuses_wait(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = threading.Thread.start, []
+
+    def start_few(thread: threading.Thread) -> None:
+        if thread.name.startswith("step ") and sum(each.name.startswith("step ") for each in threading.enumerate()) > 4:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_few)
+
+    @dg.op
+    def waits() -> None:
+        time.sleep(0.1)
+
+    @dg.job(executor_def=threaded_executor)
+    def many() -> None:
+        for number in range(12):
+            waits.alias(f"waits_{number}")()
+
+    result = run(many, instance)
+    assert (result.success, len(keys(result, "STEP_SUCCESS"))) == (True, 12)
+    assert refused
+    (told,) = warnings_of(result, instance)
+    assert re.search(r"\d steps run at once, of 1000 that may: can't start new thread", told)
 
 
 def test_limits_by_tag(instance: dg.DagsterInstance) -> None:

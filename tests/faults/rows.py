@@ -113,6 +113,11 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "unit/job/test_watcher.py::TestSilence::test_without_accounting_the_end_line_is_believed",
             measured=False,
         ),
+        "wordless": Line(
+            "every session of the shared connection ends without a word, and `ssh -O check` calls it alive",
+            "cluster/test_doubted_connection.py::test_it_is_replaced_and_what_is_open_goes_on",
+            measured=False,
+        ),
     },
     "Sites": {
         "sacct-absent": Line("there is no sacct", "faults/test_sites.py::test_peculiar_sites"),
@@ -304,6 +309,16 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         "two-launch-one-key": Line(
             "two processes launch the same piece of work at once",
             "faults/test_many.py::test_two_processes_launch_one_key",
+        ),
+        "few-descriptors": Line(
+            "60 steps of `threaded_executor` where 104 descriptors are left",
+            "executor/test_threaded.py::test_fewer_at_once_where_descriptors_are_few",
+            measured=False,
+        ),
+        "same-input": Line(
+            "four send the same 4 MiB at almost the same moment",
+            "contract/test_uploads.py::TestAtOnce::test_again_and_again_at_almost_the_same_moment",
+            measured=False,
         ),
     },
     "Restarts": {

@@ -21,6 +21,7 @@ SOURCE = Path(dagster_slurm.__file__).parent
 # CONTRIBUTING.md, "The house".
 LEVELS = {
     "errors": 0,
+    "descriptors": 0,
     "process_identity": 0,
     "slurm": 0,
     "transport": 1,

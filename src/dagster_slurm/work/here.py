@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dagster_slurm import descriptors
 from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Withdrawal
@@ -39,6 +40,8 @@ _TERMINATION_SECONDS = 10.0
 _QUIET_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 _SIGNAL_BASE = 128
+# Its streams, its messages and its lifeline, and what a start needs for a moment; and as much for everything else.
+_ROOM = descriptors.Room(32)
 # The read end of a pipe whose other end is this process's: it ends with it, however it dies, and the payload as well.
 _LIFELINE = """{{ trap '' TERM; read -r _ <&{0}; kill -TERM 0; sleep {1}; kill -KILL 0; }} </dev/null >/dev/null 2>&1 &
 exec {0}<&-
@@ -119,7 +122,8 @@ class LocalCarriers(Carriers):
         """As `Carriers.watch`: the process begins."""
         for _, handle, listener in jobs:
             launch = self._spec.script_here(handle.directory.path, self._python)
-            self._process = Process(launch, Path(handle.directory.messages), listener)
+            with _ROOM.opening(self._step.log.warning):
+                self._process = Process(launch, Path(handle.directory.messages), listener)
 
     def forget(self, listeners: Sequence[Listener]) -> None:
         """As `Carriers.forget`: nobody else would follow it, so it ends."""
@@ -212,6 +216,7 @@ class Process:
         finally:
             self._kill_session()
             os.close(self._lifeline)
+            _ROOM.closed()
             self._has_ended.set()
         code = _SIGNAL_BASE - status if status < 0 else status
         state = JobState.FAILED if code else JobState.COMPLETED
