@@ -220,20 +220,18 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the payload raises while Ray runs",
             "launchers/test_ray.py::TestOnThreeNodes::test_a_payload_that_raises",
         ),
-        "ray-cancelled": Line(
-            "the job is cancelled while Ray runs", "launchers/test_trouble.py::test_cancelled_while_ray_runs"
-        ),
+        "ray-cancelled": Line("the job is cancelled while Ray runs", "launchers/test_trouble.py::test_cancelled"),
         "ray-time-limit": Line(
             "the job is over its walltime while Ray runs",
-            "launchers/test_trouble.py::test_over_its_walltime_while_ray_runs",
+            "launchers/test_trouble.py::test_over_its_walltime",
         ),
         "ray-requeued": Line(
             "requeued while Ray runs: a new cluster of the same job",
-            "launchers/test_trouble.py::test_requeued_while_ray_runs",
+            "launchers/test_trouble.py::test_requeued",
         ),
         "ray-adopted": Line(
             "everything killed while Ray runs; then `dagster-slurm reconcile`: one cluster",
-            "launchers/test_trouble.py::test_dagster_killed_while_ray_runs",
+            "launchers/test_trouble.py::test_dagster_killed",
         ),
         "ray-two-jobs": Line(
             "two jobs with Ray on the same nodes at once, as tasks of an array",
@@ -242,6 +240,10 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         "ray-two-users": Line(
             "two users with Ray on the same nodes at once",
             "launchers/test_trouble.py::test_two_users_on_the_same_nodes_at_once",
+        ),
+        "spark-node-lost": Line(
+            "a node loses power while Spark runs: the run succeeds with a warning",
+            "launchers/test_trouble.py::test_a_node_without_power_while_spark_runs",
         ),
         "spark-worker-lost": Line(
             "the Spark worker of a node ends: the run succeeds with a warning",
@@ -269,11 +271,11 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         ),
         "spark-cancelled": Line(
             "the job is cancelled while Spark runs",
-            "launchers/test_spark.py::TestOnThreeNodes::test_cancelled_in_the_middle",
+            "launchers/test_trouble.py::test_cancelled",
         ),
         "spark-requeued": Line(
             "requeued while Spark runs: a new cluster of the same job",
-            "launchers/test_spark.py::TestOnThreeNodes::test_a_requeued_job_starts_a_new_cluster",
+            "launchers/test_trouble.py::test_requeued",
         ),
         "spark-two-jobs": Line(
             "two jobs with Spark on the same nodes at once, as tasks of an array",
@@ -282,6 +284,18 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         "mpi-node-lost": Line(
             "a node loses power while ranks of MPI run, with `--no-kill`: the run fails, and names the ranks",
             "launchers/test_trouble.py::test_ranks_on_a_node_without_power",
+        ),
+        "spark-two-users": Line(
+            "two users with Spark on the same nodes at once",
+            "launchers/test_trouble.py::test_two_users_on_the_same_nodes_at_once",
+        ),
+        "spark-time-limit": Line(
+            "the job is over its walltime while Spark runs",
+            "launchers/test_trouble.py::test_over_its_walltime",
+        ),
+        "spark-adopted": Line(
+            "everything killed while Spark runs; then `dagster-slurm reconcile`: one cluster",
+            "launchers/test_trouble.py::test_dagster_killed",
         ),
         "torchrun-requeued": Line(
             "requeued while ranks of torchrun run: goes on from its checkpoint",

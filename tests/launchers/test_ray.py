@@ -14,7 +14,7 @@ from tests.assets.conftest import asset_of, compute_log, failure_of, log_message
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
 
-from .conftest import SQUARES, THREE, left_behind
+from .conftest import SQUARES, THREE, Elsewhere, left_behind
 
 pytest.importorskip("ray")
 
@@ -23,6 +23,21 @@ Write = Callable[..., Path]
 on_slurm = [pytest.mark.cluster, pytest.mark.timeout(240)]
 SEARCH = Path(__file__).parents[2] / "examples" / "search" / "payloads" / "search.py"
 NODES = {"n1", "n2", "n3"}
+# Where the token is, besides its file: command lines, and logs of the run, of nodes and of Ray.
+TOKEN = """
+import pathlib
+kept = pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+token = kept.read_text().strip()
+logs = [*kept.parent.glob("out.*"), *kept.parents[1].glob("log/*")]
+logs += pathlib.Path("/tmp").glob("ray*/session_latest/logs/*")
+seen = []
+for path in [*pathlib.Path("/proc").glob("[0-9]*/cmdline"), *logs]:
+    try:
+        seen += [str(path)] * (path.is_file() and token.encode() in path.read_bytes())
+    except OSError:
+        pass
+print("token", len(token), "logs", len(logs) > 9, "seen", seen, flush=True)
+"""
 
 
 def kept_logs(sandbox: Sandbox, tmp_path: Path) -> set[str]:
@@ -50,11 +65,12 @@ class TestOnThreeNodes:
         sandbox: Sandbox,
         tmp_path: Path,
     ) -> None:
-        result = run_asset(on_nodes(payload(SQUARES.format(count=24))), ray_compute, instance)
+        result = run_asset(on_nodes(payload(SQUARES.format(count=24) + TOKEN)), ray_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         said = compute_log(result, instance)
         assert "nodes n1 n2 n3\n" in said
         assert f"sum {sum(number * number for number in range(24))}\n" in said
+        assert "token 64 logs True seen []\n" in said
         # Those of the job, not of the machine: 0.3 of 2000 MiB on each node.
         assert "cpus 6.0 store 1800\n" in said
         assert left_behind(sandbox) == []
@@ -150,6 +166,21 @@ class TestOnThreeNodes:
         assert "No such option" in text
         executed = compute_log(result, instance).count("begun")
         record("ray-no-head", [Figures(executed, executed, "FAILURE")], executed=0, ends=["FAILURE"], lines=False)
+        assert left_behind(sandbox) == []
+
+    @pytest.mark.all_faults
+    def test_a_node_with_another_ray(
+        self, elsewhere: Elsewhere, with_ray: str, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        other = sandbox.home / "other-ray"
+        about = f"{other}/ray-1.2.dist-info"
+        sandbox.run(["sh", "-c", f"mkdir -p {about}; printf 'Name: ray\\nVersion: 1.2\\n' >{about}/METADATA"])
+        compute = elsewhere(with_ray, 1, f"export PYTHONPATH={other}")
+        result = run_asset(on_nodes(payload("print('begun')\n")), compute, instance)
+        _, text = failure_of(result)
+        python = r"with Python 3[.]\d+[.]\d+"
+        assert re.search(rf"node n2: it has Ray 1[.]2 {python}, and n1 has Ray 2[.]\d+[.]\d+ {python}", text), text
+        assert "begun" not in compute_log(result, instance)
         assert left_behind(sandbox) == []
 
     def test_an_environment_without_ray(

@@ -2,38 +2,28 @@
 
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, ModuleEnvironment, SparkLauncher
+from dagster_slurm import ComputeResource, SparkLauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
-from tests.support.nodes import killing_on, left_on_nodes, up_files
-from tests.support.waiting import eventually
+from tests.support.nodes import killing_on
+
+from .conftest import QUICK, SESSION, THREE_OF_SPARK, Elsewhere, left_of_spark
 
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java; `make test` installs one")
 
 Make = Callable[..., ComputeResource]
 Write = Callable[..., Path]
-Elsewhere = Callable[[int, str], ComputeResource]
 on_slurm = [pytest.mark.cluster, pytest.mark.timeout(280)]
 JOIN = Path(__file__).parents[2] / "examples" / "join" / "payloads" / "encounters.py"
-THREE = {"nodes": 3, "cpus": 2, "mem": "3G"}
 WORKER = "deploy.worker.Worker"
-# For data this small: 6 tasks in place of 200, and no compiling for a moment's work.
-QUICK = {
-    "spark.sql.shuffle.partitions": "6",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-}
 
 # Every word of Python's own library with every equal one: how many pairs there are, a plain count knows as well.
 PAIRS = """
@@ -81,12 +71,7 @@ seen += [str(path) for path in [*logs, *events] if secret in path.read_text(erro
 print("secret", len(secret), "logs", len(logs), "events", len(events) > 0, "seen", seen, flush=True)
 """
 
-FIRST = """
-from pyspark.sql import SparkSession
-spark = SparkSession.builder.getOrCreate()
-spark.range(100).count()
-"""
-AFTER_A_FIRST = "print('begun', flush=True)\n" + FIRST
+AFTER_A_FIRST = "print('begun', flush=True)\n" + SESSION
 
 # A task that takes more than its node's memory the first time.
 HUNGRY_ONCE = """
@@ -147,40 +132,13 @@ while not (place / f"{other}.seen").exists():
 """
 
 
-@pytest.fixture(scope="module")
-def with_spark(sandbox: Sandbox) -> str:
-    """An environment on the cluster that has Spark."""
-    return sandbox.create_environment("spark", ["dagster-pipes", "pyspark"])
-
-
-@pytest.fixture
-def spark_compute(slurm: Make, with_spark: str) -> ComputeResource:
-    return slurm(pre_deployed_env_path=with_spark)
-
-
-@pytest.fixture
-def elsewhere(slurm: Make, with_spark: str) -> Elsewhere:
-    """Makes compute resources whose environment is another one on one of the nodes."""
-
-    def make(node: int, line: str) -> ComputeResource:
-        lines = [f'[ "$SLURM_NODEID" != {node} ] || {line}']
-        environment = ModuleEnvironment(setup_commands=lines, python=f"{with_spark}/bin/python")
-        return slurm(pre_deployed_env_path=None, environment=environment)
-
-    return make
-
-
-def left_behind(sandbox: Sandbox) -> list[str]:
-    return left_on_nodes(sandbox, "spark*", "blockmgr*", "artifacts*", "hsperfdata_*/[0-9]*")
-
-
-def figures(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, jobs: int | None = None) -> Figures:
+def figures(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> Figures:
     executed = compute_log(result, instance).count("begun\n")
-    return Figures(executed, executed if jobs is None else jobs, "SUCCESS" if result.success else "FAILURE")
+    return Figures(executed, executed, "SUCCESS" if result.success else "FAILURE")
 
 
 def on_nodes(payload: Path, launcher: SparkLauncher | None = None, **call: object) -> dg.AssetsDefinition:
-    return asset_of(payload, launcher=launcher or SparkLauncher(conf=QUICK), extra_slurm_opts=THREE, **call)
+    return asset_of(payload, launcher=launcher or SparkLauncher(conf=QUICK), extra_slurm_opts=THREE_OF_SPARK, **call)
 
 
 class TestOnThreeNodes:
@@ -207,7 +165,7 @@ class TestOnThreeNodes:
         assert "right True True\n" in said
         assert "nodes n1 n2 n3\n" in said
         assert "secret 64 logs 6 events True seen []\n" in said
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
         messages = log_messages(result, instance)
         (up,) = [text for text in messages if "spark://" in text]
         assert re.search(r"Spark \d.*on 3 node\(s\), n1 n2 n3: spark://.*, 3 executor\(s\) of 2 CPU\(s\)", up)
@@ -229,30 +187,36 @@ class TestOnThreeNodes:
         _, text = failure_of(result)
         assert "Spark cannot run: node n1: there is no pyspark in its environment" in text
         assert "`uv add pyspark`" in text
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     def test_a_node_without_java(
-        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+        self, elsewhere: Elsewhere, with_spark: str, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
     ) -> None:
-        compute = elsewhere(1, "export JAVA_HOME=/no/java")
+        compute = elsewhere(with_spark, 1, "export JAVA_HOME=/no/java")
         result = run_asset(on_nodes(payload("print('begun')\n")), compute, instance)
         _, text = failure_of(result)
         assert "Spark does not come up: node n2: there is no Java (/no/java/bin/java)" in text
         assert "begun" not in compute_log(result, instance)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_node_that_does_not_join(
-        self, elsewhere: Elsewhere, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, record: Record
+        self,
+        elsewhere: Elsewhere,
+        with_spark: str,
+        instance: dg.DagsterInstance,
+        payload: Write,
+        sandbox: Sandbox,
+        record: Record,
     ) -> None:
-        compute = elsewhere(2, f"export JAVA_TOOL_OPTIONS=-Dspark.authenticate.secret={'ab' * 32}")
+        compute = elsewhere(with_spark, 2, f"export JAVA_TOOL_OPTIONS=-Dspark.authenticate.secret={'ab' * 32}")
         launcher = SparkLauncher(startup_timeout=40)
         result = run_asset(on_nodes(payload("print('begun')\n"), launcher), compute, instance)
         _, text = failure_of(result)
         assert "Spark does not come up: node n3: it has not joined the cluster in 40 s" in text
         assert "begun" not in compute_log(result, instance)
         record("spark-no-worker", [figures(result, instance)], executed=0, ends=["FAILURE"], lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_master_that_does_not_come_up(
@@ -269,7 +233,7 @@ class TestOnThreeNodes:
         assert "Spark does not come up: node n1: it has ended with status" in text
         assert "never" in text
         record("spark-no-master", [figures(result, instance)], executed=0, ends=["FAILURE"], lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_payload_that_raises(
@@ -288,7 +252,7 @@ class TestOnThreeNodes:
         assert "ValueError: not enough" in text
         assert "exit code 1" in text
         record("spark-raises", [figures(result, instance)], ends=["FAILURE"], lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
         kept = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -path '*/logs/n?/app-*/stderr'"]).stdout
         assert {path.split("/logs/")[1].split("/")[0] for path in kept.split()} == {"n1", "n2", "n3"}
         find = f"find ~/test-runs/{tmp_path.name} -name token -o -name spark-defaults.conf"
@@ -303,13 +267,13 @@ class TestOnThreeNodes:
         sandbox: Sandbox,
         record: Record,
     ) -> None:
-        path = payload(FIRST + killing_on(2, WORKER) + PAIRS)
+        path = payload(SESSION + killing_on(2, WORKER) + PAIRS)
         result = run_asset(on_nodes(path), spark_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         assert "right True True\nnodes n1 n2\n" in compute_log(result, instance)
         assert any("spark: node n3: it has ended with status 137" in text for text in log_messages(result, instance))
         record("spark-worker-lost", [figures(result, instance)], lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_node_out_of_memory_is_a_warning(
@@ -325,7 +289,7 @@ class TestOnThreeNodes:
         assert "sum 66\n" in compute_log(result, instance)
         assert "processes were killed there for want of memory" in compute_log(result, instance, "stderr")
         record("spark-node-memory", [figures(result, instance)], lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_master_that_is_lost_ends_the_payload(
@@ -344,65 +308,7 @@ class TestOnThreeNodes:
         assert "spark: node n1: it has ended with status 137" in text
         assert "exit code 74" in text
         record("spark-master-lost", [figures(result, instance)], ends=["FAILURE"], lines=False)
-        assert left_behind(sandbox) == []
-
-    @pytest.mark.all_faults
-    def test_cancelled_in_the_middle(
-        self,
-        spark_compute: ComputeResource,
-        instance: dg.DagsterInstance,
-        payload: Write,
-        sandbox: Sandbox,
-        tmp_path: Path,
-        record: Record,
-    ) -> None:
-        path = payload(AFTER_A_FIRST + "open('up', 'w').close()\nimport time\ntime.sleep(600)\n")
-
-        def cancel() -> None:
-            eventually(lambda: up_files(sandbox, tmp_path), seconds=120)
-            sandbox.run(["scancel", f"--user={sandbox.user}"])
-
-        thread = threading.Thread(target=cancel)
-        thread.start()
-        result = run_asset(on_nodes(path), spark_compute, instance)
-        thread.join()
-        kind, _ = failure_of(result)
-        assert kind == "JobCancelledError"
-        record("spark-cancelled", [figures(result, instance)], ends=["FAILURE"], lines=False)
-        eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=40)
-
-    @pytest.mark.all_faults
-    def test_a_requeued_job_starts_a_new_cluster(
-        self,
-        spark_compute: ComputeResource,
-        instance: dg.DagsterInstance,
-        payload: Write,
-        sandbox: Sandbox,
-        tmp_path: Path,
-        record: Record,
-    ) -> None:
-        path = payload(
-            AFTER_A_FIRST + "import os, time\nprint('at', spark.sparkContext.master, flush=True)\n"
-            "if os.environ.get('SLURM_RESTART_COUNT', '0') == '0':\n    open('up', 'w').close()\n    time.sleep(600)\n"
-        )
-
-        def requeue() -> None:
-            eventually(lambda: up_files(sandbox, tmp_path), seconds=120)
-            job = sandbox.run(["squeue", "--noheader", "--format=%A", f"--user={sandbox.user}"]).stdout.strip()
-            sandbox.run(["scontrol", "requeue", job])
-
-        thread = threading.Thread(target=requeue)
-        thread.start()
-        launcher = SparkLauncher(conf=QUICK)
-        asset = asset_of(path, launcher=launcher, extra_slurm_opts={**THREE, "requeue": True})
-        result = run_asset(asset, spark_compute, instance)
-        thread.join()
-        assert result.success, compute_log(result, instance, "stderr")
-        addresses = re.findall(r"(spark://[\d.:]+)", "\n".join(log_messages(result, instance)))
-        assert len(addresses) == len(set(addresses)) == 2
-        assert f"at {addresses[1]}\n" in compute_log(result, instance)
-        record("spark-requeued", [figures(result, instance, jobs=1)], executed=2, jobs=1, lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_spark_of_the_nodes(
@@ -411,13 +317,13 @@ class TestOnThreeNodes:
         found = sandbox.run(["sh", "-c", f"ls -d {with_spark}/lib/python3*/site-packages/pyspark"]).stdout.strip()
         path = payload(AFTER_A_FIRST + "print('python', spark.sparkContext.parallelize(range(9)).map(abs).sum())\n")
         launcher = SparkLauncher(spark_home=found, executor_cores=1, num_executors=1, conf=QUICK)
-        asset = asset_of(path, launcher=launcher, extra_slurm_opts={**THREE, "nodes": 1})
+        asset = asset_of(path, launcher=launcher, extra_slurm_opts={**THREE_OF_SPARK, "nodes": 1})
         # The environment has no pyspark.
         result = run_asset(asset, slurm(), instance)
         assert result.success, compute_log(result, instance, "stderr")
         assert "python 36\n" in compute_log(result, instance)
         assert any("1 executor(s) of 1 CPU(s)" in text for text in log_messages(result, instance))
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
     @pytest.mark.all_faults
     def test_two_at_once_on_the_same_nodes(
@@ -433,7 +339,10 @@ class TestOnThreeNodes:
         @dg.asset(partitions_def=BOTH, backfill_policy=dg.BackfillPolicy.single_run())
         def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
             done = compute.run_partitions(
-                context, path, launcher=SparkLauncher(conf=QUICK), extra_slurm_opts={**THREE, "nodelist": "n[1-3]"}
+                context,
+                path,
+                launcher=SparkLauncher(conf=QUICK),
+                extra_slurm_opts={**THREE_OF_SPARK, "nodelist": "n[1-3]"},
             )
             return done.get_materialize_result()
 
@@ -443,7 +352,7 @@ class TestOnThreeNodes:
         for key, other in (("left", "right"), ("right", "left")):
             assert f"[{key}] met {other} on n1 n2 n3, page 200 True\n" in said
         record("spark-two-jobs", [figures(result, instance)], executed=2, lines=False)
-        assert left_behind(sandbox) == []
+        assert left_of_spark(sandbox) == []
 
 
 @pytest.mark.process

@@ -97,3 +97,10 @@ def test_all_ranks_start_anew(compute: ComputeResource, instance: dg.DagsterInst
     assert got.success
     # Each agent counts its own restarts.
     assert compute_log(got, instance).count("again") == 3
+
+
+def test_without_torch_it_is_said_at_once(slurm: Make, instance: dg.DagsterInstance) -> None:
+    got = run_asset(asset_of(TRAIN, launcher=TorchrunLauncher(), extra_slurm_opts=NODES), slurm(), instance)
+    _, said = failure_of(got)
+    assert "No module named 'torch' in the environment of" in said
+    assert "`uv add torch`" in said

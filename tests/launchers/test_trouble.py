@@ -4,123 +4,28 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, MPILauncher, RayLauncher
 from dagster_slurm.sandbox import Sandbox
-from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from tests.assets.conftest import compute_log, failure_of, metadata_of, run_asset
 from tests.faults.conftest import Record
-from tests.faults.figures import NOTHING_LEFT, SUCCESS, Figures, lines_off
+from tests.faults.figures import NOTHING_LEFT, SUCCESS
 from tests.faults.project.plan import Plan
 from tests.faults.test_everything_killed import reconcile
 from tests.faults.world import World
 from tests.support.nodes import killing_on
 from tests.support.waiting import eventually
 
-from .conftest import SQUARES, THREE, left_behind
+from .conftest import MARK, RAY, SPARK, SQUARES, SUM, THREE, WAIT, WAIT_FOR_ANOTHER, Family, Trial, of_both
 
 pytestmark = [pytest.mark.cluster, pytest.mark.all_faults, pytest.mark.timeout(400)]
 Make = Callable[..., ComputeResource]
-SUM = "sum 4324"
-MARK = """
-import os, pathlib, time
-marks = pathlib.Path(os.environ["MARKS"])
-marks.mkdir(parents=True, exist_ok=True)
-(marks / f"{time.time_ns()}.{os.environ['SLURM_JOB_ID']}").touch()
-"""
-WAIT = """
-while not (marks / "go").exists():
-    time.sleep(0.2)
-"""
-# Until another is up, too; and then both compute.
-WAIT_FOR_ANOTHER = """
-while len(list(marks.glob("*.*"))) < 2:
-    time.sleep(0.2)
-"""
-
-
-class Trial:
-    """One run of a payload on three nodes, and what is done to it meanwhile."""
-
-    def __init__(
-        self, sandbox: Sandbox, instance: dg.DagsterInstance, compute: ComputeResource, directory: Path
-    ) -> None:
-        self.sandbox, self.instance, self.compute, self.directory = sandbox, instance, compute, directory
-        self.failures: list[BaseException] = []
-        self.marks = sandbox.home / f"trouble-{directory.name}"
-
-    def starts(self) -> list[str]:
-        """The job of each start."""
-        return [path.suffix[1:] for path in sorted(self.marks.glob("*.*"))]
-
-    def wait_for_starts(self, count: int = 1) -> str:
-        """The job, when its payload has begun that often."""
-        eventually(lambda: len(self.starts()) >= count, self.starts, seconds=200)
-        return self.starts()[-1]
-
-    def go(self) -> None:
-        (self.marks / "go").touch()
-
-    def run(
-        self,
-        text: str,
-        disturb: Callable[[], object] = lambda: None,
-        *,
-        launcher: Any = None,
-        variables: Mapping[str, str] | None = None,
-        **options: object,
-    ) -> dg.ExecuteInProcessResult:
-        def guarded() -> None:
-            try:
-                disturb()
-            except BaseException as error:  # noqa: BLE001 - told by the thread that waits
-                self.failures.append(error)
-
-        payload = self.directory / "payload.py"
-        payload.write_text(text)
-        asset = asset_of(
-            payload,
-            launcher=launcher or RayLauncher(),
-            extra_slurm_opts={**THREE, **options},
-            extra_env={"MARKS": str(self.marks), **(variables or {})},
-        )
-        thread = threading.Thread(target=guarded)
-        thread.start()
-        result = run_asset(asset, self.compute, self.instance)
-        thread.join()
-        assert not self.failures, self.failures
-        return result
-
-    def figures(self, result: dg.ExecuteInProcessResult, *lines: str) -> Figures:
-        starts = self.starts()
-        missing, doubled = lines_off(compute_log(result, self.instance), lines)
-        return Figures(len(starts), len(set(starts)), "SUCCESS" if result.success else "FAILURE", missing, doubled)
-
-    def messages(self, result: dg.ExecuteInProcessResult) -> str:
-        return "\n".join(log_messages(result, self.instance))
-
-    def nothing_is_left(self, *, but_of_one_node: bool = False) -> None:
-        """All nodes of the sandbox have one /tmp: what a node without power has in it stays there."""
-        if but_of_one_node:
-            (name,) = {path.split("/")[2] for path in left_behind(self.sandbox)}
-            self.sandbox.run(["rm", "-rf", f"/tmp/{name}"])
-        eventually(lambda: left_behind(self.sandbox) == [], lambda: left_behind(self.sandbox), seconds=45)
-
-
-@pytest.fixture
-def trial(
-    slurm: Make, with_ray: str, sandbox: Sandbox, instance: dg.DagsterInstance, tmp_path: Path
-) -> Iterator[Trial]:
-    yield Trial(sandbox, instance, slurm(pre_deployed_env_path=with_ray), tmp_path)
-    sandbox.run(["scancel", "--me"])
-    sandbox.mend()
 
 
 def test_a_node_without_power_while_ray_runs(trial: Trial, record: Record) -> None:
@@ -137,6 +42,47 @@ def test_a_node_without_power_while_ray_runs(trial: Trial, record: Record) -> No
     assert "nodes n1 n2\n" in compute_log(result, trial.instance)
     messages = trial.messages(result)
     assert re.search(r"ray: srun: .*Node failure on n3; the payload goes on", messages)
+    assert "node n3 was lost; the payload has succeeded all the same" in messages
+    trial.nothing_is_left(but_of_one_node=True)
+
+
+# How long Spark's master has a worker in its table that says nothing any more.
+LOST = """
+import json, urllib.request
+_, page, *_ = (pathlib.Path(os.environ["SPARK_CONF_DIR"]).parent / "ready").read_text().split()
+
+def alive():
+    with urllib.request.urlopen(f"http://{page}/json/", timeout=20) as answer:
+        return json.load(answer)["aliveworkers"]
+
+begun = time.monotonic()
+while alive() == 3:
+    time.sleep(0.2)
+print("lost after", round(time.monotonic() - begun), flush=True)
+"""
+
+
+@pytest.mark.parametrize("family", [SPARK], ids=["spark"])
+def test_a_node_without_power_while_spark_runs(trial: Trial, record: Record) -> None:
+    """Its cable is out first: nothing tells the others. The master finds out after 20 s, and looks each 20 s."""
+
+    def cut() -> None:
+        trial.wait_for_starts()
+        trial.sandbox.break_("network:n3")
+        trial.sandbox.break_("node:n3")
+        trial.go()
+
+    text = SPARK.session + MARK + WAIT + LOST + SPARK.squares + "time.sleep(40)\n"
+    result = trial.run(text, cut)
+    assert result.success, compute_log(result, trial.instance, "stderr")
+    record("spark-node-lost", [trial.figures(result, SUM)])
+    said = compute_log(result, trial.instance)
+    assert "nodes n1 n2\n" in said
+    lost = re.search(r"^lost after (\d+)$", said, re.MULTILINE)
+    # By default Spark takes a minute, and looks each minute.
+    assert lost and int(lost[1]) < 60, said
+    messages = trial.messages(result)
+    assert re.search(r"spark: srun: .*Node failure on n3; the payload goes on", messages)
     assert "node n3 was lost; the payload has succeeded all the same" in messages
     trial.nothing_is_left(but_of_one_node=True)
 
@@ -221,33 +167,38 @@ def test_the_first_node_s_ray_ends(trial: Trial, record: Record) -> None:
     trial.nothing_is_left()
 
 
-def test_cancelled_while_ray_runs(trial: Trial, record: Record) -> None:
-    result = trial.run(MARK + WAIT, lambda: trial.sandbox.run(["scancel", trial.wait_for_starts()]))
+@of_both
+def test_cancelled(trial: Trial, record: Record) -> None:
+    text = trial.family.session + MARK + WAIT
+    result = trial.run(text, lambda: trial.sandbox.run(["scancel", trial.wait_for_starts()]))
     kind, _ = failure_of(result)
     assert kind == "JobCancelledError"
-    record("ray-cancelled", [trial.figures(result)], ends=["FAILURE"], lines=False)
+    record(f"{trial.family.name}-cancelled", [trial.figures(result)], ends=["FAILURE"], lines=False)
     trial.nothing_is_left()
 
 
-def test_over_its_walltime_while_ray_runs(trial: Trial, record: Record) -> None:
-    result = trial.run(MARK + WAIT, time_limit="00:01:00")
+@of_both
+def test_over_its_walltime(trial: Trial, record: Record) -> None:
+    result = trial.run(MARK + trial.family.session + WAIT, time_limit="00:01:00")
     kind, _ = failure_of(result)
     assert kind == "JobTimeLimitError"
-    record("ray-time-limit", [trial.figures(result)], ends=["FAILURE"], lines=False)
+    record(f"{trial.family.name}-time-limit", [trial.figures(result)], ends=["FAILURE"], lines=False)
     trial.nothing_is_left()
 
 
-def test_requeued_while_ray_runs(trial: Trial, record: Record) -> None:
+@of_both
+def test_requeued(trial: Trial, record: Record) -> None:
     def requeue() -> None:
         job = trial.wait_for_starts()
         trial.sandbox.run(["scontrol", "requeue", job])
         assert trial.wait_for_starts(2) == job
         trial.go()
 
-    result = trial.run(MARK + WAIT + SQUARES.format(count=24), requeue, requeue=True)
+    text = trial.family.session + MARK + WAIT + trial.family.squares
+    result = trial.run(text, requeue, requeue=True)
     assert result.success, compute_log(result, trial.instance, "stderr")
-    record("ray-requeued", [trial.figures(result, SUM)], executed=2, jobs=1)
-    addresses = re.findall(r"RAY_ADDRESS=(\S+)", trial.messages(result))
+    record(f"{trial.family.name}-requeued", [trial.figures(result, SUM)], executed=2, jobs=1)
+    addresses = trial.addresses(result)
     assert len(addresses) == len(set(addresses)) == 2
     assert f"at {addresses[1]}\n" in compute_log(result, trial.instance)
     trial.nothing_is_left()
@@ -274,11 +225,12 @@ def test_ranks_on_a_node_without_power(trial: Trial, slurm: Make, record: Record
     record("mpi-node-lost", [trial.figures(result)], ends=["FAILURE"], lines=False)
 
 
-def two_clusters(said: str) -> bool:
-    """Whether two payloads were right, each with a cluster of its own that has its own job's CPUs and memory."""
+def two_clusters(said: str, family: Family) -> bool:
+    """Whether two payloads were right, each with a cluster of its own; Ray tells its CPUs and memory, the job's."""
     lines = [line.rpartition("] ")[2] for line in said.splitlines()]
     addresses = {line for line in lines if line.startswith("at ")}
-    return [lines.count(line) for line in (SUM, "cpus 6.0 store 1800")] == [2, 2] and len(addresses) == 2
+    told = (SUM, "cpus 6.0 store 1800") if family is RAY else (SUM,)
+    return {lines.count(line) for line in told} == {2} and len(addresses) == 2
 
 
 def test_two_ray_jobs_on_the_same_nodes_at_once(trial: Trial, record: Record) -> None:
@@ -297,33 +249,37 @@ def test_two_ray_jobs_on_the_same_nodes_at_once(trial: Trial, record: Record) ->
     result = run_asset(measured, trial.compute, trial.instance, tags=tags)
     assert result.success, compute_log(result, trial.instance, "stderr")
     record("ray-two-jobs", [trial.figures(result)], executed=2, jobs=2)
-    assert two_clusters(compute_log(result, trial.instance))
+    assert two_clusters(compute_log(result, trial.instance), RAY)
     trial.nothing_is_left()
 
 
 OF_ANOTHER_USER = """
 import os, sys
 import dagster as dg
-from dagster_slurm import ComputeResource, RayLauncher, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from tests.launchers.conftest import FAMILIES
+
+family = FAMILIES[sys.argv[2]]
 
 @dg.asset
 def measured(context: dg.AssetExecutionContext, compute: ComputeResource):
     return compute.run(
         context,
         sys.argv[1],
-        launcher=RayLauncher(),
-        extra_slurm_opts={"nodes": 3, "cpus": 2, "mem": "2000M"},
+        launcher=family.launcher,
+        extra_slurm_opts=family.options,
         extra_env={"MARKS": os.environ["MARKS"]},
     ).get_materialize_result()
 
 queue = SlurmQueueConfig(partition="compute", time_limit="00:05:00")
 slurm = SlurmResource(ssh=SSHConnectionResource.from_env(), queue=queue, remote_base="~/runs")
-compute = ComputeResource(mode="slurm", slurm=slurm, pre_deployed_env_path=os.environ["WITH_RAY"])
+compute = ComputeResource(mode="slurm", slurm=slurm, pre_deployed_env_path=os.environ["WITH_CLUSTER"])
 dg.materialize([measured], resources={"compute": compute})
 """
 
 
-def test_two_users_on_the_same_nodes_at_once(trial: Trial, with_ray: str, record: Record, tmp_path: Path) -> None:
+@of_both
+def test_two_users_on_the_same_nodes_at_once(trial: Trial, with_cluster: str, record: Record, tmp_path: Path) -> None:
     (other,) = trial.sandbox.config.users
     trial.marks.mkdir(parents=True)
     trial.marks.chmod(0o1777)
@@ -332,27 +288,29 @@ def test_two_users_on_the_same_nodes_at_once(trial: Trial, with_ray: str, record
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
         **trial.sandbox.env(user=other),
-        "WITH_RAY": with_ray,
+        "WITH_CLUSTER": with_cluster,
         "MARKS": str(trial.marks),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    argv = [sys.executable, str(program), str(tmp_path / "payload.py")]
-    text = MARK + WAIT_FOR_ANOTHER + SQUARES.format(count=24)
+    argv = [sys.executable, str(program), str(tmp_path / "payload.py"), trial.family.name]
+    text = trial.family.session + MARK + WAIT_FOR_ANOTHER + trial.family.squares
     (tmp_path / "payload.py").write_text(text)
     with subprocess.Popen(argv, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         result = trial.run(text)
         said, why = process.communicate(timeout=200)
     assert process.returncode == 0, why[-3000:]
     assert result.success, compute_log(result, trial.instance, "stderr")
-    record("ray-two-users", [trial.figures(result, SUM)], executed=2, jobs=2)
-    assert two_clusters(compute_log(result, trial.instance) + said)
+    record(f"{trial.family.name}-two-users", [trial.figures(result, SUM)], executed=2, jobs=2)
+    assert two_clusters(compute_log(result, trial.instance) + said, trial.family)
     trial.nothing_is_left()
 
 
-def test_dagster_killed_while_ray_runs(sandbox: Sandbox, with_ray: str, record: Record, tmp_path: Path) -> None:
+@of_both
+def test_dagster_killed(sandbox: Sandbox, family: Family, with_cluster: str, record: Record, tmp_path: Path) -> None:
     """Everything, and then `dagster-slurm reconcile`: the job is adopted, with the cluster that it has."""
     world = World(sandbox, tmp_path / "world")
-    world.environment["FAULTS_ENVIRONMENT"] = with_ray
-    plan = Plan("ray", ray=True, hold=True, lines=10, slurm=THREE)
+    world.environment["FAULTS_ENVIRONMENT"] = with_cluster
+    plan = Plan(family.name, cluster=family.name, hold=True, lines=10, slurm=family.options)
     try:
         world.execute("plain_in_process", plan)
         world.started(plan)
@@ -360,9 +318,9 @@ def test_dagster_killed_while_ray_runs(sandbox: Sandbox, with_ray: str, record: 
         world.let_go(plan)
         reconcile(world, world.run_of(plan))
         world.wait_for_the_end(plan)
-        record("ray-adopted", [world.figures(plan)], ends=(SUCCESS, NOTHING_LEFT))
+        record(f"{family.name}-adopted", [world.figures(plan)], ends=(SUCCESS, NOTHING_LEFT))
         messages = "\n".join(text for run in world.runs_of(plan) for text in world.messages(run))
-        assert len(set(re.findall(r"RAY_ADDRESS=(\S+)", messages))) == 1
-        eventually(lambda: left_behind(sandbox) == [], lambda: left_behind(sandbox), seconds=45)
+        assert len(set(re.findall(family.address, messages))) == 1
+        eventually(lambda: family.left(sandbox) == [], lambda: family.left(sandbox), seconds=45)
     finally:
         world.close()

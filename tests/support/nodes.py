@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.processes import is_alive
@@ -52,8 +50,3 @@ def killing_on(node: int, word: str) -> str:
     In the sandbox a payload sees all nodes' processes.
     """
     return _KILLING.format(node=node, word=word)
-
-
-def up_files(sandbox: Sandbox, tmp_path: Path) -> str:
-    """The files `up` of payloads that have said so."""
-    return sandbox.run(["sh", "-c", f"ls ~/test-runs/{tmp_path.name}/*/*/work/up 2>/dev/null"]).stdout

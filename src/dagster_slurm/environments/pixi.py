@@ -144,7 +144,7 @@ class PixiRecipe(Recipe):
             # What is wrong with it is said where it is packed, for the platform that the cluster has.
             return None
         feature = "" if self.environment == "default" else f" --feature {self.environment}"
-        return Locked(frozenset(package.name for package in found), f"pixi add{feature}")
+        return Locked(frozenset(package.name for package in found), f"pixi add{feature}", is_conda=True)
 
     # -- what is in it
 

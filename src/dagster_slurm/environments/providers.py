@@ -92,8 +92,8 @@ class Installed:
         return EnvironmentCache(site.cluster, site.tell).provide(self.recipe, force=site.force)
 
 
-# What conda calls it, where that is another name than pip's.
-_CONDA_NAMES = {"torch": ("pytorch", "pytorch-cpu", "pytorch-gpu"), "ray": ("ray-core", "ray-default")}
+# What conda calls it, where that is another name than pip's; the first is the one to add.
+_CONDA_NAMES = {"torch": ("pytorch", "pytorch-cpu", "pytorch-gpu"), "ray": ("ray-default", "ray-core")}
 
 
 def refuse_without(provider: Provider, packages: Sequence[str], who: str) -> None:
@@ -111,10 +111,11 @@ def refuse_without(provider: Provider, packages: Sequence[str], who: str) -> Non
         return
     locked = provider.recipe.locked()
     for package in packages if locked else ():
-        if locked and locked.names.isdisjoint((package, *_CONDA_NAMES.get(package, ()))):
+        of_conda = _CONDA_NAMES.get(package, (package,))
+        if locked and locked.names.isdisjoint((package, *of_conda)):
             raise InvalidRequestError(
                 f"{who} needs {package}, and the lock of {provider.title} does not have it",
-                hint=f"`{locked.adding} {package}` adds it.",
+                hint=f"`{locked.adding} {of_conda[0] if locked.is_conda else package}` adds it.",
             )
 
 

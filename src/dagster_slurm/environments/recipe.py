@@ -145,10 +145,12 @@ class Locked:
     Args:
         names: The packages, as PyPA and conda write them.
         adding: The command that adds one, whose name follows.
+        is_conda: Whether that command takes names of conda.
     """
 
     names: frozenset[str]
     adding: str
+    is_conda: bool = False
 
 
 class Recipe(ABC):

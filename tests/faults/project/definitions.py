@@ -5,11 +5,19 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_slurm import ComputeResource, RayLauncher, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm import (
+    ComputeResource,
+    RayLauncher,
+    SlurmQueueConfig,
+    SlurmResource,
+    SparkLauncher,
+    SSHConnectionResource,
+)
 from tests.faults.project import dying
 from tests.faults.project.plan import PARTITIONS, Plan
 
 PAYLOAD = Path(__file__).with_name("payload.py")
+LAUNCHERS = {"": None, "ray": RayLauncher(), "spark": SparkLauncher()}
 
 
 def run_payload(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
@@ -31,7 +39,7 @@ def run_payload(context: dg.AssetExecutionContext, compute: ComputeResource) -> 
         context,
         PAYLOAD,
         extra_env=variables,
-        launcher=RayLauncher() if plan.ray else None,
+        launcher=LAUNCHERS[plan.cluster],
         # By its comment a job is known also if it never runs the payload.
         extra_slurm_opts={"comment": f"{os.environ['FAULTS_WORLD_ID']}.{plan.name}{part}", **plan.slurm},
         extra_files=[plan.upload] if plan.upload else None,

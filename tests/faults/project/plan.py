@@ -30,7 +30,7 @@ class Plan:
         slurm: Further options for sbatch.
         upload: A file of this machine that is sent along.
         hold: Have the payload wait in the middle until the test lets it go.
-        ray: Have a Ray cluster beside the payload.
+        cluster: What is beside the payload: `ray`, `spark`, or nothing.
         streams: What the payload does to its output: `reopened` for each line, as with `> /dev/stdout`, or through a
             `child` that is behind when the payload ends, as with `exec > >(tee log)`.
         slow_end: Have the job stay in COMPLETING for a while.
@@ -46,7 +46,7 @@ class Plan:
     upload: str = ""
     slow_end: bool = False
     hold: bool = False
-    ray: bool = False
+    cluster: str = ""
     streams: str = ""
 
     def tags(self) -> dict[str, str]:

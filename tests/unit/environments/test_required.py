@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm import ComputeResource, MPILauncher, PixiEnvironment, SlurmResource, UvEnvironment
+from dagster_slurm import (
+    ComputeLauncher,
+    ComputeResource,
+    MPILauncher,
+    PixiEnvironment,
+    RayLauncher,
+    SlurmResource,
+    SparkLauncher,
+    TorchrunLauncher,
+    UvEnvironment,
+)
 from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse_without
 from dagster_slurm.errors import InvalidRequestError
 
@@ -81,10 +91,29 @@ def test_what_has_no_lock_is_not_refused(provider: Provider) -> None:
     refuse_without(provider, ["mpi4py"], "It")
 
 
-def test_the_launcher_of_a_call_is_asked(project: Path) -> None:
+# pytorch is in the lock of pixi.
+LAUNCHERS = [
+    (RayLauncher(), UvEnvironment, "ray", "uv add ray"),
+    (RayLauncher(), PixiEnvironment, "ray", "pixi add ray-default"),
+    (SparkLauncher(), UvEnvironment, "pyspark", "uv add pyspark"),
+    (SparkLauncher(), PixiEnvironment, "pyspark", "pixi add pyspark"),
+    (MPILauncher(), UvEnvironment, "mpi4py", "uv add mpi4py"),
+    (MPILauncher(), PixiEnvironment, "mpi4py", "pixi add mpi4py"),
+    (TorchrunLauncher(), UvEnvironment, "torch", "uv add torch"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "kind", "package", "adding"), LAUNCHERS, ids=lambda each: type(each).__name__)
+def test_the_launcher_of_a_call_is_asked(
+    project: Path,
+    launcher: ComputeLauncher,
+    kind: type[UvEnvironment | PixiEnvironment],
+    package: str,
+    adding: str,
+) -> None:
     (project / "heat.py").touch()
-    compute = ComputeResource(
-        mode="slurm", slurm=SlurmResource(), environment=UvEnvironment(project_dir=str(project)), default_launcher=None
-    )
-    with pytest.raises(InvalidRequestError, match="MPILauncher needs mpi4py"):
-        compute.plan(None, project / "heat.py", launcher=MPILauncher())
+    environment = kind(project_dir=str(project))
+    compute = ComputeResource(mode="slurm", slurm=SlurmResource(), environment=environment, default_launcher=None)
+    with pytest.raises(InvalidRequestError, match=f"{type(launcher).__name__} needs {package}, and the lock") as e:
+        compute.plan(None, project / "heat.py", launcher=launcher)
+    assert e.value.hint == f"`{adding}` adds it."
