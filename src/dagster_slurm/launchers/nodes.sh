@@ -310,6 +310,8 @@ nodes_task() {
     # What the task starts carries this, and is found by it: sessions, groups and parents change.
     export DAGSTER_SLURM_NODE="$nodes_dir $nodes_id"
     nodes_make_tmp || exit
+    # What others put into /tmp is taken away, too.
+    export TMPDIR=$nodes_tmp
     set -m
     nodes_run_work {nodes_lifeline}<&- &
     nodes_work=$!

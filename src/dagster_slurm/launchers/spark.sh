@@ -169,7 +169,7 @@ spark_node() {
 spark_set_variables() {
     unset -v SPARK_MASTER_HOST SPARK_MASTER_PORT SPARK_WORKER_PORT SPARK_WORKER_INSTANCES
     export SPARK_HOME=$spark_home SPARK_CONF_DIR=$nodes_dir/daemons SPARK_LOCAL_IP=$nodes_address
-    export SPARK_LOCAL_DIRS=$nodes_tmp TMPDIR=$nodes_tmp SPARK_DAEMON_MEMORY=256m
+    export SPARK_LOCAL_DIRS=$nodes_tmp SPARK_DAEMON_MEMORY=256m
     export JAVA_TOOL_OPTIONS="${JAVA_TOOL_OPTIONS:+$JAVA_TOOL_OPTIONS }-Djava.io.tmpdir=$nodes_tmp -XX:-UsePerfData $spark_java"
     export SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1 $SPARK_DAEMON_JAVA_OPTS"
     spark_use_python
