@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
+from dagster_slurm.pipes.dagster_storage import kept_connections
 from dagster_slurm.pipes.interruptions import SHARED, Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
@@ -54,6 +56,34 @@ Follow = Callable[[Sequence[str], Report], Failures]
 _MetadataOfEnd = Callable[[UnitEnd], Mapping[str, Any]]
 
 
+class _Brought:
+    """What Dagster records when the step returns it."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[UnitEnd, UnitSession]] = []
+
+    def take(self, end: UnitEnd, session: UnitSession) -> None:
+        """As `Report.take`."""
+        self.taken.append((end, session))
+
+    def write(self) -> None:
+        """As `Report.write`."""
+
+
+class _Recorded:
+    """What is recorded while the step goes on."""
+
+    def __init__(self, recorder: Recorder, metadata_of: _MetadataOfEnd) -> None:
+        self._recorder = recorder
+        self._metadata_of = metadata_of
+        self.write = recorder.write
+
+    def take(self, end: UnitEnd, session: UnitSession) -> None:
+        """As `Report.take`."""
+        metadata, job_id = self._metadata_of(end), end.handle.job_id
+        self._recorder.take(end.unit, session, metadata, job_id=job_id, collected=end.collected)
+
+
 def run_one(step: Step, follow: Follow, metadata_of: _MetadataOfEnd) -> SlurmCompletedInvocation:
     """A call without partitions.
 
@@ -65,10 +95,10 @@ def run_one(step: Step, follow: Follow, metadata_of: _MetadataOfEnd) -> SlurmCom
         step.pipes.expect_results(
             "Return what `run(...)` gives: `.get_materialize_result()`, or yield `.get_results()`."
         )
-    brought: list[tuple[UnitEnd, UnitSession]] = []
-    for error, end in follow((ONE,), lambda end, session: brought.append((end, session))).values():
+    brought = _Brought()
+    for error, end in follow((ONE,), brought).values():
         raise failure(error, metadata_of(end))
-    ((end, session),) = brought
+    ((end, session),) = brought.taken
     return SlurmCompletedInvocation(session.pipes, end.collected, metadata_of(end))
 
 
@@ -90,10 +120,8 @@ def run_each(
     partitions, recorder = partitions_of(step), Recorder(step, name, done)
     left = [each for each in partitions if not set(step.asset_keys) <= done.get(each, set())]
 
-    def record(end: UnitEnd, session: UnitSession) -> None:
-        recorder.record(end.unit, session, metadata_of(end), job_id=end.handle.job_id, collected=end.collected)
-
-    failed = follow(left, record)
+    with kept_connections(step.instance, step.run.run_id) if step.run else nullcontext():
+        failed = follow(left, _Recorded(recorder, metadata_of))
     if failed:
         raise partitions_failure({unit: error for unit, (error, _) in failed.items()}, len(partitions))
     return SlurmPartitionsInvocation(step, recorder.results)

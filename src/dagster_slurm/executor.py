@@ -17,8 +17,9 @@ from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, In
 
 from dagster_slurm import descriptors
 from dagster_slurm.pipes import dagster_private as inside
+from dagster_slurm.pipes.dagster_storage import kept_connections
 from dagster_slurm.pipes.interruptions import SHARED
-from dagster_slurm.pipes.step_logs import ThreadStreams
+from dagster_slurm.pipes.step_logs import ThreadStreams, lines_of_the_run
 
 DEFAULT_MAX_CONCURRENT = 1000
 _LOOK_SECONDS = 0.2
@@ -52,7 +53,9 @@ class ThreadedExecutor(Executor):
         most = self._config.max_concurrent
         told = f"Executing steps on threads of this process, at most {most} at once"
         yield inside.engine_event_of_plan(plan_context, told, execution_plan.step_keys_to_execute)
-        yield from inside.run_plan(self, plan_context, self._steps)
+        run_id = plan_context.dagster_run.run_id
+        with kept_connections(plan_context.instance, run_id), lines_of_the_run(run_id):
+            yield from inside.run_plan(self, plan_context, self._steps)
 
     def _steps(self, job_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:
         with (

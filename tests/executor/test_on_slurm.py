@@ -1,10 +1,13 @@
 """`threaded_executor` and Slurm: many jobs at once out of one process."""
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -59,6 +62,12 @@ def assets_of(payload: Path, count: int) -> list[dg.AssetsDefinition]:
     return [made(number) for number in range(count)]
 
 
+def is_ours(entry: dg.EventLogEntry) -> bool:
+    """Whether it is a line about a job that waits for nothing, and no event of Dagster's own."""
+    waits = re.match(r"Slurm job \d+ (waits:|was started by Slurm)", entry.user_message)
+    return not entry.is_dagster_event and entry.level > logging.DEBUG and not waits
+
+
 def test_many_at_once(
     sandbox: Sandbox,
     compute: ComputeResource,
@@ -87,6 +96,8 @@ def test_many_at_once(
         for number in range(AT_ONCE):
             expected = [f"{number} says {n}" for n in range(5)]
             assert log_of(result, instance, f"asset_{number}").splitlines() == expected
+        lines = [each.message for each in instance.all_logs(result.run_id) if is_ours(each)]
+        assert len(lines) == 2 * AT_ONCE, Counter(re.sub(r"\d+", "N", each)[:80] for each in lines)
         tags = instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
         assert sum(name.startswith("slurm/job/") for name in tags) == 20
     assert sandbox.logins() - logins <= 1

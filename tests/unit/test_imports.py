@@ -46,7 +46,7 @@ LEVELS = {
     "": 5,
 }
 KNOWS_DAGSTER = {4, 5}
-MAY_TOUCH_PRIVATE_DAGSTER = {f"{PACKAGE}.pipes.dagster_private"}
+MAY_TOUCH_PRIVATE_DAGSTER = {f"{PACKAGE}.pipes.dagster_private", f"{PACKAGE}.pipes.dagster_storage"}
 DAGSTER = {"dagster", "dagster_pipes", "dagster_shared"}
 CONTEXTS = {"AssetCheckExecutionContext", "AssetExecutionContext", "OpExecutionContext", "StepContext", "op_context"}
 # What users call, and what makes a `Step` and its sessions for them.

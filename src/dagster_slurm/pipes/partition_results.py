@@ -14,6 +14,7 @@ from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, JobFail
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
+from dagster_slurm.pipes.dagster_storage import one_transaction
 from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
@@ -65,21 +66,33 @@ class Recorder:
         self._events = step.pipes.events()
         self._call = {} if name is None else {CALL_METADATA: name}
         self._done = done
+        self._unwritten: list[tuple[AssetKey, str, MaterializeResult[Any]]] = []
+        self._instance = step.instance
         self.results: dict[str, PartitionResult] = {}
 
-    def record(
+    def take(
         self, partition: str, session: UnitSession, metadata: Mapping[str, Any], *, job_id: str, collected: Collected
     ) -> None:
-        """Record a partition's materialisations, but for the assets whose are on record already."""
+        """Take a partition's materialisations, but for the assets whose are on record already."""
         made = session.materialized({**metadata, **data_metadata(collected), **self._call})
-        for asset_key, result in made.items():
-            if asset_key not in self._done.get(partition, ()):
-                self._events.materialize(asset_key, partition, result)
+        self._unwritten += [
+            (asset_key, partition, result)
+            for asset_key, result in made.items()
+            if asset_key not in self._done.get(partition, ())
+        ]
         shown = {name: value for result in made.values() for name, value in (result.metadata or {}).items()}
         messages = list(session.pipes.get_custom_messages())
         self.results[partition] = PartitionResult(
             job_id, shown, messages, session.checks(), collected.outputs, collected.kept
         )
+
+    def write(self) -> None:
+        """Record what was taken."""
+        unwritten, self._unwritten = self._unwritten, []
+        if unwritten:
+            with one_transaction(self._instance):
+                for asset_key, partition, result in unwritten:
+                    self._events.materialize(asset_key, partition, result)
 
 
 class SlurmPartitionsInvocation:

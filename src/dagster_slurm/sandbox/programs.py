@@ -45,6 +45,8 @@ _RECORDS_PATTERNS = ("postgresql/*/bin/postgres",)
 _PMIX_PACKAGE = "libpmix-dev"
 _PMIX_PATTERNS = ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so")
 _JAVA = ("default-jre-headless", "java")
+# What only counts system calls.
+_STRACE = ("strace", "strace")
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -129,10 +131,10 @@ def missing_packages(*, trials: bool = False, launchers: bool = False, records: 
 
     Args:
         trials: Also those that only some login nodes of tests need.
-        launchers: Also what `srun --mpi=pmix` and Spark need.
+        launchers: Also what `srun --mpi=pmix` and Spark need, and what counts system calls.
         records: Also the database in which some tests keep Dagster's records.
     """
-    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ()), *((_JAVA,) if launchers else ())]
+    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ()), *((_JAVA, _STRACE) if launchers else ())]
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)

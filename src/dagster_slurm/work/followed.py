@@ -28,6 +28,7 @@ from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5
+_LONG_SECONDS = 60.0
 
 
 @dataclass
@@ -61,6 +62,8 @@ class FollowedUnit:
         handle: Its job, or the task of it.
         listener: Where its events go.
         session: What its payload says.
+        has_started: Whether it has.
+        has_waited: Whether a line has said that it waits, since it ran the last time.
     """
 
     of: FollowedCarrier
@@ -70,6 +73,7 @@ class FollowedUnit:
     listener: Listener
     session: UnitSession
     has_started: bool = False
+    has_waited: bool = False
 
 
 class Followed:
@@ -164,9 +168,13 @@ class Followed:
         elif isinstance(event, Started):
             self._started(followed, event)
         elif isinstance(event, (Waiting, StateChanged)):
+            followed.has_waited = True
             self._tell_once(followed, *line_of(followed.of.carrier.handle.job_id, event))
         elif isinstance(event, QueueLeft):
-            self._tell_of_own_job(followed, *line_of(followed.handle.job_id, event))
+            # Each line is an event in Dagster's storage: of a job that began at once, it says nothing new.
+            if followed.has_waited or event.waited_seconds >= _LONG_SECONDS:
+                self._tell_of_own_job(followed, *line_of(followed.handle.job_id, event))
+            followed.has_waited = False
         elif isinstance(event, Notice):
             self._tell_once(followed, event.level, event.text)
         elif isinstance(event, Broken):

@@ -40,9 +40,20 @@ _FRESH_SECONDS = 1.0
 _TOUCH_SECONDS = 3600.0
 # Each costs a round trip; the step's failure names no more.
 _MOST_QUOTED = 20
+# What is recorded together keeps the lines of other units waiting.
+_TOGETHER_SECONDS = 0.1
 
-Report = Callable[[UnitEnd, UnitSession], object]
-"""Takes what a unit that has succeeded has brought."""
+
+class Report(Protocol):
+    """Where what units have brought goes."""
+
+    def take(self, end: UnitEnd, session: UnitSession) -> None:
+        """Take what a unit that has succeeded has brought."""
+        ...
+
+    def write(self) -> None:
+        """Put on record what was taken: the directories that it is in are removed after that."""
+        ...
 
 
 class Interrupting(Protocol):
@@ -78,7 +89,7 @@ class Loop:
         units: The units, in their order.
         carriers: Where they are executed.
         interruptions: What may end the call before the units do.
-        succeeded: Takes what each unit has brought; what was taken is not collected again.
+        report: Takes what each unit has brought; what was written is not collected again.
     """
 
     def __init__(
@@ -88,21 +99,22 @@ class Loop:
         units: Sequence[str],
         carriers: Carriers,
         interruptions: Interrupting,
-        succeeded: Report,
+        report: Report,
     ) -> None:
         self._step = step
         self._spec = spec
         self._units = tuple(units)
         self._carriers = carriers
         self._interruptions = interruptions
-        self._succeeded = succeeded
-        self._teller = Teller()
+        self._report = report
+        self._teller = Teller(step.run.run_id if step.run else "")
         self._followed = Followed(step, carriers, self._teller)
         self._tries: dict[str, tuple[Outcome, ...]] = {}
         self._waiting: dict[str, tuple[Outcome, ...]] = {}
         self._done: set[str] = set()
         self._failures: dict[int, dict[int | None, Outcome]] = {}
         self._uncollected: set[int] = set()
+        self._over: list[Carrier] = []
         self._following = 0
         self._begun: tuple[str, ...] = ()
         self._closed_by_others = 0
@@ -210,11 +222,18 @@ class Loop:
     # -- following
 
     def _follow_on(self) -> None:
-        """Pass on what units say, and take the end of one."""
+        """Pass on what units say, and take the ends of some: what they have brought is recorded together."""
         self._followed.take_in()
-        end = self._followed.next_end()
-        if end is not None:
-            self._ended(*end)
+        until = time.monotonic() + _TOGETHER_SECONDS
+        try:
+            while (end := self._followed.next_end()) is not None:
+                self._ended(*end)
+                if time.monotonic() >= until:
+                    return
+        finally:
+            self._report.write()
+            while self._over:
+                self._close(self._over.pop(0))
 
     def _ended(self, unit: FollowedUnit, ended: Ended) -> None:
         if ended.is_wordless and not self._has_run(unit):
@@ -229,7 +248,7 @@ class Loop:
                 self._fail(end, unit)
         finally:
             if not of.left and not self._interruptions.is_detached:
-                self._close(carrier)
+                self._over.append(carrier)
 
     def _has_run(self, unit: FollowedUnit) -> bool:
         """Whether a job that completed without a word took the gate; if not, the one that did is followed.
@@ -262,9 +281,9 @@ class Loop:
             self._check_now_and_then()
         finally:
             if not self._interruptions.is_detached:
-                self._report(end, unit)
+                self._bring(end, unit)
 
-    def _report(self, end: UnitEnd, unit: FollowedUnit) -> None:
+    def _bring(self, end: UnitEnd, unit: FollowedUnit) -> None:
         if unit.session.reader.is_cut_off:
             self._log("warning", f"{_label(end)}it has opened Pipes and not closed it; messages may be missing")
         for node in end.ended.end_mark.nodes if end.ended.end_mark else ():
@@ -279,7 +298,7 @@ class Loop:
             self._uncollected.add(end.carrier.number)
             self._note_failure(end, error)
             return
-        self._succeeded(end, unit.session)
+        self._report.take(end, unit.session)
         self._done.add(end.unit)
 
     def _check_now_and_then(self) -> None:

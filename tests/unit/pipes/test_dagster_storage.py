@@ -1,0 +1,268 @@
+"""Kept connections to Dagster's own SQLite event log: the same events as without, whoever else writes or dies."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from tests.support.instances import empty_instance
+
+from dagster_slurm.pipes.dagster_storage import kept_connections, one_transaction
+
+ROOT = Path(__file__).parents[3]
+RUN = "0b7c5e5e-8f43-4a3b-b1a6-4c2f0f4f3c11"
+OTHER = "1c8d6f6f-9054-4b4c-82b7-5d3010504d22"
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with empty_instance(tmp_path) as made:
+        yield made
+
+
+def write(instance: dg.DagsterInstance, text: str, run_id: str = RUN) -> None:
+    entry = dg.EventLogEntry(
+        error_info=None, level=20, user_message=text, run_id=run_id, timestamp=0.0, dagster_event=None
+    )
+    instance.event_log_storage.store_event(entry)
+
+
+def materialize(instance: dg.DagsterInstance, partition: str) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization("asset", partition=partition))
+
+
+def written(instance: dg.DagsterInstance, run_id: str = RUN) -> list[str]:
+    with as_another(instance) as other:
+        return [each.user_message for each in other.event_log_storage.get_logs_for_run(run_id)]
+
+
+def as_another(instance: dg.DagsterInstance) -> dg.DagsterInstance:
+    """The same, as another process sees it."""
+    return dg.DagsterInstance.from_ref(instance.get_ref())
+
+
+def open_files(instance: dg.DagsterInstance) -> list[str]:
+    """The files of the storage that this process has open."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(each.readlink()))
+        except FileNotFoundError:
+            continue
+    return sorted(path for path in found if path.endswith(".db") and path.startswith(instance.storage_directory()[:-8]))
+
+
+def test_the_file_of_a_run_stays_open_and_is_closed_at_the_end(instance: dg.DagsterInstance) -> None:
+    with kept_connections(instance, RUN):
+        write(instance, "one")
+        assert len(open_files(instance)) == 1
+        write(instance, "other", OTHER)
+        assert len(open_files(instance)) == 1
+        write(instance, "two")
+    assert open_files(instance) == []
+    assert "_connect" not in vars(instance.event_log_storage)
+    write(instance, "three")
+    assert written(instance) == ["one", "two", "three"]
+    assert written(instance, OTHER) == ["other"]
+
+
+def test_an_event_is_there_for_others_as_soon_as_it_is_written(instance: dg.DagsterInstance) -> None:
+    with kept_connections(instance, RUN):
+        for number in range(3):
+            write(instance, str(number))
+            assert written(instance) == [str(each) for each in range(number + 1)]
+
+
+def test_two_runs_of_one_process_each_end_by_themselves(instance: dg.DagsterInstance) -> None:
+    with kept_connections(instance, RUN):
+        with kept_connections(instance, OTHER), kept_connections(instance, RUN):
+            write(instance, "one")
+            write(instance, "other", OTHER)
+            assert len(open_files(instance)) == 2
+        assert len(open_files(instance)) == 1
+        write(instance, "two")
+        write(instance, "another", OTHER)
+    assert open_files(instance) == []
+    assert written(instance) == ["one", "two"]
+    assert written(instance, OTHER) == ["other", "another"]
+
+
+def test_many_threads(instance: dg.DagsterInstance) -> None:
+    def some(name: str) -> None:
+        for number in range(40):
+            write(instance, f"{name} {number}")
+
+    threads = [threading.Thread(target=some, args=(str(name),)) for name in range(6)]
+    with kept_connections(instance, RUN):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    found = written(instance)
+    for name in range(6):
+        mine = [each for each in found if each.startswith(f"{name} ")]
+        assert mine == [f"{name} {number}" for number in range(40)]
+
+
+def test_a_file_that_is_replaced_is_opened_anew(instance: dg.DagsterInstance) -> None:
+    """As `dagster run wipe` does it: what was written after it is not in a file without a name."""
+    with kept_connections(instance, RUN):
+        write(instance, "before")
+        as_another(instance).event_log_storage.wipe()
+        vars(instance.event_log_storage)["_initialized_dbs"].clear()
+        write(instance, "after")
+        assert written(instance) == ["after"]
+
+
+def test_after_an_error_it_goes_on(instance: dg.DagsterInstance) -> None:
+    with kept_connections(instance, RUN):
+        write(instance, "one")
+        with pytest.raises(ZeroDivisionError), instance.event_log_storage.run_connection(RUN):  # type: ignore[attr-defined]
+            raise ZeroDivisionError
+        write(instance, "two")
+    assert written(instance) == ["one", "two"]
+
+
+class Subclass(SqliteEventLogStorage):
+    """One that somebody else has made, who may have other plans with its connections."""
+
+
+@pytest.mark.parametrize("kind", ["in memory", "a subclass", "of another form"])
+def test_another_storage_is_left_as_it_is(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with empty_instance(tmp_path) as on_disk:
+        instance = dg.DagsterInstance.ephemeral() if kind == "in memory" else on_disk
+        if kind == "a subclass":
+            monkeypatch.setattr(instance, "_event_storage", Subclass(str(tmp_path / "own")))
+        if kind == "of another form":
+            monkeypatch.delattr(SqliteEventLogStorage, "_initdb")
+        with kept_connections(instance, RUN), one_transaction(instance):
+            assert "_connect" not in vars(instance.event_log_storage)
+
+
+class TestTogether:
+    """Many events in one transaction of each file."""
+
+    def test_they_are_there_at_its_end(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN):
+            write(instance, "before")
+            with one_transaction(instance):
+                write(instance, "one")
+                write(instance, "two")
+                assert written(instance) == ["before"]
+            assert written(instance) == ["before", "one", "two"]
+
+    def test_what_was_written_before_an_error_stays(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN):
+            with pytest.raises(ZeroDivisionError), one_transaction(instance):
+                write(instance, "one")
+                raise ZeroDivisionError
+            write(instance, "two")
+        assert written(instance) == ["one", "two"]
+
+    def test_other_files_and_materialisations_are_in_it(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN), one_transaction(instance):
+            for partition in ("a", "b"):
+                materialize(instance, partition)
+            write(instance, "other", OTHER)
+            assert written(instance, OTHER) == []
+        assert written(instance, OTHER) == ["other"]
+        assert instance.get_materialized_partitions(dg.AssetKey("asset")) == {"a", "b"}
+        assert open_files(instance) == []
+
+    def test_one_within_another_is_the_same(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN), one_transaction(instance), one_transaction(instance):
+            write(instance, "one")
+        assert written(instance) == ["one"]
+
+    def test_other_threads_wait_for_it(self, instance: dg.DagsterInstance) -> None:
+        other = threading.Thread(target=write, args=(instance, "other"))
+        with kept_connections(instance, RUN):
+            with one_transaction(instance):
+                other.start()
+                write(instance, "one")
+            other.join()
+        assert sorted(written(instance)) == ["one", "other"]
+
+    def test_without_kept_connections_each_is_by_itself(self, instance: dg.DagsterInstance) -> None:
+        with one_transaction(instance):
+            write(instance, "one")
+            assert written(instance) == ["one"]
+
+
+@pytest.mark.process
+class TestOtherProcesses:
+    """Forks of this one, others on the same run, and one that is killed."""
+
+    def test_a_fork_has_connections_of_its_own(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN):
+            write(instance, "parent 1")
+            child = os.fork()
+            if child == 0:
+                try:
+                    with one_transaction(instance):
+                        write(instance, "child")
+                    with kept_connections(instance, RUN), one_transaction(instance):
+                        write(instance, "child again")
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            write(instance, "parent 2")
+        assert written(instance) == ["parent 1", "child", "child again", "parent 2"]
+
+    def test_two_processes_on_one_run(self, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+        with other_writer(instance, tmp_path) as other, kept_connections(instance, RUN):
+            for number in range(60):
+                with one_transaction(instance):
+                    write(instance, f"here {number}")
+            other.wait()
+        found = written(instance)
+        assert [each for each in found if each.startswith("here ")] == [f"here {number}" for number in range(60)]
+        assert [each for each in found if each.startswith("there ")] == [f"there {number}" for number in range(60)]
+
+    def test_what_was_written_survives_a_kill(self, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+        with other_writer(instance, tmp_path, count=100_000) as other:
+            assert other.stdout is not None
+            told = [other.stdout.readline().strip() for _ in range(30)]
+            other.send_signal(signal.SIGKILL)
+        found = written(instance)
+        assert found[:30] == told
+        write(instance, "after")
+        assert written(instance) == [*found, "after"]
+
+
+WRITER = """
+import sys
+import dagster as dg
+from tests.unit.pipes.test_dagster_storage import RUN, kept_connections, write
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance, kept_connections(instance, RUN):
+    for number in range(int(sys.argv[2])):
+        write(instance, f"there {number}")
+        print(f"there {number}", flush=True)
+"""
+
+
+def other_writer(instance: dg.DagsterInstance, tmp_path: Path, count: int = 60) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", WRITER, str(Path(instance.storage_directory()).parent), str(count)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.mark.process
+def test_one_event_waits_for_the_disk_once(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Five times without kept connections: SQLite moves its write-ahead log back, and removes it, after each event."""
+    write(instance, "what makes the tables of the run")
+    trace = tmp_path / "trace"
+    program = [sys.executable, "-c", WRITER, str(Path(instance.storage_directory()).parent), "20"]
+    argv = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(trace), *program]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode and re.search(r"ptrace.*(not permitted|denied)", done.stderr):
+        pytest.skip(f"tracing is forbidden on this machine: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stderr
+    assert trace.read_text().count("sync(") <= 2 * 20
