@@ -134,7 +134,8 @@ def missing_packages(*, trials: bool = False, launchers: bool = False, records: 
         launchers: Also what `srun --mpi=pmix` and Spark need, and what counts system calls.
         records: Also the database in which some tests keep Dagster's records.
     """
-    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ()), *((_JAVA, _STRACE) if launchers else ())]
+    wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
+    wanted += [_JAVA, _STRACE] if launchers else []
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
