@@ -182,3 +182,23 @@ def test_importing_it_does_not_load_dagster(name: str) -> None:
     program = f"import sys, {PACKAGE}.{name}; print(sorted({DAGSTER!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+_COMMAND = "import sys; from dagster_slurm.cli import main; sys.argv[1:] = {!r}; main.main(standalone_mode=False)"
+
+
+@pytest.mark.parametrize(
+    ("program", "most"),
+    [
+        ("from dagster_slurm import ComputeResource", 90),
+        (_COMMAND.format(["--help"]), 5),
+        (_COMMAND.format(["jobs", "--help"]), 30),
+        (_COMMAND.format(["plan", "--help"]), 30),
+    ],
+    ids=["ComputeResource", "--help", "jobs --help", "plan --help"],
+)
+def test_what_a_start_loads_of_ours(program: str, most: int) -> None:
+    """What one asset does not need is not imported: each process of a run, and each completion, would wait for it."""
+    count = f"\nimport sys; print(sum(name.startswith({PACKAGE!r}) for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program + count], capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) <= most

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
-from dagster_slurm.housekeeping.rows import job_rows, table
-from dagster_slurm.housekeeping.seen import survey
+
+if TYPE_CHECKING:
+    from dagster_slurm.housekeeping.rows import WordOf
 
 
 @click.command()
@@ -25,12 +30,14 @@ def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool,
     the directory of the runs. If DAGSTER_HOME is set, the run that works on a job is shown with its status there.
     A job that was adopted by another run is shown with that one.
     """
-    from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415 - dagster is slow
+    # `--help` needs none of it.
+    from dagster_slurm.housekeeping.rows import job_rows, table  # noqa: PLC0415
+    from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
 
     everything = everything or bool(of_run)
-    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, records_of_environment() as records:
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, _words() as word:
         seen = survey(cluster, is_open=lambda job: everything and job.queued is None)
-        rows = job_rows(seen, records.word, everything=everything, of_run=of_run)
+        rows = job_rows(seen, word, everything=everything, of_run=of_run)
         host, base = cluster.host, cluster.base()
     if seen.notice:
         click.echo(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
@@ -45,3 +52,17 @@ def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool,
         click.echo(f"There is no job of a run in {base} on {host}.")
     else:
         click.echo(f"No job of a run waits or runs on {host}, and none ended just now; --all shows older ones.")
+
+
+@contextmanager
+def _words() -> Iterator[WordOf]:
+    """What Dagster's records say of a piece of work; Dagster, which takes a second to load, is loaded if it has any."""
+    if not os.environ.get("DAGSTER_HOME"):
+        from dagster_slurm.housekeeping.rows import unknown  # noqa: PLC0415
+
+        yield unknown
+        return
+    from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415
+
+    with records_of_environment() as records:
+        yield records.word

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.doctor.settings import Asked, read_settings
-from dagster_slurm.transport import LocalTransport, OpenSSHTransport
+if TYPE_CHECKING:
+    from dagster_slurm.cluster import SlurmCluster
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,6 +37,11 @@ def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator
     Raises:
         ConfigurationError: A setting is missing or cannot be read.
     """
+    # `--help` of a command needs none of it.
+    from dagster_slurm.cluster import SlurmCluster  # noqa: PLC0415
+    from dagster_slurm.doctor.settings import Asked, read_settings  # noqa: PLC0415
+    from dagster_slurm.transport import LocalTransport, OpenSSHTransport  # noqa: PLC0415
+
     settings = read_settings(Asked(prefix=prefix, local=local, remote_base=remote_base))
     way = settings.connection
     transport = OpenSSHTransport(way, channels=1) if way else LocalTransport(channels=1)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, RunRecord, RunsFilter
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.housekeeping.rows import RunStanding, Word
+from dagster_slurm.housekeeping.rows import RunStanding, Word, unknown
 from dagster_slurm.pipes.dagster_private import instance_of_environment
 from dagster_slurm.pipes.launch_key import lineage_of, origins
 
@@ -44,7 +44,7 @@ class DagsterRecords:
         """
         known = [run_id for run_id in origin_run_ids if self._group(run_id)]
         if self._instance is None or not known:
-            return Word(RunStanding.UNKNOWN, origin_run_ids[0] if origin_run_ids else "")
+            return unknown(origin_run_ids, step_key)
         family = self._descendants(known)
         own = [each for each in family if self._works_on(each.dagster_run, known, step_key)]
         newest = max(own, key=lambda each: each.create_timestamp).dagster_run

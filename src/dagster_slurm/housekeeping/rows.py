@@ -41,6 +41,11 @@ WordOf = Callable[[Sequence[str], str], Word]
 """Asks it, for the runs in which the work was asked for and its step."""
 
 
+def unknown(origin_run_ids: Sequence[str], step_key: str) -> Word:
+    """What Dagster says of a piece of work in runs that it does not know."""
+    return Word(RunStanding.UNKNOWN, origin_run_ids[0] if origin_run_ids else "")
+
+
 @dataclass(frozen=True)
 class JobRow:
     """A job, as it is shown. What is not known is empty, or None.

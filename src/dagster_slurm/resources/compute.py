@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import InitResourceContext, build_resources
 
-from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.leases import take_lease
@@ -15,15 +14,16 @@ from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, Slur
 from dagster_slurm.pipes.step import Step, stop_in_dry_run
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import work_of
-from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
-from dagster_slurm.resources.plan import job_plan
 from dagster_slurm.resources.settings import Arguments, ComputeDefaults
 from dagster_slurm.work.spec import Tasks, takes
 
 if TYPE_CHECKING:
     # Part of `typing` from Python 3.11 on.
     from typing_extensions import Unpack
+
+    from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
+    from dagster_slurm.resources.job_plan import JobPlan
 
 
 class ExecutionMode(str, enum.Enum):
@@ -163,6 +163,9 @@ class ComputeResource(ComputeDefaults):
         return _plan_of(self, step, given, tasks)
 
     def _client(self) -> LocalPipesClient | SlurmPipesClient:
+        # A third of the package, which a process that only loads definitions does not need.
+        from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient  # noqa: PLC0415
+
         if self.mode == "local":
             return LocalPipesClient(keep_directories=self.debug_mode)
         return SlurmPipesClient(
@@ -174,5 +177,7 @@ class ComputeResource(ComputeDefaults):
 
 
 def _plan_of(resource: ComputeDefaults, step: Step | None, given: dict[str, Any], tasks: Tasks | None) -> JobPlan:
+    from dagster_slurm.resources.plan import job_plan  # noqa: PLC0415 - for dry runs only
+
     spec = work_of(resource, step, given, tasks)
     return job_plan(spec, step, None if resource.mode == "local" else resource.cluster().connect().cluster)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, field_validator
@@ -22,10 +22,12 @@ from dagster_slurm.environments import (
     Tell,
     with_modules,
 )
-from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.providers import Runtime
-from dagster_slurm.environments.uv import UvRecipe
 from dagster_slurm.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from dagster_slurm.environments.pixi import PixiRecipe
+    from dagster_slurm.environments.uv import UvRecipe
 
 _DEFAULT_NAME = "default"
 
@@ -97,6 +99,8 @@ class UvEnvironment(Environment):
 
     def recipe(self) -> UvRecipe:
         """As plain values."""
+        from dagster_slurm.environments.uv import UvRecipe  # noqa: PLC0415 - one of several kinds
+
         return UvRecipe(
             project=Path(self.project_dir).expanduser().absolute(),
             extras=tuple(self.extras),
@@ -141,6 +145,8 @@ class PixiEnvironment(Environment):
 
     def recipe(self) -> PixiRecipe:
         """As plain values."""
+        from dagster_slurm.environments.pixi import PixiRecipe  # noqa: PLC0415 - one of several kinds
+
         return PixiRecipe(
             project=Path(self.project_dir).expanduser().absolute(),
             environment=self.environment,
