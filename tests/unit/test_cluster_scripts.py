@@ -240,6 +240,20 @@ class TestEnvironmentLayout:
             assert str(path) in str(caught.value)
             assert caught.value.hint
 
+    def test_many_steps_ask_once_and_what_was_missing_is_asked_about_again(
+        self, cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, path = [], str(tmp_path / "prefix")
+        script = cluster.script
+        monkeypatch.setattr(cluster, "script", lambda name, words: asked.append(name) or script(name, words))
+        with pytest.raises(EnvironmentNotFoundError):
+            cluster.environment_layout(path)
+        (tmp_path / "prefix/bin").mkdir(parents=True)
+        (tmp_path / "prefix/bin/python").touch(mode=0o755)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(cluster.environment_layout, [path] * 20)) == {"prefix"}
+        assert asked == ["environment.sh"] * 2
+
 
 class TestBase:
     """Where runs lie."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,8 @@ from dagster_slurm.transport.shell import shell_file
 
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
 _USUAL_ARRAY_SIZE = 1001
+# Somebody may put another environment in the place of one.
+_LAYOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,12 @@ class SlurmCluster:
         self._remote_base = remote_base
         self._facts: ClusterFacts | None = None
         self._interpreters: dict[tuple[str, str, str], CompletedCommand] = {}
+        self._layouts: dict[str, tuple[float, str]] = {}
         self._largest_array: int | None = None
         self._admissions = admissions or Admissions()
         self._lock = threading.Lock()
+        # Whoever asks the cluster for a layout must not keep those waiting who know all they need.
+        self._layout_lock = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -158,14 +164,19 @@ class SlurmCluster:
             )
 
     def environment_layout(self, path: str) -> str:
-        """Which layout of an environment lies at a path: `packed` or `prefix`.
+        """Which layout of an environment lies at a path: `packed` or `prefix`; for many steps asked once a minute.
 
         Raises:
             EnvironmentNotFoundError: Neither does.
         """
-        found = self.script("environment.sh", (path,)).text
-        if found in ("packed", "prefix"):
-            return found
+        with self._layout_lock:
+            asked_at, found = self._layouts.get(path, (float("-inf"), ""))
+            if time.monotonic() - asked_at < _LAYOUT_SECONDS:
+                return found
+            found = self.script("environment.sh", (path,)).text
+            if found in ("packed", "prefix"):
+                self._layouts[path] = time.monotonic(), found
+                return found
         problem = "does not exist" if found == "missing" else "is not an environment"
         raise EnvironmentNotFoundError(
             f"The environment {path} {problem}",
