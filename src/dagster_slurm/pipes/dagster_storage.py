@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,8 +41,24 @@ class _Open:
     file: _FileId | None
 
 
+@dataclass
+class _Batch:
+    """What one thread writes in one transaction of each file.
+
+    Args:
+        begun: The transactions, in the order in which they were begun.
+        error: Why what was written in an earlier one is lost.
+    """
+
+    begun: dict[str, RootTransaction] = field(default_factory=dict)
+    error: Exception | None = None
+
+
 class _Kept:
     """The connections to one storage: to the files of the runs that ask for it, and to the index of all.
+
+    No lock is held from one event of a batch to the next. Dagster writes an event under the lock of a log handler, and
+    takes that of the storage within it: who holds this one and writes an event waits for whoever does the same.
 
     Args:
         storage: The storage.
@@ -53,57 +69,73 @@ class _Kept:
         self._original = storage._connect
         self._process = os.getpid()
         self._open: dict[str, _Open] = {}
-        self._batch = threading.local()
+        self._thread = threading.local()
+        self._batch: _Batch | None = None
         self.runs: Counter[str] = Counter()
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Connection]:
         """In place of the storage's own method: a transaction on the file of a run, or on the index."""
-        begun: dict[str, RootTransaction] | None = getattr(self._batch, "begun", None)
-        if begun is not None:
-            if shard not in begun:
-                begun[shard] = self._engine(shard).connect().begin()
-            yield begun[shard].connection
-        elif os.getpid() != self._process or shard not in (_INDEX, *+self.runs):
+        if os.getpid() != self._process or shard not in (_INDEX, *+self.runs):
             # A fork must not use its parent's connections (sqlite.org/howtocorrupt.html, 2.6).
             with self._original(shard) as connection:
                 yield connection
-        else:
-            with self._storage._db_lock, self._transaction(shard) as connection:
+            return
+        with self._storage._db_lock:
+            batch: _Batch | None = getattr(self._thread, "batch", None)
+            if self._batch is not batch:
+                self._commit()
+            how = self._transaction(shard) if batch is None else self._in_batch(batch, shard)
+            with how as connection:
                 yield connection
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What this thread writes in the block is one transaction of each file, committed however the block ends.
 
-        Other threads' writes wait for it.
+        Whoever else writes meanwhile, or reads, commits what there is of it before.
         """
-        if os.getpid() != self._process or getattr(self._batch, "begun", None) is not None:
+        if os.getpid() != self._process or getattr(self._thread, "batch", None) is not None:
             yield
             return
-        with self._storage._db_lock:
-            begun: dict[str, RootTransaction] = {}
-            self._batch.begun = begun
-            try:
-                yield
-            finally:
-                self._batch.begun = None
-                self._end(begun)
+        batch = self._thread.batch = _Batch()
+        try:
+            yield
+        finally:
+            self._thread.batch = None
+            with self._storage._db_lock:
+                if self._batch is batch:
+                    self._commit()
+        if batch.error is not None:
+            raise batch.error
 
-    def _end(self, begun: dict[str, RootTransaction]) -> None:
-        """Commit in the order in which Dagster stores an event: in the run's file, and then in the index."""
+    @contextmanager
+    def _in_batch(self, batch: _Batch, shard: str) -> Iterator[Connection]:
+        engine = self._engine(shard)
+        self._batch = batch
+        if shard not in batch.begun:
+            batch.begun[shard] = engine.connect().begin()
+        try:
+            yield batch.begun[shard].connection
+        except BaseException:
+            self._commit()
+            raise
+
+    def _commit(self) -> None:
+        """Commit a batch, in the order in which Dagster stores an event: in the run's file, and then in the index."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        begun, batch.begun = batch.begun, {}
         try:
             for transaction in begun.values():
                 transaction.commit()
-        except BaseException:
-            for shard in begun:
+        except Exception as error:  # noqa: BLE001 - it is the batch's own thread that has to know
+            batch.error = batch.error or error
+        for shard, transaction in begun.items():
+            transaction.connection.close()
+            if batch.error is not None:
                 self._forget(shard)
-            raise
-        finally:
-            for shard, transaction in begun.items():
-                transaction.connection.close()
-                if shard not in (_INDEX, *+self.runs):
-                    self._forget(shard)
 
     @contextmanager
     def _transaction(self, shard: str) -> Iterator[Connection]:
@@ -121,6 +153,7 @@ class _Kept:
         known = self._open.get(shard)
         if known is not None and known.file is not None and known.file == _file_id(path):
             return known.engine
+        self._commit()
         self._forget(shard)
         self._initialize(shard)
         engine = create_engine(
@@ -151,6 +184,7 @@ class _Kept:
     def close(self) -> None:
         """Close the connections to what no run asks for any more."""
         with self._storage._db_lock:
+            self._commit()
             for shard in set(self._open) - ({_INDEX, *+self.runs} if +self.runs else set()):
                 self._forget(shard)
 
@@ -199,8 +233,7 @@ def kept_connections(instance: DagsterInstance, run_id: str) -> Iterator[None]:
 def one_transaction(instance: DagsterInstance) -> Iterator[None]:
     """Write the events of this block together, where connections are kept; one by one elsewhere.
 
-    Nothing else is to be waited for in the block: no other thread of this process writes an event meanwhile, and no
-    other process to the index.
+    Nothing else is to be waited for in the block: no other process writes to the index meanwhile.
 
     Args:
         instance: The instance.

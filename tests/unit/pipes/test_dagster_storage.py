@@ -1,5 +1,6 @@
 """Kept connections to Dagster's own SQLite event log: the same events as without, whoever else writes or dies."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from sqlalchemy import RootTransaction
 from tests.support.instances import empty_instance
 
 from dagster_slurm.pipes.dagster_storage import kept_connections, one_transaction
@@ -130,6 +132,15 @@ def test_after_an_error_it_goes_on(instance: dg.DagsterInstance) -> None:
     assert written(instance) == ["one", "two"]
 
 
+def fail_to_commit(transaction: RootTransaction) -> None:
+    transaction.rollback()
+    raise OSError("the disk is full")
+
+
+def read(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.get_logs_for_run(RUN)
+
+
 class Subclass(SqliteEventLogStorage):
     """One that somebody else has made, who may have other plans with its connections."""
 
@@ -166,13 +177,17 @@ class TestTogether:
             write(instance, "two")
         assert written(instance) == ["one", "two"]
 
-    def test_other_files_and_materialisations_are_in_it(self, instance: dg.DagsterInstance) -> None:
+    def test_files_that_are_not_kept_are_not_in_it(self, instance: dg.DagsterInstance) -> None:
+        with kept_connections(instance, RUN), one_transaction(instance):
+            write(instance, "other", OTHER)
+            assert written(instance, OTHER) == ["other"]
+
+    def test_the_index_is_in_it(self, instance: dg.DagsterInstance) -> None:
         with kept_connections(instance, RUN), one_transaction(instance):
             for partition in ("a", "b"):
                 materialize(instance, partition)
-            write(instance, "other", OTHER)
-            assert written(instance, OTHER) == []
-        assert written(instance, OTHER) == ["other"]
+            with as_another(instance) as other:
+                assert other.get_materialized_partitions(dg.AssetKey("asset")) == set()
         assert instance.get_materialized_partitions(dg.AssetKey("asset")) == {"a", "b"}
         assert open_files(instance) == []
 
@@ -181,14 +196,69 @@ class TestTogether:
             write(instance, "one")
         assert written(instance) == ["one"]
 
-    def test_other_threads_wait_for_it(self, instance: dg.DagsterInstance) -> None:
-        other = threading.Thread(target=write, args=(instance, "other"))
+    def test_another_threads_event_is_there_when_it_is_written(self, instance: dg.DagsterInstance) -> None:
         with kept_connections(instance, RUN):
             with one_transaction(instance):
-                other.start()
                 write(instance, "one")
+                other = threading.Thread(target=write, args=(instance, "other"))
+                other.start()
+                other.join()
+                assert written(instance) == ["one", "other"]
+                write(instance, "two")
+            assert written(instance) == ["one", "other", "two"]
+
+    def test_an_error_of_another_thread_takes_nothing_of_it(self, instance: dg.DagsterInstance) -> None:
+        def fail() -> None:
+            with contextlib.suppress(ZeroDivisionError), instance.event_log_storage.run_connection(RUN):  # type: ignore[attr-defined]
+                raise ZeroDivisionError
+
+        with kept_connections(instance, RUN), one_transaction(instance):
+            write(instance, "one")
+            other = threading.Thread(target=fail)
+            other.start()
             other.join()
-        assert sorted(written(instance)) == ["one", "other"]
+        assert written(instance) == ["one"]
+
+    def test_who_logs_under_the_lock_of_a_handler_waits_for_no_batch(self, instance: dg.DagsterInstance) -> None:
+        """Dagster takes that lock first, and the storage's within it; both a step that records and one that logs do."""
+        handler = threading.Lock()
+
+        def log(name: str) -> None:
+            for number in range(60):
+                with handler:
+                    write(instance, f"{name} {number}")
+
+        def record() -> None:
+            with one_transaction(instance):
+                log("recorded")
+
+        threads = [threading.Thread(target=log, args=("line",), daemon=True)]
+        threads += [threading.Thread(target=record, daemon=True) for _ in range(2)]
+        with kept_connections(instance, RUN):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            assert not any(thread.is_alive() for thread in threads)
+        assert len(written(instance)) == 180
+
+    def test_what_is_lost_at_a_commit_is_known_to_who_wrote_it(
+        self, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where another thread has committed it: the directories of these partitions are not to be removed."""
+        with kept_connections(instance, RUN):
+            write(instance, "before")
+            monkeypatch.setattr(RootTransaction, "commit", fail_to_commit)
+            with pytest.raises(OSError, match="full"), one_transaction(instance):
+                write(instance, "lost")
+                monkeypatch.undo()
+                monkeypatch.setattr(RootTransaction, "commit", fail_to_commit)
+                other = threading.Thread(target=read, args=(instance,))
+                other.start()
+                other.join()
+                monkeypatch.undo()
+                write(instance, "kept")
+        assert written(instance) == ["before", "kept"]
 
     def test_without_kept_connections_each_is_by_itself(self, instance: dg.DagsterInstance) -> None:
         with one_transaction(instance):
