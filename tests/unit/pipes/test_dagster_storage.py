@@ -132,9 +132,16 @@ def test_after_an_error_it_goes_on(instance: dg.DagsterInstance) -> None:
     assert written(instance) == ["one", "two"]
 
 
-def fail_to_commit(transaction: RootTransaction) -> None:
-    transaction.rollback()
-    raise OSError("the disk is full")
+def fail_once(patch: pytest.MonkeyPatch) -> None:
+    """Let the next commit fail."""
+    commit = RootTransaction.commit
+
+    def fail(transaction: RootTransaction) -> None:
+        patch.setattr(RootTransaction, "commit", commit)
+        transaction.rollback()
+        raise OSError("the disk is full")
+
+    patch.setattr(RootTransaction, "commit", fail)
 
 
 def read(instance: dg.DagsterInstance) -> None:
@@ -248,15 +255,12 @@ class TestTogether:
         """Also where another thread has committed it: the directories of these partitions are not to be removed."""
         with kept_connections(instance, RUN):
             write(instance, "before")
-            monkeypatch.setattr(RootTransaction, "commit", fail_to_commit)
             with pytest.raises(OSError, match="full"), one_transaction(instance):
                 write(instance, "lost")
-                monkeypatch.undo()
-                monkeypatch.setattr(RootTransaction, "commit", fail_to_commit)
+                fail_once(monkeypatch)
                 other = threading.Thread(target=read, args=(instance,))
                 other.start()
                 other.join()
-                monkeypatch.undo()
                 write(instance, "kept")
         assert written(instance) == ["before", "kept"]
 
