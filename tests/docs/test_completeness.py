@@ -119,12 +119,3 @@ def test_every_dependency_has_its_reason_in_the_readme() -> None:
     listed += re.findall(r"^([a-z-]+)[<>=]", example, re.MULTILINE)
     assert "dagster" in listed
     assert [name for name in listed if f"`{name}`" not in readme] == []
-
-
-def test_every_line_about_security_has_its_test() -> None:
-    rows = [line for line in _page("security").splitlines() if line.startswith("| ") and "| test |" not in line]
-    assert len(rows) > 10
-    for row in rows:
-        named = re.findall(r"`([\w/]+\.py)`", row.rsplit("|", 2)[1])
-        assert named, row
-        assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []

@@ -388,7 +388,9 @@ nodes_make_tmp() {
     local base=${TMPDIR:-/tmp}
     nodes_tmp=$nodes_same_tmp
     if [ -n "$nodes_tmp" ]; then
-        mkdir -m 700 -- "$nodes_tmp" 2>/dev/null || [ -O "$nodes_tmp" ] || nodes_fail "$nodes_tmp cannot be made"
+        # It is there on the node that has chosen it. Elsewhere somebody may have read its name, and been faster.
+        mkdir -m 700 -- "$nodes_tmp" 2>/dev/null || { [ -d "$nodes_tmp" ] && [ -O "$nodes_tmp" ] && [ ! -L "$nodes_tmp" ]; } ||
+            nodes_fail "$nodes_tmp cannot be made, or is somebody else's"
         return
     fi
     [ ${#base} -le "$nodes_tmp_most" ] && [ -w "$base" ] || base=/tmp

@@ -11,9 +11,11 @@ scratch_begin() {
     return 74
 }
 
-# A signal ends the copying. Links to what lies on the cluster stay links.
+# A signal ends the copying. Links to what lies on the cluster stay links. What is in the directory is copied and not the
+# directory, whose mode would come along: others of the node are to see nothing.
 scratch_enter() {
-    cp -a -- "$place/work/." "$scratch" && cd -- "$scratch" && export DAGSTER_SLURM_SCRATCH="$scratch" && return
+    find "$place/work" -mindepth 1 -maxdepth 1 -exec cp -a -t "$scratch" -- {} + && cd -- "$scratch" &&
+        export DAGSTER_SLURM_SCRATCH="$scratch" && return
     say "cannot copy the working directory to $scratch; nothing was run"
     return 74
 }

@@ -21,6 +21,7 @@ BEGIN = """
 crew_begin() {
     nodes_begin crew yes || return
     nodes_have ready || return
+    nodes_same_tmp=${SAME_TMP:-}
     nodes_make_token || return
     nodes_start || return
     nodes_await ready 10
@@ -130,6 +131,33 @@ def test_a_payload_that_fails_keeps_logs_and_the_end_and_no_token(crew: Crew) ->
     assert (word, cause) == ("ended", "stopped")
     assert not (crew.shared / "token").exists()
     assert crew.left() == []
+
+
+def test_the_token_is_this_users(crew: Crew) -> None:
+    assert crew.run(f"stat -c %a {crew.shared} {crew.shared}/token; wc -c <{crew.shared}/token") == 0, crew.stderr
+    assert crew.stdout.split() == ["700", "600", "64"]
+
+
+@pytest.mark.parametrize("is_of", ["nobody", "this user", "this user, behind a link", "somebody else"])
+def test_a_directory_for_all_nodes_is_taken_from_nobody(
+    crew: Crew, is_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name can be read on the first node by who is faster on another one."""
+    own, same = crew.tmp / "own", crew.tmp / "same"
+    own.mkdir()
+    if is_of == "this user, behind a link":
+        same.symlink_to(own)
+    elif is_of != "nobody":
+        same.mkdir(mode=0o700)
+    if is_of == "somebody else":
+        os.chown(same, 12345, 12345)
+    node = 'crew_node() { echo "$nodes_tmp" >"$nodes_tmp/here"; nodes_start_daemon sleep 300; nodes_publish ready up; }'
+    monkeypatch.setenv("SAME_TMP", str(same))
+    code = crew.run('echo "$CREW"', node)
+    is_taken = is_of in ("nobody", "this user")
+    assert (code, crew.stdout) == ((0, "up\n") if is_taken else (74, "")), crew.stderr
+    assert is_taken or "is somebody else's" in crew.stderr
+    assert list(own.iterdir()) == []
 
 
 def test_only_the_core_of_the_work_is_waited_for(crew: Crew) -> None:

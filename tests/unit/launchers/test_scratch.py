@@ -64,6 +64,14 @@ def test_in_and_out(work: Path) -> None:
     assert node(work) == []
 
 
+def test_it_is_this_users(work: Path) -> None:
+    """Of a name that nobody knows before: one that is there is not taken."""
+    done = run(work, "stat -c %a .; pwd")
+    mode, path = done.stdout.split("\n", 1)
+    assert mode == "700"
+    assert run(work, "pwd").stdout != path
+
+
 def test_globs_of_any_depth_and_names_with_anything(work: Path) -> None:
     payload = "mkdir -p d/e; touch 'd/e/$(touch x) *.nc' d/e/-n.nc -- ; touch d/f.nc"
     done = run(work, payload, "**/*.nc", "nothing*", "absent")

@@ -55,6 +55,18 @@ def test_each_gets_its_own_answer_in_few_round_trips(transport: Counting) -> Non
     assert len(transport.scripts) <= 2 + THREADS // MOST + 1
 
 
+def test_what_is_sent_together_is_this_users(
+    transport: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = 'cat; stat -c "%A %n" "$TMPDIR"/.dagster-slurm.*; stat -c "%A %n" "$TMPDIR"/.dagster-slurm.*/*'
+    combined = Together(transport)
+    answers = at_once(lambda n: combined.run(script, stdin=b"secret\n"))
+    modes = {line.split()[0] for each in answers for line in each.text.splitlines() if "/.dagster-slurm." in line}
+    assert modes == {"drwx------", "-rw-------"}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_alone_is_as_without(transport: Counting) -> None:
     assert Together(transport).run('echo "$1"; exit 3', ("it's",)) == CompletedCommand(b"it's\n", b"", 3)
     assert transport.scripts == ['echo "$1"; exit 3']
