@@ -22,6 +22,7 @@ from pathlib import Path
 _PROC = Path("/proc")
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _UNREADABLE = ""
+_NO_PID = 1 << 31
 _CLOCKS_AGREE_WITHIN_SECONDS = 3600.0
 
 
@@ -80,7 +81,10 @@ class ProcessIdentity:
         Raises:
             ValueError: It is not that.
         """
-        return cls.from_mapping(json.loads(text))
+        try:
+            return cls.from_mapping(json.loads(text))
+        except RecursionError as error:
+            raise ValueError("not the identity of a process: it has too many levels") from error
 
     @classmethod
     def from_mapping(cls, values: object) -> ProcessIdentity:
@@ -94,7 +98,9 @@ class ProcessIdentity:
         known = {"machine": "", **values}
         known = {field.name: known.get(field.name) for field in fields(cls)}
         wanted = {name: int if name == "pid" else str for name in known}
-        if any(type(value) is not wanted[name] for name, value in known.items()):
+        is_of_kind = all(type(value) is wanted[name] for name, value in known.items())
+        # Another one kill(2) takes for something else, or not at all.
+        if not is_of_kind or not 0 <= known["pid"] < _NO_PID:
             raise ValueError(f"not the identity of a process: {values!r}")
         return cls(**known)
 
@@ -168,8 +174,13 @@ def parse_stat(text: str) -> tuple[str, str]:
     """State and start time, in clock ticks since boot, of a line of /proc/PID/stat (proc(5), fields 3 and 22).
 
     The second field is the name in parentheses, which may hold blanks and parentheses itself.
+
+    Raises:
+        ValueError: It is no such line.
     """
     rest = text.rpartition(")")[2].split()
+    if len(rest) < 20:
+        raise ValueError(f"not a line of /proc/PID/stat: {text[:200]!r}")
     return rest[0], rest[19]
 
 
@@ -203,7 +214,7 @@ def _start_of(pid: int) -> str | None:
 def _look_in_proc(pid: int) -> tuple[str, str] | None:
     try:
         return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
         return None
 
 

@@ -91,6 +91,8 @@ class RunDirectory:
             ValueError: It names none.
         """
         run, key, attempt = relative.split("/")
+        if not all(map(_PART.fullmatch, (run, key))) or not attempt.isdecimal() or len(attempt) > _MOST_DIGITS:
+            raise ValueError(f"{relative[:200]!r} is not the directory of an attempt")
         return cls(base, run, key, int(attempt))
 
     def of_attempt(self, attempt: int) -> RunDirectory:
@@ -242,6 +244,8 @@ def runs_root(base: str) -> str:
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_PART = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]+")
+_MOST_DIGITS = 9
 _MAX_READABLE_CHARACTERS = 48
 ONE = ""
 """The only unit of a piece of work that has no elements."""

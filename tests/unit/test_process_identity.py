@@ -18,7 +18,12 @@ from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, judge
 HERE = Vantage("laptop", "boot-1", "pid:[1]", "m1")
 NOTED = ProcessIdentity("laptop", "boot-1", "pid:[1]", 123, "456")
 IDENTITIES = st.builds(
-    ProcessIdentity, host=st.text(), boot_id=st.text(), pid_namespace=st.text(), pid=st.integers(), started=st.text()
+    ProcessIdentity,
+    host=st.text(),
+    boot_id=st.text(),
+    pid_namespace=st.text(),
+    pid=st.integers(0, 2**31 - 1),
+    started=st.text(),
 )
 
 
@@ -60,6 +65,13 @@ def test_without_a_boot_id_nothing_is_known() -> None:
 @given(IDENTITIES)
 def test_json_round_trip(identity: ProcessIdentity) -> None:
     assert ProcessIdentity.from_json(identity.to_json()) == identity
+
+
+@pytest.mark.parametrize("pid", [-1, 2**31, 10**30, 1.0, True, "17"])
+def test_a_number_that_no_process_has(pid: object) -> None:
+    """kill(2) would take it for something else, or not at all."""
+    with pytest.raises(ValueError, match="not the identity"):
+        ProcessIdentity.from_mapping({**asdict(NOTED), "pid": pid})
 
 
 def test_a_field_that_an_earlier_release_did_not_have() -> None:

@@ -115,7 +115,7 @@ class SharedDirectory:
             told = json.loads(data)
             at, said, is_ours = told["at"], told["said"], told["era"] == self._era
             return (float(at), said) if is_ours and at <= self.now() else None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
 

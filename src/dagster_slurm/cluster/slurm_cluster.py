@@ -6,6 +6,7 @@ The one place where the pure core of `slurm/` meets a transport. Nothing here de
 from __future__ import annotations
 
 import posixpath
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from dagster_slurm.errors import (
     ConfigurationError,
     ConnectionFailedError,
     EnvironmentNotFoundError,
+    InvalidRequestError,
     RemoteStorageError,
     SlurmCommandError,
     SlurmOutputError,
@@ -235,6 +237,7 @@ class SlurmCluster:
         """How many of so many tasks Slurm takes now, found by halving.
 
         Raises:
+            InvalidRequestError: The cluster has no job arrays.
             SubmissionRejectedError: It takes none, whatever their number.
             SubmitLimitError: Not a single one now: it takes no more jobs until others have ended.
             SlurmUnavailableError: The controller does not answer.
@@ -243,6 +246,11 @@ class SlurmCluster:
         with self._admissions.turn():
             self._refuse_while_full()
             tasks = min(wanted, self._array_limit())
+            if tasks < 1:
+                raise InvalidRequestError(
+                    "This cluster takes no job arrays (MaxArraySize is 0)",
+                    hint="Have each partition in a run of its own, with `compute.run`.",
+                )
             while True:
                 array = arrays.array_option(tasks, max_parallel)
                 try:
@@ -261,7 +269,8 @@ class SlurmCluster:
         if self._largest_array is None:
             said = self.transport.command(("scontrol", "show", "config")).text
             found = [line.partition("=")[2].strip() for line in said.splitlines() if line.startswith("MaxArraySize")]
-            self._largest_array = int(found[0]) if found and found[0].isdecimal() else _USUAL_ARRAY_SIZE
+            is_told = bool(found) and re.fullmatch(r"\d{1,9}", found[0], re.ASCII) is not None
+            self._largest_array = int(found[0]) if is_told else _USUAL_ARRAY_SIZE
         return self._largest_array
 
     def _try(self, request: JobRequest, script: str) -> str | None:

@@ -19,7 +19,7 @@ from dagster_slurm.transport import CompletedCommand
 T = TypeVar("T")
 
 PARTITION, REQUEST = "partition", "request"
-_FIELD = re.compile(r"(\w+)=(\S*)")
+_FIELD = re.compile(r"\b(\w+)=(\S*)")
 _NO_LIMIT = ("UNLIMITED", "NONE", "(null)", "")
 # sinfo(1), NODE STATE CODES: what follows a state is a flag.
 _SERVING = ("idle", "mixed", "allocated", "completing", "planned")
@@ -47,19 +47,21 @@ class Partition:
 def parse_partitions(lines: Sequence[str], node_lines: Sequence[str]) -> dict[str, Partition]:
     """Read `scontrol --oneliner show partition`, and sinfo's "PARTITION|NUMBER|STATE" lines."""
     found = {}
+    nodes = _nodes_by_partition(node_lines)
     for line in lines:
         fields = dict(_FIELD.findall(line))
         name = fields.get("PartitionName", "")
-        nodes = _nodes_of(name, node_lines)
-        found[name] = Partition(name, fields.get("Default") == "YES", fields.get("State", ""), fields, nodes)
+        by_state = nodes.get(name, {})
+        found[name] = Partition(name, fields.get("Default") == "YES", fields.get("State", ""), fields, by_state)
     return found
 
 
-def _nodes_of(partition: str, lines: Sequence[str]) -> dict[str, int]:
-    nodes: dict[str, int] = {}
+def _nodes_by_partition(lines: Sequence[str]) -> dict[str, dict[str, int]]:
+    nodes: dict[str, dict[str, int]] = {}
     for row in (line.split("|") for line in lines):
-        if len(row) == 3 and row[0] == partition and row[1].isdecimal():
-            nodes[row[2]] = nodes.get(row[2], 0) + int(row[1])
+        if len(row) == 3 and re.fullmatch(r"\d{1,9}", row[1], re.ASCII):
+            of = nodes.setdefault(row[0], {})
+            of[row[2]] = of.get(row[2], 0) + int(row[1])
     return nodes
 
 

@@ -44,12 +44,18 @@ class Room:
     free_inodes: int | None
 
 
+# Paths have up to 4096 bytes.
+_LONGEST_LINE = 5000
+
+
 def parse_room(blocks: str, inodes: str) -> Room | None:
     """Read a line of `df -PTk` and one of `df -Pi`; None if the first is not one."""
-    row = re.fullmatch(r".+?\s+(\S+)\s+(\d+)\s+\d+\s+(-?\d+)\s+\S+\s+(/.*)", blocks)
+    if max(len(blocks), len(inodes)) > _LONGEST_LINE:
+        return None
+    row = re.fullmatch(r".+?\s+(\S+)\s+(\d{1,18})\s+\d+\s+(-?\d{1,18})\s+\S+\s+(/.*)", blocks, re.ASCII)
     if row is None:
         return None
-    files = re.fullmatch(r".+?\s+(\d+)\s+\d+\s+(\d+)\s+\S+\s+/.*", inodes)
+    files = re.fullmatch(r".+?\s+(\d{1,18})\s+\d+\s+(\d{1,18})\s+\S+\s+/.*", inodes, re.ASCII)
     total, free = (int(files[1]), int(files[2])) if files else (0, 0)
     # btrfs and some network file systems tell 0 of 0.
     return Room(
@@ -93,9 +99,9 @@ def parse_quotas(lines: Sequence[str]) -> list[Quota]:
     file system may stand in a line of its own.
     """
     quotas = []
-    for line in re.sub(r"\n\s+(?=\d)", " ", "\n".join(lines)).splitlines():
+    for line in re.sub(r"\n[ \t]+(?=\d)", " ", "\n".join(lines)).splitlines():
         words = line.split()
-        numbers = [int(word.rstrip("*")) for word in words[1:] if re.fullmatch(r"\d+\*?", word)]
+        numbers = [int(word.rstrip("*")) for word in words[1:] if re.fullmatch(r"\d{1,18}\*?", word, re.ASCII)]
         if len(numbers) >= 6 and words[0].lower() != "disk":
             quotas += [Quota(words[0], "KiB", *numbers[:3]), Quota(words[0], "files", *numbers[3:6])]
     return [quota for quota in quotas if quota.soft or quota.hard]
@@ -228,8 +234,14 @@ class Way:
 
 
 def parse_ssh_config(asked: str, text: str) -> Way:
-    """Read what `ssh -G` printed (ssh(1), option -G)."""
+    """Read what `ssh -G` printed (ssh(1), option -G).
+
+    Raises:
+        ConfigurationError: It is no such thing.
+    """
     options = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+    if not re.fullmatch(r"\d{1,5}", options.get("port", "22"), re.ASCII):
+        raise ConfigurationError(f"`ssh -G` names the port {options['port'][:20]!r}", hint="Which program is `ssh`?")
     return Way(
         asked=asked,
         host=options.get("hostname", asked),
@@ -245,7 +257,7 @@ def _proxy(options: Mapping[str, str]) -> str:
     if jump != "none":
         return f"ProxyJump {jump}"
     # Its arguments may hold a password.
-    return f"ProxyCommand {command.split()[0]} ..." if command != "none" else ""
+    return f"ProxyCommand {' '.join(command.split()[:1])} ..." if command != "none" else ""
 
 
 def first_hop(connection: SSHConnection) -> SSHConnection:

@@ -10,7 +10,7 @@ from enum import Enum
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.cache import DIRECTORY
 from dagster_slurm.errors import EnvironmentNotFoundError, RemoteStorageError
-from dagster_slurm.transport.base import reading
+from dagster_slurm.transport.base import name_below, reading
 
 _REMOVE_SECONDS = 3600.0
 
@@ -80,7 +80,7 @@ def parse(text: str, directory: str) -> Inventory:
             entries.append(
                 Entry(
                     name,
-                    f"{directory}/{name}",
+                    f"{directory}/{name_below(name)}",
                     Standing(kind),
                     int(used),
                     int(size),

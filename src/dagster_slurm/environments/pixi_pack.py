@@ -337,7 +337,7 @@ def _records(index: Mapping[str, Any], key: str, name: str) -> Mapping[str, Mapp
 def _json(name: str, path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _BrokenError(f"{name} is damaged ({error})") from error
     if not isinstance(found, dict):
         raise _BrokenError(f"{name} is damaged")

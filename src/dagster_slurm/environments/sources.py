@@ -41,7 +41,7 @@ def _read(path: Path, written_ns: int, size: int) -> Mapping[str, Any]:
     del written_ns, size
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InvalidRequestError(f"{path} cannot be read: {error}") from error
 
 

@@ -30,6 +30,7 @@ _OLDEST_GLIBC_ELSEWHERE = 17
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 # What is assumed of a platform that nobody has looked at: glibc of RHEL 8.
 _GLIBC_ASSUMED = (2, 28)
+_MOST = 10_000
 
 
 def check_platform(name: str) -> str:
@@ -186,11 +187,23 @@ def target_of(facts: str, *, platform: str | None) -> Target:
 
 def version_of(text: str) -> tuple[int, ...]:
     """The first numbers with dots between them in a text; empty if it has none."""
-    found = re.search(r"\d+(?:\.\d+)*", text)
+    found = re.search(r"(?<!\d)\d{1,9}(?:\.\d{1,9})*(?!\d)", text, re.ASCII)
     return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _python(line: str, *, is_own: bool) -> Python:
     said = json.loads(line)
-    glibc = tuple(said["glibc"]) if said["glibc"] else None
-    return Python(said["path"], tuple(said["version"]), glibc if is_own else _GLIBC_ASSUMED)
+    glibc = _numbers(said["glibc"], 2) if said["glibc"] else None
+    path, version = said["path"], _numbers(said["version"], 3)
+    if not isinstance(path, str):
+        raise ValueError(f"not the path of a Python: {path!r}"[:200])
+    own = None if glibc is None else (glibc[0], glibc[1])
+    return Python(path, (version[0], version[1], version[2]), own if is_own else _GLIBC_ASSUMED)
+
+
+def _numbers(said: object, count: int) -> list[int]:
+    """The numbers of a version; with greater ones, a list of tags would have no end."""
+    numbers = said if isinstance(said, list) else []
+    if len(numbers) != count or not all(type(each) is int and 0 <= each < _MOST for each in numbers):
+        raise ValueError(f"not the {count} numbers of a version: {said!r}"[:200])
+    return numbers

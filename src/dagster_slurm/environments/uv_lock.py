@@ -276,6 +276,7 @@ def _filename(wheel: Package) -> str:
 
 def _sha256(package: Package, wheel: Package) -> str:
     kind, _, digest = str(wheel.get("hash", "")).partition(":")
-    if kind != "sha256":
+    # It becomes the name of a file.
+    if kind != "sha256" or not re.fullmatch(r"[0-9a-f]{1,64}", digest):
         raise InvalidRequestError(f"The lock has no SHA-256 of a wheel of {package['name']}", hint="`uv lock` adds it.")
     return digest

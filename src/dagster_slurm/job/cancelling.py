@@ -44,14 +44,14 @@ class Order:
         Raises:
             ValueError: It is none.
         """
-        told = json.loads(text)
         try:
+            told = json.loads(text)
             return cls(
                 tuple(RunDirectory.from_relative(base, each) for each in told["attempts"]),
                 tuple(JobHandle(RunDirectory.from_relative(base, at), str(job), int(n)) for at, job, n in told["jobs"]),
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{text!r} is no order to cancel jobs") from error
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{text[:200]!r} is no order to cancel jobs") from error
 
 
 @dataclass(frozen=True)

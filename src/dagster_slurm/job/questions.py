@@ -316,7 +316,7 @@ def entries_format(kind: type[_T]) -> TypeAdapter[Mapping[str, _T] | None]:
 def _ids_in(data: bytes) -> list[str]:
     try:
         return [str(job_id) for job_id in json.loads(data)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         # It is being written.
         return []
 

@@ -51,9 +51,11 @@ class Outcome:
     def from_value(cls, values: Any) -> Outcome | None:
         """What `to_value` made; None for what it did not."""
         try:
-            return cls(JobState(values["state"]), values.get("exit_code"), values.get("node_list"))
+            state, exit_code, node_list = JobState(values["state"]), values.get("exit_code"), values.get("node_list")
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+        is_of_kind = isinstance(exit_code, int | None) and isinstance(node_list, str | None)
+        return cls(state, exit_code, node_list) if is_of_kind else None
 
 
 def outcomes_to_json(outcomes: Mapping[int | None, Outcome]) -> str:

@@ -273,7 +273,8 @@ _LONGEST_NAME = 200
 
 def _file_name(part: str) -> str:
     """A part of a key as the name of a directory; what is longer than a file name (255 bytes) ends in a digest."""
-    name = quote(part, safe=" +,=@()")
+    # Of nothing, what `quote` makes of no name: an empty part would begin an absolute path.
+    name = quote(part, safe=" +,=@()") or "%"
     if len(name) > _LONGEST_NAME:
         return f"{name[:_LONGEST_NAME]}~{short_digest(part)}"
     return name.replace(".", "%2E") if name in {".", ".."} else name

@@ -19,7 +19,7 @@ from dagster_slurm.pipes.dagster_private import (
     mark_succeeded,
     steps_left,
 )
-from dagster_slurm.pipes.leases import leases_of
+from dagster_slurm.pipes.leases import NOT_KNOWN, leases_of
 from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, may_have_been
 
 
@@ -163,9 +163,13 @@ def _life(process: ProcessIdentity, gone_hosts: Collection[str]) -> Life:
 
 def _retry_process(run: DagsterRun) -> Iterator[ProcessIdentity]:
     text = run.tags.get(RETRY_PROCESS_TAG)
-    lease = json.loads(text) if text else {}
-    if lease and lease["retry_of"] == run.parent_run_id:
-        yield ProcessIdentity.from_json(lease["process"])
+    try:
+        lease = json.loads(text) if text else {}
+        if lease and lease["retry_of"] == run.parent_run_id:
+            yield ProcessIdentity.from_json(lease["process"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        # Anybody may write tags. It says that there is one.
+        yield NOT_KNOWN
 
 
 def _children_that_may_live(instance: DagsterInstance, run: DagsterRun, leased: list[ProcessIdentity]) -> list[int]:

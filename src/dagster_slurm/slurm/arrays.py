@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from dagster_slurm.slurm.job_id import JobId
@@ -16,13 +18,13 @@ def array_option(count: int, max_parallel: int | None) -> str:
     return f"{f'0-{count - 1}' if count > 1 else '0'}{limit}"
 
 
-def tasks_of(expression: str) -> Iterator[int]:
+_TASKS = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)
+
+
+def tasks_of(expression: str) -> Iterator[range]:
     """The tasks that squeue's "1,3-5,8-12:2%4" stands for; what is cut off ("...") is left out."""
-    for part in expression.partition("%")[0].split(","):
-        numbers, _, step = part.partition(":")
-        first, dash, last = numbers.partition("-")
-        if first.isdecimal() and (last.isdecimal() or not dash):
-            yield from range(int(first), int(last or first) + 1, int(step) if step.isdecimal() else 1)
+    for found in filter(None, map(_TASKS.fullmatch, expression.partition("%")[0].split(","))):
+        yield range(int(found[1]), int(found[2] or found[1]) + 1, int(found[3] or 1) or 1)
 
 
 def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping[str, QueueEntry]:
@@ -33,9 +35,13 @@ def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping
         job_ids: Jobs, and tasks of arrays ("123_7").
     """
     wanted = set(job_ids)
+    tasks: dict[str, set[int]] = {}
+    for part in filter(None, map(JobId.find, wanted)):
+        if part.task is not None:
+            tasks.setdefault(part.in_queue, set()).add(part.task)
     found: dict[str, QueueEntry] = {}
     for entry in entries:
-        found.update((job_id, entry) for job_id in _ids(entry) if job_id in wanted)
+        found.update((job_id, entry) for job_id in _ids(entry, tasks) if job_id in wanted)
     # An array lives as long as one of its tasks.
     for entry in sorted(entries, key=lambda entry: rank(entry.state), reverse=True):
         if entry.array_job_id in wanted:
@@ -43,12 +49,18 @@ def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping
     return found
 
 
-def _ids(entry: QueueEntry) -> list[str]:
+def _ids(entry: QueueEntry, wanted: Mapping[str, AbstractSet[int]]) -> list[str]:
     if entry.array_task_id is None:
         return [entry.job_id]
     # The task that is left last has the array's own number (22.05.8).
     array = JobId.parse(entry.array_job_id)
-    return [str(array.of_task(task)) for task in tasks_of(entry.array_task_id)]
+    tasks = wanted.get(array.in_queue, frozenset())
+    return [str(array.of_task(task)) for each in tasks_of(entry.array_task_id) for task in _in_both(each, tasks)]
+
+
+def _in_both(named: range, wanted: AbstractSet[int]) -> Iterator[int]:
+    """By the shorter of them: an answer may name more tasks than there is memory for."""
+    return filter(wanted.__contains__, named) if len(named) < len(wanted) else filter(named.__contains__, wanted)
 
 
 def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) -> Mapping[str, AccountingRecord]:

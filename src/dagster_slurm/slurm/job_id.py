@@ -9,7 +9,8 @@ from functools import total_ordering
 from dagster_slurm.errors import SlurmOutputError
 
 _FORM = re.compile(
-    r"(?P<job>\d+)(?:_(?P<task>\d+)|_\[(?P<waiting>[\d,:%.-]+)\]|\+(?P<component>\d+))?(?:\.(?P<step>\w+(?:\+\d+)?))?",
+    r"(?P<job>\d{1,18})(?:_(?P<task>\d{1,18})|_\[(?P<waiting>[\d,:%.-]+)\]|\+(?P<component>\d{1,18}))?"
+    r"(?:\.(?P<step>\w{1,64}(?:\+\d{1,18})?))?",
     re.ASCII,
 )
 
@@ -53,7 +54,8 @@ class JobId:
         """
         found = cls.find(text)
         if found is None:
-            raise SlurmOutputError(f"not the id of a job, of a task of an array, of a component or of a step: {text!r}")
+            what = "not the id of a job, of a task of an array, of a component or of a step"
+            raise SlurmOutputError(f"{what}: {text[:200]!r}")
         return found
 
     def __str__(self) -> str:

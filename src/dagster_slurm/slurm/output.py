@@ -42,7 +42,7 @@ _SUBMITTED = re.compile(
     r"(?:(?P<parsable>[1-9]\d{0,17})(?:;[^\s;]+)?|Submitted batch job (?P<in_words>[1-9]\d{0,17})(?: on cluster \S+)?)",
     re.ASCII,
 )
-_VERSION = re.compile(r"slurm(?:-wlm)? (\d+)\.(\d+)\S*", re.ASCII)
+_VERSION = re.compile(r"slurm(?:-wlm)? (\d{1,9})\.(\d{1,9})(?!\d)\S*", re.ASCII)
 
 
 _NEAR_SECONDS = 7200.0
@@ -290,7 +290,7 @@ def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, Ac
 def _rows(text: str, fields: Sequence[str], command: str) -> list[dict[str, str]]:
     rows = []
     before = min(fields.index(name) for name in ("job_id", "JobID") if name in fields)
-    is_row = re.compile(rf"(?:[^|]*\|){{{before}}}\d+[^\s|]*\|", re.ASCII)
+    is_row = re.compile(rf"(?:[^|]*\|){{{before}}}\d[^\s|]*\|", re.ASCII)
     for line in text.split("\n"):
         # Without an id in its place it is a notice of the site.
         if not is_row.match(line):

@@ -18,11 +18,16 @@ TIME_FORMS = (
 )
 MEMORY_FORMS = "a whole number of MiB, or a whole number with one of K, M, G, T (MB, GB and the like mean the same)"
 
+# More digits has nothing that Slurm counts; of some thousands, Python makes no number.
+_NUMBER = r"\d{1,18}"
 _UNLIMITED_WORDS = frozenset({"UNLIMITED", "INFINITE", "-1"})
 _TIME_LIMIT = re.compile(r"(?:(?P<days>\d{1,9})-)?(?P<fields>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
-_ELAPSED = re.compile(r"(?:(?:(?P<days>\d+)-)?(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d+)?)", re.ASCII)
+_ELAPSED = re.compile(
+    rf"(?:(?:(?P<days>{_NUMBER})-)?(?P<hours>{_NUMBER}):)?(?P<minutes>{_NUMBER}):(?P<seconds>{_NUMBER}(?:\.{_NUMBER})?)",
+    re.ASCII,
+)
 _MEMORY_REQUEST = re.compile(r"(?P<amount>\d{1,12})(?:(?P<unit>[KMGT])B?)?", re.ASCII | re.IGNORECASE)
-_MEMORY_OUTPUT = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[KMGTPE]?)B?[nc]?", re.ASCII)
+_MEMORY_OUTPUT = re.compile(rf"(?P<amount>{_NUMBER}(?:\.{_NUMBER})?)(?P<unit>[KMGTPE]?)B?[nc]?", re.ASCII)
 _BYTES: dict[str, int] = {unit: 1024**power for power, unit in enumerate(["", "K", "M", "G", "T", "P", "E"])}
 _NO_TIME = frozenset({"", "UNKNOWN", "NONE", "N/A", "(NULL)"})
 

@@ -132,7 +132,7 @@ _BY_NAME = {state.value: state for state in JobState} | {
     facts.code: state for state, facts in _FACTS.items() if facts.code
 }
 _FLAG_SEPARATOR = re.compile(r"[,+](?=\s*[A-Za-z])")
-_CANCELLED_BY = re.compile(r"\s*CANCELLED by (\d+)\s*", re.IGNORECASE)
+_CANCELLED_BY = re.compile(r"\s*CANCELLED by (\d{1,18})\s*", re.IGNORECASE)
 
 
 def parse_job_state(text: str) -> JobState:

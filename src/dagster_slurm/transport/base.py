@@ -172,6 +172,6 @@ def name_below(name: str) -> str:
     Raises:
         ValueError: It leads elsewhere.
     """
-    if not {"", ".", ".."}.isdisjoint(name.split("/")):
+    if not {"", ".", ".."}.isdisjoint(name.split("/")) or "\0" in name:
         raise ValueError(f"{name[:_SHOWN_CHARACTERS]!r} is not the name of a file in that directory")
     return name

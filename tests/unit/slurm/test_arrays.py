@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,12 +42,13 @@ def test_option(count: int, max_parallel: int | None, option: str) -> None:
     ],
 )
 def test_tasks(expression: str, tasks: list[int]) -> None:
-    assert list(arrays.tasks_of(expression)) == tasks
+    assert list(chain.from_iterable(arrays.tasks_of(expression))) == tasks
 
 
 @given(st.integers(1, 2000), st.none() | st.integers(1, 100))
 def test_tasks_of_an_option(count: int, max_parallel: int | None) -> None:
-    assert list(arrays.tasks_of(arrays.array_option(count, max_parallel))) == list(range(count))
+    (tasks,) = arrays.tasks_of(arrays.array_option(count, max_parallel))
+    assert tasks == range(count)
 
 
 def test_tasks_that_wait_together_share_a_line() -> None:
