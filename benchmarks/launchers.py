@@ -222,12 +222,10 @@ def to_hand(found: Found, way: str) -> float:
 
 
 def is_kept(found: Found) -> bool:
-    """Whether the launcher stays within the limits."""
+    """Whether the launcher has come up at all, and stays within the limits."""
     ours = next(iter(found))
-    return (
-        to_hand(found, ours) <= MOST_TIMES
-        and common.median([each.down for each in found[ours] if each]) <= MOST_SECONDS
-    )
+    downs = [each.down for each in found[ours] if each]
+    return bool(downs) and to_hand(found, ours) <= MOST_TIMES and common.median(downs) <= MOST_SECONDS
 
 
 def line(found: Found, way: str) -> list[str]:

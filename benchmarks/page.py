@@ -53,7 +53,11 @@ Each task prints a line and takes 1 s; 256 run at a time. `run_partitions` recor
 `submitit` starts `srun` and Python for each task and is measured up to 100: tried with 1,000 on a busy machine, the one
 node did not answer `srun` in time, and tasks failed. The released `dagster-slurm` has no arrays.
 """
-_OTHERS = "Each by itself, on the same sandbox; the programs are in `benchmarks/`.\n"
+_OTHERS = """\
+Each by itself, on the same sandbox; the programs are in `benchmarks/`. A cluster in a job has a sandbox of three nodes.
+There, **up** is from the job's first line to the payload's, **down** from the payload's last to the job's, and **by
+hand** is a script with the same steps. A round has every way once; **to by hand** is the median of the rounds' ratios.
+"""
 
 
 @dataclass(frozen=True)
