@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
-import hypothesis  # noqa: F401 - its plugin would import it at the end of a session; CPython 3.11 fails there (gh-106905)
+import hypothesis  # its plugin would import it at the end of a session; CPython 3.11 fails there (gh-106905)
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
@@ -21,6 +21,9 @@ from tests.support.side_by_side import in_order, mark_groups
 
 EPILOG = Path(__file__).parent / "support" / "epilog.sh"
 RECORD = Path(__file__).with_name("durations.tsv")
+# On a busy machine an example of a microsecond takes a quarter of a second now and then.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 
 # What a shell starts in the background ignores SIGINT. Dagster then sets SIGTERM to the same, and every process that
