@@ -87,6 +87,73 @@ def test_two_environments_in_one_run(uv: Make, instance: dg.DagsterInstance, pay
     assert said == ["by_name with radar", "on_cpu without", "on_gpu with radar"]
 
 
+MEMBER = """[project]
+name = "{name}"
+version = "0.1.0"
+requires-python = ">=3.8"
+dependencies = [{needs}]
+[dependency-groups]
+Night_Shift = ["stars"]
+[tool.uv.sources]
+{sources}
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+"""
+IN_WORKSPACE = "{0} = {{ workspace = true }}"
+BY_PATH = '{0} = {{ path = "../../{0}" }}'
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace whose root and members need each other, and one that is no member, by its path; locked by uv."""
+    needs = {
+        "": ('"coast"', IN_WORKSPACE.format("coast")),
+        "packages/coast": ('"deep"', f"{IN_WORKSPACE.format('deep')}\n{BY_PATH.format('stars')}"),
+        "packages/deep": ('"side"', f"{BY_PATH.format('side')}\n{BY_PATH.format('stars')}"),
+        "side": ("", BY_PATH.format("stars").replace("../../", "../")),
+        "stars": ("", ""),
+    }
+    root = tmp_path / "space"
+    for where, (needed, sources) in needs.items():
+        name = Path(where).name or "atlas"
+        (root / where / name).mkdir(parents=True)
+        (root / where / name / "__init__.py").write_text(f"told = {name!r}\n")
+        text = MEMBER.format(name=name, needs=needed, sources=sources)
+        if name in ("atlas", "side", "stars"):
+            text = text.replace('Night_Shift = ["stars"]', "")
+        if name == "atlas":
+            text = text.replace("[build-system]", '[tool.uv.workspace]\nmembers = ["packages/*"]\n[build-system]')
+        (root / where / "pyproject.toml").write_text(text)
+    subprocess.run([UV, "lock", "--offline", "--quiet"], cwd=root, check=True)
+    return root
+
+
+FINDS = """
+import importlib.util, os
+names = ("atlas", "coast", "deep", "side", "stars")
+print("it finds", *(name for name in names if importlib.util.find_spec(name)), os.path.dirname(os.sys.prefix) != "/")
+"""
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "found"),
+    [
+        ("", None, "atlas coast deep side"),
+        ("packages/coast", "night-shift", "coast deep side stars"),
+    ],
+)
+def test_a_workspace(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write, workspace: Path, of: str, name: str | None, found: str
+) -> None:
+    """A member had no lock of its own, and was refused; a group with capitals was known in no spelling."""
+    environment = UvEnvironment(project_dir=str(workspace / of), python=PYTHON)
+    compute = slurm(pre_deployed_env_path=None, environment=environment)
+    result = run_asset(asset_of(payload(FINDS), environment_name=name), compute, instance)
+    assert result.success
+    assert f"it finds {found} True" in compute_log(result, instance)
+
+
 def test_an_unknown_name_is_refused(uv: Make, instance: dg.DagsterInstance, payload: Write) -> None:
     result = run_asset(asset_of(payload(SAYS), environment_name="tpu"), uv(), instance)
     kind, message = failure_of(result)

@@ -85,7 +85,7 @@ class Project:
             f'version = "{package.version}"',
             'source = { registry = "wheels" }',
             f"dependencies = [{', '.join(f'{{ name = {name!r} }}' for name in package.requires)}]".replace("'", '"'),
-            f'wheels = [{{ path = "wheels/{wheel.name}", hash = "sha256:{digest}", size = {wheel.stat().st_size} }}]',
+            f'wheels = [{{ path = "{wheel.name}", hash = "sha256:{digest}", size = {wheel.stat().st_size} }}]',
         ]
 
 

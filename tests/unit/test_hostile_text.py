@@ -31,7 +31,7 @@ from tests.support.sources import parsed
 from dagster_slurm.cli import reach
 from dagster_slurm.cluster import SlurmCluster, description, look, records, shared, slurm_cluster
 from dagster_slurm.doctor import partition, storage, world
-from dagster_slurm.environments import inventory, local_store, pixi_lock, pixi_pack, pixi_packs, target, uv_lock
+from dagster_slurm.environments import inventory, local_store, pixi_lock, pixi_pack, pixi_packs, target, uv_export
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
 from dagster_slurm.job import cancelling, questions, retrying
 from dagster_slurm.pipes import partition_results, session
@@ -311,6 +311,7 @@ WITHIN: Mapping[str, str] = {
     "doctor.partition:_nodes_by_partition": "doctor.partition:parse_partitions",
     "environments.inventory:_said": "environments.inventory:parse",
     "environments.sources:_read": "environments.sources:read_toml",
+    "environments.sources:toml": "environments.sources:read_toml",
     "environments.target:_python": "environments.target:target_of",
     "job.retrying:Outcome.from_value": "job.retrying:outcomes_from_json",
     "pipes.session:_is_opening": "pipes.session:FedMessageReader._handle",
@@ -551,7 +552,7 @@ def of_a_lock(text: str) -> object:
 
 
 def of_a_wheel(text: str) -> object:
-    return Path("/root/wheels") / uv_lock._sha256({"name": "x"}, {"hash": f"sha256:{text}"})
+    return Path("/root/wheels") / uv_export._sha256("x", {"sha256": text})
 
 
 def of_a_pack(text: str) -> object:
@@ -572,7 +573,7 @@ def remote(text: str) -> list[object]:
 PATHS: Mapping[str, Callable[[str], object]] = {
     "environments.pixi_packs:cached_name": of_a_lock,
     "environments.pixi_pack:_kept": of_a_pack,
-    "environments.uv_lock:_sha256": of_a_wheel,
+    "environments.uv_export:_sha256": of_a_wheel,
     "pipes.partition_results:outputs_directory": lambda text: partition_results.outputs_directory(
         a_step(text), "", text
     ),
@@ -599,7 +600,8 @@ OF_THIS_MACHINE: Mapping[str, str] = {
     "environments.pixi:PixiRecipe._run": "a file of the packer, in a directory of its own",
     "environments.pixi:_cache": "the packer's variables",
     "environments.pixi_packs:_content": "of digests",
-    "environments.uv:UvRecipe._lock_path": "the project",
+    "environments.uv_export:lock_path": "the project",
+    "environments.uv_export:member_at": "the project",
     "environments.wheels:_as_locked": "a local wheel that the project's own lock names",
     "environments.wheels:locked.fetch": "of digests, and a local wheel that the project's own lock names",
     "job.connection:_shared_place": "a digest of the connection",

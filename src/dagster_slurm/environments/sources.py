@@ -36,13 +36,25 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     return _read(path, found.st_mtime_ns, found.st_size)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _read(path: Path, written_ns: int, size: int) -> Mapping[str, Any]:
     del written_ns, size
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        return toml(path.read_text(encoding="utf-8"), str(path))
+    except (UnicodeDecodeError, OSError) as error:
         raise InvalidRequestError(f"{path} cannot be read: {error}") from error
+
+
+def toml(text: str, what: str) -> Mapping[str, Any]:
+    """Text of TOML; `what` names it in errors.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{what} cannot be read: {error}") from error
 
 
 # What is in no wheel, where git does not say what is ignored.

@@ -13,16 +13,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from packaging.pylock import Pylock
+from packaging.utils import canonicalize_name
+
 from dagster_slurm.environments import sources, wheels
 from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
 from dagster_slurm.environments.sources import read_toml
 from dagster_slurm.environments.target import Target
-from dagster_slurm.environments.uv_lock import Choice, Selection, locked_names, select
+from dagster_slurm.environments.uv_export import Selection, exported, lock_path, locked_names, select
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport.shell import quote, shell_file
 
 _PACKAGE = "dagster_slurm.environments"
-LOCK_NAME = "uv.lock"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class UvRecipe(Recipe):
     """The packages that a project's `uv.lock` names, and the project itself.
 
     Args:
-        project: The directory of `pyproject.toml` and `uv.lock`.
+        project: The directory of `pyproject.toml`; `uv.lock` is there, or in that of its workspace.
         extras: Extras of the project.
         groups: Dependency groups of the project.
         python: The interpreter on the cluster, by name or path.
@@ -58,9 +60,11 @@ class UvRecipe(Recipe):
     def key_inputs(self, target: Target) -> Mapping[str, str]:
         setup = json.dumps(self.setup)
         if self.build_on_remote:
-            lock = hashlib.sha256(self._lock_path().read_bytes()).hexdigest()
+            root = lock_path(self.project).parent
+            lock = hashlib.sha256(lock_path(self.project).read_bytes()).hexdigest()
+            member = {"member": self.project.relative_to(root).as_posix()} if root != self.project else {}
             choice = json.dumps([self.extras, self.groups])
-            return {"setup": setup, "lock": lock, "choice": choice, "project": sources.digest(self.project)}
+            return {"setup": setup, "lock": lock, "choice": choice, "project": sources.digest(root), **member}
         chosen = self._selection(target)
         projects = {each.name: sources.digest(self.project / each.directory) for each in chosen.projects}
         digests = sorted(wheel.sha256 for wheel in chosen.wheels)
@@ -87,33 +91,30 @@ class UvRecipe(Recipe):
         return [wheels.locked(wheel, self.project) for wheel in chosen.wheels]
 
     def _remote_pack(self) -> Pack:
-        """The sources, for uv on the login node."""
-        part = Part.of("project.tar.gz", sources.archive(sources.in_project(self.project, sources.files(self.project))))
+        """The sources, those of its workspace included, for uv on the login node."""
+        root = lock_path(self.project).parent
+        part = Part.of("project.tar.gz", sources.archive(sources.in_project(root, sources.files(root))))
+        where = quote(self.project.relative_to(root).as_posix())
         chosen = [f"--extra={quote(name)}" for name in self.extras] + [f"--group={quote(name)}" for name in self.groups]
-        install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), f"build_with_uv {' '.join(chosen)}", _ACTIVATE))
+        build = f"build_with_uv {' '.join((where, *chosen))}"
+        install = "\n".join((shell_file(_PACKAGE, "build_with_uv.sh"), build, _ACTIVATE))
         return Pack((part,), install)
 
     def locked(self) -> Locked | None:
         if self.setup:
             # What these lines load may have packages too.
             return None
-        return Locked(locked_names(self._lock(), Choice(self._name(), self.extras, self.groups)), "uv add")
+        return Locked(locked_names(self._exported()), "uv add")
 
     def _selection(self, target: Target) -> Selection:
-        return select(self._lock(), Choice(self._name(), self.extras, self.groups), target)
+        return select(self._exported(), target)
 
-    def _lock(self) -> Mapping[str, Any]:
-        path = self._lock_path()
-        return read_toml(path)
-
-    def _lock_path(self) -> Path:
-        path = self.project / LOCK_NAME
-        if not path.is_file():
-            raise InvalidRequestError(f"There is no {path}", hint="`uv lock` makes it.")
-        return path
+    def _exported(self) -> Pylock:
+        self._manifest()
+        return exported(self.project, self.extras, self.groups)
 
     def kind_of(self, name: str) -> str:
-        """Whether a name is one of the project's `groups` or `extras`.
+        """Whether a name, however it is spelled, is one of the project's `groups` or `extras`.
 
         Raises:
             InvalidRequestError: It is neither.
@@ -124,7 +125,7 @@ class UvRecipe(Recipe):
             "extras": manifest.get("project", {}).get("optional-dependencies", {}),
         }
         for kind, names in known.items():
-            if name in names:
+            if canonicalize_name(name) in map(canonicalize_name, names):
                 return kind
         there = ", ".join(sorted({*known["groups"], *known["extras"]})) or "none"
         raise InvalidRequestError(
@@ -133,10 +134,8 @@ class UvRecipe(Recipe):
         )
 
     def _name(self) -> str:
-        project = self._manifest().get("project", {})
-        if "name" not in project:
-            raise InvalidRequestError(f"{self.project}/pyproject.toml has no [project] with a name")
-        return str(project["name"])
+        # The root of a workspace may be no project.
+        return str(self._manifest().get("project", {}).get("name", self.project.name))
 
     def _manifest(self) -> Mapping[str, Any]:
         path = self.project / "pyproject.toml"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import requests
@@ -15,7 +12,7 @@ from packaging.utils import parse_wheel_filename
 from dagster_slurm.environments import local_store, sources
 from dagster_slurm.environments.recipe import Part, Tell, last_lines
 from dagster_slurm.environments.target import Target
-from dagster_slurm.environments.uv_lock import LockedWheel
+from dagster_slurm.environments.uv_export import LockedWheel, uv_program
 from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, reason
 from dagster_slurm.transport import content
 
@@ -99,7 +96,7 @@ def _build(project: Path, part: Path, tell: Tell) -> None:
     with local_store.workplace() as work:
         out = work / "wheel"
         out.mkdir()
-        argv = [*_builder(os.fspath(out)), os.fspath(project)]
+        argv = [uv_program(), "build", "--quiet", "--wheel", "--out-dir", os.fspath(out), os.fspath(project)]
         environment = {
             **os.environ,
             "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", _EPOCH),
@@ -118,21 +115,4 @@ def _not_built(project: Path, command: str, said: str, status: int, work: Path) 
         f"The wheel of {project} cannot be built:\n{why}",
         hint="Try the same command there. A uv project that is no package has `package = false` in [tool.uv].",
         command=command,
-    )
-
-
-def _builder(out: str) -> list[str]:
-    """A front end that is there: uv on the PATH or beside this Python, or pip.
-
-    Raises:
-        EnvironmentBuildError: There is none.
-    """
-    beside = Path(sys.executable).with_name("uv")
-    uv = shutil.which("uv") or (os.fspath(beside) if beside.exists() else None)
-    if uv:
-        return [uv, "build", "--quiet", "--wheel", "--out-dir", out]
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
-    raise EnvironmentBuildError(
-        "There is neither uv nor pip to build the project's wheel with", hint="pip install 'dagster-slurm[uv]'"
     )

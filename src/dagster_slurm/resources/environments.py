@@ -80,7 +80,9 @@ class Environment(ConfigurableResource[Any], Recipe):
 class UvEnvironment(Environment):
     """The packages that a project's `uv.lock` names, and the project itself: wheels, installed without network."""
 
-    project_dir: str = Field(default=".", description="Directory of `pyproject.toml` and `uv.lock`.")
+    project_dir: str = Field(
+        default=".", description="Directory of `pyproject.toml`: a project's, or a workspace member's."
+    )
     extras: list[str] = Field(default_factory=list, description="Extras of the project.")
     groups: list[str] = Field(default_factory=list, description="Dependency groups of the project.")
     python: str = Field(default="python3", description="The interpreter on the cluster: a name on the PATH, or a path.")
@@ -211,5 +213,7 @@ def found_environment(directory: Path) -> Environment | None:
         if (each / "pixi.lock").is_file():
             return PixiEnvironment(project_dir=str(each))
         if (each / "uv.lock").is_file():
-            return UvEnvironment(project_dir=str(each))
+            from dagster_slurm.environments.uv_export import member_at  # noqa: PLC0415 - one of several kinds
+
+            return UvEnvironment(project_dir=str(member_at(directory, each)))
     return None

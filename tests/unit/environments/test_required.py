@@ -22,6 +22,7 @@ from dagster_slurm.errors import InvalidRequestError
 
 UV = """
 version = 1
+requires-python = ">=3.10"
 [[package]]
 name = "plates"
 version = "0.1.0"
@@ -32,10 +33,14 @@ mpi = [{ name = "mpi4py" }]
 [[package]]
 name = "numpy"
 version = "2.4.1"
+source = { registry = "https://index.invalid/simple" }
+sdist = { url = "https://index.invalid/numpy-2.4.1.tar.gz", hash = "sha256:ZEROS" }
 [[package]]
 name = "mpi4py"
 version = "4.1.2"
-"""
+source = { registry = "https://index.invalid/simple" }
+sdist = { url = "https://index.invalid/mpi4py-4.1.2.tar.gz", hash = "sha256:ZEROS" }
+""".replace("ZEROS", "0" * 64)
 PIXI = """
 version: 6
 environments:
@@ -53,7 +58,9 @@ packages:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "plates"\n[dependency-groups]\nmpi = ["mpi4py"]\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "plates"\nversion = "0.1.0"\n[dependency-groups]\nmpi = ["mpi4py"]\n'
+    )
     (tmp_path / "uv.lock").write_text(UV)
     (tmp_path / "pixi.toml").write_text("[workspace]\n")
     (tmp_path / "pixi.lock").write_text(PIXI)
