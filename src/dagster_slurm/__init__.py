@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ContainerEnvironment,
         Environment,
         ModuleEnvironment,
+        NoEnvironment,
         PixiEnvironment,
         UvEnvironment,
     )
@@ -47,6 +48,7 @@ _ROOMS = {
     "LocalPipesClient": "clients",
     "MPILauncher": "resources.mpi_launcher",
     "ModuleEnvironment": "resources.environments",
+    "NoEnvironment": "resources.environments",
     "Needs": "environments",
     "Pack": "environments",
     "Part": "environments",
@@ -93,6 +95,7 @@ __all__ = [
     "MPILauncher",
     "ModuleEnvironment",
     "Needs",
+    "NoEnvironment",
     "Pack",
     "Part",
     "Payload",

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, ContainerEnvironment, ModuleEnvironment, UvEnvironment
+from dagster_slurm import ComputeResource, ContainerEnvironment, ModuleEnvironment, NoEnvironment, UvEnvironment
 from dagster_slurm.sandbox import Sandbox
 from tests.support.instances import empty_instance
 
@@ -152,6 +152,18 @@ def test_a_workspace(
     result = run_asset(asset_of(payload(FINDS), environment_name=name), compute, instance)
     assert result.success
     assert f"it finds {found} True" in compute_log(result, instance)
+
+
+def test_a_shell_payload_needs_no_environment(
+    slurm: Make, instance: dg.DagsterInstance, tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.write())
+    script = tmp_path / "say.sh"
+    script.write_text("#!/bin/sh\necho it runs\n")
+    result = run_asset(asset_of(script), slurm(pre_deployed_env_path=None, environment=NoEnvironment()), instance)
+    assert result.success
+    assert "it runs" in compute_log(result, instance)
+    assert not [message for message in log_messages(result, instance) if "env-cache" in message or "uv" in message]
 
 
 def test_an_unknown_name_is_refused(uv: Make, instance: dg.DagsterInstance, payload: Write) -> None:

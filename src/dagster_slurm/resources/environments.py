@@ -11,6 +11,7 @@ from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, field_validator
 
 from dagster_slurm.environments import (
+    ClusterPython,
     Container,
     Installed,
     Modules,
@@ -205,6 +206,18 @@ class ContainerEnvironment(Environment):
 
     def provider(self) -> Provider:
         return Container(self.image, dict(self.binds), self.gpus, self.runtime, self.python)
+
+
+class NoEnvironment(Environment):
+    """The cluster's own `python3`, or no Python at all, whatever lock file the project has."""
+
+    def provider(self) -> Provider:
+        return ClusterPython()
+
+    def named(self, name: str) -> Environment:
+        """None, whatever name the resource has for the others."""
+        del name
+        return self
 
 
 def found_environment(directory: Path) -> Environment | None:

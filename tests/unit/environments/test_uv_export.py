@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm import UvEnvironment
+from dagster_slurm import NoEnvironment, UvEnvironment
+from dagster_slurm.environments import ClusterPython
 from dagster_slurm.environments.target import MACHINES, Program, Python, Target, platform_tags, target_of
 from dagster_slurm.environments.uv import UvRecipe
 from dagster_slurm.environments.uv_export import (
@@ -583,6 +584,11 @@ def test_the_environment_of_a_directory_is_its_members(workspace: Path, where: s
     """As `uv run` there takes it."""
     (workspace / where).mkdir(parents=True, exist_ok=True)
     assert found_environment(workspace / where) == UvEnvironment(project_dir=str(workspace / found))
+
+
+def test_no_environment_is_one_of_its_own(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    assert NoEnvironment().named("gpu").provider() == ClusterPython()
 
 
 def test_the_root_of_a_workspace_goes_to_the_login_node_whole(workspace: Path) -> None:
