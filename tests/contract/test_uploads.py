@@ -420,7 +420,8 @@ class TestAtOnce:
                 far.transport.read_from("/etc/hostname", 0, 10)
                 counts.append(pieces.count - before)
             sending.result()
-        assert len(counts) == 20
+        # A busy machine may send most of the pieces before the next request is made.
+        assert len(counts) >= 5
         if isinstance(far.transport, OpenSSHTransport) and not far.transport.is_shared:
             assert max(counts) <= 2
         assert content_of(far, tree=False) == RANDOM
