@@ -98,24 +98,26 @@ class OpenSSHTransport(ShellTransport):
             self._choose()
             if self._direct:
                 return self._log_in()
-        master = self._master.identity()
+            master = self._master.seen
         try:
-            return self._opened_shared()
+            channel = self._open_shared()
         except _SessionRefusedError:
             with self._lock:
                 self._direct = True
                 return self._log_in()
+        except _WordlessError:
+            return self._open_doubted(master)
+        self._is_replaced = False
+        return channel
+
+    def _open_doubted(self, master: object) -> ShellChannel:
+        try:
+            # One is no rule.
+            channel = self._open_shared()
         except _WordlessError as error:
             with self._lock:
                 self._give_up(master, error)
             return self._open_channel()
-
-    def _opened_shared(self) -> ShellChannel:
-        try:
-            channel = self._open_shared()
-        except _WordlessError:
-            # One is no rule.
-            channel = self._open_shared()
         self._is_replaced = False
         return channel
 
@@ -299,6 +301,7 @@ class ControlMaster:
         self._connection = connection
         self._control_persist = control_persist or connection.control_persist
         self.path = connection.control_path()
+        self.seen: object = None
 
     def is_alive(self) -> bool:
         """Whether it is there; asks the master process, not the host.
@@ -311,7 +314,12 @@ class ControlMaster:
     def _is_there(self) -> bool:
         with suppress(FileNotFoundError), _refusing_foreign():
             refuse_foreign(self.path.parent)
-        return self.path.exists()
+        self.seen = None
+        with suppress(OSError):
+            found = self.path.stat()
+            # What tells it from one in its place.
+            self.seen = found.st_ino, found.st_mtime_ns
+        return self.seen is not None
 
     def ensure(self) -> None:
         """Start it unless it is there; of processes that come at once, one starts it.
@@ -325,18 +333,10 @@ class ControlMaster:
                 self.path.unlink(missing_ok=True)
                 self._start()
 
-    def identity(self) -> object:
-        """What tells it from one in its place; None if it is not there."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
-
     def stop(self, doubted: object) -> bool:
         """Have nothing more begin over it, unless another process has put one in its place; what is open goes on."""
         with self._locked():
-            if self.identity() != doubted:
+            if not self._is_there() or self.seen != doubted:
                 return False
             self._control("stop")
             self.path.unlink(missing_ok=True)
