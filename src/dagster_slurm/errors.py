@@ -43,7 +43,7 @@
     │   │   ├── JobNodeFailError               a node failed, and it was not requeued
     │   │   ├── JobBootFailError               its nodes did not boot
     │   │   ├── JobLaunchFailedError           Slurm could not start it on its nodes
-    │   │   └── JobEndNotSeenError             Slurm says that it completed, and it wrote no end line
+    │   │   └── JobEndNotSeenError             Slurm says that it is over, and it wrote no end line
     │   ├── OutputNotFoundError            it completed, and did not leave what it was to leave
     │   └── ResultLostError                it completed, and what it reported cannot be read any more
     ├── LocalStorageError              a file cannot be written on this machine
@@ -365,9 +365,10 @@ class JobLaunchFailedError(JobFailedError):
 
 
 class JobEndNotSeenError(JobFailedError):
-    """Slurm says that the job has completed, and its batch script has written no end line: nothing shows a success.
+    """Slurm says that the job has completed, or failed, and its batch script has written no end line: nothing shows it.
 
-    So it is with a runaway job that an administrator has cleared, and with a node that lost its power at the end.
+    So it is with a runaway job that an administrator has cleared, with a node that lost its power at the end, and with
+    a job that was killed from outside, or that Slurm's controller has lost in a crash.
     """
 
     is_worth_retrying = True

@@ -23,7 +23,7 @@ class Silence(Enum):
     GONE = "a good answer, without this job"
     NOT_OURS = "an answer about a job of that number, which may be another's"
     NONE_KEPT = "no accounting is kept"
-    REFUSED = "accounting is refused for good"
+    REFUSED = "accounting is refused for good: every question was, for a while"
 
 
 class Action(Enum):
@@ -114,6 +114,7 @@ class Fact(Enum):
     ENDED = "squeue or sacct has an end of it"
     ACCOUNTED = "sacct has an end of it"
     COMPLETED = "Slurm says COMPLETED"
+    FAILED = "Slurm says FAILED"
     NODE_TROUBLE = "Slurm says NODE_FAIL or OUT_OF_MEMORY"
     GOES_ON = "sacct says that it goes on"
     NOBODY_ACCOUNTS = "no accounting is kept, or it is refused for good"
@@ -125,7 +126,7 @@ class Fact(Enum):
     LINE_STOOD = "its end line was seen {accounting_seconds} s ago"
     LINE_STOOD_LONG = "its end line was seen {unknown_seconds} s ago"
     UNREAD = "less was read than the end line counts, for {logs_seconds} s"
-    AWAITED = "accounting is kept, for {accounting_seconds} s"
+    AWAITED = "accounting is kept and not refused for good, for {accounting_seconds} s"
     SILENT = "it is over for {silent_seconds} s"
     SILENT_LONG = "it is over for {unknown_seconds} s"
 
@@ -208,6 +209,13 @@ TABLE: tuple[Row, ...] = (
         {Fact.COMPLETED},
         {Fact.LINE, Fact.SILENT},
         notice="Slurm says COMPLETED, and the end line of its batch script is not seen yet",
+    ),
+    # Of its exit code sacct would know.
+    Row(
+        "FAILED, and neither an end line nor sacct tells more",
+        Action.WAIT,
+        {Fact.FAILED, Fact.NOBODY_ACCOUNTS},
+        {Fact.LINE, Fact.SILENT},
     ),
     Row("over, not accounted yet", Action.ASK_ACCOUNTING, {Fact.AWAITED}, {Fact.ACCOUNTED}),
     # Ray and Spark repeat the work of a node; ranks have all ended with 0, or the exit code is another.
@@ -295,8 +303,7 @@ def at_a_look(
 def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
     """What is the case."""
     ended, has_line = seen.ended_state, seen.end_mark is not None
-    none_kept = seen.accounting is Silence.NONE_KEPT
-    says_nothing = none_kept or seen.accounting is Silence.REFUSED
+    says_nothing = seen.accounting in (Silence.NONE_KEPT, Silence.REFUSED)
     # Of an incarnation that began twice the other may run: slurmctld starts a job again without a restart count when
     # it is killed within three seconds of its start (22.05, 24.11).
     began_once = seen.end_mark is not None and seen.end_mark.restart == 0 and seen.starts < 2
@@ -305,6 +312,7 @@ def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
         (Fact.ENDED, ended is not None),
         (Fact.ACCOUNTED, isinstance(seen.accounting, JobState) and seen.accounting.is_terminal),
         (Fact.COMPLETED, ended is JobState.COMPLETED),
+        (Fact.FAILED, ended is JobState.FAILED),
         (Fact.NODE_TROUBLE, seen.has_node_trouble),
         (Fact.GOES_ON, isinstance(seen.accounting, JobState) and not seen.accounting.is_terminal),
         (Fact.NOBODY_ACCOUNTS, says_nothing),
@@ -316,7 +324,7 @@ def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
         (Fact.LINE_STOOD, has_line and seen.ending_seconds >= patience.accounting_seconds),
         (Fact.LINE_STOOD_LONG, has_line and seen.ending_seconds >= patience.unknown_seconds),
         (Fact.UNREAD, not seen.logs_complete and seen.over_seconds < patience.logs_seconds),
-        (Fact.AWAITED, not none_kept and seen.over_seconds < patience.accounting_seconds),
+        (Fact.AWAITED, not says_nothing and seen.over_seconds < patience.accounting_seconds),
         (Fact.SILENT, seen.over_seconds >= patience.silent_seconds),
         (Fact.SILENT_LONG, seen.over_seconds >= patience.unknown_seconds),
     )

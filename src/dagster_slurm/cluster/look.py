@@ -41,7 +41,6 @@ class SlurmAnswers:
         names: squeue's entries of jobs whose ids nobody was told, by name; None for one that it does not know.
         accounting: sacct's records, by job id, of jobs that squeue has not as going on. It may lag behind.
         is_accounting_off: Whether the cluster keeps none.
-        accounting_error: Why sacct has given no answer, if it was asked.
     """
 
     queue: Mapping[str, QueueEntry] = field(default_factory=dict)
@@ -49,7 +48,6 @@ class SlurmAnswers:
     names: Mapping[str, QueueEntry | None] = field(default_factory=dict)
     accounting: Mapping[str, AccountingRecord] = field(default_factory=dict)
     is_accounting_off: bool = False
-    accounting_error: SlurmCommandError | None = None
 
 
 @dataclass(frozen=True)
@@ -159,5 +157,5 @@ def _with_accounting(
         records = cluster.records_in(answer, job_ids)
     except SlurmCommandError as error:
         # No sacct on the login node is as good as no accounting.
-        return replace(said, is_accounting_off=error.is_missing_program, accounting_error=error)
+        return replace(said, is_accounting_off=error.is_missing_program)
     return replace(said, accounting=records or {}, is_accounting_off=records is None)

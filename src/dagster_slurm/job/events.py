@@ -113,6 +113,12 @@ class Ended:
         """Whether it completed, as Slurm says, and none of its own lines was seen."""
         return self.state.is_success and self.end_mark is None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has failed, as Slurm says, and nothing tells that its payload has."""
+        has_word = self.end_mark is not None or (self.record is not None and self.record.script_exit_code is not None)
+        return self.state is JobState.FAILED and not has_word
+
 
 @dataclass(frozen=True)
 class Broken:

@@ -46,9 +46,9 @@ def _cancelled_hint(facts: Facts) -> str:
     uid = facts.get("cancelled_by_uid")
     if uid is None:
         return "Somebody has cancelled it; Slurm does not say who."
-    return (
-        "An administrator has cancelled it: ask the site why." if uid == 0 else f"The user with id {uid} cancelled it."
-    )
+    if uid:
+        return f"The user with id {uid} cancelled it."
+    return "An administrator has cancelled it, or Slurm itself, as after a crash of its controller: ask the site why."
 
 
 def _node_hint(facts: Facts) -> str:
@@ -60,6 +60,13 @@ def _end_not_seen_hint(facts: Facts) -> str:
     return (
         "Its batch script has written no end line, so that nothing shows that its payload came to its end: its node "
         "lost its power, or an administrator has cleared it as a runaway job. Retry it."
+    )
+
+
+def _lost_hint(facts: Facts) -> str:
+    return (
+        "Its batch script has written no end line, so that nothing shows that its payload has failed: it was killed "
+        "from outside, or Slurm's controller has lost it, as in a crash. Retry it."
     )
 
 
@@ -84,6 +91,7 @@ _KINDS: dict[JobState, _Kind] = {
 # Kinds that Slurm's state does not tell apart.
 _NOT_STARTED = _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
 _HELD = _Kind(errors.JobHeldError, lambda facts: "Release it while it waits (`scontrol release`), or do not hold it.")
+_LOST = _Kind(errors.JobEndNotSeenError, _lost_hint)
 _NEVER_SATISFIED = "DependencyNeverSatisfied"
 _NEVER_FOLLOWS = _Kind(errors.JobDependencyError, lambda facts: "See how the job ended that `dependency` names.")
 
@@ -156,6 +164,8 @@ def _kind_of(ended: Ended, gave_up_waiting: bool) -> _Kind:
     """
     if ended.state is JobState.FAILED and ended.record and ended.record.reason in _LAUNCH_REASONS:
         return _KINDS[JobState.LAUNCH_FAILED]
+    if ended.is_lost:
+        return _LOST
     if ended.state is not JobState.CANCELLED or ended.end_mark is not None:
         return _KINDS[ended.state]
     if _could_never_start(ended, gave_up_waiting):
@@ -190,6 +200,8 @@ def _exit_of(ended: Ended) -> tuple[int | None, int]:
     record = ended.record
     # The end line is exact: Slurm 22.05 shows a status of 139 as 11:0, as if the payload had exited with 11.
     code = ended.end_mark.exit_code if ended.end_mark else (record.exit_code if record else None)
+    if ended.is_lost and code:
+        code = None
     signal = (record.signal if record else None) or 0
     if signal > _LARGEST_SIGNAL:
         # Slurm's own mark of a job over its memory, 0:125, is no signal.

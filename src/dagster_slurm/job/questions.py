@@ -1,7 +1,8 @@
 """One kind of question to the cluster, asked once for all processes of this user that share the answers.
 
 In the shared directory lie who may ask, and how often (`desk`, which is locked by who asks), the last answer
-(`answer`), and for each process what it wants to know (`NAME.wants`, which it holds locked while it lives).
+(`answer`), since when all were refusals (`refused`), and for each process what it wants to know (`NAME.wants`, which it
+holds locked while it lives).
 """
 
 from __future__ import annotations
@@ -126,6 +127,7 @@ class Question(Generic[_T]):
         self._wanted: frozenset[str] | None = None
         self._seen: tuple[int, ...] | None = None
         self._held_up: tuple[int, float] | None = None
+        self._refused_at: float | None = None
         self.now = clock
 
     def want(self, ids: Collection[str]) -> None:
@@ -148,6 +150,10 @@ class Question(Generic[_T]):
                 told = self._shared.read("answer")
                 return self.now() - told[0] if told else float("inf")
         return float("inf")
+
+    def refused_seconds(self) -> float:
+        """For how long all answers were such that asking again does not mend; 0 while there was another."""
+        return 0.0 if self._refused_at is None else self.now() - self._refused_at
 
     def news(self) -> Answer[_T] | None:
         """What another process was answered since the last call."""
@@ -185,7 +191,11 @@ class Question(Generic[_T]):
         except SlurmError as error:
             if error.transient:
                 self._publish(Answer(asked_at, frozenset(ids), None, error.message))
+            elif self._refused_at is None:
+                self._refused_at = self._if_shared(_refused_at, asked_at)
             raise
+        self._refused_at = None
+        self._if_shared(lambda shared: (shared.path / "refused").unlink(missing_ok=True), None)
         self._publish(answer)
         return answer
 
@@ -277,6 +287,7 @@ class Question(Generic[_T]):
             said = told[1]
             failure = None if said["failure"] is None else str(said["failure"])
             entries = self._format.validate_json(said["entries"], strict=True)
+            self._refused_at = None if failure is None else self._refused_at
             return Answer(told[0], frozenset(map(str, said["ids"])), entries, failure)
         except (ValueError, TypeError, KeyError):
             # Of another release.
@@ -324,6 +335,14 @@ def _ids_in(data: bytes) -> list[str]:
 def _write(descriptor: int, data: bytes) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, data, 0)
+
+
+def _refused_at(shared: SharedDirectory) -> float:
+    """Since when nobody was given an answer, which is noted: who comes next need not find it out anew."""
+    if shared.read("refused") is None:
+        shared.write("refused", {})
+    noted = shared.read("refused")
+    return noted[0] if noted else shared.now()
 
 
 def _inode(shared: SharedDirectory) -> int:

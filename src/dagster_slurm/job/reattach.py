@@ -218,8 +218,7 @@ class Stand:
 
 def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
     """How a job stood at a look, as far as its witnesses told at once. Pure."""
-    generation, error, record = attempt.generation, said.accounting_error, said.accounting.get(job_id)
-    is_refused = error is not None and not error.transient
+    generation, record = attempt.generation, said.accounting.get(job_id)
     seen = at_a_look(
         attempt,
         job_id,
@@ -227,9 +226,8 @@ def stand_of(job_id: str, attempt: AttemptRecord, said: SlurmAnswers) -> Stand:
         said.queue.get(job_id) or said.names.get(attempt.directory.job_name(generation or 0)),
         record,
         without_entry=Silence.GONE if job_id in said.queue_asked else Silence.NOT_KNOWN,
-        without_record=Silence.NONE_KEPT
-        if said.is_accounting_off
-        else (Silence.REFUSED if is_refused else Silence.NOT_KNOWN),
+        # Whether it is refused for good, who follows the job finds out.
+        without_record=Silence.NONE_KEPT if said.is_accounting_off else Silence.NOT_KNOWN,
     )
     verdict = judge(seen, Patience())
     if verdict.state is None or (verdict.state.is_success and seen.end_mark is not None):

@@ -28,7 +28,7 @@ class Outcome:
 
     Args:
         state: Slurm's state.
-        exit_code: The payload's exit code, if known.
+        exit_code: The payload's exit code, if known. A job that has FAILED without may not be the payload's fault.
         node_list: Where it ran, in Slurm's compact form.
     """
 
@@ -41,7 +41,14 @@ class Outcome:
         """How a job ended, as the next attempt has to know it."""
         # The end line is exact where Slurm is not (see `job_failure`).
         exit_code = end_mark.exit_code if end_mark else (record.exit_code if record else None)
+        if state is JobState.FAILED and end_mark is None:
+            exit_code = record.script_exit_code if record else None
         return cls(state, exit_code, record.node_list if record else None)
+
+    @property
+    def is_of_slurm(self) -> bool:
+        """Whether it ended for a reason that another job may not have."""
+        return self.state in _RETRIED or (self.state is JobState.FAILED and self.exit_code is None)
 
     def to_value(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -158,7 +165,7 @@ def decide_next(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryRu
         if made > chain.max_continuations:
             return Next(False, f"it has gone on {chain.max_continuations} times already (max_continuations)")
         return Next(True, "its payload is not done and goes on from its checkpoint")
-    if rules is None or last.state not in _RETRIED:
+    if rules is None or not last.is_of_slurm:
         return Next(False, "this kind of end is not retried")
     used = sum(not chain.continues(outcome) for outcome in outcomes) - 1
     if used >= rules.max_retries:

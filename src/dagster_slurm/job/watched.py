@@ -163,11 +163,11 @@ class WatchedJob:
         )
         return False
 
-    def notice(self, text: str, *, key: str) -> None:
-        """Tell something that a person wants to know, once."""
+    def notice(self, text: str, *, key: str, is_of_job: bool = True) -> None:
+        """Tell something that a person wants to know, once; what is not of this job alone does not name it."""
         if key not in self._noticed:
             self._noticed.add(key)
-            self.subscription.put(Notice(f"Slurm job {self.handle.job_id}: {text}", "warning"))
+            self.subscription.put(Notice(f"Slurm job {self.handle.job_id}: {text}" if is_of_job else text, "warning"))
 
     @property
     def wants_times(self) -> bool:

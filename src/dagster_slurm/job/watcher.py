@@ -38,6 +38,7 @@ _MAX_BLOCK_BYTES = 2 << 20
 _MAX_BYTES = 64 << 20
 # Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
 _LONGEST_STEP_SECONDS = 300.0
+_NO_FIGURES = "{} refuses every question: how jobs end is told by their own end lines and squeue, without its figures"
 
 
 class Clock(Protocol):
@@ -117,10 +118,10 @@ class _Line:
     told: type[DagsterSlurmError] | None = None
     tell: Callable[[Notice], None] = field(default=lambda notice: None)
 
-    def lost(self, now: float, error: DagsterSlurmError) -> None:
+    def lost(self, now: float, error: DagsterSlurmError, *, is_news: bool = True) -> None:
         self.pace.asked(now)
         # What time does not mend, such as a login that has expired, is told even if something else came first.
-        news = self.lost_since is None or (not error.transient and type(error) is not self.told)
+        news = is_news and (self.lost_since is None or (not error.transient and type(error) is not self.told))
         if self.lost_since is None:
             self.lost_since = now
         if news:
@@ -355,7 +356,7 @@ class JobWatcher:
         now = self._clock.now()
         if answer is not None:
             self._queue_asked = max(self._queue_asked, now - (self._queue_question.now() - answer.asked_at))
-        if answer is None or not self._is_usable(answer, self._queue):
+        if answer is None or not self._is_usable(answer, self._queue, asked):
             return
         entries = answer.entries or {}
         for job in asked:
@@ -372,12 +373,17 @@ class JobWatcher:
         self._accounting_question.want(job_ids)
         self._take_accounting(self._accounting_question.news(), wanting)
         if any(job.accounting_pace.is_due(now) for job in wanting) and self._accounting.pace.is_due(now):
-            self._take_accounting(
-                self._asked(self._accounting_question, job_ids, self._accounting, refused=wanting), wanting
-            )
+            self._take_accounting(self._asked(self._accounting_question, job_ids, self._accounting), wanting)
+        if self._is_refused(self._accounting_question):
+            for job in wanting:
+                job.take_no_accounting(Silence.REFUSED)
+                job.notice(_NO_FIGURES.format(self._accounting.what), key="refused", is_of_job=False)
+
+    def _is_refused(self, question: Question[_T]) -> bool:
+        return question.refused_seconds() >= self._patience.accounting_seconds
 
     def _take_accounting(self, answer: Answer[AccountingRecord] | None, wanting: Sequence[WatchedJob]) -> None:
-        if answer is None or not self._is_usable(answer, self._accounting):
+        if answer is None or not self._is_usable(answer, self._accounting, wanting):
             return
         entries = answer.entries
         for job in wanting:
@@ -389,29 +395,21 @@ class JobWatcher:
                     job.take_record(entries.get(job_id))
                 job.accounting_pace.asked(self._clock.now())
 
-    def _asked(
-        self, question: Question[_T], job_ids: Sequence[str], line: _Line, *, refused: Sequence[WatchedJob] = ()
-    ) -> Answer[_T] | None:
-        """The answer to a question, if it is this process's turn to ask and there is one.
-
-        Args:
-            question: The question.
-            job_ids: About which jobs.
-            line: What is said of the one that is asked.
-            refused: The jobs that go on without an answer, where there will be none.
-        """
+    def _asked(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Answer[_T] | None:
+        """The answer to a question, if it is this process's turn to ask and there is one."""
         now = self._clock.now()
         try:
             return question.ask(job_ids)
         except TransportError as error:
             self._files.lost(now, error)
         except SlurmError as error:
-            line.lost(now, error)
-            for job in () if error.transient else refused:
-                job.take_no_accounting(Silence.REFUSED)
+            line.lost(now, error, is_news=error.transient or not self._is_refused(question))
         return None
 
-    def _is_usable(self, answer: Answer[_T], line: _Line) -> bool:
+    def _is_usable(self, answer: Answer[_T], line: _Line, jobs: Sequence[WatchedJob]) -> bool:
+        if all(answer.asked_at < job.answers_after for job in jobs):
+            # What another process was told before any of these was to be asked about is no news.
+            return False
         now = self._clock.now()
         if answer.failure is not None:
             said = answer.failure

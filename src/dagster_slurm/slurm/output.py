@@ -180,6 +180,16 @@ class AccountingRecord:
     steps: tuple[AccountingStep, ...]
     work_directory: str | None = None
 
+    @property
+    def script_exit_code(self) -> int | None:
+        """The exit code of a batch script that has ended by itself, and not with 0; None if it was ended, or is lost.
+
+        A controller that was killed may have lost a job: it calls it FAILED 1:0, and its step CANCELLED (22.05.8).
+        """
+        batch = next((step for step in self.steps if step.name == "batch"), None)
+        is_lost = batch is not None and batch.state.is_terminal and batch.state is not JobState.FAILED
+        return None if is_lost or self.signal else self.exit_code or None
+
     def has_start_near(self, epoch_seconds: float | None) -> bool:
         """Whether it is a record without a name, of a job that started at about that time.
 

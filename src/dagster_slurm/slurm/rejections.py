@@ -39,9 +39,22 @@ _UNAVAILABLE = (
         r"|problem talking to the database",
         "The accounting does not answer; the job itself is not concerned.",
     ),
+    # munged is away, here or where the daemons run; or its key is changed, or a clock is put right (slurm_errno.h).
+    _cause(
+        r"munge (?:en|de)code failed|(?:protocol )?authentication error|invalid authentication credential"
+        r"|authentication credential invalid|failed to connect to authentication agent|unable to decode munge",
+        "Slurm's daemons do not know who asks (munged, or a clock that is off); the same call may work later.",
+    ),
+    # In the hours in which a site goes from one release to the next.
+    _cause(
+        r"incompatible versions of client and server code|unsupported rpc version",
+        "Slurm's commands and its daemons are of releases that do not talk to each other; the site may be at it.",
+    ),
     _cause(
         r"socket timed out|connection refused|connection timed out|connection reset|no route to host"
-        r"|zero bytes were transmitted or received|message send failure|message receive failure",
+        r"|zero bytes were transmitted or received|message send failure|message receive failure"
+        r"|communication (?:connection|shutdown) failure|insane message length"
+        r"|controller is in standby mode",
         "No connection to Slurm's daemons; the same call may work later.",
     ),
     _cause(

@@ -346,8 +346,6 @@ class TestQuestions:
         slurm.says("sacct", status=status, error=error)
         found = seen(cluster).slurm
         assert (found.accounting, found.is_accounting_off) == ({}, is_off)
-        assert found.accounting_error is None or found.accounting_error.stderr == error.strip()
-        assert is_off or found.accounting_error is not None
 
     def test_words_of_the_commands_need_no_quotes(self) -> None:
         """look.sh has them in one argument each."""

@@ -1,14 +1,18 @@
 """Every end has a type: the whole table of states, and what each says is to be done."""
 
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dagster_slurm import errors
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.job.events import Ended
 from dagster_slurm.job.failure import job_failure
-from dagster_slurm.slurm.output import AccountingRecord
+from dagster_slurm.job.retrying import Chain, Outcome, RetryRules, decide_next
+from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.slurm.states import JobState
 
@@ -45,7 +49,7 @@ def failure_of(state: JobState, *, squeue_said: str | None = None, **options: ob
     )
 
 
-KNOWN = {"reason", "cancelled_by_uid"}
+KNOWN = {"reason", "cancelled_by_uid", "exit_code"}
 
 
 def test_every_end_without_success_stands_in_the_table() -> None:
@@ -55,7 +59,7 @@ def test_every_end_without_success_stands_in_the_table() -> None:
 @pytest.mark.parametrize("state", TABLE, ids=str)
 def test_table(state: JobState) -> None:
     kind, is_worth_retrying, hint = TABLE[state]
-    error = failure_of(state)
+    error = failure_of(state, exit_code=7 if state is JobState.FAILED else None)
     assert type(error) is kind
     assert error.is_worth_retrying is is_worth_retrying
     assert (hint in error.hint) if hint and error.hint else error.hint is hint
@@ -65,10 +69,53 @@ def test_table(state: JobState) -> None:
 
 @pytest.mark.parametrize(
     ("uid", "said"),
-    [(0, "An administrator has cancelled it"), (1000, "The user with id 1000"), (None, "Slurm does not say who")],
+    [
+        (0, "An administrator has cancelled it, or Slurm itself"),
+        (1000, "The user with id 1000"),
+        (None, "Slurm does not say who"),
+    ],
 )
 def test_who_cancelled_it(uid: int | None, said: str) -> None:
     assert said in str(failure_of(JobState.CANCELLED, cancelled_by_uid=uid))
+
+
+SCRIPT_FAILED = "12|12|FAILED|3:0|0:0{more}|job|\n12.batch|12.batch|FAILED|3:0|{more}|batch|\n"
+LOST = Path(__file__).parents[2] / "recorded" / "22.05.8" / "lost-by-controller.sacct.json"
+KILLED = LOST.with_name("killed-by-signal.sacct.json")
+
+
+def recorded(path: Path) -> AccountingRecord:
+    answer = json.loads(path.read_text())
+    asked = next(word for word in answer["argv"] if word.startswith("--format="))
+    (found,) = parse_sacct(answer["stdout"], tuple(asked.removeprefix("--format=").split(","))).values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("record", "marked", "kind", "exit_code"),
+    [
+        # slurmctld was killed six seconds after the job's start: "the payload's fault, exit code 1".
+        (recorded(LOST), None, errors.JobEndNotSeenError, None),
+        # Somebody has killed the batch script, which passes the signal of its payload on as an exit code.
+        (recorded(KILLED), None, errors.JobEndNotSeenError, 0),
+        # No accounting, and no end line after two minutes.
+        (None, None, errors.JobEndNotSeenError, None),
+        # The disk was full: there is no end line, and its exit code is known.
+        (parse_sacct(SCRIPT_FAILED.format(more="|" * 18))["12"], None, errors.PayloadFailedError, 3),
+        (recorded(LOST), 1, errors.PayloadFailedError, 1),
+        (recorded(KILLED), 137, errors.PayloadFailedError, 137),
+    ],
+)
+def test_a_failure_is_the_payload_s_where_something_tells_it(
+    record: AccountingRecord | None, marked: int | None, kind: type[errors.JobFailedError], exit_code: int | None
+) -> None:
+    mark = None if marked is None else EndMark("12", 0, marked, 0.0, {})
+    ended = Ended(JobState.FAILED, record, mark, "n7")
+    error = job_failure(ended, job_id="12", host="login", stderr_tail="", slurm_log_tail="", kept_path="/base")
+    assert (type(error), error.exit_code) == (kind, exit_code)
+    outcome = Outcome.of(JobState.FAILED, mark, record)
+    again = decide_next(REQUEST, [outcome], RetryRules(), Chain()).again
+    assert (again, error.is_worth_retrying) == ((True, True) if kind is errors.JobEndNotSeenError else (False, False))
 
 
 def test_a_job_that_waited_too_long_has_not_started() -> None:
@@ -100,7 +147,7 @@ def test_slurm_cancels_what_can_never_start() -> None:
 
 def test_a_job_that_slurm_could_not_launch() -> None:
     assert type(failure_of(JobState.FAILED, reason="JobLaunchFailure")) is errors.JobLaunchFailedError
-    assert type(failure_of(JobState.FAILED, reason="NonZeroExitCode")) is errors.PayloadFailedError
+    assert type(failure_of(JobState.FAILED, reason="NonZeroExitCode", exit_code=7)) is errors.PayloadFailedError
 
 
 def test_what_has_not_ended_has_no_error() -> None:

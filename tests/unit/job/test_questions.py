@@ -16,7 +16,7 @@ import pytest
 
 from dagster_slurm.cluster import shared
 from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot, this_era
-from dagster_slurm.errors import ConnectionFailedError, SlurmUnavailableError
+from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.job.questions import Answer, Question, Rules
 from dagster_slurm.slurm.output import QueueEntry, parse_squeue
 
@@ -75,6 +75,53 @@ def question(directory: Path, clock: Clock) -> Made:
 
 def alone(ask: Cluster, directory: Path, clock: Clock) -> Question[QueueEntry]:
     return Question(ask, QueueEntry, SharedDirectory(directory, clock=clock), clock=clock)
+
+
+class TestRefusals:
+    """What asking again does not mend is found out once, for all processes."""
+
+    def refused(self, asks: Question[QueueEntry]) -> float:
+        with pytest.raises(SlurmCommandError):
+            asks.ask(["1"])
+        return asks.refused_seconds()
+
+    def test_who_comes_later_knows_since_when(self, question: Made, clock: Clock) -> None:
+        cluster = Cluster()
+        cluster.fault = SlurmCommandError("sacct: not here", returncode=1, stderr="")
+        one = question(cluster)
+        one.want(["1"])
+        assert (one.refused_seconds(), self.refused(one)) == (0.0, 0.0)
+        clock.now += 1140.0
+        two = question(cluster)
+        two.want(["1"])
+        assert (two.refused_seconds(), self.refused(two)) == (0.0, 1140.0)
+
+    def test_an_answer_to_any_of_them_ends_it(self, question: Made, clock: Clock) -> None:
+        cluster = Cluster()
+        cluster.fault = SlurmCommandError("sacct: not here", returncode=1, stderr="")
+        one, two, three = (question(cluster) for _ in range(3))
+        for each in (one, two, three):
+            each.want(["1"])
+        self.refused(one)
+        clock.now += 60.0
+        assert self.refused(two) == 60.0
+        cluster.fault = None
+        assert two.ask(["1"]) is not None
+        assert two.refused_seconds() == 0.0
+        assert one.news() is not None
+        assert one.refused_seconds() == 0.0
+        cluster.fault = SlurmCommandError("sacct: not here", returncode=1, stderr="")
+        assert three.news() is not None
+        assert self.refused(three) == 0.0
+
+    def test_what_may_be_mended_is_no_refusal(self, question: Made, clock: Clock) -> None:
+        cluster = Cluster()
+        cluster.fault = SlurmUnavailableError("sacct: down", returncode=1, stderr="")
+        one = question(cluster)
+        one.want(["1"])
+        assert self.refused(one) == 0.0
+        clock.now += 60.0
+        assert one.refused_seconds() == 0.0
 
 
 class TestOneAsksForAll:

@@ -10,7 +10,6 @@ from tests.support.launches import KEY, claim_record
 from dagster_slurm.cluster.description import parse_marks
 from dagster_slurm.cluster.look import SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.job.reattach import Stand, stand_of
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.run_directory import RunDirectory
@@ -19,10 +18,6 @@ from dagster_slurm.slurm.states import JobState
 
 START, GOOD, BAD = "start 17 0 1.0 n1\n", "end 17 0 0 2.0 0 0 0\n", "end 17 0 3 2.0 0 0 0\n"
 LIVE, OVER = Stand(is_live=True), Stand(is_over=True)
-DOWN = SlurmUnavailableError("sacct: down", returncode=1, stderr="", host="login")
-
-
-REFUSED = SlurmCommandError("sacct: not here", returncode=1, stderr="", host="login")
 OURS, THEIRS = f"/home/me/runs/run/{KEY}/0/work", "/home/me"
 
 
@@ -54,12 +49,11 @@ def ended(state: JobState, exit_code: int | None = None) -> Stand:
         (START + BAD, {"sacct": accounted("FAILED", 3)}, ended(JobState.FAILED, 3)),
         (START, {"sacct": accounted("OUT_OF_MEMORY", 0)}, ended(JobState.OUT_OF_MEMORY, 0)),
         ("", {"sacct": accounted("CANCELLED by 0")}, ended(JobState.CANCELLED, 0)),
-        # sacct has nothing yet, or nothing final, or does not answer.
+        # sacct has nothing yet, or nothing final, or does not answer, or refuses.
         (START + GOOD, {}, OVER),
         (START + BAD, {}, OVER),
         (START + BAD, {"queue": queued("FAILED")}, OVER),
         (START + BAD, {"sacct": accounted("RUNNING")}, OVER),
-        (START + BAD, {"error": DOWN}, OVER),
         ("", {}, OVER),
         # Where none is kept, the end line tells, and without one its patience.
         (START + GOOD, {"off": True}, OVER),
@@ -68,8 +62,6 @@ def ended(state: JobState, exit_code: int | None = None) -> Stand:
         (START, {"off": True}, OVER),
         # Of another job of this attempt.
         ("start 16 0 1.0 n1\nend 16 0 3 2.0 0 0 0\n", {"off": True}, OVER),
-        # Refused for good: the end line decides after its patience.
-        (START + BAD, {"error": REFUSED}, OVER),
         # A site's plugin has changed the name.
         (START, {"queue": queued("RUNNING", name="site-1", where=OURS)}, LIVE),
         (START, {"sacct": accounted("TIMEOUT", name="site-1", where=OURS)}, ended(JobState.TIMEOUT, 0)),
@@ -91,7 +83,6 @@ def test_at_one_look(status: str, said: dict[str, Any], expected: Stand) -> None
         frozenset({"17"} if said.get("asked", True) else ()),
         accounting={"17": said["sacct"]} if "sacct" in said else {},
         is_accounting_off=said.get("off", False),
-        accounting_error=said.get("error"),
     )
     assert stand_of("17", attempt, answers) == expected
 

@@ -6,13 +6,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.judge import Patience
-from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError, SubmissionUnknownError
+from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot
+from dagster_slurm.errors import (
+    ConnectionFailedError,
+    DagsterSlurmError,
+    SlurmUnavailableError,
+    SubmissionUnknownError,
+)
 from dagster_slurm.job import events
 from dagster_slurm.job.events import (
     Broken,
@@ -26,9 +33,11 @@ from dagster_slurm.job.events import (
     Subscription,
     Waiting,
 )
+from dagster_slurm.job.questions import Question
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import CompletedCommand
@@ -329,12 +338,66 @@ class TestAccountingIsRefused:
         assert 30 <= world.now() < 60
         assert any("has no usable answer" in text for text in notices(seen))
 
+    def test_what_is_refused_for_good_is_waited_for_once(self, world: World, watcher: JobWatcher) -> None:
+        """Every followed run ended 20 s late (snakemake-executor-plugin-slurm#207), and only the first said why."""
+        jobs = [handle(number) for number in range(1, 4)]
+        world.sacct_says = b"sacct: error: not on this login node\n"
+        late = []
+        world.begin()
+        for job in jobs:
+            subscription, begun = watcher.watch(job), world.now()
+            world.at(begun + 50, lambda job=job: world.write_end(job))  # type: ignore[misc]
+            world.at(begun + 50, lambda job=job: world.leave_queue(job))  # type: ignore[misc]
+            world.start(job)
+            seen = until_end(subscription)
+            assert state_of(seen) is JobState.COMPLETED
+            assert sum("refuses every question" in text for text in notices(seen)) == 1
+            late.append(world.now() - begun - 50)
+        assert 20 <= late[0] < 30
+        assert max(late[1:]) < 5
+
+    def test_it_is_believed_again_when_it_answers(self, world: World, watcher: JobWatcher) -> None:
+        first, second = handle(1), handle(2)
+        world.sacct_says = b"sacct: error: not on this login node\n"
+        world.start(first)
+        world.at(10, lambda: world.write_end(first))
+        world.at(10, lambda: world.leave_queue(first))
+        watch_to_end(world, watcher, first)
+        world.sacct_says = b""
+        world.start(second)
+        world.at(world.now() + 100, lambda: world.finish(second, "OUT_OF_MEMORY", 1))
+        assert state_of(watch_to_end(world, watcher, second)) is JobState.OUT_OF_MEMORY
+
     def test_without_one_it_has_failed(self, world: World, watcher: JobWatcher) -> None:
         world.start(JOB)
         world.sacct_says = b"sacct: error: not on this login node\n"
         world.at(10, lambda: world.leave_queue(JOB))
         assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
         assert 130 <= world.now() < 200
+
+
+def test_what_another_process_was_not_told_long_ago_is_no_news(world: World, tmp_path: Path) -> None:
+    """An answer that another process has not had 19 minutes before was told as an outage of now."""
+
+    def down(ids: list[str]) -> dict[str, AccountingRecord]:
+        raise SlurmUnavailableError("sacct: down", returncode=1, stderr="down", host="login")
+
+    (tmp_path / "mine").mkdir(mode=0o700)
+    shared = tmp_path / "mine" / "answers"
+    other = Question(
+        down, AccountingRecord, SharedDirectory(shared.with_name("answers.accounting")), clock=seconds_since_boot
+    )
+    other.want(["7"])
+    with pytest.raises(SlurmUnavailableError):
+        other.ask(["7"])
+    cluster = SlurmCluster(ScriptedTransport(world.answer, host="login"), remote_base="/base")
+    watcher = JobWatcher(cluster, clock=world, shared=shared)
+    world.start(JOB)
+    world.at(10, lambda: world.finish(JOB))
+    seen = watch_to_end(world, watcher)
+    assert state_of(seen) is JobState.COMPLETED
+    assert notices(seen) == []
+    other.leave()
 
 
 class TestALife:

@@ -219,6 +219,30 @@ def test_any_fields_are_read_or_refused_with_the_typed_error(values: list[str]) 
             "",
         ),
         ("scancel 5", "scancel: error: Kill job error on job id 5: Access/permission denied", SlurmCommandError, ""),
+        # While a site goes from one release to the next (slurm_errno.h).
+        *(
+            (
+                command,
+                f"{said}Incompatible versions of client and server code",
+                SlurmUnavailableError,
+                "releases",
+            )
+            for command, said in (
+                ("sbatch x", "sbatch: error: Batch job submission failed: "),
+                ("sbatch --test-only", "allocation failure: "),
+                ("squeue", "slurm_load_jobs error: "),
+            )
+        ),
+        *(
+            ("sbatch x", f"sbatch: error: Batch job submission failed: {said}", SlurmUnavailableError, "later")
+            for said in (
+                "Invalid authentication credential",
+                "Failed to connect to authentication agent",
+                "Communication connection failure",
+                "Insane message length",
+                "Controller is in standby mode, try a different controller",
+            )
+        ),
     ],
 )
 def test_errors_that_were_not_recorded(command: str, stderr: str, error: type[SlurmCommandError], hint: str) -> None:
@@ -299,6 +323,31 @@ def test_a_plugin_s_reason_is_told_whole_and_is_no_pattern() -> None:
 def test_what_has_to_wait_for_a_place(command: str, stderr: str) -> None:
     """It was called a cluster that does not answer, or refused."""
     assert type(classify_error(command, 1, stderr)) is SubmitLimitError
+
+
+NO_MUNGE = (
+    "{program}: error: If munged is up, restart with --num-threads=10\n"
+    '{program}: error: Munge encode failed: Failed to connect to "/run/munge/munge.socket.2": Connection refused\n'
+    "{program}: error: slurm_send_node_msg: auth_g_create: REQUEST_SUBMIT_BATCH_JOB has authentication error\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        ("sbatch x", "sbatch: error: Batch job submission failed: Protocol authentication error\n"),
+        ("sbatch --test-only", "allocation failure: Protocol authentication error\n"),
+        ("squeue", "slurm_load_jobs error: Protocol authentication error\n"),
+        ("scancel 5", "scancel: error: Kill job error on job id 5: Protocol authentication error\n"),
+        ("scontrol show config", "slurm_load_ctl_conf error: Protocol authentication error\n"),
+        ("sinfo", "slurm_load_partitions: Protocol authentication error\n"),
+        ("sacct", "sacct: error: Problem talking to the database: Protocol authentication error\n"),
+    ],
+)
+def test_without_munge_slurm_does_not_answer(command: str, last: str) -> None:
+    """As Slurm 22.05.8 says it where munged is dead; of sbatch it was called a refusal."""
+    said = NO_MUNGE.format(program=command.split(maxsplit=1)[0]) + last
+    assert type(classify_error(command, 1, said)) is SlurmUnavailableError
 
 
 @pytest.mark.parametrize(
