@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from dagster_slurm.errors import (
     HostNotFoundError,
     SSHConfigurationError,
     TransportError,
+    TransportTimeoutError,
 )
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, openssh
+from tests import ssh
 from tests.ssh import connection_of, control_directory
 from tests.support import forked
 from tests.support.waiting import eventually
@@ -279,6 +282,58 @@ class TestRefusals:
             SSHConnection(host)
         with pytest.raises(ConfigurationError, match="not a name"):
             SSHConnection("host", user=host)
+
+
+@contextmanager
+def slow_shell(sandbox: Sandbox, seconds: float, **changes: str) -> Iterator[OpenSSHTransport]:
+    """The way to a login node whose shell does something else first."""
+    home_files = {".bashrc": f"sleep {seconds}\n"}
+    with (
+        sandbox.login_node(shell="/bin/bash", home_files=home_files) as node,
+        control_directory() as control_dir,
+        ssh.opened(connection_of(node.env(), **{"control_dir": control_dir, **changes})) as transport,
+    ):
+        yield transport
+
+
+class TestAsTheUserHasIt:
+    """What stands in ~/.ssh/config and ~/.bashrc for working by hand."""
+
+    @pytest.mark.parametrize("line", ["StdinNull yes", "ForkAfterAuthentication yes", "SessionType none"])
+    @pytest.mark.parametrize("way", ["shared", "of its own", "through a jump host"])
+    def test_a_session_that_is_not_ours(self, opened: Opened, tmp_path: Path, line: str, way: str) -> None:
+        """The shell ended as it began, or there was none."""
+        config = tmp_path / "config"
+        config.write_text(f"Host *\n    {line}\n")
+        options = ("-F", str(config))
+        jump = opened().connection if way == "through a jump host" else None
+        changes = {
+            "shared": {},
+            "of its own": {"control_dir": "/proc/nowhere"},
+            "through a jump host": {"jump": jump and replace(jump, extra_opts=options)},
+        }
+        assert opened(extra_opts=options, **changes[way]).run("cat", stdin=b"ours").stdout == b"ours"
+
+    def test_a_shell_that_takes_longer_than_a_login(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        with slow_shell(sandbox, 1.5) as transport:
+            assert transport.run("echo in").text == "in\n"
+            transport.close()
+            # The login is made.
+            monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_SECONDS", 0.5)
+            assert transport.run("echo again").text == "again\n"
+
+    @pytest.mark.all_faults
+    @pytest.mark.parametrize("changes", [{}, {"control_dir": "/proc/nowhere"}])
+    def test_a_shell_that_takes_25_seconds(self, sandbox: Sandbox, changes: dict[str, str]) -> None:
+        with slow_shell(sandbox, 25, **changes) as transport:
+            assert transport.run("echo in").text == "in\n"
+
+    def test_a_shell_that_does_not_begin(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openssh, "_SHELL_TIMEOUT_SECONDS", 1.0)
+        late = pytest.raises(TransportTimeoutError, match="has taken no command within 1 s")
+        with slow_shell(sandbox, 600) as transport, late as caught:
+            transport.run("echo in")
+        assert "bashrc" in str(caught.value.hint)
 
 
 class TestControlPath:

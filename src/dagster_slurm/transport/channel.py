@@ -75,7 +75,13 @@ class ShellChannel:
         self._tty = tty
         self._stdout, self._stderr = self._outputs()
         on_start(self._process)
-        self._connect(time.monotonic() + connect_timeout_seconds)
+        try:
+            self._connect(time.monotonic() + connect_timeout_seconds)
+        except TransportTimeoutError as error:
+            raise TransportTimeoutError(
+                f"The login's shell has taken no command within {connect_timeout_seconds:.0f} s",
+                hint="What a login runs at its start, as ~/.bashrc or a post_login_command, may take that long.",
+            ) from error
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str] | None, *, tty: bool) -> subprocess.Popen[bytes]:
         # A pipe wakes its writer for each block that is read, a socket when most of its buffer is free: a large file

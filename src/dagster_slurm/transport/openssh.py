@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
-from dagster_slurm.transport.login import Login, client_environment
+from dagster_slurm.transport.login import Login, client_environment, session_options
 from dagster_slurm.transport.pool import ChannelBudget, ForeignDirectoryError, Token, make_own, refuse_foreign
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.ssh_connection import (
@@ -31,6 +31,8 @@ from dagster_slurm.transport.ssh_connection import (
 __all__ = ["OpenSSHTransport", "SSHConnection"]
 
 _BUDGET_TIMEOUT_SECONDS = 120.0
+# What a login runs at its start takes its time on busy file systems; a host that is away is found out by ssh itself.
+_SHELL_TIMEOUT_SECONDS = 300.0
 _REFUSED_PAUSE_SECONDS = 0.25
 _REFUSED_PATIENCE_SECONDS = 20.0
 # Of the 10 that sshd_config(5) has as the default of MaxSessions.
@@ -153,7 +155,8 @@ class OpenSSHTransport(ShellTransport):
     def _log_in(self) -> ShellChannel:
         self._heed_refusal()
         tty = self.connection.has_tty
-        options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", "-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", *session_options()]
+        options += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
         opened: list[ShellChannel] = []
         with Login(self.connection) as login:
             if shutil.which("ssh") is None:
@@ -164,7 +167,7 @@ class OpenSSHTransport(ShellTransport):
                     env=login.environment(),
                     tty=tty,
                     fault=lambda said, status: own_end(said, status, self.host, opened) or login.fault(said, status),
-                    connect_timeout_seconds=3 * CONNECT_TIMEOUT_SECONDS,
+                    connect_timeout_seconds=_SHELL_TIMEOUT_SECONDS,
                     on_start=login.watch,
                 )
                 opened.append(channel)
@@ -201,7 +204,7 @@ class OpenSSHTransport(ShellTransport):
         argv = [
             "ssh",
             "-tt" if tty else "-T",
-            *("-o", "EscapeChar=none"),
+            *("-o", "EscapeChar=none", *session_options()),
             *self._master.channel_options(),
             *self.connection.arguments(),
             "--",
@@ -214,7 +217,7 @@ class OpenSSHTransport(ShellTransport):
             env=client_environment(self.connection),
             tty=tty,
             fault=lambda said, status: self._shared_fault(said, status, opened),
-            connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
+            connect_timeout_seconds=_SHELL_TIMEOUT_SECONDS,
             on_close=token.release,
         )
         opened.append(channel)
