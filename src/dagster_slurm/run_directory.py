@@ -107,6 +107,11 @@ class RunDirectory:
         """Slurm's name of the job: each try to submit has one of its own, by which it can be looked up."""
         return f"{self.key}.{self.attempt}.{generation}" if self.attempt or generation else self.key
 
+    def try_named(self, job_name: str) -> tuple[int, int] | None:
+        """The numbers of the attempt at this piece of work, and of the try to submit, of this name; None if none."""
+        found = re.fullmatch(rf"{re.escape(self.key)}(?:\.(\d+)\.(\d+))?", job_name)
+        return (int(found[1] or 0), int(found[2] or 0)) if found else None
+
     def is_of(
         self, said: QueueEntry | AccountingRecord, *, generation: int | None, started_at: float | None = None
     ) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from tests.support.waiting import eventually
@@ -15,7 +16,7 @@ from tests.support.waiting import eventually
 from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
 from .work import HELD, Make, Ran, World, kinds
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 SUBMITS = "submit.sh"
 UPLOADS = "put_tree.sh"
@@ -84,6 +85,29 @@ def killed(world: World, work: Work, moment: Moment) -> Ran:
         process.wait(60)
         assert (world.notes / "contract.died").exists(), world.said()
     return world.kill(process)
+
+
+@kinds(OWN, ARRAY, seldom=(OWN,))
+def test_the_directory_is_removed_before_the_retry(make: Make, kind: Kind) -> None:
+    """Slurm knows the job by its name: there was a second one beside it."""
+    world = make(kind, *units_of(kind))
+    assert world.cluster
+    work = world.work(HELD)
+    process = world.start(work)
+    world.started()
+    first = world.kill(process)
+    path = first.dagster_run.tags["slurm/run_directory"]
+    assert world.cluster.run(["rm", "-rf", "--", path]).returncode == 0
+    world.start(work, "from_failure", first.run_id)
+    second = world.eventually_another(first)
+    if kind is OWN:
+        second.until("is not there any more; what it says from now on is lost")
+        world.go()
+    assert world.processes[-1].wait(170) is not None
+    assert (second.dagster_run.status, world.executed()) == (dg.DagsterRunStatus.FAILURE, world.once())
+    lost = "was removed before it was read" if kind is OWN else "Nothing is submitted beside it"
+    assert "ResultLostError" in second.text()
+    assert lost in second.text()
 
 
 def units_of(kind: Kind) -> tuple[str, ...]:

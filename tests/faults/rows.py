@@ -101,6 +101,7 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
                 ("sshd-flaps", "sshd flapping every 3 s"),
                 ("slurmctld-restarted", "slurmctld restarted"),
                 ("slurmctld-gone", "slurmctld away for 60 s"),
+                ("munged-gone", "munged away for 60 s"),
             )
             for moment, when in (("submission", "at submission"), ("running", "while the job runs"))
         },
@@ -134,6 +135,14 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         "clock-behind": Line("Dagster's clock 10 minutes behind", "faults/test_sites.py::test_peculiar_sites"),
         "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_peculiar_sites"),
         "sacct-refused": Line("sacct refuses for good", "faults/test_sites.py::test_peculiar_sites"),
+        "removed-running": Line(
+            "the run directory removed while the job runs: a warning, and the run fails",
+            "faults/test_removed.py::test_while_the_job_runs",
+        ),
+        "removed-pending": Line(
+            "the run directory removed while the job waits: a warning, the job does not begin, and the run fails",
+            "faults/test_removed.py::test_while_the_job_waits",
+        ),
         "renamed": Line("the site gives jobs other names", "faults/test_sites.py::test_peculiar_sites"),
         "login-clock-behind": Line(
             "the login node's clock an hour behind", "faults/test_sites.py::test_peculiar_sites"

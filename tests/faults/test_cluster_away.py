@@ -89,6 +89,12 @@ def test_slurmctld_gone(sandbox: Sandbox, disturbed: Disturbed) -> None:
     disturbed("slurmctld-gone", stop)
 
 
+@pytest.mark.all_faults
+def test_munged_gone(sandbox: Sandbox, disturbed: Disturbed) -> None:
+    """Slurm's commands end with `Protocol authentication error`, after 50 s of their own each."""
+    disturbed("munged-gone", lambda: away(sandbox, "munged"))
+
+
 def test_slurmdbd_gone(sandbox: Sandbox, world: World, record: Record) -> None:
     """From before the end of the job until after the run: the run ends without the accounting."""
     plan = Plan("slurmdbd-gone", lines=20)

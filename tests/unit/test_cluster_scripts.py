@@ -126,6 +126,20 @@ class TestReadNew:
         path.write_bytes(b"first\0")
         assert cluster.read_new(positions, max_bytes=9) == {"new": b"first\0"}
 
+    def test_a_directory_that_is_removed(self, cluster: SlurmCluster) -> None:
+        """Nobody was told."""
+        gone, there = created(cluster, "gone"), created(cluster, "there")
+        positions = [FilePosition(each.log_name(name), 0) for each in (gone, there) for name in ("status", "stdout.0")]
+        assert cluster.read_new(positions, max_bytes=9) == {}
+        shutil.rmtree(gone.path)
+        Path(there.path, "log", "stdout.0").write_bytes(b"x")
+        assert cluster.read_new(positions, max_bytes=9) == {
+            gone.log_name("status"): b"",
+            there.log_name("stdout.0"): b"x",
+        }
+        shutil.rmtree(Path(cluster.base()))
+        assert cluster.read_new(positions, max_bytes=9) == {each.log_name("status"): b"" for each in (gone, there)}
+
     @pytest.mark.parametrize("name", ["total", "run/total"])
     def test_a_file_with_the_name_of_the_total(self, cluster: SlurmCluster, name: str) -> None:
         path = Path(cluster.base(), "runs", name)

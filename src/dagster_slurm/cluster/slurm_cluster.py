@@ -375,7 +375,10 @@ class SlurmCluster:
         self.transport.command(("touch", "-c", "--", posixpath.dirname(directory.launch)))
 
     def read_new(self, positions: Sequence[FilePosition], *, max_bytes: int) -> Mapping[str, bytes]:
-        """What is new in each file, at most `max_bytes` of each, in one round trip; unchanged files are left out."""
+        """What is new in each file, at most `max_bytes` of each, in one round trip; unchanged files are left out.
+
+        Nothing, `b""`, is new in a `status` that is not there any more.
+        """
         words = [word for at in positions for word in (str(at.offset), at.name)]
         answer = self.script("poll.sh", (runs_root(self.base()), str(max_bytes), *words))
         if answer.returncode:

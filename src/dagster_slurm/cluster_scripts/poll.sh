@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # poll.sh BASE MAX_BYTES OFFSET NAME [OFFSET NAME ...]: what is new in each file, all in one go.
-# Output for each file that grew: "NAME OFFSET LENGTH NEWLINE" and that many bytes. Names hold no white space.
-# Without the directory nothing is new; what became of the jobs, Slurm tells.
-cd -- "$1" 2>/dev/null || exit 0
+# Output for each file that grew: "NAME OFFSET LENGTH NEWLINE" and that many bytes. Names hold no white space. A `status`,
+# which is made with its directory, has the length 0 where it is not there any more.
+# What becomes of jobs without their directories, Slurm tells.
+cd -- "$1" 2>/dev/null || cd /dev || exit 0
 shift
 # One process opens every file, and opening is what makes NFS look again; `stat` alone would show what it knew
 # seconds ago (nfs(5), close-to-open). Files that are not there yet are left out.
@@ -13,7 +14,11 @@ perl -e '
     my $max = shift;
     binmode STDOUT;
     while (my ($offset, $name) = splice @ARGV, 0, 2) {
-        open my $file, "<:raw", $name or next;
+        my $file;
+        if (!open $file, "<:raw", $name) {
+            print "$name $offset 0\n" if $name =~ m{/status$} && ($!{ENOENT} || $!{ENOTDIR});
+            next;
+        }
         next if -d $file || -s _ <= $offset;
         sysseek $file, $offset, 0 or next;
         my ($data, $got) = ("", 1);
@@ -28,6 +33,7 @@ count=0
 for word in "$@"; do
     count=$((count + 1))
     [ $((count % 2)) = 1 ] || names="$names $word"
+    case $word in */status) [ -e "$word" ] || printf '%s 0 0\n' "$word" ;; esac
 done
 # shellcheck disable=SC2086
 wc -c -- $names 2>/dev/null | while read -r size name; do

@@ -29,15 +29,12 @@ if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
     fi
 fi
 
-# Sets `sizes`: of stdout, stderr and messages, 0 for what the payload has removed. One process, where all are there.
+# Sets `sizes`: of stdout, stderr and messages, which this shell holds open: what is written to a file that was removed counts.
 measure() {
-    local name files=()
-    for name in stdout stderr messages; do files+=("$log/$name.$restart"); done
+    local opened=/proc/$$/fd
     # shellcheck disable=SC2207  # numbers
-    sizes=($(stat -c %s -- "${files[@]}" 2>/dev/null))
-    if [ ${#sizes[@]} = 3 ]; then return; fi
-    sizes=()
-    for name in "${files[@]}"; do sizes+=("$(stat -c %s -- "$name" 2>/dev/null || printf 0)"); done
+    sizes=($(stat -Lc %s -- "$opened/1" "$opened/2" "$opened/7" 2>/dev/null))
+    [ ${#sizes[@]} = 3 ] || sizes=(0 0 0)
 }
 
 # Sets `now`, in seconds. The variable is of bash 5, and has the decimal sign of the locale.
@@ -168,7 +165,7 @@ heed_earlier_start
 
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
-: >>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
+exec 7>>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
 trap finish EXIT
 catch_signals
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -95,6 +96,8 @@ class Ended:
         end_mark: The end line of its newest incarnation, if it wrote one.
         nodes: Its nodes, in Slurm's compact form; None if it has not begun.
         reason: squeue's last word on why it waited or ended, if it said one.
+        unread_bytes: How much of each stream has been written, and could not be read; only of those with something.
+        is_removed: Whether its run directory was not there any more.
     """
 
     state: JobState
@@ -102,6 +105,8 @@ class Ended:
     end_mark: EndMark | None
     nodes: str | None
     reason: str | None = None
+    unread_bytes: Mapping[str, int] = field(default_factory=dict)
+    is_removed: bool = False
 
     @property
     def is_success(self) -> bool:

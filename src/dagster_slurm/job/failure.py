@@ -18,6 +18,7 @@ Facts = Mapping[str, int | str]
 
 _SIGNAL_BASE = 128
 _LARGEST_SIGNAL = 64
+_NOT_OPENED_SIGNAL = 53
 # Reasons of ended jobs for which no process was started (squeue(1), JOB REASON CODES).
 _LAUNCH_REASONS = frozenset({"JobLaunchFailure", "FAIL_BAD_CONSTRAINTS", "LaunchFailure"})
 
@@ -91,6 +92,13 @@ _KINDS: dict[JobState, _Kind] = {
 # Kinds that Slurm's state does not tell apart.
 _NOT_STARTED = _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
 _HELD = _Kind(errors.JobHeldError, lambda facts: "Release it while it waits (`scontrol release`), or do not hold it.")
+_NOT_OPENED = _Kind(
+    errors.JobLaunchFailedError,
+    lambda facts: (
+        "Slurm could not open its log: the run directory was removed while it waited, or its nodes do not have "
+        "remote_base, which has to be on a file system that they share with the login node."
+    ),
+)
 _LOST = _Kind(errors.JobEndNotSeenError, _lost_hint)
 _NEVER_SATISFIED = "DependencyNeverSatisfied"
 _NEVER_FOLLOWS = _Kind(errors.JobDependencyError, lambda facts: "See how the job ended that `dependency` names.")
@@ -165,7 +173,7 @@ def _kind_of(ended: Ended, gave_up_waiting: bool) -> _Kind:
     if ended.state is JobState.FAILED and ended.record and ended.record.reason in _LAUNCH_REASONS:
         return _KINDS[JobState.LAUNCH_FAILED]
     if ended.is_lost:
-        return _LOST
+        return _NOT_OPENED if _could_not_open(ended) else _LOST
     if ended.state is not JobState.CANCELLED or ended.end_mark is not None:
         return _KINDS[ended.state]
     if _could_never_start(ended, gave_up_waiting):
@@ -173,6 +181,12 @@ def _kind_of(ended: Ended, gave_up_waiting: bool) -> _Kind:
     if gave_up_waiting:
         return _HELD if parse_reason(ended.reason).category is ReasonCategory.HELD else _NOT_STARTED
     return _KINDS[ended.state]
+
+
+def _could_not_open(ended: Ended) -> bool:
+    """Whether it did not begin since Slurm could not open its log there."""
+    signal = ended.record.signal if ended.record else None
+    return ended.nodes is None and (signal == _NOT_OPENED_SIGNAL or ended.is_removed)
 
 
 def _could_never_start(ended: Ended, gave_up_waiting: bool) -> bool:
@@ -203,8 +217,8 @@ def _exit_of(ended: Ended) -> tuple[int | None, int]:
     if ended.is_lost and code:
         code = None
     signal = (record.signal if record else None) or 0
-    if signal > _LARGEST_SIGNAL:
-        # Slurm's own mark of a job over its memory, 0:125, is no signal.
+    if signal > _LARGEST_SIGNAL or (signal == _NOT_OPENED_SIGNAL and ended.nodes is None):
+        # Slurm's own marks, of a job over its memory, 0:125, and of one whose log cannot be opened, are no signals.
         signal = 0
     if not signal and code is not None and code > _SIGNAL_BASE:
         signal = code - _SIGNAL_BASE

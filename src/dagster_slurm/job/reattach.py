@@ -16,6 +16,7 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.judge import Patience, Silence, at_a_look, judge
 from dagster_slurm.cluster.look import Ask, Look, SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
+from dagster_slurm.errors import ResultLostError
 from dagster_slurm.job.retrying import Outcome, outcomes_from_json, outcomes_to_json
 from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory
@@ -95,6 +96,7 @@ class Reattachment:
         *,
         is_same: Callable[[Description], bool] = lambda description: False,
         others: Others | None = None,
+        began_before: bool = False,
     ) -> Known:
         """The jobs that do this piece of work, or have done it, and the number of the attempt that comes next.
 
@@ -107,10 +109,13 @@ class Reattachment:
             launch: Any attempt at this piece of work.
             is_same: Tells from what `launch.json` holds whether an attempt is of the content that this call has.
             others: Where to look as well, if nothing was begun in this launch.
+            began_before: Whether somebody may have begun with this piece of work, so that a job of it may have lost its
+                directory.
 
         Raises:
             ProtocolVersionError: Another release has made an attempt, and this one cannot go on with it.
             SlurmUnavailableError: Slurm does not answer; nothing follows from that.
+            ResultLostError: An array does this piece of work, and its directory was removed.
         """
         others = others or Others()
         while True:
@@ -119,7 +124,8 @@ class Reattachment:
             )
             attempts = seen.listing.attempts(launch)
             if not attempts:
-                return self._elsewhere(seen, launch, others)
+                elsewhere = self._elsewhere(seen, launch, others)
+                return elsewhere if elsewhere.open or not began_before else self._without_directory(launch)
             found = self._of(attempts, seen, is_same)
             if found is not None:
                 return found
@@ -180,6 +186,27 @@ class Reattachment:
             if live and all(self._claims.adopt(launch.of_attempt(each.number), each.handle.directory) for each in live):
                 return Known(tuple(live), len(live), was_elsewhere=True)
         return Known()
+
+    def _without_directory(self, launch: RunDirectory) -> Known:
+        """A job that goes on, and whose directory somebody has removed: Slurm alone tells its end."""
+        live = {
+            tried: each.entry
+            for each in self._cluster.queue_of_user()
+            if not each.entry.state.is_terminal and (tried := launch.try_named(each.entry.name))
+        }
+        if not live:
+            return Known()
+        (number, generation), entry = max(live.items())
+        handle = JobHandle(launch.of_attempt(number), entry.array_job_id, generation)
+        if entry.array_task_id is not None:
+            raise ResultLostError(
+                f"Slurm array {entry.array_job_id} does this piece of work, and its run directory "
+                f"{handle.directory.path} was removed",
+                hint=f"Nothing is submitted beside it. Wait for its end, or cancel it: `scancel {entry.array_job_id}`.",
+                host=self._cluster.host,
+                job_id=entry.array_job_id,
+            )
+        return Known((Open(number, handle, Description(), (ONE,), (ONE,), frozenset()),), number + 1)
 
     def _of_asset(self, seen: Look, others: Others) -> list[RunDirectory]:
         target = seen.listing.newest_of_assets.get(others.asset_digest)

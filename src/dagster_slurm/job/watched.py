@@ -11,7 +11,7 @@ from datetime import datetime
 from dagster_slurm.cluster import FilePosition
 from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Silence, Witnesses
-from dagster_slurm.job.events import Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
+from dagster_slurm.job.events import Ended, Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
 from dagster_slurm.run_directory import STREAMS, JobHandle
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
@@ -40,6 +40,7 @@ class WatchedJob:
     starts: int = 0
     started_at: float | None = None
     told: bool = False
+    is_removed: bool = False
     answers_after: float = float("-inf")
     _has_new_marks: bool = False
     _timed_mark: EndMark | None = None
@@ -54,6 +55,7 @@ class WatchedJob:
     _times: AccountingRecord | QueueEntry | None = None
     _start_told: datetime | None = None
     _noticed: set[str] = field(default_factory=set)
+    _removed_since: float | None = None
 
     @property
     def may_have_begun(self) -> bool:
@@ -75,6 +77,10 @@ class WatchedJob:
         self._looked_since_over = self.over_since is not None
         names = ["status", *(f"{stream}.{self.restart}" for stream in STREAMS)]
         mine = {name: blocks.get(self.handle.directory.log_name(name), b"") for name in names}
+        self.is_removed = blocks.get(self.handle.directory.log_name("status")) == b""
+        if self.is_removed:
+            # Where only files are removed, its end makes another one.
+            self._offsets["status"], self._status_rest = 0, ""
         # The streams first: what the status says of the end was written after them.
         for stream in STREAMS:
             name = f"{stream}.{self.restart}"
@@ -169,6 +175,23 @@ class WatchedJob:
             self._noticed.add(key)
             self.subscription.put(Notice(f"Slurm job {self.handle.job_id}: {text}" if is_of_job else text, "warning"))
 
+    def notice_removal(self, now: float, patience_seconds: float) -> None:
+        """Tell that its directory is gone, if it stays so: by hand, by a clean-up of the site, by another process."""
+        if not self.is_removed:
+            self._removed_since = None
+            return
+        self._removed_since = now if self._removed_since is None else self._removed_since
+        if now - self._removed_since < patience_seconds:
+            return
+        waits = isinstance(self.queue, JobState) and self.queue.phase is StatePhase.WAITING
+        lost = "it cannot start without" if waits else "what it says from now on is lost, and so is its result"
+        self.notice(
+            f"The run directory {self.handle.directory.path} of Slurm job {JobId.parse(self.handle.job_id).job} is not "
+            f"there any more; {lost}",
+            key="removed",
+            is_of_job=False,
+        )
+
     @property
     def wants_times(self) -> bool:
         """Whether it has started, and squeue was not asked since when."""
@@ -185,10 +208,18 @@ class WatchedJob:
 
     def logs_complete(self) -> bool:
         """Whether everything was read that the end line counts; without one, what is there after the end is all."""
-        if self.end_mark is None:
-            return self._looked_since_over
-        return all(
-            self._offsets.get(f"{stream}.{self.restart}", 0) >= size for stream, size in self.end_mark.bytes_of.items()
+        return self._looked_since_over if self.end_mark is None else not self.unread_bytes()
+
+    def unread_bytes(self) -> dict[str, int]:
+        """How much less of each stream was read than its end line counts, where it is less."""
+        counted = self.end_mark.bytes_of if self.end_mark else {}
+        unread = {stream: size - self._offsets.get(f"{stream}.{self.restart}", 0) for stream, size in counted.items()}
+        return {stream: size for stream, size in unread.items() if size > 0}
+
+    def ended(self, state: JobState) -> Ended:
+        """Its end, in that state, with all that is known of it."""
+        return Ended(
+            state, self.record, self.end_mark, self.nodes, self.reason, self.unread_bytes(), is_removed=self.is_removed
         )
 
     def witnesses(self, now: float) -> Witnesses:

@@ -318,8 +318,9 @@ class JobWatcher:
         verdict = judge(seen, self._patience)
         if job.told:
             return Action.WAIT
+        job.notice_removal(now, self._patience.logs_seconds)
         if verdict.action is Action.FINISH and verdict.state is not None:
-            self._tell_end(job, Ended(verdict.state, job.record, job.end_mark, job.nodes, job.reason))
+            self._tell_end(job, job.ended(verdict.state))
         elif verdict.action is Action.GIVE_UP:
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
         else:

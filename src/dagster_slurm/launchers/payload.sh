@@ -218,7 +218,8 @@ run_payload() {
     local status
     open_streams
     set -m
-    launch </dev/null >&8 2>&9 8>&- 9>&- &
+    # 7: the messages, which batch.sh measures.
+    launch </dev/null >&8 2>&9 7>&- 8>&- 9>&- &
     payload=$!
     set +m
     wait_for "$payload"

@@ -54,6 +54,7 @@ _UNAVAILABLE = (
         r"socket timed out|connection refused|connection timed out|connection reset|no route to host"
         r"|zero bytes were transmitted or received|message send failure|message receive failure"
         r"|communication (?:connection|shutdown) failure|insane message length"
+        r"|unexpected missing socket error"
         r"|controller is in standby mode",
         "No connection to Slurm's daemons; the same call may work later.",
     ),
@@ -123,6 +124,7 @@ _REJECTED = (
     _cause(r"access/permission denied|user's group not permitted", "Slurm refused the request; its message says why."),
 )
 _REFUSED = _cause(r"batch job submission failed|allocation failure", "Slurm refused the request; its message says why.")
+_NO_REASON = re.compile(rf"(?:{_REFUSED.pattern.pattern})?:?", re.IGNORECASE)
 # slurmctld takes no more now: MaxJobCount (slurm.conf(5)), for which sbatch waits two minutes by itself.
 _FULL = re.compile(r"resource temporarily unavailable|unable to create job record, try again", re.IGNORECASE)
 # A limit of an account or a QOS is named in a line of its own; without one it is a job_submit plugin that throttles.
@@ -208,7 +210,9 @@ def _kind(command: str, returncode: int, stderr: str) -> tuple[type[SlurmCommand
 def _kind_of_refusal(stderr: str) -> tuple[type[SlurmCommandError], str | None]:
     reasons = _reasons(_lines(stderr))
     # Slurm's own last word, where it has said one: before it, anything may stand.
-    final = _reasons([line for line in _lines(stderr) if _REFUSED.pattern.search(line)])[-1:] or reasons
+    final = _reasons([line for line in _lines(stderr) if _REFUSED.pattern.search(line)])[-1:]
+    # It has none where munge comes back while it is waited for (22.05.8).
+    final = reasons if not final or _NO_REASON.fullmatch(final[0]) else final
     if any(map(_FULL.match, final)):
         return SubmitLimitError, _THROTTLED
     unavailable = next((cause for cause in _UNAVAILABLE if any(map(cause.pattern.match, final))), None)

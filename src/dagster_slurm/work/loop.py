@@ -241,6 +241,9 @@ class Loop:
         unit.session.finish()
         carrier, of = unit.of.carrier, unit.of
         end = UnitEnd(unit.unit, carrier, unit.handle, ended, of.gave_up_waiting)
+        for stream, size in ended.unread_bytes.items():
+            lost = f"{size} bytes of its {stream} are lost: the file was removed, or cut off, while it ran"
+            self._log("warning", f"{_label(end)}{_title(end)}: {lost}")
         try:
             if ended.is_success:
                 self._succeed(end, unit)
@@ -263,7 +266,8 @@ class Loop:
         if not owner:
             raise ResultLostError(
                 f"The run directory {carrier.directory.path} was removed before it was read",
-                hint="Another process may have collected the result; nothing is submitted again.",
+                hint="By hand, by a clean-up of the site, or by another process that has collected the result; nothing "
+                "is submitted again.",
                 host=self._host,
                 job_id=carrier.handle.job_id,
             )
@@ -335,14 +339,16 @@ class Loop:
             self._log("error", f"Partition {end.unit}: {error}")
 
     def _error(self, end: UnitEnd, unit: FollowedUnit) -> JobFailedError:
+        place = end.handle.directory.place
+        removed = f"its run directory {place} on {self._host} was removed" if end.ended.is_removed else ""
         return job_failure(
             end.ended,
             job_id=end.handle.job_id,
             host=self._host,
             stderr_tail=unit.session.logs.stderr_tail,
             slurm_log_tail=self._carriers.said(end.handle) if len(self.failed) < _MOST_QUOTED else "",
-            kept_path=end.handle.directory.place,
-            kept=self._carriers.kept(end.handle),
+            kept_path=place,
+            kept=removed or self._carriers.kept(end.handle),
             request=end.carrier.request,
             gave_up_waiting=end.gave_up_waiting,
         )

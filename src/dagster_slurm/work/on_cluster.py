@@ -126,7 +126,9 @@ class ClusterCarriers(Carriers):
             self._work.asset_digest if self._adopts_abandoned else "",
             is_abandoned=lambda description: is_abandoned(description, self._step.instance),
         )
-        return Reattachment(self._cluster).find(self.launch, is_same=is_same, others=others)
+        run, origin = self._step.run, self._work.key.origin_run_id
+        began_before = run is not None and (self._step.retry_number > 0 or origin != run.run_id)
+        return Reattachment(self._cluster).find(self.launch, is_same=is_same, others=others, began_before=began_before)
 
     def _found(self, opened: Open) -> Carrier:
         self._touched[opened.handle.directory.path] = opened.handle.directory
@@ -138,7 +140,7 @@ class ClusterCarriers(Carriers):
             self._spec.request,
             is_array=bool(opened.description.elements),
             over=opened.over,
-            changed=tuple(differences(opened.description, self._digests)),
+            changed=tuple(differences(opened.description, self._digests)) if opened.description.digests else (),
         )
 
     # -- submitting

@@ -118,6 +118,19 @@ def test_a_failure_is_the_payload_s_where_something_tells_it(
     assert (again, error.is_worth_retrying) == ((True, True) if kind is errors.JobEndNotSeenError else (False, False))
 
 
+NOT_OPENED = "12|12|FAILED|0:53|0:0{more}|job|\n12.batch|12.batch|FAILED|0:53|{more}|batch|\n"
+
+
+@pytest.mark.parametrize(("is_removed", "record"), [(True, None), (False, NOT_OPENED.format(more="|" * 18))])
+def test_a_job_that_finds_no_directory_where_it_starts(is_removed: bool, record: str | None) -> None:
+    """It was "signal 53" of the payload."""
+    known = parse_sacct(record)["12"] if record else None
+    ended = Ended(JobState.FAILED, known, None, None, is_removed=is_removed)
+    error = job_failure(ended, job_id="12", host="login", stderr_tail="", slurm_log_tail="", kept_path="/base")
+    assert (type(error), error.signal) == (errors.JobLaunchFailedError, 0)
+    assert "Slurm could not open its log" in str(error.hint)
+
+
 def test_a_job_that_waited_too_long_has_not_started() -> None:
     error = failure_of(JobState.CANCELLED, gave_up_waiting=True)
     assert type(error) is errors.JobNotStartedError

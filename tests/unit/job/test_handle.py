@@ -79,3 +79,6 @@ def test_each_try_to_submit_has_a_job_name_of_its_own() -> None:
     names = [directory.of_attempt(attempt).job_name(generation) for attempt in range(12) for generation in range(12)]
     assert len(set(names)) == len(names)
     assert names[0] == KEY.directory_name
+    assert [directory.try_named(name) for name in names] == [(n // 12, n % 12) for n in range(144)]
+    others = (f"{names[0]}.1", f"{names[0]}0", f"x{names[0]}", f"{names[0]}.1.2.3", "")
+    assert [directory.try_named(name) for name in others] == [None] * 5

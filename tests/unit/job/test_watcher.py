@@ -65,6 +65,7 @@ class World:
         self.submitted: dict[str, float] = {}
         self.starts: dict[str, float] = {}
         self.names: dict[str, str] = {}
+        self.removed: set[str] = set()
         self.squeue_says = self.sacct_says = b""
         self.unreachable = False
         self.fault: Exception | None = None
@@ -129,7 +130,10 @@ class World:
         blocks = b""
         for offset, name in zip(map(int, words[::2]), words[1::2], strict=True):
             data = self.files.get(name, b"")[offset : offset + max_bytes]
-            blocks += b"%s %d %d\n%s" % (name.encode(), offset, len(data), data) if data else b""
+            data = b"" if name in self.removed else data
+            blocks += (
+                b"%s %d %d\n%s" % (name.encode(), offset, len(data), data) if data or name in self.removed else b""
+            )
         return CompletedCommand(blocks, b"", 0)
 
     def _squeue(self, ids: Sequence[str]) -> CompletedCommand:
@@ -193,6 +197,10 @@ class World:
         sizes = [len(self.files.get(handle.directory.log_name(f"{s}.{restart}"), b"")) for s in ("stdout", "stderr")]
         line = f"end {handle.job_id} {restart} {code} 2.0 {sizes[0]} {sizes[1]} 0\n"
         self.write(handle, "status", line.encode())
+
+    def remove(self, handle: JobHandle) -> None:
+        """Somebody removes its run directory."""
+        self.removed.add(handle.directory.log_name("status"))
 
     def leave_queue(self, handle: JobHandle) -> None:
         self.queue.pop(handle.job_id, None)
@@ -398,6 +406,55 @@ def test_what_another_process_was_not_told_long_ago_is_no_news(world: World, tmp
     assert state_of(seen) is JobState.COMPLETED
     assert notices(seen) == []
     other.leave()
+
+
+class TestItsDirectoryIsRemoved:
+    """By hand, or by a site's clean-up."""
+
+    def test_while_it_runs(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.remove(JOB))
+        world.at(100, lambda: world.leave_queue(JOB))
+        world.records["1"] = "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        (told,) = [text for text in notices(seen) if "run directory" in text]
+        assert told.endswith("is not there any more; what it says from now on is lost, and so is its result")
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].is_removed, seen[-1].is_success) == (True, False)
+
+    def test_while_it_waits(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "JobHeldUser")
+        world.at(10, lambda: world.remove(JOB))
+        world.at(100, lambda: world.leave_queue(JOB))
+        world.records["1"] = "FAILED"
+        seen = watch_to_end(world, watcher)
+        assert [text.partition("; ")[2] for text in notices(seen)] == ["it cannot start without"]
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].state, seen[-1].is_removed) == (JobState.FAILED, True)
+
+    def test_for_a_moment(self, world: World, watcher: JobWatcher) -> None:
+        """As on a file system that is looked at again."""
+        world.start(JOB)
+        world.at(10, lambda: world.remove(JOB))
+        world.at(15, world.removed.clear)
+        world.at(100, lambda: world.finish(JOB))
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.COMPLETED
+        assert notices(seen) == []
+
+    def test_its_logs_alone(self, world: World, watcher: JobWatcher) -> None:
+        """As `find -mtime` does it. The batch script writes its end line to a new file: a success, with lines lost."""
+        world.start(JOB)
+        world.write(JOB, "stdout.0", b"seen")
+        world.at(10, lambda: world.remove(JOB))
+        line = b"end 1 0 0 2.0 10 0 5\n"
+        world.at(20, lambda: world.files.update({JOB.directory.log_name("status"): line}))
+        world.at(20, world.removed.clear)
+        world.at(20, lambda: world.leave_queue(JOB))
+        world.records["1"] = "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].is_success, seen[-1].unread_bytes) == (True, {"stdout": 6, "messages": 5})
 
 
 class TestALife:

@@ -337,6 +337,16 @@ NO_MUNGE = (
     [
         ("sbatch x", "sbatch: error: Batch job submission failed: Protocol authentication error\n"),
         ("sbatch --test-only", "allocation failure: Protocol authentication error\n"),
+        # It came back while it was waited for.
+        *(
+            (
+                "sbatch --test-only",
+                "sbatch: error: slurm_msg_sendto: address:port=10.1.1.1:6817 msg_type=4012: Unexpected missing socket "
+                "error\n"
+                f"allocation failure{end}",
+            )
+            for end in ("", ":", ": ", ": Unexpected missing socket error")
+        ),
         ("squeue", "slurm_load_jobs error: Protocol authentication error\n"),
         ("scancel 5", "scancel: error: Kill job error on job id 5: Protocol authentication error\n"),
         ("scontrol show config", "slurm_load_ctl_conf error: Protocol authentication error\n"),
