@@ -28,6 +28,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmOutcome,
     SlurmPartitionsInvocation,
     failure,
+    is_temporary,
     outcome_metadata,
     partitions_failure,
     partitions_of,
@@ -37,7 +38,7 @@ from dagster_slurm.pipes.run_tags import finish_tags
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step, refuse_in_dry_run
 from dagster_slurm.pipes.tidy import TIDY
-from dagster_slurm.run_directory import ONE
+from dagster_slurm.run_directory import ONE, RunDirectory
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.work.carriers import UnitEnd
 from dagster_slurm.work.here import LocalCarriers, Uninterrupted
@@ -247,9 +248,19 @@ class SlurmPipesClient(PipesClient):
                 raise _terminated(terminated) from None
             finally:
                 finish_tags(step)
-        if not failures and not self._debug_mode:
+        if not failures and not self._debug_mode and not self._is_only_copy(step, spec, carriers.launch):
             TIDY.after_success(step, self._cluster.transport, carriers.launch)
         return failures
+
+    def _is_only_copy(self, step: Step, spec: WorkSpec, launch: RunDirectory) -> bool:
+        """Whether what was fetched goes with Dagster's storage, so that the run directory stays; which is said."""
+        is_lost = spec.staging.outputs.needs_default and is_temporary(step)
+        if is_lost:
+            step.log.warning(
+                "DAGSTER_HOME is not set: the outputs that were fetched go with Dagster's temporary storage. They stay "
+                f"on {self._cluster.host} in {launch.path}; outputs_dir has them stay here"
+            )
+        return is_lost
 
     def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         outcome = SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
@@ -324,6 +335,10 @@ class LocalPipesClient(PipesClient):
     def _follow(self, step: Step, spec: WorkSpec, call: str, units: Sequence[str], succeeded: Report) -> Failures:
         carriers = LocalCarriers(step, spec, call, python=self._python, keeps=self._keep)
         # Where a run's steps are on threads, no signal and no exception of Dagster's comes to them.
+        if spec.staging.outputs.needs_default and is_temporary(step):
+            step.log.warning(
+                "DAGSTER_HOME is not set: the outputs go with Dagster's temporary storage; outputs_dir has them stay"
+            )
         on_threads = SHARED.find(step.run) is not None
         interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:

@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, SlurmRunConfig
+from dagster_slurm.pipes.step import Step
+from dagster_slurm.resources.call import metadata_of_assets
 
 from .conftest import asset_of, compute_log, echo_back, failure_of, log_messages, metadata_of, run_asset
 
@@ -290,6 +292,32 @@ def test_asset_check(compute: ComputeResource, instance: dg.DagsterInstance, pay
     (evaluation,) = result.get_asset_check_evaluations()
     assert evaluation.passed
     assert evaluation.metadata["seen"].value == 3
+
+
+def test_metadata_of_an_asset_check(instance: dg.DagsterInstance) -> None:
+    """It was dropped without a word: a check that asked for a GPU got none."""
+    seen = []
+
+    @dg.asset_check(asset="checked", metadata={"slurm": {"partition": "gpu"}, "slurm_scratch": True})
+    def sound(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        step = Step.of(context)
+        seen.extend(metadata_of_assets(step, key) for key in ("slurm", "slurm_scratch", "slurm_inputs"))
+        return dg.AssetCheckResult(passed=True)
+
+    spec = dg.AssetCheckSpec("tidy", asset="both", metadata={"slurm": {"partition": "long"}})
+
+    @dg.asset(check_specs=[spec])
+    def both(context: dg.AssetExecutionContext):
+        seen.append(metadata_of_assets(Step.of(context), "slurm"))
+        yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True, check_name="tidy")])
+
+    definitions = dg.Definitions(assets=[both], asset_checks=[sound])
+    job = definitions.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(instance=instance).success
+    assert {"partition": "gpu"} in seen
+    assert {"partition": "long"} in seen
+    assert True in seen
+    assert None in seen
 
 
 def test_op(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from dagster_slurm import ComputeResource, RemotePath, SlurmPathIOManager, SlurmRunConfig
+from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.staging.collect import Collector
 from tests.support.waiting import eventually
@@ -98,6 +99,23 @@ class TestInBothModes:
         # All nodes of the sandbox are this machine.
         assert not Path(scratch).exists()
         assert below(tmp_path / "to") == {"out.txt": "model.txt\n", "d/x": "1\n"}
+
+    @pytest.mark.parametrize("is_said", [False, True])
+    def test_without_dagster_home(
+        self, compute: ComputeResource, payload: Write, tmp_path: Path, sandbox: Sandbox, is_said: bool
+    ) -> None:
+        """What was fetched went with a temporary directory, and was removed on the cluster before."""
+        path = payload("echo 1 >out.txt", "p.sh")
+        call = {"outputs_dir": tmp_path / "to"} if is_said else {}
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = run_asset(asset_of(path, outputs=["out.txt"], **call), compute, instance)
+            assert result.success
+            TIDY.look()
+            told = [text for text in log_messages(result, instance) if "DAGSTER_HOME is not set" in text]
+            assert len(told) == (not is_said)
+        if compute.mode == "slurm":
+            left = sandbox.home.glob(f"test-runs/{tmp_path.name}/runs/*/*/0/work/out.txt")
+            assert len(list(left)) == (not is_said)
 
     def test_the_exit_code_stays_the_payloads(
         self, compute: ComputeResource, instance: dg.DagsterInstance, payload: Write

@@ -183,6 +183,8 @@ def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> F
 OUTPUTS = "slurm_outputs"
 KEPT = "slurm_kept"
 _RESULTS = "slurm_results"
+# Of `dagster dev` without DAGSTER_HOME (dagster/_cli/utils.py, 1.13).
+_TEMPORARY_HOME = ".tmp_dagster_home_"
 # It stands in the event log, and in pages of the UI.
 _SHOWN_OUTPUTS = 500
 
@@ -256,6 +258,12 @@ def data_place(step: Step, partition: str = "", name: str | None = None) -> str:
 def outputs_directory(step: Step, partition: str = "", name: str | None = None) -> Path:
     """Where outputs go by default: below Dagster's storage, by asset and partition; see `data_place`."""
     return Path(step.instance.storage_directory()) / OUTPUTS / data_place(step, partition, name)
+
+
+def is_temporary(step: Step) -> bool:
+    """Whether Dagster's storage goes with its processes: without DAGSTER_HOME, in memory or of `dagster dev`."""
+    storage = Path(step.instance.storage_directory())
+    return step.instance.is_ephemeral or any(part.startswith(_TEMPORARY_HOME) for part in storage.parts)
 
 
 def results_directory(step: Step, partition: str = "") -> Path:

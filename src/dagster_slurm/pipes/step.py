@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 from weakref import WeakKeyDictionary
 
-from dagster import AssetKey, DagsterError, DagsterInstance, DagsterLogManager, DagsterRun, OpExecutionContext
+from dagster import (
+    AssetCheckKey,
+    AssetKey,
+    DagsterError,
+    DagsterInstance,
+    DagsterLogManager,
+    DagsterRun,
+    OpExecutionContext,
+)
 
 from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
 from dagster_slurm.pipes.dagster_private import (
@@ -41,7 +49,7 @@ class Step:
         is_asset: Whether it belongs to a definition of assets.
         is_of_graph: Whether it is one of the steps of a graph asset, or one of those that are mapped.
         asset_keys: The assets it is to materialise, in order.
-        asset_metadata: What these are defined with.
+        asset_metadata: What these are defined with, and then the asset checks of the step.
         pipes: Its ends of Dagster Pipes.
         calls: The numbers of its calls that have no name, each given once.
     """
@@ -55,7 +63,7 @@ class Step:
     is_asset: bool
     is_of_graph: bool
     asset_keys: tuple[AssetKey, ...]
-    asset_metadata: Mapping[AssetKey, Mapping[str, Any]]
+    asset_metadata: Mapping[AssetKey | AssetCheckKey, Mapping[str, Any]]
     pipes: StepPipes
     calls: Iterator[int]
 
@@ -71,6 +79,9 @@ class Step:
         is_asset = step.has_assets_def
         asset_keys = tuple(sorted(step.selected_asset_keys))
         metadata = step.assets_def.metadata_by_key if is_asset else {}
+        said: dict[AssetKey | AssetCheckKey, Mapping[str, Any]] = {key: metadata.get(key, {}) for key in asset_keys}
+        for check in sorted(step.selected_asset_check_keys) if is_asset else ():
+            said[check] = step.assets_def.get_spec_for_check_key(check).metadata
         with _lock:
             calls = _ordinals.setdefault(step, itertools.count())
         return cls(
@@ -83,7 +94,7 @@ class Step:
             is_asset,
             is_asset and is_of_graph(step),
             asset_keys,
-            {key: metadata.get(key, {}) for key in asset_keys},
+            said,
             StepPipes(step),
             calls,
         )

@@ -320,14 +320,14 @@ def option_layers(
 
 
 def metadata_of_assets(step: Step | None, key: str) -> Any:
-    """A value in the metadata of the step's assets; None without one, and outside of a step.
+    """A value in the metadata of the step's assets and asset checks; None without one, and outside of a step.
 
     Raises:
         InvalidRequestError: The assets of one step say different things.
     """
     if step is None:
         return None
-    values = [_plain(step.asset_metadata[asset][key]) for asset in step.asset_keys if key in step.asset_metadata[asset]]
+    values = [_plain(metadata[key]) for metadata in step.asset_metadata.values() if key in metadata]
     if any(value != values[0] for value in values):
         raise InvalidRequestError(
             f"The assets of one step differ in their metadata {key!r}: {values}",
