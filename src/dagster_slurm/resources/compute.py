@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dagster import InitResourceContext, build_resources
 
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
+from dagster_slurm.pipes.launch_key import Reattach
 from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, SlurmPartitionsInvocation, partitions_of
 from dagster_slurm.pipes.step import Step, stop_in_dry_run
@@ -172,7 +173,7 @@ class ComputeResource(ComputeDefaults):
             self.cluster().connect(),
             debug_mode=self.debug_mode,
             cleanup_on_failure=self.cleanup_on_failure,
-            reattach=self.reattach,
+            reattach=cast("Reattach", self.reattach),
         )
 
 

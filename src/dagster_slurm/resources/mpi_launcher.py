@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated
 
 from dagster_pipes import PipesDefaultMessageWriter, encode_param
 from pydantic import Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, ranks_plan
-from dagster_slurm.resources.field_types import Positive
+from dagster_slurm.resources.field_types import Positive, choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.slurm.request import JobRequest
 
@@ -24,7 +24,7 @@ class MPILauncher(ComputeLauncher):
     MPI gives as many worlds of one rank, and exit code 0. A rank that fails ends the others.
     """
 
-    mpi: Literal["auto", "pmix", "pmi2", "none", "mpirun"] = Field(
+    mpi: Annotated[str, choice_of("auto", "pmix", "pmi2", "none", "mpirun")] = Field(
         default="auto",
         description="`mpirun`, or else `srun --mpi=` with that plugin; `auto` takes the first that brings up a world "
         "of all ranks. In mode `local` always `mpirun`.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, nodes_hook
+from dagster_slurm.resources.field_types import choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.slurm.request import JobRequest
 
@@ -55,7 +56,7 @@ class RayLauncher(ComputeLauncher):
         default=[], description="Lines of bash on each node before `ray start`, in the payload's environment."
     )
     ray_start_args: list[str] = Field(default=[], description="Further arguments of `ray start`, on each node.")
-    port_strategy: Literal["random", "hash_jobid", "fixed"] = Field(
+    port_strategy: Annotated[str, choice_of("random", "hash_jobid", "fixed")] = Field(
         default="random",
         description="`random`: each part of Ray binds a free port. `hash_jobid`: ports from a range that the job's id "
         "gives. `fixed`: `ray_port`, `dashboard_port` and `port_config`.",

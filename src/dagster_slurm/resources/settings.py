@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from dagster import AssetMaterialization, Config, ConfigurableResource
 from pydantic import ConfigDict, Field
@@ -14,7 +14,7 @@ from dagster_slurm.job.retrying import RetryRules
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.partition_results import COLLECTOR_FAULT, MetadataOf, SlurmOutcome, outcome_metadata
 from dagster_slurm.resources.environments import Environment
-from dagster_slurm.resources.field_types import ExitCode, NotNegative
+from dagster_slurm.resources.field_types import LAUNCHPAD, ExitCode, NotNegative, choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
@@ -144,7 +144,7 @@ class SlurmRunConfig(Config):
     skip_payload_upload: bool | None = Field(default=None, description="Use the payload that is on the cluster.")
     remote_payload_path: str | None = Field(default=None, description="Absolute path of the payload on the cluster.")
     extra_files: list[str] | None = Field(default=None, description="Files to put beside the payload.")
-    extra_slurm_opts: dict[str, Any] | None = Field(default=None, description="Options for sbatch.")
+    extra_slurm_opts: dict[str, Any | None] | None = Field(default=None, description="Options for sbatch.")
     inputs: list[str] | None = Field(default=None, description="Files to read, by path or glob.")
     outputs: list[str] | None = Field(default=None, description="Globs of what is fetched afterwards.")
     outputs_dir: str | None = Field(default=None, description="Where on this machine it goes.")
@@ -158,8 +158,12 @@ class ComputeDefaults(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["local", "slurm"] = Field(description="`local` runs on this machine, `slurm` one job for each call.")
-    slurm: SlurmResource | None = Field(default=None, description="The cluster, for mode `slurm`.")
+    mode: Annotated[str, choice_of("local", "slurm")] = Field(
+        description="`local` runs on this machine, `slurm` one job for each call."
+    )
+    slurm: Annotated[SlurmResource | None, LAUNCHPAD] = Field(
+        default=None, description="The cluster, for mode `slurm`."
+    )
     default_launcher: ComputeLauncher | None = Field(
         default=None, description="How payloads are started; `BashLauncher()` by default."
     )
@@ -190,13 +194,13 @@ class ComputeDefaults(ConfigurableResource[Any]):
     cache_inject_globs: list[str] | None = Field(
         default=None, description="Files that pixi's pack command packs besides; a change of them is noticed."
     )
-    reattach: Literal["retry", "asset", "never"] = Field(
+    reattach: Annotated[str, choice_of("retry", "asset", "never")] = Field(
         default="retry",
         description="Which jobs of earlier processes are taken up again: `retry`, those of the attempts before in the "
         "same run and its retries; `asset`, also a live job of an abandoned materialisation of the same asset and "
         "partition; `never`, none.",
     )
-    retry_policy: SlurmRetryPolicy | None = Field(
+    retry_policy: Annotated[SlurmRetryPolicy | None, LAUNCHPAD] = Field(
         default=None, description="Which ends of a job are tried again within a call, and how."
     )
     continue_exit_code: ExitCode | None = Field(

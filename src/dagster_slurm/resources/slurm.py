@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, ValidationError, field_validator
@@ -14,9 +14,9 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.connection import MAX_SUBMISSIONS_PER_SECOND, ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
-from dagster_slurm.resources.field_types import NotNegative, Port, Positive
+from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
-from dagster_slurm.transport.ssh_connection import refuse_options
+from dagster_slurm.transport.ssh_connection import HostKeyChecking, refuse_options
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     port: Port = Field(default=22, description="TCP port; 22 stands for what `~/.ssh/config` says, and 22 otherwise.")
     user: str | None = Field(default=None, description="User name there; by default as `~/.ssh/config` has it.")
     key_path: str | None = Field(default=None, description="Private key to log in with, and then no other.")
-    host_key_checking: Literal["strict", "accept-new", "off", "inherit"] = Field(
+    host_key_checking: Annotated[str, choice_of("strict", "accept-new", "off", "inherit")] = Field(
         default="strict",
         description=(
             "`strict` refuses unknown and changed host keys, `accept-new` only changed ones, `off` none, "
@@ -153,7 +153,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         default=None,
         description="Wraps what is run at the far end, which stands in the place of `{cmd}`: `sudo -u me sh -c {cmd}`.",
     )
-    jump_host: SSHConnectionResource | None = Field(
+    jump_host: Annotated[SSHConnectionResource | None, LAUNCHPAD] = Field(
         default=None, description="The host to go through, with its own login and host-key policy; it may have one too."
     )
 
@@ -208,7 +208,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             port=None if self.port == _DEFAULT_PORT else self.port,
             user=self.user,
             key_path=self.key_path,
-            host_key_checking=self.host_key_checking,
+            host_key_checking=cast("HostKeyChecking", self.host_key_checking),
             known_hosts_file=self.known_hosts_file,
             extra_opts=tuple(self.extra_opts),
             password=self.password.get_value() if isinstance(self.password, EnvVar) else self.password,
@@ -252,7 +252,7 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
         description="Whether Slurm may requeue the job after a preemption or a failed node; the site's way.",
     )
     max_queue_hours: float | None = Field(default=None, description="Give up when a job waits longer than this.", gt=0)
-    extra_slurm_opts: dict[str, Any] = Field(
+    extra_slurm_opts: dict[str, Any | None] = Field(
         default={}, description="Any other long option of sbatch, such as what a site demands of every job."
     )
 
@@ -273,8 +273,12 @@ class SlurmResource(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    ssh: SSHConnectionResource | None = Field(default=None, description="The way to the login node; none if on it.")
-    queue: SlurmQueueConfig | None = Field(default=None, description="What is asked of Slurm by default.")
+    ssh: Annotated[SSHConnectionResource | None, LAUNCHPAD] = Field(
+        default=None, description="The way to the login node; none if on it."
+    )
+    queue: Annotated[SlurmQueueConfig | None, LAUNCHPAD] = Field(
+        default=None, description="What is asked of Slurm by default."
+    )
     remote_base: str | None = Field(
         default=None, description="Directory on the cluster for runs; `~/dagster_runs` by default."
     )
