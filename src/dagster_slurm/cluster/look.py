@@ -40,6 +40,7 @@ class SlurmAnswers:
         queue_asked: The ids about which it was asked: one that it does not have has left the queue.
         names: squeue's entries of jobs whose ids nobody was told, by name; None for one that it does not know.
         accounting: sacct's records, by job id, of jobs that squeue has not as going on. It may lag behind.
+        own: All of the user's entries, where nothing lies there of a launch that may have a job.
         is_accounting_off: Whether the cluster keeps none.
     """
 
@@ -47,6 +48,7 @@ class SlurmAnswers:
     queue_asked: frozenset[str] = frozenset()
     names: Mapping[str, QueueEntry | None] = field(default_factory=dict)
     accounting: Mapping[str, AccountingRecord] = field(default_factory=dict)
+    own: tuple[QueueEntry, ...] = ()
     is_accounting_off: bool = False
 
 
@@ -59,7 +61,12 @@ class Look:
 
 
 def look(
-    cluster: SlurmCluster, launches: Sequence[RunDirectory], *, asset_digest: str = "", ask: Ask = Ask.NOTHING
+    cluster: SlurmCluster,
+    launches: Sequence[RunDirectory],
+    *,
+    asset_digest: str = "",
+    ask: Ask = Ask.NOTHING,
+    may_be_lost: str = "",
 ) -> Look:
     """Some pieces of work, with those from which they have adopted an attempt.
 
@@ -68,6 +75,7 @@ def look(
         launches: Any attempts at them.
         asset_digest: Stands for an asset and partition whose newest attempt is to be shown as well; empty for none.
         ask: What to ask Slurm. It is not asked about what is not there, or closed.
+        may_be_lost: The key of a launch of which there may be a job though nothing lies there; empty for none.
 
     Raises:
         TransportError: The cluster could not be reached, or its directories not be read, or they are somebody else's.
@@ -75,6 +83,7 @@ def look(
     """
     roots = [f"runs/{launch.run}/{launch.key}" for launch in launches]
     roots += [f"assets/{asset_digest}"] if asset_digest else []
+    roots += [f"lost/{may_be_lost}"] if may_be_lost else []
     if ask is Ask.JOBS:
         cluster.refuse_foreign_base()
     squeue = "" if ask is Ask.NOTHING else " ".join(commands.squeue_of_own())
@@ -144,9 +153,12 @@ def _slurm_answers(
     cluster.refuse("squeue", by_name)
     entries = output.parse_squeue(by_name.text)
     named = {name: next((entry for entry in entries if entry.name == name), None) for name in names}
+    _, lost = answers.get("lost", nothing)
+    cluster.refuse("squeue", lost)
+    own = tuple(output.parse_squeue(lost.text))
     asked, by_id = answers.get("squeue", nothing)
     job_ids = [*asked, *(task for job_id in asked for task in tasks.get(job_id, ()))]
-    said = SlurmAnswers(cluster.entries_in(by_id, job_ids), frozenset(job_ids), named)
+    said = SlurmAnswers(cluster.entries_in(by_id, job_ids), frozenset(job_ids), named, own=own)
     return _with_accounting(cluster, said, *answers["sacct"]) if "sacct" in answers else said
 
 

@@ -2,13 +2,14 @@
 # look.sh BASE SQUEUE SACCT ROOT...: how launches lie below BASE and, if asked for, what Slurm knows of the jobs of
 # their attempts that are not closed. ROOT is `runs` and `assets` for everything; or `runs/RUN/KEY` for a launch, and `assets/DIGEST`
 # for the newest attempt for an asset, each with the launches to which its links lead. SQUEUE and SACCT are those commands
-# with their options. Without SACCT Slurm is asked only about submissions that have no answer, without SQUEUE not at all.
+# with their options; `lost/KEY`, which is last, has squeue asked for all own jobs if no launch of that key is there. Without
+# SACCT Slurm is asked only about submissions that have no answer, without SQUEUE not at all.
 # Output: the clock of the files in seconds, NUL; of each entry "TYPE TAB TYPE_BEHIND_LINKS TAB MODIFIED TAB PATH TAB TARGET NUL";
 # NUL; each line of the small files as "PATH NUL LINE NEWLINE", and of Slurm's answers in the same way with `squeue IDS`,
-# `names NAMES` or `sacct IDS` for the path: the first line is the exit status. On stderr, a NUL behind what each says.
+# `names NAMES`, `lost KEY` or `sacct IDS` for the path: the first line is the exit status. On stderr, a NUL behind what each says.
 # Nothing where there is nothing. Status 74: it could not be read.
-cd -- "$1" 2>/dev/null || exit 0
-squeue=$2 sacct=$3 roots='' attempts=''
+cd -- "$1" 2>/dev/null || case " $* " in *" lost/"*) cd /dev || exit 0 ;; *) exit 0 ;; esac
+squeue=$2 sacct=$3 roots='' attempts='' lost=''
 shift 3
 
 add() {
@@ -23,7 +24,12 @@ behind() {
 }
 
 for root; do
-    case $root in assets/*)
+    case $root in
+    lost/*)
+        case "$roots " in *"/${root#lost/} "*) ;; *) lost=${root#lost/} ;; esac
+        continue
+        ;;
+    assets/*)
         behind "$root" ../runs/
         [ -z "$target" ] || add "$root"
         root=runs/${target%/*}
@@ -43,8 +49,25 @@ for root; do
         case " $attempts " in *" $path "*) ;; *) attempts="$attempts $path" ;; esac
     done
 done
+
+# ask NAME COMMAND...: prints its answer; sets `said` to it.
+ask() {
+    name=$1
+    shift
+    said=$("$@")
+    printf '%s\n%s\n' "$?" "$said" | grep -aHZ --label="$name" ''
+    printf '\0' >&2
+}
+
 case $roots in
-'') exit 0 ;;
+'')
+    [ -n "$lost" ] || exit 0
+    now=$(date +%s) || exit 74
+    printf '%s\0\0' "$now"
+    # shellcheck disable=SC2086
+    ask "lost $lost" $squeue
+    exit 0
+    ;;
 ' runs '* | ' runs') depth=6 hidden=work ;;
 # The tasks of an array may be thousands.
 *) depth=4 hidden=elements ;;
@@ -110,15 +133,8 @@ for attempt in $attempts; do
 done
 ids=${ids#,} names=${names#,}
 
-# ask NAME COMMAND...: prints its answer; sets `said` to it.
-ask() {
-    name=$1
-    shift
-    said=$("$@")
-    printf '%s\n%s\n' "$?" "$said" | grep -aHZ --label="$name" ''
-    printf '\0' >&2
-}
-
+# shellcheck disable=SC2086
+[ -z "$lost" ] || ask "lost $lost" $squeue
 # shellcheck disable=SC2086
 [ -z "$names" ] || ask "names $names" $squeue "--name=$names"
 if [ -z "$sacct" ] || [ -z "$ids" ]; then exit 0; fi

@@ -120,12 +120,16 @@ class Reattachment:
         others = others or Others()
         while True:
             seen = look_for_jobs(
-                self._cluster, [launch, *others.launches], asset_digest=others.asset_digest, ask=Ask.JOBS
+                self._cluster,
+                [launch, *others.launches],
+                asset_digest=others.asset_digest,
+                ask=Ask.JOBS,
+                may_be_lost=launch.key if began_before else "",
             )
             attempts = seen.listing.attempts(launch)
             if not attempts:
                 elsewhere = self._elsewhere(seen, launch, others)
-                return elsewhere if elsewhere.open or not began_before else self._without_directory(launch)
+                return elsewhere if elsewhere.open else self._without_directory(seen, launch)
             found = self._of(attempts, seen, is_same)
             if found is not None:
                 return found
@@ -187,12 +191,12 @@ class Reattachment:
                 return Known(tuple(live), len(live), was_elsewhere=True)
         return Known()
 
-    def _without_directory(self, launch: RunDirectory) -> Known:
+    def _without_directory(self, seen: Look, launch: RunDirectory) -> Known:
         """A job that goes on, and whose directory somebody has removed: Slurm alone tells its end."""
         live = {
-            tried: each.entry
-            for each in self._cluster.queue_of_user()
-            if not each.entry.state.is_terminal and (tried := launch.try_named(each.entry.name))
+            tried: each
+            for each in seen.slurm.own
+            if not each.state.is_terminal and (tried := launch.try_named(each.name))
         }
         if not live:
             return Known()

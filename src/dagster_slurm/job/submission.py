@@ -49,11 +49,18 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
         generation += 1
 
 
-def look_for_jobs(cluster: SlurmCluster, launches: Sequence[RunDirectory], *, asset_digest: str = "", ask: Ask) -> Look:
+def look_for_jobs(
+    cluster: SlurmCluster,
+    launches: Sequence[RunDirectory],
+    *,
+    asset_digest: str = "",
+    ask: Ask,
+    may_be_lost: str = "",
+) -> Look:
     """Look at pieces of work; what is being submitted at this moment is waited for a while."""
     until = time.monotonic() + _ANSWER_SECONDS
     while True:
-        seen = look(cluster, launches, asset_digest=asset_digest, ask=ask)
+        seen = look(cluster, launches, asset_digest=asset_digest, ask=ask, may_be_lost=may_be_lost)
         is_unanswered = seen.listing.launches and any(_is_being_submitted(launch, seen) for launch in launches)
         if not is_unanswered or time.monotonic() >= until:
             return seen

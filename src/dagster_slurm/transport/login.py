@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -26,19 +25,6 @@ def client_environment(connection: SSHConnection) -> dict[str, str]:
     """This process's environment, for `ssh`, without the passwords: whoever has `SendEnv` would send them along."""
     passwords = {hop.password for hop in connection.hops()}
     return {name: value for name, value in os.environ.items() if value not in passwords}
-
-
-@cache
-def session_options() -> tuple[str, ...]:
-    """What has `ssh` run a command on our stdin, whatever ~/.ssh/config says; releases before 8.7 know none of it."""
-    try:
-        said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
-    except FileNotFoundError:
-        return ()
-    found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
-    if found is None or tuple(map(int, found.groups())) < (8, 7):
-        return ()
-    return ("-o", "StdinNull=no", "-o", "ForkAfterAuthentication=no", "-o", "SessionType=default")
 
 
 class Login:
@@ -110,8 +96,7 @@ class Login:
             return []
         program = self._programs.get(jump)
         variables = [f"{name}={value}" for name, value in (program.environment() if program else {}).items()]
-        options = ["-T", *session_options(), "-o", "ControlMaster=no", "-o", "ControlPath=none"]
-        options += [*self._proxy(jump), *jump.arguments()]
+        options = ["-T", "-o", "ControlMaster=no", "-o", "ControlPath=none", *self._proxy(jump), *jump.arguments()]
         words = [*self._noting(), "env", *variables, "ssh", *options]
         command = " ".join(quote(word).replace("%", "%%") for word in words)
         return ["-o", f"ProxyCommand={command} -W [%h]:%p -- {quote(jump.host)}"]

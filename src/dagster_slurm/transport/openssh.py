@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
-from dagster_slurm.transport.login import Login, client_environment, session_options
+from dagster_slurm.transport.login import Login, client_environment
 from dagster_slurm.transport.pool import ChannelBudget, ForeignDirectoryError, Token, make_own, refuse_foreign
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.ssh_connection import (
@@ -155,8 +155,7 @@ class OpenSSHTransport(ShellTransport):
     def _log_in(self) -> ShellChannel:
         self._heed_refusal()
         tty = self.connection.has_tty
-        options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", *session_options()]
-        options += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        options = ["-tt" if tty else "-T", "-o", "EscapeChar=none", "-o", "ControlMaster=no", "-o", "ControlPath=none"]
         opened: list[ShellChannel] = []
         with Login(self.connection) as login:
             if shutil.which("ssh") is None:
@@ -204,7 +203,7 @@ class OpenSSHTransport(ShellTransport):
         argv = [
             "ssh",
             "-tt" if tty else "-T",
-            *("-o", "EscapeChar=none", *session_options()),
+            *("-o", "EscapeChar=none"),
             *self._master.channel_options(),
             *self.connection.arguments(),
             "--",

@@ -1,13 +1,15 @@
-"""How to reach a login node, and what `ssh` is called with for it. Pure."""
+"""How to reach a login node, and what `ssh` is called with for it. Pure, but that `ssh` is asked for its release."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,20 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.transport.shell import quote
+
+
+@cache
+def _session_options() -> tuple[str, ...]:
+    """What has `ssh` run a command on our stdin, whatever ~/.ssh/config says; releases before 8.7 know none of it."""
+    try:
+        said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
+    except FileNotFoundError:
+        return ()
+    found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    if found is None or tuple(map(int, found.groups())) < (8, 7):
+        return ()
+    return ("-o", "StdinNull=no", "-o", "ForkAfterAuthentication=no", "-o", "SessionType=default")
+
 
 HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
 # sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
@@ -173,7 +189,7 @@ class SSHConnection:
             "RemoteCommand": "none",
         }
         # Errors are told apart by what ssh says of them: before anything that would have it say nothing.
-        arguments = ["-o", "LogLevel=INFO", *self.extra_opts]
+        arguments = ["-o", "LogLevel=INFO", *self.extra_opts, *_session_options()]
         for name, value in options.items():
             arguments += ["-o", f"{name}={value}"] if value is not None else []
         arguments += ["-i", str(Path(self.key_path).expanduser())] if self.key_path else []

@@ -13,7 +13,7 @@ from dagster_slurm.run_directory import RunDirectory
 
 
 def of_user(job_id: str, state: str, name: str, task: str = "N/A") -> str:
-    return f"compute|0:10|{job_id}|{job_id}|{task}|{state}|N/A|N/A|None|n1|{name}|\n"
+    return f"{job_id}|{job_id}|{task}|{state}|N/A|N/A|None|n1|{name}|\n"
 
 
 @pytest.mark.parametrize(

@@ -41,16 +41,12 @@ FORMS: dict[str, list[Any]] = {
     "nproc_per_node": ["auto", 2],
     "retry_policy": [SlurmRetryPolicy()],
     "environment": [dagster_slurm.UvEnvironment(), dagster_slurm.PixiEnvironment()],
-}
-# One of some words, or a variable that holds one.
-for _field, _choices in {
     "mode": ["local", "slurm"],
     "reattach": ["retry", "asset", "never"],
     "host_key_checking": ["strict", "accept-new", "off", "inherit"],
     "mpi": ["auto", "pmix", "pmi2", "none", "mpirun"],
     "port_strategy": ["random", "hash_jobid", "fixed"],
-}.items():
-    FORMS[_field] = [*_choices, dg.EnvVar("DAGSTER_SLURM_TEST_CHOICE")]
+}
 # `environment` of a pixi project is a name.
 OF_CLASS: dict[tuple[str, str], list[Any]] = {("PixiEnvironment", "environment"): ["analysis"]}
 TEXT, NUMBER = "DAGSTER_SLURM_TEST_TEXT", "DAGSTER_SLURM_TEST_NUMBER"

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from tests.support.instances import empty_instance
 
 from dagster_slurm import (
     ComputeResource,
@@ -22,7 +23,7 @@ def seen_of(resources: dict[str, Any], run_config: dict[str, Any] | None = None,
         seen.append(compute)
 
     job = dg.Definitions(assets=[seeing], resources=resources).resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.ephemeral() as instance:
+    with empty_instance() as instance:
         assert job.execute_in_process(run_config=run_config or {}, instance=instance).success
     return seen[0]
 
@@ -69,6 +70,6 @@ def test_null_in_the_launchpad(values: dict[str, Any]) -> None:
 
     job = dg.Definitions(assets=[seeing]).resolve_implicit_global_asset_job_def()
     run_config = {"ops": {"seeing": {"config": {"extra_slurm_opts": values}}}}
-    with dg.DagsterInstance.ephemeral() as instance:
+    with empty_instance() as instance:
         assert job.execute_in_process(run_config=run_config, instance=instance).success
     assert seen == [values]
