@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
 
+
+def refuse_windows(platform: str) -> None:
+    """One sentence in place of "No module named fcntl".
+
+    Raises:
+        ImportError: It is Windows.
+    """
+    if platform == "win32":
+        raise ImportError("dagster-slurm does not run on Windows itself: install it in WSL, Windows' own Linux")
+
+
+refuse_windows(sys.platform)
 _ROOMS = {
     "BashLauncher": "resources.launchers",
     "ComputeLauncher": "resources.launchers",

@@ -22,6 +22,7 @@ from dagster_slurm.errors import (
     RemoteStorageError,
     SlurmCommandError,
     SlurmOutputError,
+    SlurmUnavailableError,
     SubmitLimitError,
     TransportError,
 )
@@ -397,9 +398,23 @@ class SlurmCluster:
                 hint="Log in where Slurm's commands are, or extend PATH for shells that are not interactive.",
                 host=self.host,
             )
+        self._refuse_other_clusters(words.get("clusters", ""), words.get("cluster", ""))
         lines = [line.removeprefix("below ") for line in answer.text.splitlines() if line.startswith("below ")]
         foreign = next(filter(None, (foreign_part(line, words.get("uid", "")) for line in lines)), "")
         return ClusterFacts(words["home"], words["user"], _version(words["version"]), foreign)
+
+    def _refuse_other_clusters(self, asked: str, own: str) -> None:
+        """A login's SLURM_CLUSTERS says where its user's jobs are to go: it is not dropped without a word."""
+        if asked and not own:
+            said = f"It is not known whether SLURM_CLUSTERS={asked} of the login is its own cluster"
+            raise SlurmUnavailableError(said, returncode=1, stderr="", host=self.host)
+        if asked != own:
+            raise ConfigurationError(
+                f"The login sets SLURM_CLUSTERS={asked}, and its own cluster is {own}: jobs would go to {own}",
+                hint="Several clusters of one login node are not supported: log in to a node of that cluster, or set "
+                "SLURM_CONF to its slurm.conf there; or unset the variable in a post_login_command.",
+                host=self.host,
+            )
 
     def script(
         self, name: str, args: Sequence[str] = (), *, stdin: bytes = b"", timeout_seconds: float = 120.0

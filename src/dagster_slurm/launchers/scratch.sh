@@ -33,14 +33,34 @@ scratch_leave() {
 }
 
 scratch_copy_back() (
-    cd -- "$scratch" && shopt -s globstar nullglob || exit
+    cd -- "$scratch" && shopt -s nullglob || exit
+    # bash 3.2, which macOS has, would read `**` as `*`.
+    shopt -s globstar 2>/dev/null || scratch_needs_no_globstar || exit
     IFS=
     for pattern in "${scratch_outputs[@]}"; do
         # shellcheck disable=SC2086  # it is to be expanded, and without IFS is not split
         for path in $pattern; do
             [ -e "$path" ] || continue
-            # An input there is the shared content itself: it is replaced, never written to.
-            cp -au --remove-destination --parents -- "$path" "$place/work" || exit
+            scratch_put "$path" "$place/work" || exit
         done
     done
 )
+
+scratch_needs_no_globstar() {
+    case "${scratch_outputs[*]}" in *'**'*)
+        say "an output with ** needs bash 4 or newer, and this is $BASH_VERSION"
+        return 1
+        ;;
+    esac
+}
+
+# An input there is the shared content itself: it is replaced, never written to. Only GNU's cp has what this takes.
+scratch_put() {
+    if cp --version >/dev/null 2>&1; then
+        cp -au --remove-destination --parents -- "$1" "$2"
+        return
+    fi
+    case $1 in */*) mkdir -p -- "$2/${1%/*}" || return ;; esac
+    # What lay there was copied here before.
+    rm -rf -- "${2:?}/$1" && cp -a -- "$1" "$2/$1"
+}

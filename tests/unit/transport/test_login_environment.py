@@ -12,6 +12,7 @@ from tests.support.slurm_programs import Slurm
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import look_at_all
+from dagster_slurm.errors import ConfigurationError, SlurmUnavailableError
 from dagster_slurm.housekeeping.cleaning import sizes_kib
 from dagster_slurm.staging import DataOptions, plan_staging
 from dagster_slurm.staging.store import InputStore
@@ -43,6 +44,31 @@ def test_our_commands_do_not_see_it(by_hand: SlurmCluster, tmp_path: Path) -> No
     assert Path(directory.work, "in.csv").read_text() == "1\n"
     assert len(look_at_all(by_hand).launches) == 1
     assert sizes_kib(by_hand, [f"runs/{directory.run}/{directory.key}"])
+
+
+SCONTROL = "#!/bin/sh\necho 'Configuration data'\necho 'ClusterName             = {}'\n"
+
+
+@pytest.mark.parametrize("name", ["SLURM_CLUSTERS", "SBATCH_CLUSTERS"])
+def test_another_cluster_is_not_dropped_without_a_word(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Jobs went to the login node's own cluster."""
+
+    def facts() -> object:
+        return SlurmCluster(LocalTransport(channels=1), remote_base=str(tmp_path)).facts()
+
+    monkeypatch.setenv(name, "beast")
+    scontrol = Path(slurm.directory, "scontrol")
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    scontrol.chmod(0o755)
+    with pytest.raises(SlurmUnavailableError, match="SLURM_CLUSTERS=beast"):
+        facts()
+    scontrol.write_text(SCONTROL.format("beauty"))
+    with pytest.raises(ConfigurationError, match="SLURM_CLUSTERS=beast, and its own cluster is beauty"):
+        facts()
+    scontrol.write_text(SCONTROL.format("beast"))
+    facts()
 
 
 def test_the_jobs_do(by_hand: SlurmCluster, slurm: Slurm, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@
 # many from a pipe, as a shell that reads its script does. What a login exports under a name of ours would reach its jobs with
 # our value: all have one prefix.
 dagster_slurm_serve() {
+    # shellcheck disable=SC2034
+    login_clusters=${SLURM_CLUSTERS:-${SBATCH_CLUSTERS-}}
     # Options that a site or an outer job put into the environment must not decide about our commands
     # (sbatch(1), INPUT ENVIRONMENT VARIABLES). SLURM_CONF says which cluster it is.
     for dagster_slurm_name in $(env | sed -n 's/^\(S[A-Z]*_[A-Za-z0-9_]*\)=.*/\1/p'); do
