@@ -114,8 +114,9 @@ class TestInBothModes:
             told = [text for text in log_messages(result, instance) if "DAGSTER_HOME is not set" in text]
             assert len(told) == (not is_said)
         if compute.mode == "slurm":
-            left = sandbox.home.glob(f"test-runs/{tmp_path.name}/runs/*/*/0/work/out.txt")
-            assert len(list(left)) == (not is_said)
+            # It is removed in the background of the login node.
+            left = lambda: list(sandbox.home.glob(f"test-runs/{tmp_path.name}/runs/*/*/0/work/out.txt"))  # noqa: E731
+            eventually(lambda: len(left()) == (not is_said), "what is left on the cluster")
 
     def test_the_exit_code_stays_the_payloads(
         self, compute: ComputeResource, instance: dg.DagsterInstance, payload: Write
