@@ -109,7 +109,7 @@ class RunDirectory:
 
     def try_named(self, job_name: str) -> tuple[int, int] | None:
         """The numbers of the attempt at this piece of work, and of the try to submit, of this name; None if none."""
-        found = re.fullmatch(rf"{re.escape(self.key)}(?:\.([0-9]{1, 9})\.([0-9]{1, 9}))?", job_name)
+        found = re.fullmatch(rf"{re.escape(self.key)}(?:\.([0-9]{{1,9}})\.([0-9]{{1,9}}))?", job_name)
         return (int(found[1] or 0), int(found[2] or 0)) if found else None
 
     def is_of(

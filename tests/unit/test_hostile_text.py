@@ -265,6 +265,9 @@ PARSERS: Mapping[str, Parser] = {
     "process_identity:parse_ps": Parser(parse_ps, "S Sun Nov 22 09:58:57 2026"),
     "process_identity:parse_stat": Parser(parse_stat, f"17 (a) b) S {' '.join(['1'] * 30)}", raises=(ValueError,)),
     "reconcile.decision:_retry_process": Parser(leased, json.dumps({"retry_of": "p", "process": json.dumps(PROCESS)})),
+    "run_directory:RunDirectory.try_named": Parser(
+        lambda text: RunDirectory("/base", "run", "key").try_named(text), "key.1.2"
+    ),
     "slurm.arrays:tasks_of": Parser(lambda text: list(arrays.tasks_of(text)), "1,3-5,8-12:2%4"),
     "slurm.job_id:JobId.parse": Parser(lambda text: sorted([JobId.parse(text), JobId(1)]), "12_3.batch"),
     "slurm.limit_reasons:limit_of": Parser(limit_reasons.limit_of, "QOSMaxJobsPerUserLimit"),

@@ -14,7 +14,8 @@ scratch_begin() {
 # A signal ends the copying. Links to what lies on the cluster stay links. What is in the directory is copied and not the
 # directory, whose mode would come along: others of the node are to see nothing.
 scratch_enter() {
-    find "$place/work" -mindepth 1 -maxdepth 1 -exec cp -a -t "$scratch" -- {} + && cd -- "$scratch" &&
+    # shellcheck disable=SC2016  # it is the inner shell's
+    find "$place/work" -mindepth 1 -maxdepth 1 -exec sh -c 'cp -a -- "$@" "$0"' "$scratch" {} + && cd -- "$scratch" &&
         export DAGSTER_SLURM_SCRATCH="$scratch" && return
     say "cannot copy the working directory to $scratch; nothing was run"
     return 74
