@@ -21,9 +21,11 @@ from tests.support.side_by_side import in_order, mark_groups
 
 EPILOG = Path(__file__).parent / "support" / "epilog.sh"
 RECORD = Path(__file__).with_name("durations.tsv")
-# On a busy machine an example of a microsecond takes a quarter of a second now and then.
-hypothesis.settings.register_profile("without a deadline", deadline=None)
-hypothesis.settings.load_profile("without a deadline")
+# On a busy machine an example of a microsecond takes a quarter of a second now and then, and making one takes longer.
+hypothesis.settings.register_profile(
+    "whatever the load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("whatever the load")
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 
 # What a shell starts in the background ignores SIGINT. Dagster then sets SIGTERM to the same, and every process that
