@@ -149,6 +149,7 @@ class TestPolicy:
         assert error.facts["time_limit_seconds"] == 60
         assert "It had 00:01:00" in str(error)
 
+    @pytest.mark.all_faults
     def test_over_its_walltime_with_a_policy(self, slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
         path = payload(OVER_ITS_WALLTIME, name="payload.sh")
         policy = SlurmRetryPolicy(max_time_limit="00:03:00")

@@ -123,6 +123,7 @@ def runs(sandbox: Sandbox, tmp_path: Path) -> Iterator[list[Runs]]:
         each.close()
 
 
+@pytest.mark.all_faults
 def test_eight_runs_ask_no_more_than_one(sandbox: Sandbox, tmp_path: Path, runs: list[Runs]) -> None:
     counts = []
     for count in (1, 8):

@@ -146,6 +146,7 @@ class TestOnThreeNodes:
 
     pytestmark = on_slurm
 
+    @pytest.mark.all_faults
     def test_it_uses_all_and_leaves_nothing(
         self,
         spark_compute: ComputeResource,
