@@ -7,8 +7,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dagster._core.execution.api import execute_run
 
 from dagster_slurm import ComputeResource, descriptors, executor, threaded_executor
 from dagster_slurm.pipes import dagster_private
+from tests.support.instances import lay_out_storage
 
 pytestmark = pytest.mark.process
 
@@ -32,7 +33,7 @@ def run(
     return execute_run(InMemoryJob(job), created, instance)
 
 
-def log_of(result: Any, instance: dg.DagsterInstance, step: str) -> str:
+def log_of(result: Any, instance: dg.DagsterInstance, step: str, stream: str = "stdout") -> str:
     """What the compute log of one step holds."""
     captured = [
         event
@@ -40,7 +41,7 @@ def log_of(result: Any, instance: dg.DagsterInstance, step: str) -> str:
         if event.event_type_value == "LOGS_CAPTURED" and step in event.event_specific_data.step_keys
     ]
     key = [result.run_id, "compute_logs", captured[-1].event_specific_data.file_key]
-    return (instance.compute_log_manager.get_log_data(key).stdout or b"").decode()
+    return (getattr(instance.compute_log_manager.get_log_data(key), stream) or b"").decode()
 
 
 def keys(result: Any, kind: str) -> list[str]:
@@ -348,3 +349,54 @@ def test_two_hundred(instance: dg.DagsterInstance) -> None:
     print(f"{time.monotonic() - began:.1f} s")
     assert result.success
     assert len(keys(result, "STEP_SUCCESS")) == 200
+
+
+@pytest.fixture
+def with_a_cloud(tmp_path: Path) -> Iterator[Callable[..., dg.DagsterInstance]]:
+    """Makes an instance whose compute logs go to a stand-in for a cloud's storage."""
+    with ExitStack() as stack:
+
+        def made(**config: object) -> dg.DagsterInstance:
+            manager = {"module": "tests.stand_ins.cloud_logs", "class": "CloudLogs"}
+            overrides = {
+                "telemetry": {"enabled": False},
+                "compute_logs": {**manager, "config": {"bucket": str(tmp_path / "bucket"), **config}},
+            }
+            lay_out_storage(tmp_path)
+            return stack.enter_context(dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides))
+
+        yield made
+
+
+@dg.op
+def talks(context: dg.OpExecutionContext) -> None:
+    print("said by", context.op_handle.name)
+    print("complained of by", context.op_handle.name, file=sys.stderr)
+
+
+@dg.job(executor_def=threaded_executor)
+def talking() -> None:
+    for number in range(3):
+        talks.alias(f"talks_{number}")()
+
+
+def test_a_cloud_gets_the_logs_of_each_step_once(with_a_cloud: Callable[..., dg.DagsterInstance]) -> None:
+    """Each stream was uploaded as it was closed, together with the other, whose file was gone then (dagster#2058)."""
+    instance = with_a_cloud()
+    result = run(talking, instance)
+    assert result.success
+    for number in range(3):
+        assert log_of(result, instance, f"talks_{number}") == f"said by talks_{number}\n"
+        assert f"complained of by talks_{number}\n" in log_of(result, instance, f"talks_{number}", "stderr")
+    uploads = instance.compute_log_manager.uploads  # type: ignore[attr-defined]
+    assert len(uploads) == len(set(uploads)) == 2 * (3 + 1)
+
+
+def test_a_cloud_that_is_away_fails_nothing(with_a_cloud: Callable[..., dg.DagsterInstance]) -> None:
+    instance = with_a_cloud(is_away=True)
+    result = run(talking, instance)
+    assert result.success
+    said = [each.user_message for each in instance.all_logs(result.run_id) if "were not uploaded" in each.user_message]
+    assert len(said) == 3 + 1
+    assert "the bucket is away" in said[0]
+    assert log_of(result, instance, "talks_0") == "said by talks_0\n"

@@ -66,9 +66,11 @@ from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster._core.execution.step_dependency_config import StepDependencyConfig, get_step_dependency_config_field
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.log_manager import DagsterLogManager
 from dagster._core.origin import JobPythonOrigin
 from dagster._core.pipes.context import build_external_execution_context_data
 from dagster._core.snap import snapshot_from_execution_plan
+from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.tags import (
@@ -522,7 +524,7 @@ def captured_for_the_run(job_context: Any) -> Iterator[list[DagsterEvent]]:
     """Capture what the process itself writes, such as C code, as the run's; yields the event that says so."""
     manager = job_context.instance.compute_log_manager
     key = manager.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
-    with manager.capture_logs(key) as context:
+    with _uploaded(manager, key, job_context.log) as local, local.capture_logs(key) as context:
         yield [DagsterEvent.capture_logs(job_context, [], key, context)]
 
 
@@ -531,16 +533,36 @@ def captured_for_a_step(step_context: Any) -> Iterator[tuple[DagsterEvent, dict[
     """Files for what one step writes, and the event that says where they are."""
     manager = step_context.instance.compute_log_manager
     key = manager.build_log_key_for_run(step_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
-    with ExitStack() as stack:
-        opened = {
-            name: stack.enter_context(manager.open_log_stream(key, kind))
-            for name, kind in (("stdout", ComputeIOType.STDOUT), ("stderr", ComputeIOType.STDERR))
-        }
-        files = {name: file for name, file in opened.items() if file is not None}
-        yield DagsterEvent.capture_logs(step_context, [step_context.step.key], key, CapturedLogContext(key)), files
-    if isinstance(manager, LocalComputeLogManager):
-        # By this file the UI knows that no more is to come; only `capture_logs` makes it.
-        Path(manager.complete_artifact_path(key)).touch()  # type: ignore[no-untyped-call]
+    with _uploaded(manager, key, step_context.log) as local:
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(local.open_log_stream(key, kind))
+                for name, kind in (("stdout", ComputeIOType.STDOUT), ("stderr", ComputeIOType.STDERR))
+            }
+            files = {name: file for name, file in opened.items() if file is not None}
+            yield DagsterEvent.capture_logs(step_context, [step_context.step.key], key, CapturedLogContext(key)), files
+        if isinstance(local, LocalComputeLogManager):
+            # By this file the UI knows that no more is to come; only `capture_logs` makes it.
+            Path(local.complete_artifact_path(key)).touch()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _uploaded(manager: Any, key: Sequence[str], log: DagsterLogManager) -> Iterator[Any]:
+    """What captures on this machine, for the time of the block; with the manager of a cloud it is uploaded then, once.
+
+    A stream that such a manager opens is uploaded when it is closed, together with the other one, and both are removed:
+    closing the second has two empty files take the place of the first's (1.13; dagster#2058). What could not be
+    uploaded stays on this machine: it is no reason for a run to fail.
+    """
+    if not isinstance(manager, CloudStorageComputeLogManager):
+        yield manager
+        return
+    with manager._poll_for_local_upload(key):
+        yield manager.local_manager
+    try:
+        manager._on_capture_complete(key)
+    except Exception as error:  # noqa: BLE001 - whatever a cloud's library raises
+        log.warning(f"Compute logs were not uploaded: {error!r}")
 
 
 def events_of_step(step_context: Any) -> Iterator[DagsterEvent]:
