@@ -71,12 +71,30 @@ class _Kept:
         self._open: dict[str, _Open] = {}
         self._thread = threading.local()
         self._batch: _Batch | None = None
-        self.runs: Counter[str] = Counter()
+        self._runs: Counter[str] = Counter()
+        # Replaced as a whole: threads that write look at it without a lock.
+        self._kept: frozenset[str] = frozenset()
+
+    def ask(self, run_id: str) -> None:
+        """Keep the connections that a run needs, until it is released as often as it was asked for."""
+        self._runs[run_id] += 1
+        self._kept = frozenset({_INDEX, *self._runs})
+
+    def release(self, run_id: str) -> bool:
+        """Close what no run needs any more; whether any still does."""
+        self._runs[run_id] -= 1
+        self._runs = +self._runs
+        self._kept = frozenset({_INDEX, *self._runs} if self._runs else ())
+        with self._storage._db_lock:
+            self._commit()
+            for shard in set(self._open) - self._kept:
+                self._forget(shard)
+        return bool(self._runs)
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Connection]:
         """In place of the storage's own method: a transaction on the file of a run, or on the index."""
-        if os.getpid() != self._process or shard not in (_INDEX, *+self.runs):
+        if os.getpid() != self._process or shard not in self._kept:
             # A fork must not use its parent's connections (sqlite.org/howtocorrupt.html, 2.6).
             with self._original(shard) as connection:
                 yield connection
@@ -181,13 +199,6 @@ class _Kept:
         if known is not None:
             known.engine.dispose()
 
-    def close(self) -> None:
-        """Close the connections to what no run asks for any more."""
-        with self._storage._db_lock:
-            self._commit()
-            for shard in set(self._open) - ({_INDEX, *+self.runs} if +self.runs else set()):
-                self._forget(shard)
-
 
 def _file_id(path: str) -> _FileId | None:
     try:
@@ -218,15 +229,13 @@ def kept_connections(instance: DagsterInstance, run_id: str) -> Iterator[None]:
         if kept is None:
             kept = _known[storage] = _Kept(storage)
             vars(storage)["_connect"] = kept.connect
-        kept.runs[run_id] += 1
+        kept.ask(run_id)
     try:
         yield
     finally:
         with _lock:
-            kept.runs[run_id] -= 1
-            if not +kept.runs and _known.get(storage) is kept:
+            if not kept.release(run_id) and _known.get(storage) is kept:
                 del vars(storage)["_connect"], _known[storage]
-            kept.close()
 
 
 @contextmanager

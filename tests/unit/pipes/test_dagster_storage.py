@@ -96,6 +96,17 @@ def test_two_runs_of_one_process_each_end_by_themselves(instance: dg.DagsterInst
     assert written(instance, OTHER) == ["other", "another"]
 
 
+def test_who_comes_late_has_a_connection_of_dagsters_own(instance: dg.DagsterInstance) -> None:
+    """A thread that has looked the method up before the end of the run, and calls it after that."""
+    with kept_connections(instance, RUN):
+        write(instance, "one")
+        connect = instance.event_log_storage._connect  # type: ignore[attr-defined]
+    for shard in ("index", RUN):
+        with connect(shard):
+            pass
+    assert open_files(instance) == []
+
+
 def test_many_threads(instance: dg.DagsterInstance) -> None:
     def some(name: str) -> None:
         for number in range(40):
