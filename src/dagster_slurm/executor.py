@@ -19,6 +19,7 @@ from dagster_slurm import descriptors
 from dagster_slurm.pipes import dagster_private as inside
 from dagster_slurm.pipes.dagster_storage import kept_connections
 from dagster_slurm.pipes.interruptions import SHARED
+from dagster_slurm.pipes.run_tags import tags_at_the_end
 from dagster_slurm.pipes.step_logs import ThreadStreams, lines_of_the_run
 
 DEFAULT_MAX_CONCURRENT = 1000
@@ -53,8 +54,8 @@ class ThreadedExecutor(Executor):
         most = self._config.max_concurrent
         told = f"Executing steps on threads of this process, at most {most} at once"
         yield inside.engine_event_of_plan(plan_context, told, execution_plan.step_keys_to_execute)
-        run_id = plan_context.dagster_run.run_id
-        with kept_connections(plan_context.instance, run_id), lines_of_the_run(run_id):
+        instance, run_id = plan_context.instance, plan_context.dagster_run.run_id
+        with kept_connections(instance, run_id), lines_of_the_run(run_id), tags_at_the_end(instance, run_id):
             yield from inside.run_plan(self, plan_context, self._steps)
 
     def _steps(self, job_context: Any, execution_plan: Any) -> Iterator[DagsterEvent]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import posixpath
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from dagster import DagsterInstance
 
@@ -26,43 +25,55 @@ _PAUSE_SECONDS = 1.0
 
 
 class _Tags:
-    """Writes the tags of this process's runs: at most once a second, since hundreds of jobs may come in one."""
+    """Writes the tags of this process's runs: soon after the first submission, and at the end.
+
+    A write has Dagster store the whole run anew, and hundreds of jobs may be submitted in a second.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
         self._waiting: dict[str, list[JobHandle]] = defaultdict(list)
-        self._written: dict[str, float] = {}
-        self._is_due: set[str] = set()
+        self._begun: set[str] = set()
+        self._held: set[str] = set()
 
     def add(self, instance: DagsterInstance, run_id: str, handle: JobHandle) -> None:
         with self._lock:
             self._waiting[run_id].append(handle)
-            pause = self._written.get(run_id, float("-inf")) + _PAUSE_SECONDS - time.monotonic()
-            if run_id in self._is_due:
-                return
-            if pause > 0:
-                self._is_due.add(run_id)
-                timer = threading.Timer(pause, self._write_quietly, (instance, run_id))
-                timer.daemon = True
-                timer.start()
-                return
-        self.write(instance, run_id)
+            is_first = run_id not in self._begun
+            self._begun.add(run_id)
+        if is_first:
+            timer = threading.Timer(_PAUSE_SECONDS, self._write_quietly, (instance, run_id))
+            timer.daemon = True
+            timer.start()
 
-    def write(self, instance: DagsterInstance, run_id: str) -> None:
-        """Write what has not been written yet."""
-        with self._writing:
+    @contextmanager
+    def held(self, run_id: str) -> Iterator[None]:
+        """No end of a step is the end of the run."""
+        with self._lock:
+            self._held.add(run_id)
+        try:
+            yield
+        finally:
             with self._lock:
-                handles = self._waiting.pop(run_id, [])
-                self._is_due.discard(run_id)
-                self._written[run_id] = time.monotonic()
-            if handles:
-                _write(instance, run_id, handles)
+                self._held.discard(run_id)
+
+    def finish(self, instance: DagsterInstance, run_id: str) -> None:
+        """Write what was not written yet, if the run may end now."""
+        with self._lock:
+            if run_id in self._held:
+                return
+        self._write(instance, run_id)
+
+    def _write(self, instance: DagsterInstance, run_id: str) -> None:
+        with self._lock:
+            handles = self._waiting.pop(run_id, [])
+        if handles:
+            _write(instance, run_id, handles)
 
     def _write_quietly(self, instance: DagsterInstance, run_id: str) -> None:
         with suppress(Exception):
             # A tag for people is not worth a job, and the instance may be closed by now.
-            self.write(instance, run_id)
+            self._write(instance, run_id)
 
 
 _TAGS = _Tags()
@@ -76,10 +87,21 @@ def tell_in_tags(step: Step, handle: JobHandle) -> None:
 
 
 def finish_tags(step: Step) -> None:
-    """Write what `tell_in_tags` has not written yet."""
+    """Write what `tell_in_tags` has not written yet, unless other steps of the run may follow in this process."""
     run = step.run
     if run is not None:
-        _quietly(step, lambda: _TAGS.write(step.instance, run.run_id))
+        _quietly(step, lambda: _TAGS.finish(step.instance, run.run_id))
+
+
+@contextmanager
+def tags_at_the_end(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """Within, all steps of a run are executed by this process: their tags are written when the last one has ended."""
+    try:
+        with _TAGS.held(run_id):
+            yield
+    finally:
+        with suppress(Exception):
+            _TAGS.finish(instance, run_id)
 
 
 def _quietly(step: Step, write: Callable[[], None]) -> None:
@@ -91,7 +113,10 @@ def _quietly(step: Step, write: Callable[[], None]) -> None:
 
 def _write(instance: DagsterInstance, run_id: str, handles: Sequence[JobHandle]) -> None:
     run = instance.get_run_by_id(run_id)
-    instance.add_run_tags(run_id, new_tags(run.tags if run else {}, handles))
+    known = run.tags if run else {}
+    tags = new_tags(known, handles)
+    if not tags.items() <= known.items():
+        instance.add_run_tags(run_id, tags)
 
 
 def new_tags(known: Mapping[str, str], handles: Sequence[JobHandle]) -> dict[str, str]:

@@ -8,19 +8,20 @@ then, and a last time when the main thread has ended (an executor's child ends w
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dagster import DagsterEventType, DagsterInstance
 
 from dagster_slurm.errors import DagsterSlurmError
-from dagster_slurm.pipes.launch_key import first_events
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import RunDirectory, remove_launches
 from dagster_slurm.transport import Transport
 
-_ENDS = (DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY)
+_SUCCESS = DagsterEventType.STEP_SUCCESS
+_ENDS = {_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY}
 _FIRST_SECONDS = 0.05
 _LONGEST_SECONDS = 5.0
 
@@ -35,6 +36,39 @@ class _Removal:
     transport: Transport
     launch: RunDirectory
     tell: Callable[[str], None]
+    since: float = field(default_factory=time.time)
+
+    def is_ended_by(self, ends: Sequence[tuple[DagsterEventType, float]]) -> bool:
+        """Whether the step has ended; a try before the one that has returned is no end of it."""
+        return any(kind is _SUCCESS or at >= self.since for kind, at in ends)
+
+
+class _Ends:
+    """The ends of a run's steps. What was read once is not read again: a run may have thousands of steps."""
+
+    def __init__(self, instance: DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._cursor: str | None = None
+        self._of: dict[str, list[tuple[DagsterEventType, float]]] = defaultdict(list)
+
+    def read(self) -> None:
+        """Read what is new."""
+        has_more = True
+        while has_more:
+            news = self._instance.get_records_for_run(self._run_id, self._cursor, _ENDS)
+            for record in news.records:
+                entry = record.event_log_entry
+                if entry.step_key is not None and entry.dagster_event is not None:
+                    self._of[entry.step_key].append((entry.dagster_event.event_type, entry.timestamp))
+            self._cursor, has_more = news.cursor, news.has_more
+
+    def of(self, step_key: str) -> Sequence[tuple[DagsterEventType, float]]:
+        return self._of[step_key]
+
+    def success(self, step_key: str) -> float | None:
+        """When it succeeded first, in seconds since 1970."""
+        return min((at for kind, at in self._of[step_key] if kind is _SUCCESS), default=None)
 
 
 class Tidy:
@@ -42,7 +76,9 @@ class Tidy:
 
     def __init__(self) -> None:
         self._owed: list[_Removal] = []
+        self._ends: dict[str, _Ends] = {}
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def after_success(self, step: Step, transport: Transport, launch: RunDirectory) -> None:
@@ -59,26 +95,50 @@ class Tidy:
                 self._thread = threading.Thread(target=self._look_now_and_then, name="dagster-slurm-tidy")
                 self._thread.start()
 
-    def look(self) -> None:
-        """Remove what may be removed by now, and forget what may never be."""
-        with self._lock:
-            owed, self._owed = self._owed, []
-        kept: list[_Removal] = []
-        # Of a run with hundreds of steps, the log is read once, and what is to go goes in one round trip.
-        for removals in _grouped(owed).values():
-            kept += _look_at(removals)
-        with self._lock:
-            self._owed += kept
+    def look(self, *, is_last: bool = False) -> None:
+        """Remove what may be removed by now, and forget what may never be.
+
+        Args:
+            is_last: Whether what is not seen now is never seen.
+        """
+        with self._looking:
+            with self._lock:
+                owed, self._owed = self._owed, []
+            kept: list[_Removal] = []
+            # What is to go of a run goes in one round trip.
+            for removals in _grouped(owed).values():
+                kept += self._look_at(removals, is_last=is_last)
+            with self._lock:
+                self._owed += kept
+
+    def _look_at(self, removals: Sequence[_Removal], *, is_last: bool) -> list[_Removal]:
+        """Remove what may be removed of one run; what may be later is returned."""
+        one = removals[0]
+        if is_last:
+            # PostgreSQL may show an event after one that has a higher number.
+            self._ends.pop(one.run_id, None)
+        ends = self._ends.setdefault(one.run_id, _Ends(one.instance, one.run_id))
+        try:
+            ends.read()
+            done = [each for each in removals if ends.success(each.step_key) is not None]
+            if done:
+                before = _end_of_run(one)
+                counting = [each.launch for each in done if (ends.success(each.step_key) or before) < before]
+                _remove(one.transport, counting, one.tell)
+        except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
+            return []
+        return [each for each in removals if not each.is_ended_by(ends.of(each.step_key))]
 
     def _look_now_and_then(self) -> None:
         pause = _FIRST_SECONDS
         while True:
             threading.main_thread().join(pause)
             is_last = not threading.main_thread().is_alive()
-            self.look()
+            self.look(is_last=is_last)
             pause = min(2 * pause, _LONGEST_SECONDS)
             with self._lock:
                 if is_last or not self._owed:
+                    self._ends.clear()
                     self._thread = None
                     return
 
@@ -88,23 +148,6 @@ def _grouped(removals: Sequence[_Removal]) -> dict[tuple[str, int], list[_Remova
     for removal in removals:
         groups[removal.run_id, id(removal.transport)].append(removal)
     return groups
-
-
-def _look_at(removals: Sequence[_Removal]) -> list[_Removal]:
-    """Remove what may be removed of one run; what may be later is returned."""
-    one = removals[0]
-    try:
-        succeeded = first_events(one.instance, one.run_id, DagsterEventType.STEP_SUCCESS)
-        done = [removal for removal in removals if removal.step_key in succeeded]
-        rest = [removal for removal in removals if removal.step_key not in succeeded]
-        over = first_events(one.instance, one.run_id, *_ENDS) if rest else {}
-        if done:
-            before = _end_of_run(one)
-            counting = [removal for removal in done if succeeded[removal.step_key] < before]
-            _remove(one.transport, [removal.launch for removal in counting], one.tell)
-    except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
-        return []
-    return [removal for removal in rest if removal.step_key not in over]
 
 
 def _end_of_run(removal: _Removal) -> float:
