@@ -25,6 +25,7 @@ LEVELS = {
     "process_identity": 0,
     "slurm": 0,
     "transport": 1,
+    "variables": 1,
     "cluster": 2,
     "cluster_scripts": 2,
     "run_directory": 2,
@@ -182,6 +183,24 @@ def test_importing_it_does_not_load_dagster(name: str) -> None:
     program = f"import sys, {PACKAGE}.{name}; print(sorted({DAGSTER!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("argv", [["jobs", "--local"], ["login", "--check"]])
+def test_dagster_is_loaded_only_where_it_is_asked(argv: list[str], tmp_path: Path) -> None:
+    """Without DAGSTER_HOME; where there is no shell and no ssh, which ends the command when all is loaded."""
+    variables = {"PATH": str(tmp_path), "HOME": str(tmp_path), "SLURM_EDGE_NODE_HOST": "login.invalid"}
+    program = f"""
+import sys
+from dagster_slurm.cli import main
+sys.argv[1:] = {argv!r}
+try:
+    main.main(standalone_mode=False)
+except BaseException as error:
+    print(type(error).__name__)
+print({DAGSTER!r} & set(sys.modules), "{PACKAGE}.transport.channel" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout.splitlines()[-1] == "set() True"
 
 
 _COMMAND = "import sys; from dagster_slurm.cli import main; sys.argv[1:] = {!r}; main.main(standalone_mode=False)"

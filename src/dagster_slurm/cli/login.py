@@ -18,10 +18,11 @@ def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
     ssh asks on this terminal for passwords, one-time codes and passphrases, at jump hosts too. As long as the
     connection lasts, no process of this user logs in again. The host is read from the SLURM_EDGE_NODE_* variables.
     """
-    from dagster_slurm.resources.slurm import SSHConnectionResource  # noqa: PLC0415 - it takes seconds to import dagster
+    # `--help` needs none of it.
     from dagster_slurm.transport.openssh import ControlMaster  # noqa: PLC0415
+    from dagster_slurm.variables import connection_from  # noqa: PLC0415
 
-    connection = SSHConnectionResource.from_env(prefix).connection()
+    connection = connection_from(prefix)
     master = ControlMaster(connection, control_persist=persist)
     if end:
         master.end()

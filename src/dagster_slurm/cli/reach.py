@@ -39,14 +39,13 @@ def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator
     """
     # `--help` of a command needs none of it.
     from dagster_slurm.cluster import SlurmCluster  # noqa: PLC0415
-    from dagster_slurm.doctor.settings import Asked, read_settings  # noqa: PLC0415
     from dagster_slurm.transport import LocalTransport, OpenSSHTransport  # noqa: PLC0415
+    from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_from, text_in  # noqa: PLC0415
 
-    settings = read_settings(Asked(prefix=prefix, local=local, remote_base=remote_base))
-    way = settings.connection
-    transport = OpenSSHTransport(way, channels=1) if way else LocalTransport(channels=1)
+    base = remote_base or text_in("SLURM_REMOTE_BASE") or DEFAULT_REMOTE_BASE
+    transport = LocalTransport(channels=1) if local else OpenSSHTransport(connection_from(prefix), channels=1)
     try:
-        yield SlurmCluster(transport, remote_base=settings.remote_base)
+        yield SlurmCluster(transport, remote_base=base)
     finally:
         transport.close()
 

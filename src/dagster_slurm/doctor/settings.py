@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from dagster_slurm.doctor.finding import Finding, fine, wrong
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import SSHConnection
+from dagster_slurm.variables import DEFAULT_REMOTE_BASE
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.slurm import SlurmResource
 
 STEP = "settings"
-_DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _settings(slurm: SlurmResource, asked: Asked) -> Settings:
     return Settings(
         connection=slurm.ssh.connection() if slurm.ssh else None,
         request=merge(slurm.default_options(), asked.options),
-        remote_base=asked.remote_base or slurm.remote_base or _DEFAULT_REMOTE_BASE,
+        remote_base=asked.remote_base or slurm.remote_base or DEFAULT_REMOTE_BASE,
     )
 
 

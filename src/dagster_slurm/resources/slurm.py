@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, ValidationError, field_validator
@@ -16,77 +14,10 @@ from dagster_slurm.job.connection import MAX_SUBMISSIONS_PER_SECOND, ClusterConn
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
-from dagster_slurm.transport.ssh_connection import HostKeyChecking, refuse_options
+from dagster_slurm.transport.ssh_connection import refuse_options
+from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_fields, connection_of, number_in, text_in
 
 T = TypeVar("T")
-
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("0", "false", "no", "off")
-
-
-def text_in(name: str) -> str | None:
-    """The variable's value without surrounding white space, or None."""
-    return os.environ.get(name, "").strip() or None
-
-
-def required_in(name: str, what: str) -> str:
-    """The variable's value.
-
-    Raises:
-        ConfigurationError: It is not set.
-    """
-    value = text_in(name)
-    if value is None:
-        raise ConfigurationError(f"The environment variable {name} is not set", hint=f"Set it to {what}.")
-    return value
-
-
-def number_in(name: str, kind: Callable[[str], T]) -> T | None:
-    """The variable's value as `int` or `float`, or None.
-
-    Raises:
-        ConfigurationError: It is not a number.
-    """
-    value = text_in(name)
-    if value is None:
-        return None
-    try:
-        return kind(value)
-    except ValueError:
-        raise ConfigurationError(
-            f"The environment variable {name} is {value!r}", hint="It has to be a number."
-        ) from None
-
-
-def flag_in(name: str) -> bool | None:
-    """The variable's value as yes or no, or None.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
-    value = text_in(name)
-    if value is None:
-        return None
-    if value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise ConfigurationError(
-        f"The environment variable {name} is {value!r}",
-        hint=f"Allowed are {', '.join((*_TRUE, *_FALSE))}.",
-    )
-
-
-def words_in(name: str) -> list[str]:
-    """The variable's words, quoted as for a shell; none if it is not set.
-
-    Raises:
-        ConfigurationError: A quote is not closed.
-    """
-    try:
-        return shlex.split(text_in(name) or "")
-    except ValueError as error:
-        raise ConfigurationError(f"The environment variable {name} cannot be read: {error}") from None
 
 
 def built(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callable[[str], str]) -> T:
@@ -109,9 +40,6 @@ def built(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callab
             f"The environment variable {variable} is not usable: {fault['msg']}",
             hint="Correct it; docs/configuration.md lists the variables with their forms.",
         ) from None
-
-
-_DEFAULT_PORT = 22
 
 
 class SSHConnectionResource(ConfigurableResource[SSHConnection]):
@@ -177,55 +105,27 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
             ConfigurationError: The host is missing, or a value cannot be read.
         """
         prefix = prefix if prefix.endswith("_") else f"{prefix}_"
-        jump = f"{prefix}JUMP_"
-        fields: dict[str, Any] = {
-            "host": required_in(f"{prefix}HOST", "the host's name or address"),
-            "port": number_in(f"{prefix}PORT", int),
-            "user": text_in(f"{prefix}USER"),
-            "key_path": text_in(f"{prefix}KEY_PATH") or text_in(f"{prefix}KEY"),
+        fields = connection_fields(prefix)
+        if fields["password"]:
             # By its name: Dagster shows a resource's configuration, and resolves the variable when it is used.
-            "password": EnvVar(f"{prefix}PASSWORD") if text_in(f"{prefix}PASSWORD") else None,
-            "askpass_command": text_in(f"{prefix}ASKPASS_COMMAND"),
-            "force_tty": flag_in(f"{prefix}FORCE_TTY"),
-            "post_login_command": text_in(f"{prefix}POST_LOGIN_COMMAND"),
-            "host_key_checking": text_in(f"{prefix}HOST_KEY_CHECKING"),
-            "known_hosts_file": text_in(f"{prefix}KNOWN_HOSTS_FILE"),
-            "batch_mode": flag_in(f"{prefix}BATCH_MODE"),
-            "extra_opts": words_in(f"{prefix}OPTS_EXTRA"),
-            "jump_host": cls.from_env(jump) if text_in(f"{jump}HOST") else None,
-        }
+            fields["password"] = EnvVar(f"{prefix}PASSWORD")
+        if fields["jump_host"]:
+            fields["jump_host"] = cls.from_env(f"{prefix}JUMP_")
         names = {"extra_opts": "OPTS_EXTRA"}
         return built(cls, fields, lambda field: prefix + names.get(field, field.upper()))
 
     def connection(self) -> SSHConnection:
         """The connection as the transport takes it."""
-        control = {
-            "control_dir": text_in("DAGSTER_SLURM_SSH_CONTROL_DIR"),
-            "control_persist": text_in("DAGSTER_SLURM_SSH_CONTROL_PERSIST"),
-        }
-        return SSHConnection(
-            host=self.host,
-            port=None if self.port == _DEFAULT_PORT else self.port,
-            user=self.user,
-            key_path=self.key_path,
-            host_key_checking=cast("HostKeyChecking", self.host_key_checking),
-            known_hosts_file=self.known_hosts_file,
-            extra_opts=tuple(self.extra_opts),
-            password=self.password.get_value() if isinstance(self.password, EnvVar) else self.password,
-            askpass_command=self.askpass_command,
-            batch_mode=self.batch_mode,
-            force_tty=self.force_tty,
-            post_login_command=self.post_login_command,
-            jump=self.jump_host.connection() if self.jump_host else None,
-            **{name: value for name, value in control.items() if value},
-        )
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        if isinstance(self.password, EnvVar):
+            fields["password"] = self.password.get_value()
+        return connection_of(fields, self.jump_host.connection() if self.jump_host else None)
 
 
 # Of the names that `from_env` reads, those that Slurm sets in a job.
 _OF_SLURM = ("SLURM_GPUS_PER_NODE", "SLURM_MEM_PER_CPU")
 _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu", "memory")
 _log = logging.getLogger(__name__)
-_DEFAULT_REMOTE_BASE = "~/dagster_runs"
 
 
 class SlurmQueueConfig(ConfigurableResource[Any]):
@@ -360,7 +260,7 @@ class SlurmResource(ConfigurableResource[Any]):
         )
         return shared_connection(
             self.ssh.connection() if self.ssh else None,
-            remote_base=self.remote_base or _DEFAULT_REMOTE_BASE,
+            remote_base=self.remote_base or DEFAULT_REMOTE_BASE,
             intervals=intervals,
             max_submissions_per_second=self.max_submissions_per_second,
         )

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from dagster_slurm import SlurmResource, SSHConnectionResource
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.transport import SSHConnection
+from dagster_slurm.variables import connection_from
+
+Read = Callable[[str], SSHConnection]
+
+
+def by_resource(prefix: str) -> SSHConnection:
+    return SSHConnectionResource.from_env(prefix).connection()
+
+
+@pytest.fixture(params=[by_resource, connection_from], ids=["resource", "command line"])
+def read(request: pytest.FixtureRequest) -> Read:
+    """What both read from the variables is the same."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +55,11 @@ FULL = {
 
 
 @pytest.mark.parametrize("prefix", ["SITE_", "SITE"])
-def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, read: Read, prefix: str) -> None:
     set_all(monkeypatch, "SITE_", **FULL)
-    connection = SSHConnectionResource.from_env(prefix).connection()
+    monkeypatch.setenv("DAGSTER_SLURM_SSH_CONTROL_DIR", "/sockets")
+    connection = read(prefix)
+    assert connection.control_dir == "/sockets"
     assert (connection.host, connection.port, connection.user) == ("login.example.org", 2222, "me")
     assert (connection.key_path, connection.known_hosts_file) == ("/keys/id", "/keys/known")
     assert (connection.password, connection.askpass_command) == ("planted secret", "otp --now")
@@ -54,16 +70,16 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, prefix: str) ->
     assert connection.jump is None
 
 
-def test_jump_hosts_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jump_hosts_in_a_row(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     set_all(monkeypatch, "SITE_", HOST="target", JUMP_HOST="middle", JUMP_PASSWORD="p", JUMP_JUMP_HOST="first")
-    hops = list(SSHConnectionResource.from_env("SITE_").connection().hops())
+    hops = list(read("SITE_").hops())
     assert [hop.host for hop in hops] == ["target", "middle", "first"]
     assert [hop.password for hop in hops] == [None, "p", None]
 
 
-def test_blank_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_counts_as_unset(monkeypatch: pytest.MonkeyPatch, read: Read) -> None:
     set_all(monkeypatch, "SITE_", **{**dict.fromkeys(FULL, "  "), "HOST": "h", "KEY": "/k"})
-    connection = SSHConnectionResource.from_env("SITE_").connection()
+    connection = read("SITE_")
     assert (connection.port, connection.user, connection.password) == (None, None, None)
     assert connection.key_path == "/k"
 
@@ -87,11 +103,13 @@ def test_no_secret_in_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         ("JUMP_PORT", "x"),
     ],
 )
-def test_values_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_values_that_cannot_be_read_are_named(
+    monkeypatch: pytest.MonkeyPatch, read: Read, name: str, value: str
+) -> None:
     set_all(monkeypatch, "SITE_", HOST="h", JUMP_HOST="j", PASSWORD="planted secret")
     monkeypatch.setenv(f"SITE_{name}", value)
     with pytest.raises(ConfigurationError, match=f"SITE_{name} ") as caught:
-        SSHConnectionResource.from_env("SITE_")
+        read("SITE_")
     assert "planted secret" not in str(caught.value)
 
 

@@ -1,0 +1,164 @@
+"""Environment variables that say how the cluster is reached. Dagster, which takes a second to load, is not needed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.transport.ssh_connection import HostKeyChecking, SSHConnection
+
+DEFAULT_REMOTE_BASE = "~/dagster_runs"
+_DEFAULT_PORT = 22
+_PORTS = range(1, 65536)
+T = TypeVar("T")
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+def text_in(name: str) -> str | None:
+    """The variable's value without surrounding white space, or None."""
+    return os.environ.get(name, "").strip() or None
+
+
+def required_in(name: str, what: str) -> str:
+    """The variable's value.
+
+    Raises:
+        ConfigurationError: It is not set.
+    """
+    value = text_in(name)
+    if value is None:
+        raise ConfigurationError(f"The environment variable {name} is not set", hint=f"Set it to {what}.")
+    return value
+
+
+def number_in(name: str, kind: Callable[[str], T]) -> T | None:
+    """The variable's value as `int` or `float`, or None.
+
+    Raises:
+        ConfigurationError: It is not a number.
+    """
+    value = text_in(name)
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"The environment variable {name} is {value!r}", hint="It has to be a number."
+        ) from None
+
+
+def flag_in(name: str) -> bool | None:
+    """The variable's value as yes or no, or None.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    value = text_in(name)
+    if value is None:
+        return None
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ConfigurationError(
+        f"The environment variable {name} is {value!r}",
+        hint=f"Allowed are {', '.join((*_TRUE, *_FALSE))}.",
+    )
+
+
+def words_in(name: str) -> list[str]:
+    """The variable's words, quoted as for a shell; none if it is not set.
+
+    Raises:
+        ConfigurationError: A quote is not closed.
+    """
+    try:
+        return shlex.split(text_in(name) or "")
+    except ValueError as error:
+        raise ConfigurationError(f"The environment variable {name} cannot be read: {error}") from None
+
+
+def _port_in(name: str) -> int | None:
+    port = number_in(name, int)
+    if port is not None and port not in _PORTS:
+        problem = f"The environment variable {name} is {port}"
+        raise ConfigurationError(problem, hint=f"A port is one of {_PORTS[0]} to {_PORTS[-1]}.")
+    return port
+
+
+def _choice_in(name: str, allowed: Sequence[str]) -> str | None:
+    value = text_in(name)
+    if value is not None and value not in allowed:
+        problem = f"The environment variable {name} is {value!r}"
+        raise ConfigurationError(problem, hint=f"Allowed are {', '.join(allowed)}.")
+    return value
+
+
+def connection_fields(prefix: str) -> dict[str, Any]:
+    """The fields of `SSHConnectionResource` by their variables; None where one is not set.
+
+    Args:
+        prefix: What the names begin with, with its trailing underscore.
+
+    Raises:
+        ConfigurationError: The host is missing, or a value cannot be read.
+    """
+    return {
+        "host": required_in(f"{prefix}HOST", "the host's name or address"),
+        "port": _port_in(f"{prefix}PORT"),
+        "user": text_in(f"{prefix}USER"),
+        "key_path": text_in(f"{prefix}KEY_PATH") or text_in(f"{prefix}KEY"),
+        "password": text_in(f"{prefix}PASSWORD"),
+        "askpass_command": text_in(f"{prefix}ASKPASS_COMMAND"),
+        "force_tty": flag_in(f"{prefix}FORCE_TTY"),
+        "post_login_command": text_in(f"{prefix}POST_LOGIN_COMMAND"),
+        "host_key_checking": _choice_in(f"{prefix}HOST_KEY_CHECKING", get_args(HostKeyChecking)),
+        "known_hosts_file": text_in(f"{prefix}KNOWN_HOSTS_FILE"),
+        "batch_mode": flag_in(f"{prefix}BATCH_MODE"),
+        "extra_opts": words_in(f"{prefix}OPTS_EXTRA"),
+        "jump_host": connection_fields(f"{prefix}JUMP_") if text_in(f"{prefix}JUMP_HOST") else None,
+    }
+
+
+def connection_from(prefix: str) -> SSHConnection:
+    """The connection that `SSHConnectionResource.from_env` makes.
+
+    Args:
+        prefix: What the names begin with, with or without its trailing underscore.
+
+    Raises:
+        ConfigurationError: The host is missing, or a value is not usable.
+    """
+    return _connection(connection_fields(prefix if prefix.endswith("_") else f"{prefix}_"))
+
+
+def _connection(fields: Mapping[str, Any]) -> SSHConnection:
+    jump = fields["jump_host"]
+    return connection_of(fields, _connection(jump) if jump else None)
+
+
+def connection_of(fields: Mapping[str, Any], jump: SSHConnection | None) -> SSHConnection:
+    """A connection as the transport takes it.
+
+    Args:
+        fields: Those of `SSHConnectionResource`; None where one is not set.
+        jump: The host to go through.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+    values = {
+        **fields,
+        "port": None if fields["port"] == _DEFAULT_PORT else fields["port"],
+        "extra_opts": tuple(fields["extra_opts"]),
+        "control_dir": text_in("DAGSTER_SLURM_SSH_CONTROL_DIR"),
+        "control_persist": text_in("DAGSTER_SLURM_SSH_CONTROL_PERSIST"),
+    }
+    del values["jump_host"]
+    return SSHConnection(**{name: value for name, value in values.items() if value is not None}, jump=jump)
