@@ -6,9 +6,9 @@ bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
 workers = 4
 # Where `make faults` has more to do than `make test`.
-with_long = tests/faults tests/partitions tests/executor tests/environments tests/launchers $(killed) $(in_assets) \
-	$(in_runs)
-killed = tests/contract/test_work_killed.py tests/contract/test_work_followed.py
+with_long = tests/faults tests/partitions tests/executor tests/environments tests/launchers $(in_contract) $(in_assets) \
+	$(in_runs) tests/cluster/test_openssh.py
+in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py
 in_runs = tests/runs/test_reconcile.py tests/runs/test_two_locations.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.

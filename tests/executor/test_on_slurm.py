@@ -74,6 +74,7 @@ def test_many_at_once(
     tmp_path: Path,
     variables: dict[str, str],
     storage: Mapping[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A hundred jobs: every line in its own log, one login, no submission too many, and few questions."""
     payload = tmp_path / "payload.sh"
@@ -83,6 +84,9 @@ def test_many_at_once(
     ).resolve_implicit_global_asset_job_def()
     logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
     with empty_instance(tmp_path, storage) as instance:
+        written: list[str] = []
+        add = instance.add_run_tags
+        monkeypatch.setattr(instance, "add_run_tags", lambda run_id, tags: (written.append(run_id), add(run_id, tags)))
         began = time.monotonic()
         result = run(job, instance)
         seconds = time.monotonic() - began
@@ -100,6 +104,7 @@ def test_many_at_once(
         assert len(lines) == 2 * AT_ONCE, Counter(re.sub(r"\d+", "N", each)[:80] for each in lines)
         tags = instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
         assert sum(name.startswith("slurm/job/") for name in tags) == 20
+        assert 1 <= len(written) <= 2
     assert sandbox.logins() - logins <= 1
     assert sandbox.sessions_opened() - sessions <= 8
     assert spent["REQUEST_SUBMIT_BATCH_JOB"] == AT_ONCE

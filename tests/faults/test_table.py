@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,16 @@ def test_the_page_names_what_the_short_suite_leaves_out(monkeypatch: pytest.Monk
     monkeypatch.setenv("FAULTS", "all")
     monkeypatch.setenv("FAULTS_FIGURES", str(tmp_path))
     assert table.PAGE.read_text(encoding="utf-8").endswith(table.long_section())
+
+
+def test_the_long_suite_has_what_the_page_names() -> None:
+    """A test that the short suite leaves out, and that lies nowhere where the long one looks, is never run."""
+    argv = ["make", "--dry-run", "--always-make", "faults"]
+    said = subprocess.run(argv, cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
+    looked_at = re.findall(r"\btests/\S+", re.sub(r"tests/support\S*", "", said))
+    named = re.findall(r"^- `([^:`]+)", table.PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(looked_at) > 5
+    assert {name for name in named if not any(f"tests/{name}".startswith(each) for each in looked_at)} == set()
 
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
