@@ -87,7 +87,7 @@ def words_in(name: str) -> list[str]:
 def _port_in(name: str) -> int | None:
     port = number_in(name, int)
     if port is not None and port not in _PORTS:
-        problem = f"The environment variable {name} is {port}"
+        problem = f"The environment variable {name} is not usable: {port}"
         raise ConfigurationError(problem, hint=f"A port is one of {_PORTS[0]} to {_PORTS[-1]}.")
     return port
 
@@ -95,7 +95,7 @@ def _port_in(name: str) -> int | None:
 def _choice_in(name: str, allowed: Sequence[str]) -> str | None:
     value = text_in(name)
     if value is not None and value not in allowed:
-        problem = f"The environment variable {name} is {value!r}"
+        problem = f"The environment variable {name} is not usable: {value!r}"
         raise ConfigurationError(problem, hint=f"Allowed are {', '.join(allowed)}.")
     return value
 

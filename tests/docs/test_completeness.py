@@ -22,7 +22,7 @@ from dagster_slurm.resources.call import OPTIONS_KEY, SETTINGS
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT
 
-RESOURCES = ROOT / "src" / "dagster_slurm" / "resources"
+SOURCE = ROOT / "src" / "dagster_slurm"
 
 
 def _page(name: str) -> str:
@@ -60,7 +60,9 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_every_environment_variable_is_documented_and_no_other() -> None:
     text = _section(_page("configuration"), "Environment variables")
     documented = set(re.findall(r"`((?:SLURM|DAGSTER_SLURM)_[A-Z_]+[A-Z])`", text))
-    source = "".join(path.read_text(encoding="utf-8") for path in RESOURCES.glob("*.py"))
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (*SOURCE.glob("resources/*.py"), SOURCE / "variables.py")
+    )
     whole = set(re.findall(r'"((?:SLURM|DAGSTER_SLURM)_[A-Z_]+[A-Z])"', source))
     suffixes = set(re.findall(r"\{prefix\}([A-Z][A-Z_]*)", source)) - {"JUMP_"} | {"JUMP_HOST", "JUMP_USER"}
     assert documented == whole | {f"SLURM_EDGE_NODE_{suffix}" for suffix in suffixes}
