@@ -26,6 +26,7 @@ from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.sandbox.login_node import pam_service
 from dagster_slurm.sandbox.one_time_code import hotp
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
+from tests.faults.login import login_node_with
 from tests.ssh import connection_of, control_directory, opened
 from tests.support import forked
 from tests.support.waiting import eventually
@@ -145,6 +146,41 @@ def test_a_run_with_a_password_and_one_session_logs_in_once(
     assert statistics.median(delays) < 1
     said = [message for level, message in report["messages"] if level == "DEBUG" and re.search(POLLING, message)]
     assert len(said) == 1
+
+
+# It answers when the test lets it.
+HELD_SQUEUE = """#!/bin/sh
+: >"$HOME/squeue-asked"
+mkdir "$HOME/squeue-out" || : >"$HOME/squeue-asked-twice"
+until [ -e "$HOME/squeue-may-go" ]; do sleep 0.1; done
+rmdir "$HOME/squeue-out"
+exec /usr/bin/squeue "$@"
+"""
+ECHOING = """
+import os, sys, time
+while not os.path.exists(os.path.expanduser("~/squeue-asked")):
+    time.sleep(0.1)
+for number in range(20):
+    print(f"sent {number}", flush=True)
+    time.sleep(0.1)
+sys.exit(3)
+"""
+
+
+def test_a_slow_squeue_holds_no_line_up(sandbox: Sandbox, launched: Callable[..., Client], tmp_path: Path) -> None:
+    """Nor is it asked again before it has answered. A bad end is asked about as well."""
+    with login_node_with(sandbox, tmp_path / "login", programs={"squeue": HELD_SQUEUE}) as node:
+        client = launched(node, ECHOING)
+        await_ready(client)
+        client.start()
+        assert client.process.stdout is not None
+        arrived = (line for line in client.process.stdout if line.startswith("sent "))
+        assert [next(arrived) for _ in range(20)] == [f"sent {number}\n" for number in range(20)]
+        assert not (sandbox.home / "squeue-may-go").exists()
+        (sandbox.home / "squeue-may-go").touch()
+        report = client.finish()
+    assert not report["success"]
+    assert not (sandbox.home / "squeue-asked-twice").exists()
 
 
 TOTP = """#!{python}

@@ -1,5 +1,7 @@
 """One kind of question to the cluster, asked once for all processes of this user that share the answers.
 
+It is asked on a thread beside, so that whoever reads the files of jobs waits for no answer of Slurm (`Beside`).
+
 In the shared directory lie who may ask, and how often (`desk`, which is locked by who asks), the last answer
 (`answer`), since when all were refusals (`refused`), and for each process what it wants to know (`NAME.wants`, which it
 holds locked while it lives).
@@ -11,8 +13,10 @@ import fcntl
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -96,7 +100,7 @@ class _Turn(Enum):
 
 
 class Question(Generic[_T]):
-    """Asks about jobs, at most about once a second, and lets others know; used by one thread.
+    """Asks about jobs, at most about once a second, and lets others know; used by one thread at a time.
 
     Args:
         ask: Asks the cluster about these jobs; None where it keeps no such thing.
@@ -316,6 +320,71 @@ class Question(Generic[_T]):
                 self._has_said = True
                 _log.debug("Answers of Slurm are not shared with other processes: %s", error)
             return otherwise
+
+
+class Beside:
+    """Asks on a thread beside, one question at a time: of several none, and of two kinds one after the other.
+
+    Args:
+        came: Called when a question is over.
+        start: Runs what asks; a test that has its own time runs it at once.
+    """
+
+    def __init__(self, came: Callable[[], None], start: Callable[[Callable[[], None]], None] | None = None) -> None:
+        self._came = came
+        self._start = start or _on_a_thread
+        self._asked: tuple[Question[Any], Future[Answer[Any] | None]] | None = None
+
+    def is_out(self, question: Question[Any] | None = None) -> bool:
+        """Whether a question, or this one, is being asked: only its thread may touch that one."""
+        return self._asked is not None and question in (None, self._asked[0]) and not self._asked[1].done()
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is something to take: an answer, or why there is none."""
+        if self._asked is None or self.is_out():
+            return False
+        over = self._asked[1]
+        return over.exception() is not None or over.result() is not None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether something may be asked: nothing is out, and what was answered is taken."""
+        return not self.is_out() and not self.has_answer
+
+    def drop(self) -> None:
+        """Nobody waits for what was answered any more; nothing may be out."""
+        self._asked = None
+
+    def ask(self, question: Question[_T], ids: Collection[str]) -> None:
+        """Begin to ask, where that `is_free`."""
+        over: Future[Answer[_T] | None] = Future()
+        over.add_done_callback(lambda _: self._came())
+        self._asked = question, over
+
+        def work() -> None:
+            try:
+                over.set_result(question.ask(ids))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever takes the answer
+                over.set_exception(error)
+
+        self._start(work)
+
+    def answer(self, question: Question[_T]) -> Answer[_T] | None:
+        """What was answered to that question, once.
+
+        Raises:
+            SlurmError: As `Question.ask`.
+            TransportError: As `Question.ask`.
+        """
+        if self._asked is None or self._asked[0] is not question or self.is_out():
+            return None
+        (_, over), self._asked = self._asked, None
+        return over.result()
+
+
+def _on_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="dagster-slurm-question", daemon=True).start()
 
 
 def entries_format(kind: type[_T]) -> TypeAdapter[Mapping[str, _T] | None]:

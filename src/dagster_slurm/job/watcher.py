@@ -1,14 +1,14 @@
 """One loop for all jobs of a cluster in this process.
 
 A tick reads what is new in every job's files in one round trip. squeue is asked seldom and for all jobs at once,
-and soon when a job seems to end; sacct when a job is over.
+and soon when a job seems to end; sacct when a job is over. Both are asked beside: no line waits for their answers.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,10 +23,11 @@ from dagster_slurm.errors import (
     SlurmError,
     SlurmUnavailableError,
     TransportError,
+    TransportTimeoutError,
 )
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
-from dagster_slurm.job.questions import Answer, Question
+from dagster_slurm.job.questions import Answer, Beside, Question
 from dagster_slurm.job.watched import Pace, WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
@@ -147,6 +148,7 @@ class JobWatcher:
         clock: Time; a test injects its own.
         shared: Where answers are shared with other processes: what the names of the directories begin with. None for
             a watcher of its own.
+        start: Runs what asks Slurm; by default a thread. A test runs it at once.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class JobWatcher:
         patience: Patience | None = None,
         clock: Clock | None = None,
         shared: Path | None = None,
+        start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self._cluster = cluster
         self._intervals = intervals or WatchIntervals()
@@ -177,6 +180,7 @@ class JobWatcher:
         accounting = SharedDirectory(shared.with_name(f"{shared.name}.accounting")) if shared else None
         self._queue_question = Question(cluster.queue, QueueEntry, queue, clock=moment)
         self._accounting_question = Question(self._records, AccountingRecord, accounting, clock=moment)
+        self._beside = Beside(self._wake.set, start)
 
     def watch(self, handle: JobHandle) -> Subscription:
         """Begin to watch a job; its events come until `Ended` or `Broken`."""
@@ -234,30 +238,42 @@ class JobWatcher:
             return list(self._jobs)
 
     def _loop(self) -> None:
+        reads = True
         while True:
             self._wake.clear()
             jobs = self._snapshot()
             if not jobs:
                 with self._lock:
-                    if not self._jobs:
+                    if not self._jobs and not self._beside.is_out():
                         self._queue_question.leave()
                         self._accounting_question.leave()
+                        self._beside.drop()
                         self._thread = None
                         return
+                self._wait_for_an_answer()
                 continue
             try:
-                self._tick(jobs)
+                self._tick(jobs, reads=reads)
             except Exception as error:  # noqa: BLE001 - a silent end of this thread would leave every job waiting
                 self._break(jobs, error)
-            self._pause()
+            reads = self._pause()
 
-    def _pause(self) -> None:
-        """Until the next tick is due; a new job may have it come sooner."""
+    def _wait_for_an_answer(self) -> None:
+        """With no job left, until what was asked is over, or a job has come."""
+        if self._beside.is_out():
+            self._wake.wait()
+
+    def _pause(self) -> bool:
+        """Until the files are to be read again, or else an answer has come; a new job may have it come sooner.
+
+        Returns:
+            Whether the files are to be read.
+        """
         while True:
             self._wake.clear()
             left = self._next_tick() - self._clock.now()
-            if left <= 0:
-                return
+            if left <= 0 or self._beside.has_answer:
+                return left <= 0
             self._clock.sleep(self._wake, left)
 
     def _next_tick(self) -> float:
@@ -272,10 +288,10 @@ class JobWatcher:
             job.subscription.put(Broken(fault))
             self.forget(job.subscription)
 
-    def _tick(self, jobs: Sequence[WatchedJob]) -> None:
-        """One look at everything that is due."""
+    def _tick(self, jobs: Sequence[WatchedJob], *, reads: bool) -> None:
+        """One look at everything that is due; where the files are not, at what Slurm has answered."""
         looked_at = awake(jobs)
-        if not self._read_files(looked_at):
+        if reads and not self._read_files(looked_at):
             return
         self._ask_queue(jobs, ending=self._wanting(looked_at, Action.ASK_QUEUE))
         looked_at = awake(jobs)
@@ -341,10 +357,10 @@ class JobWatcher:
         now = self._clock.now()
         asked = [job for job in jobs if not job.witnesses(now).is_over]
         job_ids = [job.handle.job_id for job in asked]
-        self._queue_question.want(job_ids)
-        self._take_queue(self._queue_question.news(), asked)
-        if self._is_queue_due(asked, ending, now) and self._queue.pace.is_due(now):
-            self._take_queue(self._asked(self._queue_question, job_ids, self._queue), asked)
+        for answer in self._answers(self._queue_question, job_ids, self._queue):
+            self._take_queue(answer, asked)
+        if self._is_queue_due(asked, ending, now) and self._may_ask(self._queue):
+            self._beside.ask(self._queue_question, job_ids)
 
     def _is_queue_due(self, asked: Sequence[WatchedJob], ending: Sequence[WatchedJob], now: float) -> bool:
         due = any(job.queue_pace.is_due(now) for job in asked)
@@ -353,11 +369,10 @@ class JobWatcher:
         begun = any(job.wants_times for job in asked) and now >= self._queue_asked + self._intervals.status_seconds
         return due or soon or begun
 
-    def _take_queue(self, answer: Answer[QueueEntry] | None, asked: Sequence[WatchedJob]) -> None:
+    def _take_queue(self, answer: Answer[QueueEntry], asked: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
-        if answer is not None:
-            self._queue_asked = max(self._queue_asked, now - (self._queue_question.now() - answer.asked_at))
-        if answer is None or not self._is_usable(answer, self._queue, asked):
+        self._queue_asked = max(self._queue_asked, now - (self._queue_question.now() - answer.asked_at))
+        if not self._is_usable(answer, self._queue, asked):
             return
         entries = answer.entries or {}
         for job in asked:
@@ -371,10 +386,10 @@ class JobWatcher:
     def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> None:
         now = self._clock.now()
         job_ids = [job.handle.job_id for job in wanting]
-        self._accounting_question.want(job_ids)
-        self._take_accounting(self._accounting_question.news(), wanting)
-        if any(job.accounting_pace.is_due(now) for job in wanting) and self._accounting.pace.is_due(now):
-            self._take_accounting(self._asked(self._accounting_question, job_ids, self._accounting), wanting)
+        for answer in self._answers(self._accounting_question, job_ids, self._accounting):
+            self._take_accounting(answer, wanting)
+        if any(job.accounting_pace.is_due(now) for job in wanting) and self._may_ask(self._accounting):
+            self._beside.ask(self._accounting_question, job_ids)
         if self._is_refused(self._accounting_question):
             for job in wanting:
                 job.take_no_accounting(Silence.REFUSED)
@@ -383,8 +398,8 @@ class JobWatcher:
     def _is_refused(self, question: Question[_T]) -> bool:
         return question.refused_seconds() >= self._patience.accounting_seconds
 
-    def _take_accounting(self, answer: Answer[AccountingRecord] | None, wanting: Sequence[WatchedJob]) -> None:
-        if answer is None or not self._is_usable(answer, self._accounting, wanting):
+    def _take_accounting(self, answer: Answer[AccountingRecord], wanting: Sequence[WatchedJob]) -> None:
+        if not self._is_usable(answer, self._accounting, wanting):
             return
         entries = answer.entries
         for job in wanting:
@@ -396,15 +411,30 @@ class JobWatcher:
                     job.take_record(entries.get(job_id))
                 job.accounting_pace.asked(self._clock.now())
 
-    def _asked(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Answer[_T] | None:
-        """The answer to a question, if it is this process's turn to ask and there is one."""
+    def _may_ask(self, line: _Line) -> bool:
+        """Whether it is time for a question: nothing else is being asked, and the cluster is there."""
+        return self._beside.is_free and self._files.lost_since is None and line.pace.is_due(self._clock.now())
+
+    def _answers(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Iterator[Answer[_T]]:
+        """What was answered since the last look, to this process and to others; nothing while it is being asked."""
+        if self._beside.is_out(question):
+            return
+        own = self._own_answer(question, line)
+        question.want(job_ids)
+        yield from (answer for answer in (own, question.news()) if answer is not None)
+
+    def _own_answer(self, question: Question[_T], line: _Line) -> Answer[_T] | None:
+        """The answer to what was asked beside, if there is one."""
         now = self._clock.now()
         try:
-            return question.ask(job_ids)
-        except TransportError as error:
-            self._files.lost(now, error)
+            return self._beside.answer(question)
         except SlurmError as error:
             line.lost(now, error, is_news=error.transient or not self._is_refused(question))
+        except TransportTimeoutError as error:
+            # Files go on being read: what hangs is Slurm's command.
+            line.lost(now, error)
+        except TransportError as error:
+            self._files.lost(now, error)
         return None
 
     def _is_usable(self, answer: Answer[_T], line: _Line, jobs: Sequence[WatchedJob]) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from dagster_slurm.cluster import shared
 from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot, this_era
 from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError, SlurmUnavailableError
-from dagster_slurm.job.questions import Answer, Question, Rules
+from dagster_slurm.job.questions import Answer, Beside, Question, Rules
 from dagster_slurm.slurm.output import QueueEntry, parse_squeue
 
 OFTEN = Rules(per_second=1000.0, burst=1000.0, patience_seconds=10.0)
@@ -75,6 +76,62 @@ def question(directory: Path, clock: Clock) -> Made:
 
 def alone(ask: Cluster, directory: Path, clock: Clock) -> Question[QueueEntry]:
     return Question(ask, QueueEntry, SharedDirectory(directory, clock=clock), clock=clock)
+
+
+class TestBeside:
+    """One thing is asked at a time, on a thread beside, and its outcome is taken once."""
+
+    @pytest.fixture
+    def begun(self) -> list[Callable[[], None]]:
+        return []
+
+    @pytest.fixture
+    def beside(self, begun: list[Callable[[], None]]) -> Beside:
+        return Beside(lambda: None, begun.append)
+
+    def test_an_answer(self, question: Made, beside: Beside, begun: list[Callable[[], None]]) -> None:
+        asked, other = question(), question()
+        assert beside.is_free
+        beside.ask(asked, ["1"])
+        assert (beside.is_out(), beside.is_out(asked), beside.is_out(other)) == (True, True, False)
+        assert (beside.is_free, beside.has_answer, beside.answer(asked)) == (False, False, None)
+        begun.pop()()
+        # Before it is taken, nothing else may be asked.
+        assert (beside.is_out(), beside.has_answer, beside.is_free) == (False, True, False)
+        assert beside.answer(other) is None
+        answer = beside.answer(asked)
+        assert answer is not None and answer.ids == {"1"}
+        assert (beside.answer(asked), beside.has_answer, beside.is_free) == (None, False, True)
+
+    def test_where_another_process_is_asking_there_is_nothing_to_take(
+        self, directory: Path, question: Made, beside: Beside, begun: list[Callable[[], None]]
+    ) -> None:
+        asked = question()
+        asked.want(["1"])
+        held = SharedDirectory(directory).open("desk")
+        shared.try_lock(held)
+        beside.ask(asked, ["1"])
+        begun.pop()()
+        assert (beside.has_answer, beside.is_free, beside.answer(asked)) == (False, True, None)
+        os.close(held)
+
+    def test_a_fault_is_raised_once(self, beside: Beside, question: Made, begun: list[Callable[[], None]]) -> None:
+        cluster = Cluster()
+        cluster.fault = ConnectionFailedError("no route to host")
+        asked = question(cluster)
+        beside.ask(asked, ["1"])
+        begun.pop()()
+        assert beside.has_answer
+        with pytest.raises(ConnectionFailedError):
+            beside.answer(asked)
+        assert beside.is_free
+
+    def test_whoever_waits_is_woken(self, question: Made) -> None:
+        woken = threading.Event()
+        beside = Beside(woken.set)
+        beside.ask(question(), ["1"])
+        assert woken.wait(60.0)
+        assert beside.has_answer
 
 
 class TestRefusals:

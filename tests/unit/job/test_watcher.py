@@ -235,7 +235,7 @@ def world() -> Iterator[World]:
 @pytest.fixture
 def watcher(world: World) -> JobWatcher:
     cluster = SlurmCluster(ScriptedTransport(world.answer, host="login"), remote_base="/base")
-    return JobWatcher(cluster, intervals=WatchIntervals(), patience=Patience(), clock=world)
+    return JobWatcher(cluster, intervals=WatchIntervals(), patience=Patience(), clock=world, start=lambda ask: ask())
 
 
 def until_end(subscription: Subscription) -> list[Event]:
@@ -399,7 +399,7 @@ def test_what_another_process_was_not_told_long_ago_is_no_news(world: World, tmp
     with pytest.raises(SlurmUnavailableError):
         other.ask(["7"])
     cluster = SlurmCluster(ScriptedTransport(world.answer, host="login"), remote_base="/base")
-    watcher = JobWatcher(cluster, clock=world, shared=shared)
+    watcher = JobWatcher(cluster, clock=world, shared=shared, start=lambda ask: ask())
     world.start(JOB)
     world.at(10, lambda: world.finish(JOB))
     seen = watch_to_end(world, watcher)
