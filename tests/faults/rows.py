@@ -363,8 +363,15 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         for executor in ("in_process", "multiprocess")
     }
     | {
-        "over-max-runtime": Line(
-            "over its maximum runtime (`dagster/max_runtime`): no job is left",
+        f"over-max-runtime-{executor}": Line(
+            f"over its `dagster/max_runtime`, which Dagster's daemon looks at, {executor.replace('_', '-')} executor",
+            "faults/test_max_runtime.py::test_over_its_maximum_runtime",
+        )
+        for executor in ("in_process", "multiprocess")
+    }
+    | {
+        "over-max-runtime-of-each": Line(
+            "over its maximum runtime, the daemon imitated, own job and array: no job is left",
             "contract/test_work_followed.py::test_a_run_over_its_maximum_runtime_leaves_no_job",
             measured=False,
         ),

@@ -46,6 +46,11 @@ run_queue:
 telemetry:
   enabled: false
 """
+_MONITORING = """
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 1
+"""
 
 
 class World:
@@ -56,6 +61,7 @@ class World:
         directory: Where its files lie on this machine.
         variables: The way to the login node, if not the sandbox's usual one, and other variables.
         remote_base: Where the runs lie on the cluster.
+        monitored: Whether Dagster's run monitoring is on, as `dagster/max_runtime` needs it.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class World:
         *,
         variables: Mapping[str, str] | None = None,
         remote_base: str = "~/faults/runs",
+        monitored: bool = False,
     ) -> None:
         self.sandbox = sandbox
         self.directory = directory
@@ -72,7 +79,7 @@ class World:
         self.notes.mkdir(parents=True)
         # Two processes that find no storage would both make it, and one of them would fail.
         lay_out_storage(self.home)
-        (self.home / "dagster.yaml").write_text(DAGSTER_YAML)
+        (self.home / "dagster.yaml").write_text(DAGSTER_YAML + (_MONITORING if monitored else ""))
         self.control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
         self.marker = str(directory)
         # Marks and jobs of other worlds, and of earlier sessions, have other names.
