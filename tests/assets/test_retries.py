@@ -18,6 +18,7 @@ from dagster_slurm import ComputeResource, reconcile_orphaned_slurm_runs
 from dagster_slurm.cluster import look as look_module
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.work.on_cluster import ClusterCarriers
+from tests.support.controller import controller_stopped
 from tests.support.waiting import eventually
 
 from . import retried as project
@@ -274,7 +275,8 @@ class TestTermination:
         world.payload(world.settings.payload, pause=5.0)
 
         def terminate() -> None:
-            with world.sandbox.broken(part):
+            away = controller_stopped(world.sandbox) if part == "slurmctld" else world.sandbox.broken(part)
+            with away:
                 self.terminate(world)
                 time.sleep(5)
 
