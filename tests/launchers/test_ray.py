@@ -1,8 +1,13 @@
 """A Ray cluster around a payload: on three nodes of the sandbox, and on this machine."""
 
 import os
+import platform
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +18,7 @@ from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
+from tests.support.waiting import eventually
 
 from .conftest import SQUARES, THREE, Elsewhere, left_behind
 
@@ -193,6 +199,34 @@ class TestOnThreeNodes:
         assert left_behind(sandbox) == []
 
 
+@pytest.fixture
+def by_hand() -> Iterator[str]:
+    """The address of a Ray cluster that somebody else has started on this machine."""
+    # Sockets are made in it, whose paths may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as directory:
+        argv = [
+            "--head",
+            "--block",
+            "--port=0",
+            "--num-cpus=1",
+            "--include-dashboard=false",
+            '--resources={"by_hand": 7}',
+        ]
+        ray = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *argv, f"--temp-dir={directory}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        address = Path(directory, "ray_current_cluster")
+        try:
+            eventually(lambda: (address.exists() and address.read_text().strip()) or None, "the address of Ray")
+            yield address.read_text().strip()
+        finally:
+            ray.terminate()
+            ray.wait(60)
+
+
 @pytest.mark.process
 class TestOnThisMachine:
     """The same asset, unchanged; docs/ray.md and the example's page do that too."""
@@ -205,3 +239,25 @@ class TestOnThisMachine:
         assert "sum 55\n" in compute_log(result, instance)
         assert f"cpus {float(len(os.sched_getaffinity(0)))}" in compute_log(result, instance)
         assert any("Ray's dashboard: http://" in text for text in log_messages(result, instance))
+
+    @pytest.mark.all_faults
+    def test_a_cluster_that_is_there_already(
+        self, by_hand: str, instance: dg.DagsterInstance, payload: Write, tmp_path: Path
+    ) -> None:
+        """It is used, and goes on; if it is of another Ray, that is said before the payload begins."""
+        launcher = RayLauncher(ray_address=by_hand)
+        path = payload("import ray\nray.init()\nprint('begun', ray.cluster_resources()['by_hand'])\n")
+        for _ in range(2):
+            result = run_asset(asset_of(path, launcher=launcher), ComputeResource(mode="local"), instance)
+            assert "begun 7.0\n" in compute_log(result, instance), compute_log(result, instance, "stderr")
+
+        about = tmp_path / "other" / "ray-1.2.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text("Name: ray\nVersion: 1.2\n")
+        other = {"PYTHONPATH": str(about.parent)}
+        asset = asset_of(path, launcher=launcher, extra_env=other)
+        result = run_asset(asset, ComputeResource(mode="local"), instance)
+        assert "begun" not in compute_log(result, instance)
+        python = f"with Python {platform.python_version()}"
+        mine = f"the payload's environment on {platform.node()} Ray 1.2 {python}"
+        assert f"{by_hand} has Ray {version('ray')} {python}, and {mine}" in failure_of(result)[1]
