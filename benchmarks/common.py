@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -43,12 +44,13 @@ def ssh_of(sandbox: Sandbox) -> SSHConnectionResource:
     return SSHConnectionResource.from_env()
 
 
-def compute_on(sandbox: Sandbox) -> ComputeResource:
+def compute_on(sandbox: Sandbox, **fields: Any) -> ComputeResource:
     """A compute resource for the sandbox, with an environment that has Pipes."""
     return ComputeResource(
         mode="slurm",
         slurm=SlurmResource(ssh=ssh_of(sandbox), queue=SlurmQueueConfig(partition="compute", mem="500M")),
         pre_deployed_env_path=sandbox.create_environment("benchmark", ["dagster-pipes"]),
+        **fields,
     )
 
 
@@ -69,25 +71,28 @@ def payload(text: str) -> Path:
 
 @dataclass(frozen=True)
 class Timed:
-    """One materialisation: wall time of `compute.run` alone, in seconds."""
+    """One materialisation: wall time of `compute.run` alone, in seconds, and when it was called, since 1970."""
 
     wall_seconds: float
+    called_at: float
     result: dg.ExecuteInProcessResult
 
 
 def materialize(compute: ComputeResource, path: Path, instance: dg.DagsterInstance) -> Timed:
     """Materialise one asset whose payload is `path`, and time its `compute.run`."""
     walls: list[float] = []
+    calls: list[float] = []
 
     @dg.asset
     def benchmarked(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        calls.append(time.time())
         begun = time.monotonic()
         completed = compute.run(context, path)
         walls.append(time.monotonic() - begun)
         return completed.get_materialize_result()
 
     result = dg.materialize([benchmarked], resources={"compute": compute}, instance=instance)
-    return Timed(walls[0], result)
+    return Timed(walls[0], calls[0], result)
 
 
 def timed(function: Callable[[], object]) -> float:
