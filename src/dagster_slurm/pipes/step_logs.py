@@ -146,6 +146,17 @@ def stream_of_this_thread(name: str) -> TextIO | None:
     return streams.get(name)
 
 
+def with_streams_of_this_thread(work: Callable[[], None]) -> Callable[[], None]:
+    """Have a function, on a thread of its own, print where this thread prints."""
+    streams = getattr(_own, "streams", {})
+
+    def run() -> None:
+        _own.streams = streams
+        work()
+
+    return run
+
+
 class _ByThread:
     """Looks like the process's stream, and writes to the thread's."""
 

@@ -1,7 +1,12 @@
-"""The units that a call follows: what their payloads say goes to Dagster at once, and their ends wait in a line."""
+"""The units that a call follows: what their payloads say goes to Dagster at once, and their ends wait in a line.
+
+Of many units, a thread beside passes on what they say: what the step's own thread does about an end, which is to fetch
+outputs, to write to Dagster's storage and to submit again, holds no line of the others up.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,11 +28,12 @@ from dagster_slurm.job.events import (
 )
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.pipes.step_logs import StepLogs, Teller
+from dagster_slurm.pipes.step_logs import StepLogs, Teller, with_streams_of_this_thread
 from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5
+_NOBODY = 0
 _LONG_SECONDS = 60.0
 
 
@@ -77,23 +83,30 @@ class FollowedUnit:
 
 
 class Followed:
-    """What a call follows, all on one thread.
+    """What a call follows.
 
     Args:
         step: The step.
         carriers: Where its carriers are.
         teller: Writes the lines about them.
+        beside: Whether what is said is passed on by a thread beside; else by the one that calls `take_in`.
     """
 
-    def __init__(self, step: Step, carriers: Carriers, teller: Teller) -> None:
+    def __init__(self, step: Step, carriers: Carriers, teller: Teller, *, beside: bool = False) -> None:
         self._step = step
         self._carriers = carriers
         self._teller = teller
         self._line = ManySubscriptions()
         self._logs = StepLogs()
+        # Only the step's own thread changes it.
         self._units: dict[int, FollowedUnit] = {}
         self._ends: deque[tuple[int, Ended]] = deque()
-        self._serial = 0
+        self._has_news = threading.Event()
+        self._fault: BaseException | None = None
+        self._is_over = False
+        self._serial = _NOBODY
+        self._beside = beside
+        self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
         """How many units have not ended."""
@@ -119,21 +132,63 @@ class Followed:
             session = self._step.pipes.session(unit, messages_path=handle.directory.messages, logs=self._logs)
             self._units[self._serial] = FollowedUnit(of, unit, element, handle, listener, session)
             watched.append((carrier, handle, listener))
+        if self._beside and self._thread is None:
+            work = with_streams_of_this_thread(self._pass_on_all)
+            self._thread = threading.Thread(target=work, name="dagster-slurm-passing-on", daemon=True)
+            self._thread.start()
         self._carriers.watch(watched)
 
     def take_in(self) -> None:
         """Pass on what was told, all of it, after a short wait for the first; ends are left to `next_end`.
 
-        An end costs some ten milliseconds in Dagster's storage: with hundreds at once, lines would be late.
+        An end costs some ten milliseconds in Dagster's storage: with hundreds at once, lines would be late. Where a
+        thread beside passes it on, this waits a while for an end.
+
+        Raises:
+            DagsterSlurmError: The watcher cannot go on with one of them.
+            OSError: What was told could not be passed on.
         """
-        news = self._line.get(0.0 if self._ends else _EVENT_SECONDS)
-        while news is not None:
-            serial, event = news
-            if isinstance(event, Ended):
-                self._ends.append((serial, event))
-            elif serial in self._units:
-                self._pass_on(self._units[serial], event)
-            news = self._line.get(0.0)
+        if self._thread is not None:
+            if not self._ends:
+                self._has_news.wait(_EVENT_SECONDS)
+            self._has_news.clear()
+            if self._fault is not None:
+                raise self._fault
+            return
+        is_news = self._pass_on_next(0.0 if self._ends else _EVENT_SECONDS)
+        while is_news:
+            is_news = self._pass_on_next(0.0)
+
+    def close(self) -> None:
+        """Pass on nothing more: when this returns, nothing is being passed on."""
+        self._is_over = True
+        if self._thread is not None:
+            self._line.put(_NOBODY, Notice(""))
+            self._thread.join()
+
+    def _pass_on_all(self) -> None:
+        """On the thread beside."""
+        try:
+            while not self._is_over:
+                self._pass_on_next(_EVENT_SECONDS)
+        except BaseException as fault:  # noqa: BLE001 - raised again by the step's own thread
+            self._fault = fault
+            self._has_news.set()
+
+    def _pass_on_next(self, timeout_seconds: float) -> bool:
+        """Pass on one thing that was told, if there is one in time."""
+        news = self._line.get(timeout_seconds)
+        if news is None:
+            return False
+        serial, event = news
+        unit = self._units.get(serial)
+        if unit is not None and isinstance(event, Ended):
+            unit.session.finish()
+            self._ends.append((serial, event))
+            self._has_news.set()
+        elif unit is not None:
+            self._pass_on(unit, event)
+        return True
 
     def next_end(self) -> tuple[FollowedUnit, Ended] | None:
         """A unit that has ended, with all that it said passed on; it is followed no more."""

@@ -40,7 +40,7 @@ _FRESH_SECONDS = 1.0
 _TOUCH_SECONDS = 3600.0
 # Each costs a round trip; the step's failure names no more.
 _MOST_QUOTED = 20
-# What is recorded together keeps the lines of other units waiting.
+# What is recorded together is one transaction, which the others of Dagster's storage wait for.
 _TOGETHER_SECONDS = 0.1
 
 
@@ -108,7 +108,7 @@ class Loop:
         self._interruptions = interruptions
         self._report = report
         self._teller = Teller(step.run.run_id if step.run else "")
-        self._followed = Followed(step, carriers, self._teller)
+        self._followed = Followed(step, carriers, self._teller, beside=len(self._units) > 1)
         self._tries: dict[str, tuple[Outcome, ...]] = {}
         self._waiting: dict[str, tuple[Outcome, ...]] = {}
         self._done: set[str] = set()
@@ -148,6 +148,7 @@ class Loop:
             raise TerminatedError(cancelled(self._step, self._carriers, self._followed, self._follow_on)) from None
         finally:
             self._followed.forget()
+            self._followed.close()
             self._teller.finish()
         return self.failed
 
@@ -222,7 +223,7 @@ class Loop:
     # -- following
 
     def _follow_on(self) -> None:
-        """Pass on what units say, and take the ends of some: what they have brought is recorded together."""
+        """Have what units say passed on, and take the ends of some: what they have brought is recorded together."""
         self._followed.take_in()
         until = time.monotonic() + _TOGETHER_SECONDS
         try:
@@ -238,7 +239,6 @@ class Loop:
     def _ended(self, unit: FollowedUnit, ended: Ended) -> None:
         if ended.is_wordless and not self._has_run(unit):
             return
-        unit.session.finish()
         carrier, of = unit.of.carrier, unit.of
         end = UnitEnd(unit.unit, carrier, unit.handle, ended, of.gave_up_waiting)
         for stream, size in ended.unread_bytes.items():
