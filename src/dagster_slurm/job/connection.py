@@ -19,21 +19,17 @@ from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 from dagster_slurm.transport.pool import refuse_foreign
 
-MAX_SUBMISSIONS_PER_SECOND = 50.0
-
 
 class SubmissionTurns:
     """Gives everybody who wants to submit a turn of their own.
 
     Args:
-        per_second: How many there are in a second, on average.
+        per_second: How many there are in a second, on average; None for as many as are asked for.
         now: The clock, in seconds.
     """
 
-    def __init__(
-        self, per_second: float = MAX_SUBMISSIONS_PER_SECOND, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._pause_seconds = 1.0 / per_second
+    def __init__(self, per_second: float | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._pause_seconds = 1.0 / per_second if per_second else 0.0
         self._now = now
         self._next = float("-inf")
         self._lock = threading.Lock()
@@ -83,7 +79,7 @@ def shared_connection(
     *,
     remote_base: str,
     intervals: WatchIntervals,
-    max_submissions_per_second: float = MAX_SUBMISSIONS_PER_SECOND,
+    max_submissions_per_second: float | None = None,
 ) -> ClusterConnection:
     """This process's connection to a cluster, made when it is asked for first.
 
@@ -92,7 +88,7 @@ def shared_connection(
             differently but reached alike share it.
         remote_base: Directory there that holds the runs.
         intervals: How often to look.
-        max_submissions_per_second: How many jobs are submitted in a second at most.
+        max_submissions_per_second: How many jobs are submitted in a second at most; None for as many as it answers.
     """
     key = (ssh, remote_base, intervals, max_submissions_per_second)
     with _lock:

@@ -10,7 +10,7 @@ from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.job.connection import MAX_SUBMISSIONS_PER_SECOND, ClusterConnection, shared_connection
+from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
@@ -189,9 +189,10 @@ class SlurmResource(ConfigurableResource[Any]):
         default=30.0, description="The longest such pause, in seconds.", gt=0
     )
     status_poll_backoff: float = Field(default=1.5, description="What the pause grows by each time.", ge=1)
-    max_submissions_per_second: float = Field(
-        default=MAX_SUBMISSIONS_PER_SECOND,
-        description="How many jobs one process submits in a second; more wait for their turn.",
+    max_submissions_per_second: float | None = Field(
+        default=None,
+        description="How many jobs one process submits in a second; more wait for their turn. Without it, as many as "
+        "the login node answers, sixteen at a time.",
         gt=0,
     )
 

@@ -14,6 +14,11 @@ def test_so_many_a_second() -> None:
     assert [turns.take() for _ in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+def test_without_a_limit_each_is_at_once() -> None:
+    turns = SubmissionTurns(now=lambda: 100.0)
+    assert [turns.take() for _ in range(100)] == [0.0] * 100
+
+
 def test_what_was_not_used_is_not_saved_up() -> None:
     clock = [0.0]
     turns = SubmissionTurns(2.0, now=lambda: clock[0])
