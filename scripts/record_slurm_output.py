@@ -32,6 +32,10 @@ SMALL = {"cpus": 1, "mem": "100M", "time": "5"}
 Layer = dict[str, object]
 
 
+def _sbatch(path: str, name: str) -> commands.Argv:
+    return (*commands.sbatch(), f"--job-name={name}", path)
+
+
 class Recorder:
     """Runs Slurm's commands as the sandbox's user and keeps what they answer."""
 
@@ -73,7 +77,7 @@ class Recorder:
         return str(path)
 
     def submit(self, case: str, body: str, layer: Layer | None = None, raw: Sequence[str] = ()) -> str:
-        argv = commands.sbatch(self.script(case, body, layer or {}, raw), f"record-{case}")
+        argv = _sbatch(self.script(case, body, layer or {}, raw), f"record-{case}")
         return parse_job_id(self.record(case, argv))
 
     def wait(self, job_id: str, *states: JobState, seconds: float = 200) -> None:
@@ -109,7 +113,7 @@ def _ends(body: str, **layer: object) -> Callable[[Recorder, str], None]:
 
 def _rejected(*raw: str, **layer: object) -> Callable[[Recorder, str], None]:
     def run(recorder: Recorder, case: str) -> None:
-        recorder.record(case, commands.sbatch(recorder.script(case, "true", layer, raw), f"record-{case}"))
+        recorder.record(case, _sbatch(recorder.script(case, "true", layer, raw), f"record-{case}"))
 
     return run
 
@@ -152,7 +156,7 @@ def _pending(recorder: Recorder, case: str) -> None:
 
 def _dependency_on_unknown_job(recorder: Recorder, case: str) -> None:
     script = recorder.script(case, "true", {"dependency": "afterok:999999"})
-    answer = recorder.record(case, commands.sbatch(script, f"record-{case}"))
+    answer = recorder.record(case, _sbatch(script, f"record-{case}"))
     if recorder.version >= _UNKNOWN_DEPENDENCY_REFUSED_SINCE:
         return
     job_id = parse_job_id(answer)
@@ -199,7 +203,7 @@ def _unreachable(recorder: Recorder, case: str) -> None:
     elsewhere = ("env", f"SLURM_CONF={other}")
     for argv in (commands.squeue(["1"]), commands.sacct(["1"]), commands.scontrol_show_job("1")):
         recorder.record(case, (*elsewhere, *argv))
-    recorder.record(case, (*elsewhere, *commands.sbatch(recorder.script(case, "true", {}), "record")))
+    recorder.record(case, (*elsewhere, *_sbatch(recorder.script(case, "true", {}), "record")))
 
 
 def _no_accounting(recorder: Recorder, case: str) -> None:

@@ -31,9 +31,8 @@ from dataclasses import dataclass, replace
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.script import TASK
-from dagster_slurm.transport import ProgressCallback, Transport, TreeEntry
+from dagster_slurm.transport import Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
-from dagster_slurm.transport.together import together
 
 PROTOCOL_VERSION = 1
 """Version of this layout and of the files in it; a newer release reads it to know whether it may adopt."""
@@ -178,9 +177,8 @@ class RunDirectory:
         """A file of `log/`, relative to `runs_root`, as the watcher asks for it."""
         return f"{self.relative}{self._below}/log/{name}"
 
-    def create(
+    def files(
         self,
-        transport: Transport,
         *,
         script: str,
         env: str,
@@ -189,29 +187,24 @@ class RunDirectory:
         tasks: Iterable[TreeEntry] = (),
         description: str = "{}",
         asset_digest: str = "",
-        progress: ProgressCallback | None = None,
-    ) -> None:
-        """Put everything the job needs, in one stream that appears as a whole or not at all.
+    ) -> list[TreeEntry]:
+        """Everything the job needs, for one stream that appears as a whole or not at all.
 
         The files that the watcher reads are made empty: a file that is looked for before it exists stays
         missing for a while on NFS (negative look-ups, nfs(5)).
         """
-        together(transport).put_tree(
-            [
-                TreeEntry("protocol", f"{PROTOCOL_VERSION}\n".encode()),
-                TreeEntry("launch.json", f"{description}\n".encode()),
-                *([TreeEntry("asset", f"{asset_digest}\n".encode())] if asset_digest else []),
-                TreeEntry("job.sh", script.encode(), 0o700),
-                TreeEntry("env.sh", env.encode()),
-                TreeEntry("pipes/context.json", context),
-                *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
-                *_log_files("log"),
-                *tasks,
-                TreeEntry("claim/"),
-            ],
-            self.path,
-            progress=progress,
-        )
+        return [
+            TreeEntry("protocol", f"{PROTOCOL_VERSION}\n".encode()),
+            TreeEntry("launch.json", f"{description}\n".encode()),
+            *([TreeEntry("asset", f"{asset_digest}\n".encode())] if asset_digest else []),
+            TreeEntry("job.sh", script.encode(), 0o700),
+            TreeEntry("env.sh", env.encode()),
+            TreeEntry("pipes/context.json", context),
+            *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
+            *_log_files("log"),
+            *tasks,
+            TreeEntry("claim/"),
+        ]
 
     def remove(self, transport: Transport) -> None:
         """Remove all attempts, in the background of the login node."""

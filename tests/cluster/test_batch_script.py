@@ -101,7 +101,8 @@ class Site:
         request = merge(REQUEST, settings)
         script = batch_script(request, directory=directory, launch=launch_script(plan))
         work = [TreeEntry("payload.sh", payload.encode())]
-        directory.create(self.transport, script=script, env=env_file(env or {}), context=b"{}", work=work)
+        files = directory.files(script=script, env=env_file(env or {}), context=b"{}", work=work)
+        self.transport.put_tree(files, directory.path)
         return Launch(self, key, directory)
 
     def ended(self, job_id: str, seconds: float = 90.0) -> AccountingRecord:

@@ -46,10 +46,11 @@ class Launch:
         plan = direct_plan(Payload("mark.sh", "bash", None), Place(CLUSTER_PYTHON))
         script = batch_script(request, directory=self.directory, launch=launch_script(plan))
         work = [TreeEntry("mark.sh", MARK.encode())]
-        self.directory.create(cluster.transport, script=script, env="", context=b"{}", work=work)
+        self.files = self.directory.files(script=script, env="", context=b"{}", work=work)
+        cluster.transport.put_tree(self.files, self.directory.path)
 
     def submit(self) -> tuple[str, int]:
-        handle = submit_once(Claims(self.cluster), self.directory)
+        handle = submit_once(Claims(self.cluster), self.directory, self.files)
         return handle.job_id, handle.generation
 
     def runs(self) -> list[str]:

@@ -19,7 +19,9 @@ from .work import HELD, Make, Ran, World, kinds
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 SUBMITS = "submit.sh"
-UPLOADS = "put_tree.sh"
+# Of what does not go with the submission.
+UPLOADS = "put_tree"
+LARGE = f"# {'x' * 300_000}\n"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Moment:
         die: At which step it kills itself, as `dying` names it.
         until: What is waited for before it is killed from outside.
         call: Further arguments of the killed process's call.
+        is_large: Whether the payload is too large to go with the submission.
         in_short: Whether `make test` tries it.
     """
 
@@ -38,6 +41,7 @@ class Moment:
     die: str = ""
     until: Callable[[World], None] | None = None
     call: tuple[tuple[str, object], ...] = ()
+    is_large: bool = False
     in_short: bool = False
 
     @property
@@ -64,10 +68,10 @@ def has_ended_unseen(world: World) -> None:
 
 HOLD = (("extra_slurm_opts", {"hold": True}),)
 MOMENTS = (
-    Moment("before the upload", die=f"before:{UPLOADS}"),
-    Moment("after the upload", die=f"after:{UPLOADS}"),
-    Moment("before sbatch", die=f"before:{SUBMITS}"),
-    Moment("while sbatch is under way", die=f"during:{SUBMITS}"),
+    Moment("before the upload of what is large", die=f"before:{UPLOADS}", is_large=True),
+    Moment("after the upload of what is large", die=f"after:{UPLOADS}", is_large=True),
+    Moment("before the submission", die=f"before:{SUBMITS}"),
+    Moment("while the submission is under way", die=f"during:{SUBMITS}"),
     Moment("before the answer of sbatch is read", die=f"after:{SUBMITS}", in_short=True),
     Moment("while the job waits", until=waits, call=HOLD),
     Moment("while the job runs", until=runs),
@@ -95,6 +99,8 @@ def test_the_directory_is_removed_before_the_retry(make: Make, kind: Kind) -> No
     work = world.work(HELD)
     process = world.start(work)
     world.started()
+    # It is written beside the following.
+    eventually(lambda: "slurm/run_directory" in world.newest().dagster_run.tags, "the tag of the directory")
     first = world.kill(process)
     path = first.dagster_run.tags["slurm/run_directory"]
     assert world.cluster.run(["rm", "-rf", "--", path]).returncode == 0
@@ -118,7 +124,7 @@ def units_of(kind: Kind) -> tuple[str, ...]:
 @pytest.mark.parametrize("moment", [moment.parameter for moment in MOMENTS])
 def test_killed_and_retried_each_executed_once(make: Make, kind: Kind, moment: Moment) -> None:
     world = make(kind, *units_of(kind))
-    work = world.work(HELD if moment.until else "")
+    work = world.work((HELD if moment.until else "") + (LARGE if moment.is_large else ""))
     first = killed(world, work, moment)
     for job in world.jobs("PENDING") if moment.call else ():
         world.control_job("release", job)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -19,6 +19,7 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..support import forked
 from ..support.instances import empty_instance, lay_out_storage
+from ..support.traced import name_of, watched_requests
 from ..support.waiting import eventually
 from .test_threaded import keys, log_of, run
 
@@ -62,6 +63,23 @@ def assets_of(payload: Path, count: int) -> list[dg.AssetsDefinition]:
     return [made(number) for number in range(count)]
 
 
+class Requests:
+    """What this process asks of the login node."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.looked = 0
+        self.submitted: list[str] = []
+
+    def __call__(self, script: str, args: Sequence[str]) -> None:
+        """One begins, which may have the look-ups of several steps in it, or their submissions."""
+        looks = script.count("# look.sh BASE ")
+        self.looked += looks
+        name = name_of(script, args)
+        self.asked["look.sh" if looks else name] += 1
+        self.submitted += args[4:] if name == "submit.sh" else []
+
+
 def is_ours(entry: dg.EventLogEntry) -> bool:
     """Whether it is a line about a job that waits for nothing, and no event of Dagster's own."""
     waits = re.match(r"Slurm job \d+ (waits:|was started by Slurm)", entry.user_message)
@@ -83,7 +101,8 @@ def test_many_at_once(
         assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
     ).resolve_implicit_global_asset_job_def()
     logins, sessions, calls = sandbox.logins(), sandbox.sessions_opened(), sandbox.rpc_counts()
-    with empty_instance(tmp_path, storage) as instance:
+    requests = Requests()
+    with empty_instance(tmp_path, storage) as instance, watched_requests(requests):
         written: list[str] = []
         add = instance.add_run_tags
         monkeypatch.setattr(instance, "add_run_tags", lambda run_id, tags: (written.append(run_id), add(run_id, tags)))
@@ -108,8 +127,29 @@ def test_many_at_once(
     assert sandbox.logins() - logins <= 1
     assert sandbox.sessions_opened() - sessions <= 8
     assert spent["REQUEST_SUBMIT_BATCH_JOB"] == AT_ONCE
+    # A step looks once, and its files and its submission go together, once.
+    print(requests.asked)
+    assert (requests.looked, len(requests.submitted), len(set(requests.submitted))) == (AT_ONCE, AT_ONCE, AT_ONCE)
+    assert "put_tree.sh" not in requests.asked
+    assert requests.asked["look.sh"] + requests.asked["submit.sh"] <= AT_ONCE / 2
     # One a second, and what may follow at once after a pause.
     assert asked <= seconds + 5
+
+
+@pytest.mark.all_faults
+def test_a_hundred_jobs_need_few_requests(
+    compute: ComputeResource, tmp_path: Path, storage: Mapping[str, object]
+) -> None:
+    payload = tmp_path / "payload.sh"
+    payload.write_text("sleep 10\n")
+    definitions = dg.Definitions(
+        assets=assets_of(payload, AT_ONCE), resources={"compute": compute}, executor=threaded_executor
+    )
+    requests = Requests()
+    with empty_instance(tmp_path, storage) as instance, watched_requests(requests):
+        assert run(definitions.resolve_implicit_global_asset_job_def(), instance).success
+    print(requests.asked)
+    assert requests.asked.total() <= 1.2 * AT_ONCE
 
 
 PROGRAM = """

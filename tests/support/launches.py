@@ -27,8 +27,7 @@ def created(
 ) -> RunDirectory:
     """An attempt, with files in its work/ that look like the attempt's own."""
     directory = RunDirectory(cluster.base(), run, key, attempt)
-    directory.create(
-        cluster.transport,
+    files = directory.files(
         script="#!/bin/bash\n",
         env="",
         context=b"{}",
@@ -36,6 +35,7 @@ def created(
         description=description.to_json(),
         asset_digest=asset,
     )
+    cluster.transport.put_tree(files, directory.path)
     if asset:
         links = Path(cluster.base(), "assets")
         links.mkdir(exist_ok=True)

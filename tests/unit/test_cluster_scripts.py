@@ -83,7 +83,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 def created(cluster: SlurmCluster, name: str = "key") -> RunDirectory:
     directory = RunDirectory(cluster.base(), "run", name)
     work = [TreeEntry("payload.py", b"print()", 0o700), TreeEntry("sub/data", b"d")]
-    directory.create(cluster.transport, script="#!/bin/bash\n", env="export A=1\n", context=b"{}", work=work)
+    files = directory.files(script="#!/bin/bash\n", env="export A=1\n", context=b"{}", work=work)
+    cluster.transport.put_tree(files, directory.path)
     return directory
 
 

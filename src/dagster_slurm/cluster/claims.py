@@ -6,7 +6,8 @@ docs/adr/0002 and 0006. Nothing here decides what comes next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.look import Ask, SlurmAnswers, look
@@ -24,11 +25,9 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import PROTOCOL_VERSION, RunDirectory
 from dagster_slurm.slurm import commands, output, rejections
 from dagster_slurm.slurm.output import QueueEntry
-from dagster_slurm.transport import CompletedCommand
+from dagster_slurm.transport import CompletedCommand, TreeEntry
 from dagster_slurm.transport.base import reading, whole_number
-from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import storage_fault
-from dagster_slurm.transport.together import together
 
 UNSETTLED = (SlurmUnavailableError, SubmissionUnknownError, SlurmOutputError)
 """What sbatch may have said, or not said, of a try that may have a job all the same."""
@@ -37,6 +36,8 @@ READABLE_PROTOCOLS = frozenset({PROTOCOL_VERSION})
 """Versions of run directories that this release can adopt."""
 
 _SUBMIT_PATIENCE_SECONDS = 60
+# So long do others wait for one that sbatch keeps waiting; it is asked for again.
+_ASKED_SECONDS = 5
 _STORAGE_STATUS = 74
 _NO_OUTCOME_STATUS = 75
 _CLOSED_STATUS = 76
@@ -113,7 +114,7 @@ class Claims:
             raise self._storage_error(answer, launch.launch)
         return answer.returncode == 0
 
-    def submit(self, directory: RunDirectory, *, generation: int = 0) -> str:
+    def submit(self, directory: RunDirectory, files: Sequence[TreeEntry] = (), *, generation: int = 0) -> str:
         """Submit the directory's script, once: whoever asks again for the same generation gets the same job id.
 
         Raises:
@@ -121,35 +122,55 @@ class Claims:
             SlurmUnavailableError: sbatch could not reach Slurm, or lost its answer; there may be a job.
             SubmissionUnknownError: There is no answer of sbatch yet; there may be a job.
         """
-        answer = self.try_to_submit(directory, generation=generation)
+        answer = self.try_to_submit(directory, files, generation=generation)
         if answer.error is not None:
             raise answer.error
         return answer.job_id
 
-    def try_to_submit(self, directory: RunDirectory, *, generation: int) -> SubmitAnswer:
+    def try_to_submit(
+        self,
+        directory: RunDirectory,
+        files: Sequence[TreeEntry] = (),
+        *,
+        generation: int,
+        slow: Callable[[str], None] = lambda said: None,
+    ) -> SubmitAnswer:
         """As `submit`, with sbatch's refusal as a value, and whether this very call has made the try.
+
+        Args:
+            directory: The attempt.
+            files: What it is made of, unless it is there; small ones, see `are_small`.
+            generation: Which try it is.
+            slow: Called, maybe again and again, with what there is to say of an sbatch that takes long.
 
         Raises:
             AttemptClosedError: Another process has closed this attempt.
         """
-        argv = commands.sbatch(directory.script, directory.job_name(generation), str(generation))
-        claim = directory.claim(generation)
-        script = shell_file("dagster_slurm.cluster_scripts", "submit.sh")
-        answer = together(self._cluster.transport).run(
-            script, (claim, str(_SUBMIT_PATIENCE_SECONDS), *argv), timeout_seconds=3.0 * _SUBMIT_PATIENCE_SECONDS
-        )
-        if answer.returncode == _STORAGE_STATUS:
-            raise self._storage_error(answer, claim)
-        if answer.returncode == _CLOSED_STATUS:
-            raise AttemptClosedError(f"Another process has closed {directory.path}", host=self._cluster.host)
-        first, _, printed = answer.text.partition("\n")
-        made_now = first.startswith("made")
-        if answer.returncode == _NO_OUTCOME_STATUS:
-            return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
+        made_now, until = False, time.monotonic() + _SUBMIT_PATIENCE_SECONDS
+        while True:
+            patience = min(_ASKED_SECONDS, _SUBMIT_PATIENCE_SECONDS)
+            answer = self._cluster.submissions.ask(directory, generation, files, patience_seconds=patience)
+            self._refuse_claim(answer, directory, directory.claim(generation))
+            first, _, printed = answer.text.partition("\n")
+            made_now = made_now or first.startswith("made")
+            if answer.returncode != _NO_OUTCOME_STATUS:
+                break
+            if time.monotonic() >= until:
+                return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
+            line = answer.error_text.partition("\n")[0]
+            so_far = f"it has printed {line!r}" if line else "it has printed no error"
+            slow(f"sbatch on {self._cluster.host} has not ended after {patience} s; {so_far}")
+            files = ()
         with reading("How sbatch has ended", host=self._cluster.host):
             status = whole_number(first.split()[1])
         said = self._said(SbatchAnswer(status, printed, answer.error_text), directory, generation)
         return SubmitAnswer("", said, made_now) if isinstance(said, SlurmError) else SubmitAnswer(said, None, made_now)
+
+    def _refuse_claim(self, answer: CompletedCommand, directory: RunDirectory, claim: str) -> None:
+        if answer.returncode == _STORAGE_STATUS:
+            raise self._storage_error(answer, claim)
+        if answer.returncode == _CLOSED_STATUS:
+            raise AttemptClosedError(f"Another process has closed {directory.path}", host=self._cluster.host)
 
     def _said(self, answer: SbatchAnswer, directory: RunDirectory, generation: int) -> str | SlurmError:
         """The job's id, or why there is none, or why it is not known."""
@@ -221,9 +242,15 @@ class Claims:
         self._cluster.refuse("squeue", answer)
         return next(iter(output.parse_squeue(answer.text)), None)
 
-    def withdraw(self, directory: RunDirectory) -> Withdrawn:
-        """See to it that no job of an attempt begins its payload any more; what has begun, or may, is returned."""
-        answer = self._cluster.script("withdraw.sh", (directory.path,))
+    def withdraw(self, directory: RunDirectory, *, is_coming: bool = False) -> Withdrawn:
+        """See to it that no job of an attempt begins its payload any more; what has begun, or may, is returned.
+
+        Args:
+            directory: The attempt.
+            is_coming: Whether a request on its way may make it, and submit, after this call.
+        """
+        args = (directory.path, *([str(PROTOCOL_VERSION)] if is_coming else []))
+        answer = self._cluster.script("withdraw.sh", args)
         if answer.returncode:
             raise self._storage_error(answer, directory.path)
         with reading(f"What was withdrawn in {directory.path}", host=self._cluster.host):

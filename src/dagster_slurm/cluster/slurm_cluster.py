@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dagster_slurm.cluster.shared import Admissions
+from dagster_slurm.cluster.submissions import Submissions
 from dagster_slurm.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -97,6 +98,7 @@ class SlurmCluster:
         self._interpreters: dict[tuple[str, str, str], CompletedCommand] = {}
         self._layouts: dict[str, tuple[float, str]] = {}
         self._largest_array: int | None = None
+        self._submissions: Submissions | None = None
         self._admissions = admissions or Admissions()
         self._lock = threading.Lock()
         # Whoever asks the cluster for a layout must not keep those waiting who know all they need.
@@ -106,6 +108,13 @@ class SlurmCluster:
     def host(self) -> str:
         """The login node, for logs and errors."""
         return self.transport.host
+
+    @property
+    def submissions(self) -> Submissions:
+        """The way of all submissions to it."""
+        with self._lock:
+            self._submissions = self._submissions or Submissions(self.transport)
+            return self._submissions
 
     def facts(self) -> ClusterFacts:
         """Home directory and Slurm version, asked once.

@@ -1,16 +1,53 @@
 # shellcheck shell=sh
-# submit.sh CLAIM PATIENCE_SECONDS SBATCH...: submit once, however often this is asked for. Whoever makes the directory
-# CLAIM submits; everybody then reads the outcome that lies in it.
-# Output: "made STATUS" or "found STATUS" by who made the claim, and what sbatch printed; sbatch's stderr on stderr.
-# Status 75: no outcome yet; 76: the attempt is closed.
-dagster_slurm_claim=$1 dagster_slurm_patience=$2 dagster_slurm_who=found
-shift 2
-if [ ! -d "${dagster_slurm_claim%/*}" ]; then mkdir -p -- "${dagster_slurm_claim%/*}" || exit 74; fi
-if mkdir -- "$dagster_slurm_claim" 2>/dev/null; then
-    dagster_slurm_who=made
-    dagster_slurm_attempt=${dagster_slurm_claim%/*/*}
-    # The cron that the users know looks at the time of the run's directory.
-    touch -c -- "${dagster_slurm_attempt%/*/*}"
+# submit.sh NONCE PATIENCE_SECONDS SBATCH CHECKSUMS CLAIM...: puts the trees of attempts and submits each, once, however
+# often this is asked for. Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
+# The trees are one tar stream on stdin, in which that of the first attempt lies below 1/, of the second below 2/ ...; an
+# attempt that is there needs none. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
+# other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
+# NONCE is of digits.
+# Output, of each: "made STATUS" or "found STATUS" by who made the claim, what sbatch printed, and "NEWLINE NONCE SPACE CODE
+# NEWLINE"; the same with sbatch's stderr on stderr. CODE 0; 74: it could not be written; 75: no outcome yet; 76: the
+# attempt is closed.
+# Status 65: what arrived is not what was sent; 74: it could not be written. Nothing was submitted then.
+dagster_slurm_nonce=$1 dagster_slurm_patience=$2 dagster_slurm_sbatch=$3 dagster_slurm_checksums=$4 dagster_slurm_part=''
+shift 4
+
+# In the file system of the attempts; where one has no place for it, another may.
+dagster_slurm_make_part() {
+    for dagster_slurm_claim; do
+        shift
+        set -- "$@" "${dagster_slurm_claim%/*/*/*}"
+    done
+    # Twice: the removal of a neighbour takes an empty parent with it.
+    mkdir -p -- "$@" 2>/dev/null || mkdir -p -- "$@" 2>/dev/null
+    for dagster_slurm_launch; do
+        dagster_slurm_part=$dagster_slurm_launch/0.part.$dagster_slurm_nonce
+        mkdir -- "$dagster_slurm_part" 2>/dev/null && return
+    done
+    # For what it says.
+    mkdir -p -- "$dagster_slurm_part"
+}
+if [ -n "$dagster_slurm_checksums" ]; then
+    trap '[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"' EXIT
+    dagster_slurm_make_part "$@" || exit 74
+    # -m: with the time of today, or a site that purges old files takes them at once. -p: with the modes as sent;
+    # without it, tar applies the umask for everybody but root.
+    tar -xmpf - -C "$dagster_slurm_part" || exit 74
+    (cd -- "$dagster_slurm_part" && sha256sum --check --quiet --strict -- "$dagster_slurm_checksums" >&2) || exit 65
+fi
+
+# claim CLAIM NUMBER: 0, made; 1, found; 74; 76.
+dagster_slurm_claim() {
+    dagster_slurm_attempt=${1%/*/*}
+    if [ -n "$dagster_slurm_part" ] && [ -d "$dagster_slurm_part/$2" ] && [ ! -d "$dagster_slurm_attempt" ]; then
+        # mv -T refuses to move into a directory that appeared meanwhile.
+        mv -T -- "$dagster_slurm_part/$2" "$dagster_slurm_attempt" || [ -d "$dagster_slurm_attempt" ] || return 74
+    fi
+    if [ ! -d "${1%/*}" ]; then mkdir -p -- "${1%/*}" || return 74; fi
+    if ! mkdir -- "$1"; then
+        if [ -L "$1" ]; then return 76; fi
+        if [ -d "$1" ]; then return 1; else return 74; fi
+    fi
     if [ -e "$dagster_slurm_attempt/asset" ] && read -r dagster_slurm_asset <"$dagster_slurm_attempt/asset"; then
         dagster_slurm_assets=${dagster_slurm_attempt%/runs/*}/assets
         [ -d "$dagster_slurm_assets" ] || mkdir -p -- "$dagster_slurm_assets"
@@ -18,40 +55,106 @@ if mkdir -- "$dagster_slurm_claim" 2>/dev/null; then
     fi
     # Slurm's record of the job then names this directory.
     [ -d "$dagster_slurm_attempt/work" ] || mkdir -p -- "$dagster_slurm_attempt/work"
-    # Detached: a connection that dies now takes nothing with it. The job inherits the login's settings.
-    # shellcheck disable=SC2016,SC2154
+    return 0
+}
+dagster_slurm_number=0 dagster_slurm_codes=''
+for dagster_slurm_each; do
+    dagster_slurm_number=$((dagster_slurm_number + 1))
+    dagster_slurm_claim "$dagster_slurm_each" "$dagster_slurm_number" 2>/dev/null
+    dagster_slurm_code=$?
+    if [ "$dagster_slurm_code" = 74 ]; then
+        # For what it says.
+        eval "dagster_slurm_said_$dagster_slurm_number=\$(dagster_slurm_claim \"\$dagster_slurm_each\" $dagster_slurm_number 2>&1)"
+        dagster_slurm_code=$?
+    fi
+    dagster_slurm_codes="$dagster_slurm_codes $dagster_slurm_code"
+done
+[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"
+
+# Detached: a connection that dies now takes nothing with it. The jobs inherit the login's settings. Who reads the other end
+# of the pipe knows when all of them have been answered.
+dagster_slurm_submit() {
+    for dagster_slurm_code in $dagster_slurm_codes; do
+        [ "$dagster_slurm_code" != 0 ] || set -- "$@" "$1"
+        shift
+    done
+    [ "$#" -gt 0 ] || return 0
     (
-        if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
-        cd -- "$dagster_slurm_attempt/work" 2>/dev/null || :
-        [ -z "$login_cdpath" ] || export CDPATH="$login_cdpath"
-        [ -z "$login_tar" ] || export TAR_OPTIONS="$login_tar"
-        exec setsid sh -c '
-            dagster_slurm_claim=$1; shift
-            umask 077
-            : >"$dagster_slurm_claim/stdout" >"$dagster_slurm_claim/stderr"
-            umask "$1"; shift
-            "$@" >"$dagster_slurm_claim/stdout" 2>"$dagster_slurm_claim/stderr" </dev/null
-            echo $? >"$dagster_slurm_claim/status.part" &&
-                sync -- "$dagster_slurm_claim/stdout" "$dagster_slurm_claim/status.part" &&
-                mv -- "$dagster_slurm_claim/status.part" "$dagster_slurm_claim/status"
-        ' sh "$dagster_slurm_claim" "$login_umask" "$@"
-    ) </dev/null >/dev/null 2>&1 &
-    wait "$!"
-elif [ -L "$dagster_slurm_claim" ]; then
-    exit 76
-elif [ ! -d "$dagster_slurm_claim" ]; then
-    mkdir -- "$dagster_slurm_claim"
-    exit 74
-fi
-while [ ! -e "$dagster_slurm_claim/status" ] && [ "$dagster_slurm_patience" -gt 0 ]; do
+        # The cron that the users know looks at the time of the run's directory.
+        for dagster_slurm_each; do
+            shift
+            set -- "$@" "${dagster_slurm_each%/*/*/*/*}"
+        done
+        exec touch -c -- "$@"
+    )
+    # shellcheck disable=SC2016,SC2154
+    {
+        (
+            if [ -n "$login_language" ]; then LANGUAGE=$login_language; else unset LANGUAGE; fi
+            [ -z "$login_cdpath" ] || export CDPATH="$login_cdpath"
+            [ -z "$login_tar" ] || export TAR_OPTIONS="$login_tar"
+            exec setsid sh -c '
+                umask 077
+                dagster_slurm_umask=$1 dagster_slurm_sbatch=$2
+                shift 2
+                for dagster_slurm_claim; do
+                    : >"$dagster_slurm_claim/stdout" >"$dagster_slurm_claim/stderr"
+                    (
+                        # As RunDirectory.job_name.
+                        dagster_slurm_attempt=${dagster_slurm_claim%/*/*} dagster_slurm_try=${dagster_slurm_claim##*/}
+                        dagster_slurm_name=${dagster_slurm_attempt%/*} dagster_slurm_try=${dagster_slurm_attempt##*/}.$dagster_slurm_try
+                        dagster_slurm_name=${dagster_slurm_name##*/}
+                        [ "$dagster_slurm_try" = 0.0 ] || dagster_slurm_name=$dagster_slurm_name.$dagster_slurm_try
+                        cd -- "$dagster_slurm_attempt/work" 2>/dev/null || :
+                        umask "$dagster_slurm_umask"
+                        $dagster_slurm_sbatch "--job-name=$dagster_slurm_name" "$dagster_slurm_attempt/job.sh" \
+                            "${dagster_slurm_claim##*/}" \
+                            >"$dagster_slurm_claim/stdout" 2>"$dagster_slurm_claim/stderr" </dev/null
+                        echo $? >"$dagster_slurm_claim/status.part" &&
+                            sync -- "$dagster_slurm_claim/stdout" "$dagster_slurm_claim/status.part" &&
+                            mv -- "$dagster_slurm_claim/status.part" "$dagster_slurm_claim/status"
+                    ) &
+                done
+            ' sh "$login_umask" "$dagster_slurm_sbatch" "$@"
+        ) </dev/null 2>/dev/null &
+    } | timeout "$dagster_slurm_patience" cat >/dev/null || dagster_slurm_patience=0
+}
+dagster_slurm_submit "$@"
+
+# Others submit in what was found.
+dagster_slurm_are_answered() {
+    for dagster_slurm_code in $dagster_slurm_codes; do
+        [ "$dagster_slurm_code" -gt 1 ] || [ -e "$1/status" ] || return
+        shift
+    done
+}
+while [ "$dagster_slurm_patience" -gt 0 ] && ! dagster_slurm_are_answered "$@"; do
     dagster_slurm_patience=$((dagster_slurm_patience - 1))
     sleep 1
 done
-printf '%s ' "$dagster_slurm_who"
-[ -e "$dagster_slurm_claim/status" ] || exit 75
-print() {
+
+dagster_slurm_print() {
     while IFS= read -r dagster_slurm_line || [ -n "$dagster_slurm_line" ]; do printf '%s\n' "$dagster_slurm_line"; done <"$1"
-}
-print "$dagster_slurm_claim/status"
-print "$dagster_slurm_claim/stdout"
-print "$dagster_slurm_claim/stderr" >&2
+} 2>/dev/null
+dagster_slurm_number=0
+for dagster_slurm_code in $dagster_slurm_codes; do
+    dagster_slurm_number=$((dagster_slurm_number + 1))
+    case $dagster_slurm_code in
+    0 | 1)
+        [ "$dagster_slurm_code" = 0 ] && printf 'made ' || printf 'found '
+        dagster_slurm_code=75
+        if [ -e "$1/status" ]; then
+            dagster_slurm_code=0
+            dagster_slurm_print "$1/status"
+            dagster_slurm_print "$1/stdout"
+        fi
+        # Also what it has said by now.
+        dagster_slurm_print "$1/stderr" >&2
+        ;;
+    74) eval "printf '%s\n' \"\$dagster_slurm_said_$dagster_slurm_number\"" >&2 ;;
+    esac
+    printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code"
+    printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code" >&2
+    shift
+done
+exit 0

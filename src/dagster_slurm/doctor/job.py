@@ -118,9 +118,9 @@ def check_job(world: World) -> Finding:
     directory = RunDirectory(world.cluster.base(), "doctor", name)
     activation = activation_of(world)
     script = batch_script(world.settings.request, directory=directory, launch=_launch(activation, name))
-    directory.create(world.cluster.transport, script=script, env=env_file({}), context=b"{}", work=[])
+    files = directory.files(script=script, env=env_file({}), context=b"{}", work=[])
     submitted = _time_there(world)
-    job = JobHandle(directory, Claims(world.cluster).submit(directory))
+    job = JobHandle(directory, Claims(world.cluster).submit(directory, files))
     try:
         probe = _follow(world, job, submitted)
         if probe.is_alive:

@@ -27,15 +27,18 @@ class Order:
     Args:
         attempts: In which of them there may be jobs.
         jobs: The jobs that are known, also where the attempt's directory was removed.
+        coming: Which of the attempts a request on its way may still make, and submit.
     """
 
     attempts: tuple[RunDirectory, ...]
     jobs: tuple[JobHandle, ...] = ()
+    coming: tuple[RunDirectory, ...] = ()
 
     def to_json(self) -> str:
         """The order as text, for `from_json` of another process."""
         jobs = [[job.directory.relative, job.job_id, job.generation] for job in self.jobs]
-        return json.dumps({"attempts": [each.relative for each in self.attempts], "jobs": jobs})
+        attempts, coming = ([each.relative for each in some] for some in (self.attempts, self.coming))
+        return json.dumps({"attempts": attempts, "jobs": jobs, "coming": coming})
 
     @classmethod
     def from_json(cls, text: str, base: str) -> Order:
@@ -49,6 +52,8 @@ class Order:
             return cls(
                 tuple(RunDirectory.from_relative(base, each) for each in told["attempts"]),
                 tuple(JobHandle(RunDirectory.from_relative(base, at), str(job), int(n)) for at, job, n in told["jobs"]),
+                # Orders of a release that made attempts before it submitted have none.
+                tuple(RunDirectory.from_relative(base, each) for each in told.get("coming", ())),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{text[:200]!r} is no order to cancel jobs") from error
@@ -88,7 +93,8 @@ class Canceller:
         jobs = {job.job_id: job for job in order.jobs}
         names: list[str] = []
         for attempt in order.attempts:
-            withdrawn = self._try("looking for the job", partial(Claims(self._cluster).withdraw, attempt))
+            withdraw = partial(Claims(self._cluster).withdraw, attempt, is_coming=attempt in order.coming)
+            withdrawn = self._try("looking for the job", withdraw)
             if withdrawn is not None:
                 found = withdrawn.jobs.items()
                 jobs |= {job_id: JobHandle(attempt, job_id, generation) for job_id, generation in found}

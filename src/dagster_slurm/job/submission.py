@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import UNSETTLED, Claims
@@ -11,16 +11,29 @@ from dagster_slurm.cluster.look import Ask, Look, look
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.errors import SubmissionUnknownError, SubmitLimitError
 from dagster_slurm.run_directory import JobHandle, RunDirectory
+from dagster_slurm.transport import TreeEntry
 
 # How long a try to submit is expected to be answered; after that, whoever made it may be gone.
 _ANSWER_SECONDS = 15.0
 
 
-def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
+def submit_once(
+    claims: Claims,
+    directory: RunDirectory,
+    files: Sequence[TreeEntry] = (),
+    *,
+    slow: Callable[[str], None] = lambda said: None,
+) -> JobHandle:
     """Submit an attempt, or find the job that an earlier call has submitted. May be repeated at any time.
 
     A try whose outcome is not known is settled first: its job is taken, or the try is revoked at its gate. Only then
     there is another try.
+
+    Args:
+        claims: The attempts on the cluster.
+        directory: The attempt.
+        files: What it is made of, unless it is there; small ones, see `are_small`.
+        slow: Called, maybe again and again, with what there is to say of an sbatch that takes long.
 
     Raises:
         SubmissionRejectedError: sbatch refused; no job exists.
@@ -31,7 +44,7 @@ def submit_once(claims: Claims, directory: RunDirectory) -> JobHandle:
     """
     generation = 0
     while True:
-        answer = claims.try_to_submit(directory, generation=generation)
+        answer = claims.try_to_submit(directory, files, generation=generation, slow=slow)
         if answer.error is None:
             return JobHandle(directory, answer.job_id, generation)
         if isinstance(answer.error, SubmitLimitError) and not answer.made_now:

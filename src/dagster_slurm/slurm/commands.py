@@ -67,10 +67,12 @@ _RESTARTS_SINCE = (25, 11)
 _ACCOUNTED_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 
-def sbatch(script_path: str, job_name: str, *arguments: str) -> Argv:
-    """Submit a script with its arguments; the name is an option: SBATCH_JOB_NAME overrides a directive (sbatch(1))."""
-    name = f"--job-name={_word('job name', job_name)}"
-    return ("sbatch", "--parsable", name, _word("path", script_path), *arguments)
+def sbatch() -> Argv:
+    """Submit; for a script that adds `--job-name=`, a path and its arguments; words without white space.
+
+    The name is an option, since SBATCH_JOB_NAME overrides a directive (sbatch(1)).
+    """
+    return ("sbatch", "--parsable")
 
 
 def sbatch_test_only(job_name: str = "dagster-slurm-test") -> Argv:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import content
@@ -69,13 +69,11 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
             what a checksum file cannot; or a directory has content.
     """
     files = list(entries)
-    _check_names([entry.name for entry in files])
+    _check(files)
     lines, members = [], []
     kept_bytes = 0
     for entry in files:
         if entry.is_directory:
-            if entry.source != b"":
-                raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
             members.append(_member(TreeEntry(entry.name, mode=_DIRECTORY_MODE), 0))
             continue
         digest, size, whole = content.digest(entry.source)
@@ -90,6 +88,24 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
     checksums = "".join(lines).encode()
     first = _member(TreeEntry(CHECKSUMS_NAME, checksums), len(checksums))
     return TreeArchive((first, *members))
+
+
+def held(entries: Iterable[TreeEntry]) -> list[TreeEntry]:
+    """The same, with the content of files in memory: a tree that goes with others' is not what they fail for.
+
+    Raises:
+        InvalidRequestError: As `archive_tree`.
+    """
+    files = list(entries)
+    _check(files)
+    return [replace(entry, source=b"".join(content.blocks(entry.source))) for entry in files]
+
+
+def _check(files: Sequence[TreeEntry]) -> None:
+    for entry in files:
+        if entry.is_directory and entry.source != b"":
+            raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
+    _check_names([entry.name for entry in files])
 
 
 def _check_names(names: list[str]) -> None:

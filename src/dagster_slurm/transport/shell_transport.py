@@ -60,6 +60,21 @@ def storage_fault(said: str, *, what: str, host: str) -> RemoteStorageError | No
     return None
 
 
+def refuse_upload(answer: CompletedCommand, *, what: str, host: str) -> None:
+    """Raise the error for an upload to `what` that has failed."""
+    if answer.returncode == 0:
+        return
+    said = answer.reason
+    if answer.returncode == _TAKEN_OVER_STATUS:
+        raise TakenOverError(f"Another process goes on with the upload to {what}", host=host)
+    fault = storage_fault(said, what=what, host=host)
+    if fault is not None:
+        raise fault
+    if answer.returncode == _CORRUPTED_STATUS:
+        raise TransferCorruptedError(f"What arrived for {what} is not what was sent: {said}", host=host)
+    raise TransportError(f"Cannot write {what}: {said}", host=host)
+
+
 class ShellTransport(Transport):
     """Runs everything through held-open POSIX shells.
 
@@ -173,22 +188,8 @@ class ShellTransport(Transport):
         size = None if takes else stdin_bytes
         timeout_seconds = upload_timeout_seconds(stdin_bytes + size_bytes)
         answer = self._request(script, args, stdin=stdin, stdin_bytes=size, timeout_seconds=timeout_seconds)
-        self.refuse_upload(answer, what=what)
+        refuse_upload(answer, what=what, host=self.host)
         return answer
-
-    def refuse_upload(self, answer: CompletedCommand, *, what: str) -> None:
-        """Raise the error for an upload to `what` that has failed."""
-        if answer.returncode == 0:
-            return
-        said = answer.reason
-        if answer.returncode == _TAKEN_OVER_STATUS:
-            raise TakenOverError(f"Another process goes on with the upload to {what}", host=self.host)
-        fault = storage_fault(said, what=what, host=self.host)
-        if fault is not None:
-            raise fault
-        if answer.returncode == _CORRUPTED_STATUS:
-            raise TransferCorruptedError(f"What arrived for {what} is not what was sent: {said}", host=self.host)
-        raise TransportError(f"Cannot write {what}: {said}", host=self.host)
 
     def _request(
         self,

@@ -13,6 +13,7 @@ from pathlib import Path
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.look import look
+from dagster_slurm.cluster.submissions import are_small
 from dagster_slurm.environments import Activation, Site
 from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimitError, TransportError
 from dagster_slurm.job.batch_script import env_file
@@ -78,6 +79,7 @@ class ClusterCarriers(Carriers):
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
         self._touched: dict[str, RunDirectory] = {}
+        self._coming: tuple[RunDirectory, ...] = ()
         self._watched: dict[str, JobHandle] = {}
 
     @property
@@ -167,12 +169,14 @@ class ClusterCarriers(Carriers):
         activation = self._provided()
         directory = self.launch.of_attempt(number)
         self._touched[directory.path] = directory
-        self._calls.persist(lambda: self._prepare(directory, tries, request, activation))
+        files = self._calls.persist(lambda: self._prepared(directory, tries, request, activation))
         self._interruptions.pause(self._connection.turns.take())
-        # A run that was terminated, or taken over, while the files were sent gets no job.
+        # A run that was terminated, or taken over, by now gets no job.
         self._interruptions.check(afresh=True)
         self._interruptions.has_jobs = True
-        handle = self._submitted(directory, request)
+        self._coming = (directory,)
+        handle = self._submitted(directory, request, files)
+        self._coming = ()
         units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
         carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
         self._step.log.info(
@@ -193,8 +197,10 @@ class ClusterCarriers(Carriers):
             self._activation = self._calls.persist(lambda: self._spec.environment.provide(site))
         return self._activation
 
-    def _prepare(self, directory: RunDirectory, tries: Tries, request: JobRequest, activation: Activation) -> None:
-        """Put everything that an attempt needs on the cluster; may be repeated, by whatever broke off."""
+    def _prepared(
+        self, directory: RunDirectory, tries: Tries, request: JobRequest, activation: Activation
+    ) -> Sequence[TreeEntry]:
+        """What goes with the submission; what is large, or needed before, is put there. May be repeated at any time."""
         inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
         inputs.upload()
         array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
@@ -210,8 +216,7 @@ class ClusterCarriers(Carriers):
         own = {} if self._is_array else unit_variables(directory, ONE, directory.attempt, self._step.partition_keys)
         # Into a file, Python writes in blocks; a line is to be seen when it is printed.
         variables = env_file({"PYTHONUNBUFFERED": "1", **(self._spec.extra_env or {}), **own})
-        directory.create(
-            self._cluster.transport,
+        files = directory.files(
             script=script,
             env=variables,
             context=json.dumps(self._contexts.of_step).encode(),
@@ -219,18 +224,29 @@ class ClusterCarriers(Carriers):
             tasks=tasks,
             description=description.to_json(),
             asset_digest=self._work.asset_digest,
-            progress=lambda report: self._step.log.info(str(report)),
+        )
+        if are_small(files) and not self._spec.staging.inputs.names:
+            return files
+        self._cluster.transport.put_tree(
+            files, directory.path, progress=lambda report: self._step.log.info(str(report))
         )
         inputs.place(directory.work)
+        return ()
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
         for element, (unit, earlier) in enumerate(tries.items()):
             env = env_file(unit_variables(directory.of_element(element), unit, len(earlier)))
             yield from task_files(element, env=env, context=json.dumps(self._contexts.of(unit)).encode())
 
-    def _submitted(self, directory: RunDirectory, request: JobRequest) -> JobHandle:
+    def _submitted(self, directory: RunDirectory, request: JobRequest, files: Sequence[TreeEntry]) -> JobHandle:
         """Submit; where as many jobs are submitted as is allowed, when there is a place again."""
-        is_full = False
+        is_full = is_slow = False
+
+        def slow(said: str) -> None:
+            nonlocal is_slow
+            if not is_slow:
+                self._step.log.warning(said)
+            is_slow = True
 
         def try_to() -> JobHandle:
             nonlocal is_full
@@ -238,7 +254,7 @@ class ClusterCarriers(Carriers):
                 # It leaves nothing behind, which each try to submit does.
                 self._cluster.check(request, afresh=True)
             try:
-                return submit_once(Claims(self._cluster), directory)
+                return submit_once(Claims(self._cluster), directory, files, slow=slow)
             except SubmitLimitError:
                 is_full = True
                 raise
@@ -341,7 +357,7 @@ class ClusterCarriers(Carriers):
         return Canceller(self._cluster, self._calls.persist_a_while)
 
     def _order(self) -> Order:
-        return Order(tuple(self._touched.values()), tuple(self._watched.values()))
+        return Order(tuple(self._touched.values()), tuple(self._watched.values()), self._coming)
 
     def left_of(self, withdrawal: Withdrawal) -> str:
         """As `Carriers.left_of`."""

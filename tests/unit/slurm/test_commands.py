@@ -13,12 +13,7 @@ ENV = ("env", "TZ=UTC", "SLURM_TIME_FORMAT=%Y-%m-%dT%H:%M:%S", "LC_ALL=C")
 
 
 def test_sbatch() -> None:
-    assert commands.sbatch("/run/a b/job.sh", "my name") == (
-        "sbatch",
-        "--parsable",
-        "--job-name=my name",
-        "/run/a b/job.sh",
-    )
+    assert not any(set(word) & set(" \t\n") for word in commands.sbatch())
     assert commands.sbatch_test_only()[2:4] == ("sbatch", "--test-only")
 
 
@@ -74,7 +69,7 @@ def test_job_ids_are_checked(job_id: str) -> None:
 @pytest.mark.parametrize("name", ["", "-x", "a\nb", "a\0b"])
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(InvalidRequestError):
-        commands.sbatch("/job.sh", name)
+        commands.sbatch_test_only(name)
     with pytest.raises(InvalidRequestError):
         commands.scancel_by_name(name)
 

@@ -87,7 +87,7 @@ def test_no_name_of_ours_reaches_a_job_with_our_value(
     names = set()
     for package, name in (("transport.scripts", "channel.sh"), ("cluster_scripts", "submit.sh")):
         text = shell_file(f"dagster_slurm.{package}", name)
-        names |= set(re.findall(r"\b([a-z_]+)=", text)) | set(re.findall(r"\bfor (\w+) in", text))
+        names |= set(re.findall(r"\b([a-z_]+)=", text)) | set(re.findall(r"\bfor (\w+)(?: in|;)", text))
         names |= {word for words in re.findall(r"\bread -r ([\w ]+)", text) for word in words.split()}
     exported = {name: f"of the login {name}" for name in names if not name.startswith("login_")}
     assert {"dagster_slurm_claim", "dagster_slurm_nonce", "dagster_slurm_name"} <= set(exported)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from dagster_slurm.errors import ConnectionFailedError, InvalidRequestError, RemoteStorageError, TransferCorruptedError
-from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
+from dagster_slurm.errors import ConnectionFailedError
+from dagster_slurm.transport import CompletedCommand, LocalTransport
 from dagster_slurm.transport.together import MOST, Together, together
 
 THREADS = 30
@@ -74,7 +74,7 @@ def test_alone_is_as_without(transport: Counting) -> None:
 
 def test_they_run_side_by_side_and_do_not_share_variables(transport: Counting, tmp_path: Path) -> None:
     combined = Together(transport)
-    transport.hold = lambda: eventually(lambda: len(combined._waiting) >= MOST)
+    transport.hold = lambda: eventually(lambda: len(combined._gathered._waiting) >= MOST)
     # Each goes on when as many have begun as may; one after the other they never would.
     script = f'''[ -z "$mine" ] && mine=$1
     echo "$1" >>"$2"; until [ "$(grep -c . "$2")" -ge {MOST} ]; do sleep 0.02; done
@@ -129,66 +129,6 @@ def test_an_error_is_everybodys_and_the_next_works(transport: Counting) -> None:
                 errors += 1
     assert errors > 1
     assert combined.run("echo again").text == "again\n"
-
-
-def test_trees(transport: Counting, tmp_path: Path) -> None:
-    combined = Together(transport)
-    source = tmp_path / "source"
-    source.write_text("from a file\n")
-
-    def put(n: int) -> CompletedCommand:
-        files = [TreeEntry("a/b.txt", f"{n}\n".encode()), TreeEntry("run.sh", source, 0o700)]
-        combined.put_tree(files, f"{tmp_path}/run/{n}/0")
-        return CompletedCommand(b"", b"", 0)
-
-    at_once(put)
-    for n in range(THREADS):
-        made = tmp_path / "run" / str(n) / "0"
-        assert (made / "a/b.txt").read_text() == f"{n}\n"
-        assert (made / "run.sh").stat().st_mode & 0o777 == 0o700
-        assert sorted(path.name for path in made.iterdir()) == ["a", "run.sh"]
-    # The first came alone, and those behind it in one stream.
-    assert len(transport.scripts) <= 4
-    assert not list(tmp_path.rglob("*.part.*"))
-    # Put again, it is as it was.
-    combined.put_tree([TreeEntry("other", b"")], f"{tmp_path}/run/0/0")
-    assert not (tmp_path / "run/0/0/other").exists()
-
-
-def test_of_many_trees_only_those_fail_that_cannot_be_put(transport: Counting, tmp_path: Path) -> None:
-    combined = Together(transport)
-    (tmp_path / "run").mkdir()
-    # Where the directory of a launch would be, there is a file; and one was put before.
-    (tmp_path / "run/3").write_text("in the way")
-    (tmp_path / "run/4/0").mkdir(parents=True)
-
-    def put(n: int) -> CompletedCommand:
-        name = "a\nb" if n == 5 else "a"
-        try:
-            combined.put_tree([TreeEntry(name, f"{n}\n".encode())], f"{tmp_path}/run/{n}/0")
-        except (RemoteStorageError, InvalidRequestError) as error:
-            return CompletedCommand(b"", str(error).encode(), 1)
-        return CompletedCommand(b"", b"", 0)
-
-    answers = at_once(put)
-    assert [n for n, answer in enumerate(answers) if answer.returncode] == [3, 5]
-    assert f"{tmp_path}/run/3/0" in answers[3].error_text
-    assert "line break" in answers[5].error_text
-    assert sorted(int(path.parent.parent.name) for path in tmp_path.glob("run/*/0/a")) == [
-        n for n in range(THREADS) if n not in {3, 4, 5}
-    ]
-    assert not list(tmp_path.rglob("*.part.*"))
-
-
-def test_a_tree_that_does_not_arrive_whole(
-    transport: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "dagster_slurm.transport.archive.content.digest", lambda source: ("0" * 64, len(source), source)
-    )
-    with pytest.raises(TransferCorruptedError):
-        Together(transport).put_tree([TreeEntry("a", b"x")], f"{tmp_path}/tree")
-    assert not list(tmp_path.iterdir())
 
 
 def test_one_for_each_transport(transport: Counting) -> None:

@@ -1,0 +1,316 @@
+"""Trees, claims and sbatch of many attempts in one request, in real shells; sbatch is a stand-in."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.support.slurm_programs import Slurm, queued
+from tests.support.waiting import eventually
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster import claims as claims_module
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.look import look
+from dagster_slurm.cluster.submissions import MOST, are_small
+from dagster_slurm.errors import (
+    AttemptClosedError,
+    DagsterSlurmError,
+    InvalidRequestError,
+    RemoteStorageError,
+    TransferCorruptedError,
+    TransportError,
+)
+from dagster_slurm.job.reattach import Known, Reattachment
+from dagster_slurm.job.submission import submit_once
+from dagster_slurm.run_directory import PROTOCOL_VERSION, JobHandle, RunDirectory
+from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
+
+MANY = 30
+# The number of the launch is the id. `slow` of them do not end before it is gone, and say so.
+SBATCH = """#!/bin/sh
+here=$(dirname "$0")
+printf '%s in %s\\n' "$*" "$PWD" >>"$here/calls"
+key=${3%/job.sh}; key=${key%/*}; key=${key##*/}
+if [ -e "$here/slow-$key" ]; then
+    echo 'sbatch: the site takes one job a minute' >&2
+    while [ -e "$here/slow-$key" ]; do sleep 0.1; done
+fi
+echo "4${key#key}"
+"""
+# Kills what runs it, when it is run so often.
+DYING = """#!/bin/sh
+echo >>"$0.count"
+[ "$(grep -c '' "$0.count")" != {number} ] || kill -9 "$PPID"
+exec {real} "$@"
+"""
+
+
+class Counting(LocalTransport):
+    """Counts requests, and may hold the first up."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=2)
+        self.scripts: list[str] = []
+        self.hold: Callable[[], object] = lambda: None
+
+    def run(self, script: str, args: Sequence[str] = (), **options: object) -> CompletedCommand:
+        self.scripts.append(script)
+        if len(self.scripts) == 1:
+            self.hold()
+        return super().run(script, args, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def transport(slurm: Slurm) -> Iterator[Counting]:
+    (slurm.directory / "sbatch").write_text(SBATCH)
+    made = Counting()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own(transport: Counting, tmp_path: Path) -> SlurmCluster:
+    return SlurmCluster(transport, remote_base=str(tmp_path / "base it's"))
+
+
+def attempt(cluster: SlurmCluster, number: int = 0) -> RunDirectory:
+    return RunDirectory(cluster.base(), "run", f"key{number}")
+
+
+def files_of(directory: RunDirectory, *more: TreeEntry) -> list[TreeEntry]:
+    work = [TreeEntry("payload.sh", f"{directory.key}\n".encode(), 0o700), *more]
+    return directory.files(script="#!/bin/bash\n", env="", context=b"{}", work=work)
+
+
+def hold_until_wait(transport: Counting, cluster: SlurmCluster, count: int) -> None:
+    """Have the first request, which comes alone, wait for so many others."""
+    gathered = cluster.submissions._gathered
+    transport.hold = lambda: eventually(lambda: len(gathered._waiting) >= count)
+
+
+def calls(slurm: Slurm) -> list[str]:
+    path = slurm.directory / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def made(directory: RunDirectory) -> list[str]:
+    top = Path(directory.path)
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_file())
+
+
+def test_many_at_once_in_few_requests(own: SlurmCluster, transport: Counting, slurm: Slurm) -> None:
+    hold_until_wait(transport, own, MANY - 1)
+    directories = [attempt(own, number) for number in range(MANY)]
+
+    def submit(directory: RunDirectory) -> JobHandle:
+        return submit_once(Claims(own), directory, files_of(directory))
+
+    with ThreadPoolExecutor(MANY) as threads:
+        handles = list(threads.map(submit, directories))
+    assert [handle.job_id for handle in handles] == [f"4{number}" for number in range(MANY)]
+    # The first came alone.
+    assert len(transport.scripts) <= 2 + MANY // MOST
+    # Each with its name, in its own directory: Slurm's record of a job names it.
+    assert sorted(calls(slurm)) == sorted(
+        f"--parsable --job-name={each.job_name()} {each.script} 0 in {each.work}" for each in directories
+    )
+    for each in directories:
+        assert Path(each.work, "payload.sh").read_text() == f"{each.key}\n"
+        assert Path(each.script).stat().st_mode & 0o777 == 0o700
+        assert Path(each.env_file).stat().st_mode & 0o777 == 0o600
+        assert Path(each.path).stat().st_mode & 0o777 == 0o700
+        assert {"protocol", "claim/0/status", "claim/0/stdout", "claim/0/stderr"} < set(made(each))
+    assert not list(Path(own.base()).rglob("*.part*"))
+    assert not list(Path(own.base()).rglob(".dagster-slurm*"))
+
+
+def test_asked_again_gives_the_same(own: SlurmCluster, slurm: Slurm) -> None:
+    directory = attempt(own, 7)
+    first = submit_once(Claims(own), directory, files_of(directory))
+    again = submit_once(Claims(own), directory, files_of(directory, TreeEntry("other", b"")))
+    assert (first, again, len(calls(slurm))) == (JobHandle(directory, "47", 0), first, 1)
+    # What is there stays as it is.
+    assert not Path(directory.work, "other").exists()
+
+
+def test_only_those_fail_that_cannot_be_put(own: SlurmCluster, transport: Counting, slurm: Slurm) -> None:
+    # One has a name that is refused here.
+    hold_until_wait(transport, own, MANY - 2)
+    runs = Path(own.base(), "runs", "run")
+    runs.mkdir(parents=True)
+    for number in (0, 3):
+        (runs / f"key{number}").write_text("in the way")
+
+    def submit(number: int) -> str:
+        directory = attempt(own, number)
+        more = [TreeEntry("a\nb", b"")] if number == 5 else []
+        try:
+            return submit_once(Claims(own), directory, files_of(directory, *more)).job_id
+        except (RemoteStorageError, InvalidRequestError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(MANY) as threads:
+        found = list(threads.map(submit, range(MANY)))
+    assert [number for number, each in enumerate(found) if each != f"4{number}"] == [0, 3, 5]
+    assert attempt(own, 3).path in found[3]
+    assert "line break" in found[5]
+    assert len(calls(slurm)) == MANY - 3
+    assert not list(runs.rglob("*.part.*"))
+
+
+def test_what_does_not_arrive_whole_is_not_submitted(
+    own: SlurmCluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "dagster_slurm.transport.archive.content.digest", lambda source: ("0" * 64, len(source), source)
+    )
+    directory = attempt(own)
+    with pytest.raises(TransferCorruptedError, match="key0"):
+        submit_once(Claims(own), directory, files_of(directory))
+    assert not calls(slurm)
+    assert not list(Path(directory.launch).iterdir())
+
+
+def test_a_stream_that_is_cut_off_is_not_submitted(
+    own: SlurmCluster, transport: Counting, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = transport.run
+
+    def cut(script: str, args: Sequence[str] = (), *, stdin: bytes = b"", **options: object) -> CompletedCommand:
+        return real(script, args, stdin=stdin[: len(stdin) // 2], **options)
+
+    directory = attempt(own)
+    with monkeypatch.context() as patch:
+        patch.setattr(transport, "run", cut)
+        with pytest.raises(TransportError):
+            submit_once(Claims(own), directory, files_of(directory))
+    assert not calls(slurm)
+    assert not list(Path(directory.launch).iterdir())
+    assert submit_once(Claims(own), directory, files_of(directory)).job_id == "40"
+
+
+@pytest.mark.parametrize(
+    ("program", "number"),
+    [
+        ("mkdir", 1),
+        ("mkdir", 2),
+        ("tar", 1),
+        ("sha256sum", 1),
+        ("mv", 1),
+        ("mkdir", 3),
+        ("rm", 1),
+        ("touch", 1),
+        ("setsid", 1),
+        ("timeout", 1),
+        ("sync", 1),
+        ("mv", 2),
+    ],
+)
+def test_whatever_dies_there_and_when_one_job_is_submitted(
+    own: SlurmCluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, program: str, number: int
+) -> None:
+    monkeypatch.setattr(claims_module, "_SUBMIT_PATIENCE_SECONDS", 1)
+    dying = slurm.directory / program
+    dying.write_text(DYING.format(number=number, real=shutil.which(program)))
+    dying.chmod(0o755)
+    directory = attempt(own)
+    knows = f"#!/bin/sh\n[ ! -e {slurm.directory}/calls ] || echo '{queued('40', name=directory.job_name()).strip()}'\n"
+    (slurm.directory / "squeue").write_text(knows)
+
+    def submit() -> JobHandle:
+        return submit_once(Claims(own), directory, files_of(directory))
+
+    with suppress(DagsterSlurmError):
+        submit()
+    assert len((slurm.directory / f"{program}.count").read_text()) >= number
+    handle = submit()
+    # A try whose sbatch never ran is revoked, and followed by another one.
+    assert handle == JobHandle(directory, "40", handle.generation)
+    assert len(calls(slurm)) == 1
+    assert {"protocol", "launch.json", "job.sh", "env.sh", "work/payload.sh"} < set(made(directory))
+
+
+def test_a_run_that_is_terminated_while_its_request_is_on_its_way_gets_no_job(own: SlurmCluster, slurm: Slurm) -> None:
+    directory = attempt(own)
+    assert Claims(own).withdraw(directory, is_coming=True).jobs == {}
+    with pytest.raises(AttemptClosedError):
+        submit_once(Claims(own), directory, files_of(directory))
+    assert not calls(slurm)
+    # A retry begins the next one, and `clean` knows it.
+    (record,) = look(own, [directory]).listing.attempts(directory).values()
+    assert (record.protocol, record.is_closed, record.claims) == (str(PROTOCOL_VERSION), True, ())
+    assert Reattachment(own).find(directory) == Known(following=1)
+    # Of what nobody was about to make, nothing is made.
+    Claims(own).withdraw(attempt(own, 1))
+    assert not Path(attempt(own, 1).launch).exists()
+
+
+def test_a_withdrawal_and_a_request_at_the_same_moment(own: SlurmCluster, slurm: Slurm) -> None:
+    """Either is first: the job is known to the withdrawal, or it is not submitted."""
+    for number in range(20):
+        directory = attempt(own, number)
+        found: list[str] = []
+
+        def submit(directory: RunDirectory = directory, found: list[str] = found) -> None:
+            with suppress(AttemptClosedError):
+                found.append(submit_once(Claims(own), directory, files_of(directory)).job_id)
+
+        thread = threading.Thread(target=submit)
+        thread.start()
+        time.sleep(number * 0.003)
+        withdrawn = Claims(own).withdraw(directory, is_coming=True)
+        thread.join()
+        known = [*withdrawn.jobs, *withdrawn.job_names]
+        assert bool(found) <= bool(known), number
+        assert Path(directory.path, "claim", str(len(known))).is_symlink()
+
+
+def test_one_that_takes_long_holds_nobody_up_and_is_told_of(
+    own: SlurmCluster, transport: Counting, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "_ASKED_SECONDS", 1)
+    hold_until_wait(transport, own, 3)
+    slow = slurm.directory / "slow-key2"
+    slow.touch()
+    told: list[str] = []
+    ended: list[int] = []
+
+    def submit(number: int) -> str:
+        directory = attempt(own, number)
+        job_id = submit_once(Claims(own), directory, files_of(directory), slow=told.append).job_id
+        ended.append(number)
+        return job_id
+
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(submit, number) for number in range(4)]
+        eventually(lambda: len(ended) == 3, "the others")
+        eventually(lambda: told, "a word of the one")
+        assert 2 not in ended
+        slow.unlink()
+        assert [job.result() for job in jobs] == ["40", "41", "42", "43"]
+    said = "sbatch on this machine has not ended after 1 s; it has printed 'sbatch: the site takes one job a minute'"
+    assert set(told) == {said}
+    assert len(calls(slurm)) == 4
+
+
+def test_without_trees_nothing_outside_is_taken_for_one(own: SlurmCluster, slurm: Slurm) -> None:
+    directory = attempt(own, 1)
+    own.transport.put_tree(files_of(directory), directory.path)
+    assert submit_once(Claims(own), directory).job_id == "41"
+    assert len(calls(slurm)) == 1
+
+
+@pytest.mark.parametrize(("size", "goes"), [(1000, True), (300_000, False)])
+def test_what_is_small(tmp_path: Path, size: int, goes: bool) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size))
+    assert are_small([TreeEntry("a", source)]) is are_small([TreeEntry("a", bytes(size))]) is goes
+    source.unlink()
+    assert not are_small([TreeEntry("a", source)])
