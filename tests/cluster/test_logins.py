@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from dagster_slurm.cluster import FilePosition, SlurmCluster
 from dagster_slurm.errors import AuthenticationError, HostKeyError
 from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.sandbox.login_node import pam_service
@@ -552,3 +553,47 @@ def known_by_another_key(node: LoginNode, directory: Path) -> Path:
     path = directory / "changed"
     path.write_text(f"[127.0.0.1]:{node.port} {kind} {key}\n")
     return path
+
+
+class TestWaitingAtTheFarEnd:
+    """A look at files that waits there for news has a channel of its own, or does not wait."""
+
+    NEWS = FilePosition("run/step/log/stdout.0", 0)
+
+    def new(self, cluster: SlurmCluster, seconds: float) -> Mapping[str, bytes]:
+        return cluster.read_new([self.NEWS], max_bytes=100, wait_seconds=seconds)
+
+    def test_no_other_request_waits_for_it(self, sandbox: Sandbox, control_dir: str) -> None:
+        with (
+            sandbox.login_node() as node,
+            opened(connection_of(node.env(), control_dir=control_dir)) as transport,
+            ThreadPoolExecutor(5) as threads,
+        ):
+            cluster = SlurmCluster(transport, remote_base="~/waiting")
+            file = sandbox.home / "waiting" / "runs" / self.NEWS.name
+            assert cluster.transport.command(("mkdir", "-p", f"waiting/runs/{Path(self.NEWS.name).parent}")).text == ""
+            # Its channel is opened beside the first look, which does not wait.
+            eventually(lambda: transport.run_aside(":"))
+            waiting = threads.submit(self.new, cluster, 600.0)
+            sleeping = "exec pgrep -u \"$(id -un)\" -f '/proc/[u]ptime'"
+            eventually(lambda: transport.run(sleeping).text)
+            for _ in range(3):
+                assert {each.text for each in threads.map(transport.run, ["sleep 0.1; echo on"] * 4)} == {"on\n"}
+            assert not waiting.done()
+            transport.put(b"new", str(file))
+            assert waiting.result(60.0) == {self.NEWS.name: b"new"}
+            assert node.logins() == 1
+
+    def test_with_one_session_nothing_waits(self, sandbox: Sandbox, control_dir: str) -> None:
+        with (
+            sandbox.login_node(options=["MaxSessions 1"]) as node,
+            opened(connection_of(node.env(), control_dir=control_dir)) as transport,
+        ):
+            cluster = SlurmCluster(transport, remote_base="~/not-waiting")
+            for _ in range(20):
+                assert self.new(cluster, 600.0) == {}
+                assert transport.run("echo on").text == "on\n"
+                time.sleep(0.05)
+            assert transport.run_aside(":") is None
+            assert node.logins() == 1
+            assert node.failures() == 0

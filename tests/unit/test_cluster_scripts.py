@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import STREAMS, RunDirectory
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import LocalTransport, TreeEntry
+from dagster_slurm.transport.shell import shell_file
 
 SBATCH = """#!/bin/sh
 [ "$1" = --version ] && { echo 'slurm 22.05.8'; exit; }
@@ -173,6 +175,75 @@ class TestReadNewWithAndWithoutPerl(TestReadNew):
     @pytest.fixture
     def transport(self, shell_with: LocalTransport) -> LocalTransport:
         return shell_with
+
+
+class TestWaitingForNews:
+    """poll.sh may wait on the cluster: for something new in any of the files, and no longer than it was told."""
+
+    LONG = "600"
+
+    @pytest.fixture
+    def runs(self, tmp_path: Path) -> Path:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "status").touch()
+        return tmp_path
+
+    def begun(self, runs: Path, seconds: str, path: str = os.environ["PATH"]) -> subprocess.Popen[bytes]:
+        words = [word for name in ("one/status", "one/out", "two/status", "two/out") for word in ("0", name)]
+        argv = [
+            str(shutil.which("dash")),
+            "-c",
+            shell_file("dagster_slurm.cluster_scripts", "poll.sh"),
+            "poll",
+            str(runs),
+            "100",
+            seconds,
+        ]
+        return subprocess.Popen([*argv, *words], stdout=subprocess.PIPE, env={"PATH": path})
+
+    def said(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Long before it would have waited to the end."""
+        return process.communicate(timeout=60.0)[0]
+
+    def test_what_comes_meanwhile_is_answered_at_once(self, runs: Path) -> None:
+        with self.begun(runs, self.LONG) as waiting:
+            time.sleep(0.3)
+            assert waiting.poll() is None
+            (runs / "two" / "out").write_bytes(b"new")
+            assert self.said(waiting) == b"two/out 0 3\nnew"
+
+    def test_what_is_there_is_answered_at_once(self, runs: Path) -> None:
+        (runs / "one" / "out").write_bytes(b"old")
+        with self.begun(runs, self.LONG) as waiting:
+            assert self.said(waiting) == b"one/out 0 3\nold"
+
+    def test_where_nothing_comes_it_ends(self, runs: Path) -> None:
+        began = time.monotonic()
+        with self.begun(runs, "0.6") as waiting:
+            assert self.said(waiting) == b""
+        # The clock of proc(5) has hundredths.
+        assert time.monotonic() - began > 0.57
+
+    def test_without_a_time_it_does_not_wait(self, runs: Path) -> None:
+        with self.begun(runs, "0") as process:
+            assert self.said(process) == b""
+
+    def test_a_status_that_is_removed_is_answered_at_once(self, runs: Path) -> None:
+        with self.begun(runs, self.LONG) as waiting:
+            time.sleep(0.3)
+            shutil.rmtree(runs / "one")
+            assert self.said(waiting) == b"one/status 0 0\n"
+
+    def test_without_perl_it_does_not_wait(self, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        programs = tmp_path_factory.mktemp("programs")
+        for name in ("wc", "dd"):
+            (programs / name).symlink_to(str(shutil.which(name)))
+        (runs / "two" / "out").write_bytes(b"new")
+        for expected in (b"two/out 0 3\nnew", b""):
+            with self.begun(runs, self.LONG, str(programs)) as process:
+                assert self.said(process) == expected
+            (runs / "two" / "out").unlink(missing_ok=True)
 
 
 class TestRunDirectory:

@@ -384,13 +384,23 @@ class SlurmCluster:
         """Keep the directory of a run from being taken for old."""
         self.transport.command(("touch", "-c", "--", posixpath.dirname(directory.launch)))
 
-    def read_new(self, positions: Sequence[FilePosition], *, max_bytes: int) -> Mapping[str, bytes]:
+    def read_new(
+        self, positions: Sequence[FilePosition], *, max_bytes: int, wait_seconds: float = 0.0
+    ) -> Mapping[str, bytes]:
         """What is new in each file, at most `max_bytes` of each, in one round trip; unchanged files are left out.
 
         Nothing, `b""`, is new in a `status` that is not there any more.
+
+        Args:
+            positions: The files, and how far each was read.
+            max_bytes: Of each file.
+            wait_seconds: How long to wait there for something new, where no other request has to wait for that.
         """
-        words = [word for at in positions for word in (str(at.offset), at.name)]
-        answer = self.script("poll.sh", (runs_root(self.base()), str(max_bytes), *words))
+        script = shell_file("dagster_slurm.cluster_scripts", "poll.sh")
+        root, words = runs_root(self.base()), [word for at in positions for word in (str(at.offset), at.name)]
+        answer = self.transport.run_aside(script, (root, str(max_bytes), f"{wait_seconds:g}", *words))
+        if answer is None:
+            answer = self.transport.run(script, (root, str(max_bytes), "0", *words))
         if answer.returncode:
             raise TransportError(f"Cannot read the runs' directory: {answer.reason}", host=self.host)
         with reading("What is new in the runs' directory", host=self.host):

@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# poll.sh BASE MAX_BYTES OFFSET NAME [OFFSET NAME ...]: what is new in each file, all in one go.
+# poll.sh BASE MAX_BYTES SECONDS OFFSET NAME [OFFSET NAME ...]: what is new in each file, all in one go. While nothing is,
+# it may wait so long for something.
 # Output for each file that grew: "NAME OFFSET LENGTH NEWLINE" and that many bytes. Names hold no white space. A `status`,
 # which is made with its directory, has the length 0 where it is not there any more.
 # What becomes of jobs without their directories, Slurm tells.
@@ -7,27 +8,43 @@ cd -- "$1" 2>/dev/null || cd /dev || exit 0
 shift
 # One process opens every file, and opening is what makes NFS look again; `stat` alone would show what it knew
 # seconds ago (nfs(5), close-to-open). Files that are not there yet are left out.
-# Login nodes have Perl, since Slurm's own `seff` is written in it; where not, each file that grew costs a process.
+# Login nodes have Perl, since Slurm's own `seff` is written in it; where not, each file that grew costs a process, and
+# nothing waits. There are ten looks a second at most; of those that take longer than the grain of proc(5)'s clock, 10 ms,
+# there is one more at the end, and of those that take a tenth of the time, as on a slow NFS, no other. A finer clock would
+# cost more to load than all the looks.
 unset PERL5OPT PERL5LIB
 # shellcheck disable=SC2016
 perl -e '
-    my $max = shift;
+    my ($max, $wait, @asked) = @ARGV;
+    my $uptime = sub { open my $file, "<", "/proc/uptime" or return; (split " ", <$file>)[0] };
+    my $until = $wait > 0 && $uptime->();
+    $until += $wait if $until;
+    my $found;
     binmode STDOUT;
-    while (my ($offset, $name) = splice @ARGV, 0, 2) {
-        my $file;
-        if (!open $file, "<:raw", $name) {
-            print "$name $offset 0\n" if $name =~ m{/status$} && ($!{ENOENT} || $!{ENOTDIR});
-            next;
+    while (1) {
+        my $began = $until && $uptime->();
+        for (my $at = 0; $at < @asked; $at += 2) {
+            my ($offset, $name) = @asked[$at, $at + 1];
+            my $file;
+            if (!open $file, "<:raw", $name) {
+                $found = print "$name $offset 0\n" if $name =~ m{/status$} && ($!{ENOENT} || $!{ENOTDIR});
+                next;
+            }
+            next if -d $file || -s _ <= $offset;
+            sysseek $file, $offset, 0 or next;
+            my ($data, $got) = ("", 1);
+            $got = sysread $file, $data, $max - length $data, length $data while $got && length $data < $max;
+            $found = printf "%s %d %d\n%s", $name, $offset, length $data, $data if length $data;
         }
-        next if -d $file || -s _ <= $offset;
-        sysseek $file, $offset, 0 or next;
-        my ($data, $got) = ("", 1);
-        $got = sysread $file, $data, $max - length $data, length $data while $got && length $data < $max;
-        printf "%s %d %d\n%s", $name, $offset, length $data, $data if length $data;
+        last if $found || !$until;
+        my $now = $uptime->();
+        my ($took, $left) = ($now - $began, $until - $now);
+        last if $left <= 0 || 10 * $took > $wait;
+        select undef, undef, undef, $took || $left < 0.1 ? $left : 0.1;
     }
 ' "$@" 2>/dev/null && exit
 max_bytes=$1
-shift
+shift 2
 names=
 count=0
 for word in "$@"; do

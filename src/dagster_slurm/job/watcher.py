@@ -1,7 +1,8 @@
 """One loop for all jobs of a cluster in this process.
 
-A tick reads what is new in every job's files in one round trip. squeue is asked seldom and for all jobs at once,
-and soon when a job seems to end; sacct when a job is over. Both are asked beside: no line waits for their answers.
+A tick reads what is new in every job's files in one round trip, which waits on the cluster for news. squeue is asked
+seldom and for all jobs at once, and soon when a job seems to end; sacct when a job is over. Both are asked beside: no
+line waits for their answers.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class WatchIntervals:
     Args:
         tick_seconds: Pause between two reads of the files while something is new in them.
         tick_max_seconds: The longest pause while nothing is.
-        tick_many_seconds: The pause for fifty jobs or more while something is new; for fewer it is in between.
+        tick_many_seconds: The pause for six hundred jobs or more while something is new; for fewer it is in between.
+        news_seconds: How long a read may wait on the cluster for something new.
         first_status_seconds: Pause before squeue is asked about a new job, if it was not asked just before.
         status_seconds: Pause before squeue is asked again, at first.
         status_max_seconds: The longest such pause.
@@ -101,6 +103,7 @@ class WatchIntervals:
     tick_seconds: float = 0.1
     tick_max_seconds: float = 0.5
     tick_many_seconds: float = 0.3
+    news_seconds: float = 0.5
     first_status_seconds: float = 1.5
     status_seconds: float = 5.0
     status_max_seconds: float = 30.0
@@ -305,8 +308,9 @@ class JobWatcher:
     def _read_files(self, jobs: Sequence[WatchedJob]) -> bool:
         positions = [position for job in jobs for position in job.positions()]
         max_bytes = min(_MAX_BLOCK_BYTES, _MAX_BYTES // max(1, len(positions)))
+        began, wait = self._clock.now(), 0.0 if self._is_busy(jobs) else self._intervals.news_seconds
         try:
-            blocks = dict(self._cluster.read_new(positions, max_bytes=max_bytes))
+            blocks = dict(self._cluster.read_new(positions, max_bytes=max_bytes, wait_seconds=wait))
         except TransportError as error:
             self._files.lost(self._clock.now(), error)
             return False
@@ -317,15 +321,21 @@ class JobWatcher:
             job.note_moment(self._queue_question.now())
         # Of hundreds of jobs some always write, and every look costs both ends something.
         self._tick_pace.first_seconds = self._shortest_pause(len(jobs))
-        if any(news):
+        # Where nothing could wait there, looks become rarer.
+        has_waited = wait > 0 and now - began >= wait / 2
+        if any(news) or has_waited:
             self._tick_pace.restart(now)
         if all(len(block) < max_bytes for block in blocks.values()):
             self._tick_pace.asked(now)
         return True
 
+    def _is_busy(self, jobs: Sequence[WatchedJob]) -> bool:
+        """Whether something else is to be looked at soon than files: an answer of Slurm, or how a job ends."""
+        return not self._beside.is_free or any(job.end_mark or job.over_since is not None for job in jobs)
+
     def _shortest_pause(self, jobs: int) -> float:
         every = self._intervals
-        return max(every.tick_seconds, min(every.tick_seconds * (1 + jobs / 25), every.tick_many_seconds))
+        return max(every.tick_seconds, min(every.tick_seconds * (1 + jobs / 300), every.tick_many_seconds))
 
     def _settle(self, job: WatchedJob) -> Action:
         """Decide about one job, and tell its end, once, when it is known."""

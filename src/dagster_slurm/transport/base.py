@@ -84,6 +84,13 @@ class Transport(ABC):
     ) -> CompletedCommand:
         """Run a POSIX shell script with `args` as its `$1`, `$2` ...; values never stand in the script."""
 
+    def run_aside(
+        self, script: str, args: Sequence[str] = (), *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> CompletedCommand | None:
+        """As `run`, for what waits at the far end: no other request waits for it. None where one would, or might."""
+        del script, args, timeout_seconds
+        return None
+
     @abstractmethod
     def put(
         self,

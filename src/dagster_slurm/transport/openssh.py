@@ -37,6 +37,8 @@ _REFUSED_PAUSE_SECONDS = 0.25
 _REFUSED_PATIENCE_SECONDS = 20.0
 # Of the 10 that sshd_config(5) has as the default of MaxSessions.
 _MAX_CHANNELS = 8
+# Where others wait for a channel, nothing waits at the far end for so long.
+_NOTHING_ASIDE_SECONDS = 10.0
 # A refused login is not tried again by itself before this: accounts lock, and hosts ban.
 _REFUSED_LOGIN_SECONDS = 600.0
 
@@ -74,6 +76,7 @@ class OpenSSHTransport(ShellTransport):
         self._budget = ChannelBudget(self._master.path, size=_MAX_CHANNELS)
         self._direct = False
         self._narrow = False
+        self._nothing_aside_until = float("-inf")
         self._refused: tuple[float, AuthenticationError] | None = None
         self._is_replaced = False
         self._lock = threading.Lock()
@@ -93,6 +96,23 @@ class OpenSSHTransport(ShellTransport):
 
     def _may_keep_channel(self) -> bool:
         return self._direct or not self._budget.contended()
+
+    def _has_to_spare(self) -> bool:
+        if not self._may_keep_channel():
+            self._need_all(_NOTHING_ASIDE_SECONDS)
+        return super()._has_to_spare() and time.monotonic() >= self._nothing_aside_until
+
+    def _need_all(self, seconds: float) -> None:
+        """Let nothing wait at the far end for a while, or ever."""
+        self._nothing_aside_until = max(self._nothing_aside_until, time.monotonic() + seconds)
+
+    def _open_aside(self) -> ShellChannel:
+        try:
+            return self._open_with(self._budget.spare())
+        except TransportError as error:
+            # A connection that is gone, the next request that needs one finds out, and makes it anew.
+            self._need_all(float("inf") if isinstance(error, _SessionRefusedError) else _NOTHING_ASIDE_SECONDS)
+            raise
 
     def _open_channel(self) -> ShellChannel:
         # One login at a time: threads that come meanwhile find what the first has made.
@@ -183,20 +203,17 @@ class OpenSSHTransport(ShellTransport):
             try:
                 return self._open_with(token)
             except _SessionRefusedError:
-                token.release()
-                # The server opens fewer than are wanted: from now on, threads wait for each other.
-                self._narrow = True
-                idle = self._pool.take()
+                # The server opens fewer than are wanted: from now on nothing waits there, and threads wait for each
+                # other, unless what waited has kept one.
+                self._narrow = self._narrow or not self._asides.is_used
+                self._need_all(float("inf"))
+                idle = self._pool.take() or self._asides.take()
                 if idle is not None:
                     return idle
                 if time.monotonic() > deadline:
                     raise
                 with self._budget.waiting():
                     time.sleep(_REFUSED_PAUSE_SECONDS)
-            except BaseException:
-                # The channel that would have given it back was never opened.
-                token.release()
-                raise
 
     def _open_with(self, token: Token) -> ShellChannel:
         tty = self.connection.has_tty
@@ -211,14 +228,19 @@ class OpenSSHTransport(ShellTransport):
             self.connection.remote_command(shell_command(tty=tty)),
         ]
         opened: list[ShellChannel] = []
-        channel = ShellChannel(
-            argv,
-            env=client_environment(self.connection),
-            tty=tty,
-            fault=lambda said, status: self._shared_fault(said, status, opened),
-            connect_timeout_seconds=_SHELL_TIMEOUT_SECONDS,
-            on_close=token.release,
-        )
+        try:
+            channel = ShellChannel(
+                argv,
+                env=client_environment(self.connection),
+                tty=tty,
+                fault=lambda said, status: self._shared_fault(said, status, opened),
+                connect_timeout_seconds=_SHELL_TIMEOUT_SECONDS,
+                on_close=token.release,
+            )
+        except BaseException:
+            # The channel that would have given it back was never opened.
+            token.release()
+            raise
         opened.append(channel)
         return channel
 

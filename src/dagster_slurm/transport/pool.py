@@ -9,11 +9,11 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dagster_slurm.errors import TransportTimeoutError
+from dagster_slurm.errors import DagsterSlurmError, TransportTimeoutError
 from dagster_slurm.transport.channel import ShellChannel
 
 _LOOK_SECONDS = 0.5
@@ -43,6 +43,7 @@ class ChannelPool:
         self._idle: list[ShellChannel] = []
         self._changed = threading.Condition()
         self._tending: threading.Thread | None = None
+        self._opening: threading.Thread | None = None
 
     @contextmanager
     def lend(self) -> Iterator[ShellChannel]:
@@ -53,6 +54,43 @@ class ChannelPool:
                 yield channel
             finally:
                 self._give_back(channel)
+
+    @contextmanager
+    def lend_idle(self) -> Iterator[ShellChannel | None]:
+        """One that is open, at once, whatever the size; None if there is none: one is opened for the next time."""
+        channel = self.take()
+        if channel is None:
+            self._open_beside()
+            yield None
+            return
+        self._count(1)
+        try:
+            yield channel
+        finally:
+            self._count(-1)
+            self._give_back(channel)
+
+    def _count(self, more: int) -> None:
+        with self._changed:
+            self._lent += more
+            self._changed.notify_all()
+
+    def _open_beside(self) -> None:
+        with self._changed:
+            if self._opening is None or not self._opening.is_alive():
+                self._opening = threading.Thread(target=self._open_one, name="dagster-slurm-channel", daemon=True)
+                self._opening.start()
+
+    def _open_one(self) -> None:
+        # Why there is none, those are told who cannot do without.
+        with suppress(DagsterSlurmError):
+            self._give_back(self._open_channel())
+
+    @property
+    def is_used(self) -> bool:
+        """Whether one is open."""
+        with self._changed:
+            return bool(self._lent or self._idle)
 
     def close(self) -> None:
         """Close what is idle."""
@@ -80,9 +118,7 @@ class ChannelPool:
         try:
             yield
         finally:
-            with self._changed:
-                self._lent -= 1
-                self._changed.notify_all()
+            self._count(-1)
 
     def take(self) -> ShellChannel | None:
         """A channel that is idle, for one who has a place already; None if there is none."""
@@ -173,6 +209,17 @@ class ChannelBudget:
                 time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
         raise TransportTimeoutError(f"None of {len(self._slots)} channels became free in {timeout_seconds:.0f} s")
 
+    def spare(self) -> Token:
+        """A channel that others can do without; half of them are never given for that.
+
+        Raises:
+            TransportTimeoutError: There is none.
+        """
+        token = self._try(self._slots[: len(self._slots) // 2])
+        if token is None:
+            raise TransportTimeoutError("No channel is to spare")
+        return token
+
     def contended(self) -> bool:
         """Whether some process waits for a channel: whoever has one to spare closes it."""
         try:
@@ -185,8 +232,9 @@ class ChannelBudget:
         finally:
             os.close(descriptor)
 
-    def _try(self) -> Token | None:
-        for slot in random.sample(self._slots, len(self._slots)):
+    def _try(self, slots: Sequence[Path] | None = None) -> Token | None:
+        slots = self._slots if slots is None else slots
+        for slot in random.sample(slots, len(slots)):
             descriptor = _open(slot)
             if _lock(descriptor, fcntl.LOCK_EX):
                 return Token(descriptor)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from dagster_slurm.errors import (
@@ -88,12 +89,21 @@ class ShellTransport(Transport):
         self.host = host
         self._channels = channels
         self._pool = ChannelPool(self._open_channel, size=self._max_channels, keep=keep)
+        self._asides = ChannelPool(self._open_aside, size=self._max_channels, keep=keep)
 
     def _max_channels(self) -> int:
         return self._channels
 
+    def _has_to_spare(self) -> bool:
+        """Whether there may be one more than others need."""
+        return self._max_channels() > 1
+
     @abstractmethod
     def _open_channel(self) -> ShellChannel: ...
+
+    def _open_aside(self) -> ShellChannel:
+        """One that others can do without; raises a TransportError if there is none."""
+        return self._open_channel()
 
     def run(
         self,
@@ -110,6 +120,14 @@ class ShellTransport(Transport):
             stdin_bytes=len(stdin),
             timeout_seconds=timeout_seconds,
         )
+
+    def run_aside(
+        self, script: str, args: Sequence[str] = (), *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    ) -> CompletedCommand | None:
+        if not self._has_to_spare():
+            return None
+        with self._naming_host(), self._asides.lend_idle() as channel:
+            return None if channel is None else channel.request(script, args, timeout_seconds=timeout_seconds)
 
     def put(
         self,
@@ -169,6 +187,7 @@ class ShellTransport(Transport):
 
     def close(self) -> None:
         self._pool.close()
+        self._asides.close()
 
     def _largest_piece(self) -> int:
         return LARGEST_PIECE_BYTES if self._max_channels() > 1 else LARGEST_PIECE_ON_ONE_CHANNEL_BYTES
@@ -200,11 +219,13 @@ class ShellTransport(Transport):
         stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:
+        with self._naming_host(), self._pool.lend() as channel:
+            return channel.request(script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds)
+
+    @contextmanager
+    def _naming_host(self) -> Iterator[None]:
         try:
-            with self._pool.lend() as channel:
-                return channel.request(
-                    script, args, stdin=stdin, stdin_bytes=stdin_bytes, timeout_seconds=timeout_seconds
-                )
+            yield
         except TransportError as error:
             error.host = error.host or self.host
             raise

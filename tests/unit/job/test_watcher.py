@@ -115,7 +115,7 @@ class World:
             self.asked["unreachable"] += 1
             raise ConnectionFailedError("The connection failed: no route to host", host="login")
         if script == POLL:
-            return self._poll(int(args[1]), args[2:])
+            return self._poll(int(args[1]), args[3:])
         if script == FACTS:
             return CompletedCommand(b"home /home/me\nuser me\nversion slurm 22.05.8\n", b"", 0)
         program = next(word for word in args if word in ("squeue", "sacct"))
@@ -236,6 +236,24 @@ def world() -> Iterator[World]:
 def watcher(world: World) -> JobWatcher:
     cluster = SlurmCluster(ScriptedTransport(world.answer, host="login"), remote_base="/base")
     return JobWatcher(cluster, intervals=WatchIntervals(), patience=Patience(), clock=world, start=lambda ask: ask())
+
+
+class WaitingTransport(ScriptedTransport):
+    """The same, with a channel on which a look waits for news, in the world's own time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.answer, host="login")
+        self._world = world
+        self.waits: list[tuple[float, float]] = []
+
+    def run_aside(self, script: str, args: Sequence[str] = (), *, timeout_seconds: float = 0.0) -> CompletedCommand:
+        began, seconds = self._world.now(), float(args[2])
+        self.waits.append((began, seconds))
+        answer = self.run(script, args)
+        while not answer.stdout and self._world.now() < began + seconds:
+            self._world.sleep(threading.Event(), 0.02)
+            answer = self.run(script, args)
+        return answer
 
 
 def until_end(subscription: Subscription) -> list[Event]:
@@ -744,6 +762,66 @@ class TestWhatItCosts:
         told = b"".join(event.data for event in seen if isinstance(event, Output))
         assert told == b"x" * 1000 + b"y" * 500
         assert state_of(seen) is JobState.COMPLETED
+
+
+class TestWaitingForNews:
+    """Where a look may wait on the cluster, lines come at once, and looks are no more than before."""
+
+    @pytest.fixture
+    def transport(self, world: World) -> WaitingTransport:
+        return WaitingTransport(world)
+
+    @pytest.fixture
+    def watcher(self, world: World, transport: WaitingTransport) -> JobWatcher:
+        return JobWatcher(SlurmCluster(transport, remote_base="/base"), clock=world, start=lambda ask: ask())
+
+    def test_lines_come_at_once_and_looks_are_rare(
+        self, world: World, watcher: JobWatcher, transport: WaitingTransport
+    ) -> None:
+        world.start(JOB)
+        for second in range(10, 20):
+            world.at(second + 0.037 * second, lambda: world.write(JOB, "stdout.0", b"x"))
+        world.at(100, lambda: world.finish(JOB))
+        subscription, came = watcher.watch(JOB), []
+        put = subscription.put
+
+        def noting(event: Event) -> None:
+            if isinstance(event, Output):
+                came.append(world.now())
+            put(event)
+
+        subscription.put = noting  # type: ignore[method-assign]
+        world.begin()
+        assert state_of(until_end(subscription)) is JobState.COMPLETED
+        sent = [second + 0.037 * second for second in range(10, 20)]
+        assert len(came) == len(sent)
+        # A look of every twentieth of a second, or the pause between two answers.
+        assert max(at - written for at, written in zip(came, sent, strict=True)) <= 0.13
+        quiet = [at for at, _ in transport.waits if 30 <= at < 90]
+        assert len(quiet) <= 60 / 0.6 + 1
+
+    def test_while_a_job_ends_nothing_waits(
+        self, world: World, watcher: JobWatcher, transport: WaitingTransport
+    ) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB))
+        world.at(10, lambda: world.queue.update({"1": "COMPLETING"}))
+        world.at(60, lambda: world.finish(JOB))
+        assert state_of(watch_to_end(world, watcher)) is JobState.COMPLETED
+        assert {seconds for at, seconds in transport.waits if 12 < at < 60} == {0.0}
+
+    def test_while_slurm_is_asked_nothing_waits(self, world: World, transport: WaitingTransport) -> None:
+        asking: list[Callable[[], None]] = []
+        cluster = SlurmCluster(transport, remote_base="/base")
+        watcher = JobWatcher(cluster, clock=world, start=asking.append)
+        world.wait(JOB, "Resources")
+        world.at(30, lambda: [ask() for ask in asking])  # type: ignore[func-returns-value]
+        world.at(30, lambda: world.finish(JOB, "CANCELLED"))
+        # What asks next is asked at once.
+        world.at(30, lambda: setattr(watcher._beside, "_start", lambda ask: ask()))
+        assert state_of(watch_to_end(world, watcher)) is JobState.CANCELLED
+        assert {seconds for at, seconds in transport.waits if 3 < at < 29} == {0.0}
+        assert world.asked["squeue"] <= 5
 
 
 class TestSilence:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tests.support.waiting import eventually
 
-from dagster_slurm.errors import ConnectionFailedError
+from dagster_slurm.errors import ConnectionFailedError, TransportTimeoutError
 from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.pool import ChannelPool
+from dagster_slurm.transport.pool import ChannelBudget, ChannelPool
 
 WAIT_SECONDS = 30.0
 
@@ -151,3 +152,49 @@ def test_close_closes_what_is_idle_and_the_pool_goes_on(opener: Opener) -> None:
         assert not idle.usable
     with pool.lend() as again:
         assert again is lent
+
+
+def idle(pool: ChannelPool) -> ShellChannel:
+    """One that was idle, which may have to be opened first."""
+
+    def look() -> ShellChannel | None:
+        with pool.lend_idle() as channel:
+            return channel
+
+    return eventually(look)
+
+
+def test_who_can_do_without_a_channel_waits_for_none(opener: Opener) -> None:
+    pool = ChannelPool(opener, size=lambda: 1)
+    with pool.lend_idle() as channel:
+        assert channel is None
+    assert pool.is_used or eventually(lambda: pool.is_used)
+    first = idle(pool)
+    assert opener.opened == [first]
+    with pool.lend_idle() as lent, pool.lend_idle() as none:
+        assert (lent, none) == (first, None)
+        assert pool.is_used
+
+
+def test_one_that_cannot_be_opened_beside_is_none(opener: Opener) -> None:
+    pool = ChannelPool(opener, size=lambda: 1)
+    opener.refuse = True
+    for _ in range(3):
+        with pool.lend_idle() as channel:
+            assert channel is None
+    opener.refuse = False
+    assert idle(pool).usable
+
+
+def test_half_of_the_channels_are_never_spare(tmp_path: Path) -> None:
+    budget = ChannelBudget(tmp_path / "socket", size=8)
+    spare = [budget.spare() for _ in range(4)]
+    with pytest.raises(TransportTimeoutError):
+        budget.spare()
+    needed = [budget.acquire(timeout_seconds=WAIT_SECONDS) for _ in range(4)]
+    spare.pop().release()
+    needed.append(budget.acquire(timeout_seconds=WAIT_SECONDS))
+    with pytest.raises(TransportTimeoutError):
+        budget.spare()
+    for token in (*spare, *needed):
+        token.release()
