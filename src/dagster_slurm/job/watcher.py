@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -296,14 +296,19 @@ class JobWatcher:
         looked_at = awake(jobs)
         if reads and not self._read_files(looked_at):
             return
-        self._ask_queue(jobs, ending=self._wanting(looked_at, Action.ASK_QUEUE))
-        looked_at = awake(jobs)
-        self._ask_accounting(self._wanting(looked_at, Action.ASK_ACCOUNTING))
-        for job in looked_at:
-            self._settle(job)
+        ending, over = self._settle_all(looked_at)
+        if self._ask_queue(jobs, ending=ending):
+            looked_at = awake(jobs)
+            ending, over = self._settle_all(looked_at)
+        if self._ask_accounting(over):
+            self._settle_all(looked_at)
 
-    def _wanting(self, jobs: Sequence[WatchedJob], action: Action) -> list[WatchedJob]:
-        return [job for job in jobs if self._settle(job) is action]
+    def _settle_all(self, jobs: Sequence[WatchedJob]) -> tuple[list[WatchedJob], list[WatchedJob]]:
+        """Decide about all of them; those about which squeue is to be asked, and sacct."""
+        wanting: dict[Action, list[WatchedJob]] = {Action.ASK_QUEUE: [], Action.ASK_ACCOUNTING: []}
+        for job in jobs:
+            wanting.setdefault(self._settle(job), []).append(job)
+        return wanting[Action.ASK_QUEUE], wanting[Action.ASK_ACCOUNTING]
 
     def _read_files(self, jobs: Sequence[WatchedJob]) -> bool:
         positions = [position for job in jobs for position in job.positions()]
@@ -363,14 +368,17 @@ class JobWatcher:
         job.subscription.put(event)
         self.forget(job.subscription)
 
-    def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> None:
+    def _ask_queue(self, jobs: Sequence[WatchedJob], *, ending: Sequence[WatchedJob]) -> bool:
+        """Take what squeue has answered, and ask it, if that is due; whether there was something to take."""
         now = self._clock.now()
         asked = [job for job in jobs if not job.witnesses(now).is_over]
         job_ids = [job.handle.job_id for job in asked]
-        for answer in self._answers(self._queue_question, job_ids, self._queue):
+        answers = self._answers(self._queue_question, job_ids, self._queue)
+        for answer in answers:
             self._take_queue(answer, asked)
         if self._is_queue_due(asked, ending, now) and self._may_ask(self._queue):
             self._beside.ask(self._queue_question, job_ids)
+        return bool(answers)
 
     def _is_queue_due(self, asked: Sequence[WatchedJob], ending: Sequence[WatchedJob], now: float) -> bool:
         due = any(job.queue_pace.is_due(now) for job in asked)
@@ -393,17 +401,21 @@ class JobWatcher:
                 if job.end_mark:
                     job.confirm_pace.asked(now)
 
-    def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> None:
+    def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> bool:
+        """As `_ask_queue`, of sacct and jobs that are over."""
         now = self._clock.now()
         job_ids = [job.handle.job_id for job in wanting]
-        for answer in self._answers(self._accounting_question, job_ids, self._accounting):
+        answers = self._answers(self._accounting_question, job_ids, self._accounting)
+        for answer in answers:
             self._take_accounting(answer, wanting)
         if any(job.accounting_pace.is_due(now) for job in wanting) and self._may_ask(self._accounting):
             self._beside.ask(self._accounting_question, job_ids)
-        if self._is_refused(self._accounting_question):
+        is_refused = self._is_refused(self._accounting_question)
+        if is_refused:
             for job in wanting:
                 job.take_no_accounting(Silence.REFUSED)
                 job.notice(_NO_FIGURES.format(self._accounting.what), key="refused", is_of_job=False)
+        return is_refused or bool(answers)
 
     def _is_refused(self, question: Question[_T]) -> bool:
         return question.refused_seconds() >= self._patience.accounting_seconds
@@ -425,13 +437,13 @@ class JobWatcher:
         """Whether it is time for a question: nothing else is being asked, and the cluster is there."""
         return self._beside.is_free and self._files.lost_since is None and line.pace.is_due(self._clock.now())
 
-    def _answers(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> Iterator[Answer[_T]]:
+    def _answers(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> list[Answer[_T]]:
         """What was answered since the last look, to this process and to others; nothing while it is being asked."""
         if self._beside.is_out(question):
-            return
+            return []
         own = self._own_answer(question, line)
         question.want(job_ids)
-        yield from (answer for answer in (own, question.news()) if answer is not None)
+        return [answer for answer in (own, question.news()) if answer is not None]
 
     def _own_answer(self, question: Question[_T], line: _Line) -> Answer[_T] | None:
         """The answer to what was asked beside, if there is one."""
