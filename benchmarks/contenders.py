@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import common
-from arrivals import Arrivals
+from arrivals import Arrivals, Messages
 
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox.login_node import LoginNode
@@ -31,12 +31,24 @@ LIMIT_SECONDS = 500
 
 @dataclass(frozen=True)
 class Ended:
-    """A contender has ended: its exit code, the meter's line, the end of what it said, and delays of log lines."""
+    """A contender has ended: its exit code, the meter's line, the end of what it said, and, of Dagster, what follows.
+
+    Args:
+        delays: Of log lines, in seconds.
+        message_delays: Of messages through Dagster Pipes, in seconds.
+        output_bytes: The size of the compute logs.
+        last_line_at: When the last line was printed, in seconds since the epoch.
+        last_step_at: When the last step has succeeded.
+    """
 
     status: int
     meter: str
     said: str
     delays: Sequence[float] = ()
+    message_delays: Sequence[float] = ()
+    output_bytes: int = 0
+    last_line_at: float = 0.0
+    last_step_at: float = 0.0
 
 
 @dataclass
@@ -97,7 +109,9 @@ def with_dagster(site: Site, python: str, program: str, number: int, payload: st
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(directory / "c"),
         }
         argv = [python, "-m", "dagster", "job", "execute", "-f", f"programs/{program}", "-j", "all"]
-        with Arrivals(home) as arrivals, (directory / "said").open("w") as said:
+        messages = Messages(home)
+        looking = messages if payload == "messages.py" else nullcontext()
+        with Arrivals(home) as arrivals, looking, (directory / "said").open("w") as said:
             done = subprocess.run(
                 [sys.executable, HERE / "meter.py", *argv],
                 cwd=directory,
@@ -108,7 +122,16 @@ def with_dagster(site: Site, python: str, program: str, number: int, payload: st
                 timeout=LIMIT_SECONDS,
                 check=False,
             )
-        return Ended(done.returncode, done.stdout, (directory / "said").read_text()[-2000:], arrivals.delays)
+        return Ended(
+            done.returncode,
+            done.stdout,
+            (directory / "said").read_text()[-2000:],
+            arrivals.delays,
+            messages.delays,
+            arrivals.output_bytes,
+            arrivals.last_at,
+            messages.last_success_at(),
+        )
 
 
 def on_login_node(site: Site, argv: Sequence[str]) -> Ended:

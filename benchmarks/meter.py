@@ -39,12 +39,14 @@ class Memory(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        while True:
-            found = list(descendants(os.getpid()))
-            self.peak_kib = max(self.peak_kib, sum(map(proportional_kib, found)))
-            self.most_processes = max(self.most_processes, len(found))
-            if self.over.wait(LOOK_SECONDS):
-                return
+        began = time.monotonic()
+        with Path(os.environ.get("METER_SAMPLES", os.devnull)).open("a") as samples:
+            while not self.over.wait(LOOK_SECONDS if self.most_processes else 0.0):
+                found = list(descendants(os.getpid()))
+                kib = sum(map(proportional_kib, found))
+                print(json.dumps([time.monotonic() - began, kib / 1024]), file=samples, flush=True)
+                self.peak_kib = max(self.peak_kib, kib)
+                self.most_processes = max(self.most_processes, len(found))
 
 
 def descendants(root: int) -> Iterator[int]:

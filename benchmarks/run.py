@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 JOB_NUMBERS = (1, 10, 20, 50, 100, 200)
 ARRAY_NUMBERS = (10, 100, 1000)
-OTHERS = ("partitions", "one_asset", "log_delay", "many_lines", "upload", "environment", "launchers")
+OTHERS = ("partitions", "one_asset", "log_delay", "many_lines", "at_scale", "upload", "environment", "launchers")
 # OpenSSH drops logins at random while ten are under way (MaxStartups 10:30:100): the released dagster-slurm fails then.
 LOGIN_NODE = ("MaxStartups 1000",)
 PARTS = ("jobs", "arrays", "others")

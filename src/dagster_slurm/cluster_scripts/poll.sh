@@ -9,9 +9,9 @@ shift
 # One process opens every file, and opening is what makes NFS look again; `stat` alone would show what it knew
 # seconds ago (nfs(5), close-to-open). Files that are not there yet are left out.
 # Login nodes have Perl, since Slurm's own `seff` is written in it; where not, each file that grew costs a process, and
-# nothing waits. There are ten looks a second at most; of those that take longer than the grain of proc(5)'s clock, 10 ms,
-# there is one more at the end, and of those that take a tenth of the time, as on a slow NFS, no other. A finer clock would
-# cost more to load than all the looks.
+# nothing waits. There are ten looks a second at most, fewer of those that take longer, and of those that take a tenth of
+# the time, as on a slow NFS, no other. A finer clock than that of proc(5) costs more to load than all the looks, and so do
+# the names of ENOENT and ENOTDIR, 2 and 20.
 unset PERL5OPT PERL5LIB
 # shellcheck disable=SC2016
 perl -e '
@@ -27,7 +27,7 @@ perl -e '
             my ($offset, $name) = @asked[$at, $at + 1];
             my $file;
             if (!open $file, "<:raw", $name) {
-                $found = print "$name $offset 0\n" if $name =~ m{/status$} && ($!{ENOENT} || $!{ENOTDIR});
+                $found = print "$name $offset 0\n" if $name =~ m{/status$} && ($! == 2 || $! == 20);
                 next;
             }
             next if -d $file || -s _ <= $offset;
@@ -40,7 +40,8 @@ perl -e '
         my $now = $uptime->();
         my ($took, $left) = ($now - $began, $until - $now);
         last if $left <= 0 || 10 * $took > $wait;
-        select undef, undef, undef, $took || $left < 0.1 ? $left : 0.1;
+        my $pause = 0.1 + 20 * $took;
+        select undef, undef, undef, $pause < $left ? $pause : $left;
     }
 ' "$@" 2>/dev/null && exit
 max_bytes=$1

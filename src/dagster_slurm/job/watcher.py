@@ -324,7 +324,6 @@ class JobWatcher:
         news = [job.take(blocks) for job in jobs]
         for job in jobs:
             job.note_moment(self._queue_question.now())
-        # Of hundreds of jobs some always write, and every look costs both ends something.
         self._tick_pace.first_seconds = self._shortest_pause(len(jobs))
         # Where nothing could wait there, looks become rarer.
         has_waited = wait > 0 and now - began >= wait / 2
@@ -340,7 +339,9 @@ class JobWatcher:
 
     def _shortest_pause(self, jobs: int) -> float:
         every = self._intervals
-        return max(every.tick_seconds, min(every.tick_seconds * (1 + jobs / 300), every.tick_many_seconds))
+        # Of hundreds of jobs some always write, and every look costs both ends something.
+        times = max(1 + min(jobs / 40, 0.5), jobs / 200)
+        return max(every.tick_seconds, min(every.tick_seconds * times, every.tick_many_seconds))
 
     def _settle(self, job: WatchedJob) -> Action:
         """Decide about one job, and tell its end, once, when it is known."""
