@@ -9,10 +9,16 @@ from dataclasses import asdict, dataclass, field
 
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
+from dagster_slurm.slurm.efficiency import Figures
 
 DIGESTS = ("payload", "options", "environment", "inputs")
 """What tells one deploy from another: the names of the digests."""
 _NODE = re.compile(r"([^:]+):([a-z]+):(\d{1,18}|-):(\d{1,18}|-):(\d{1,18}|-)", re.ASCII)
+
+_FIGURE = re.compile(r"([a-z_]+)=([^\s=]{1,200})", re.ASCII)
+_WHOLE = re.compile(r"\d{1,18}", re.ASCII)
+_SECONDS = re.compile(r"\d{1,12}(?:\.\d{0,9})?", re.ASCII)
+_CPUS = re.compile(r"(\d{1,9})(?:\(x(\d{1,9})\))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class NodeEnd:
 
 @dataclass(frozen=True)
 class EndMark:
-    """The batch script is about to end. A hint, not a proof: a requeue writes one too, SIGKILL none.
+    """The batch script is about to end. A requeue writes one too, SIGKILL none; see `is_proof`.
 
     Args:
         job_id: The job's id.
@@ -186,6 +192,7 @@ class EndMark:
         at_epoch_seconds: When, by the node's clock.
         bytes_of: How long stdout, stderr and messages are.
         nodes: How each node has ended; empty where the launcher does not look.
+        figures: What it tells besides.
     """
 
     job_id: str
@@ -194,6 +201,19 @@ class EndMark:
     at_epoch_seconds: float
     bytes_of: dict[str, int]
     nodes: tuple[NodeEnd, ...] = ()
+    figures: Figures = field(default_factory=Figures)
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether Slurm can know of nothing that went wrong.
+
+        The payload has succeeded, and was not told to end, which is how Slurm cancels, preempts and requeues; none of
+        its processes was killed for want of memory; and there was one node, or there is an end of each. A job that is
+        requeued after this line ends at its start: `batch.sh` finds it there.
+        """
+        figures = self.figures
+        is_whole = figures.nodes == 1 or (bool(self.nodes) and all(node.cause != "lost" for node in self.nodes))
+        return self.exit_code == 0 and self.restart == 0 and not figures.told and figures.killed == 0 and is_whole
 
 
 Mark = StartMark | EndMark
@@ -218,7 +238,10 @@ def _parse_line(words: list[str]) -> Mark | None:
             job_id, restart, code, at, *sizes = words[1:8]
             names = ("stdout", "stderr", "messages")
             bytes_of = dict(zip(names, map(int, sizes), strict=True))
-            return EndMark(job_id, int(restart), int(code), float(at), bytes_of, _parse_nodes(words[8:]))
+            more = words[8:]
+            return EndMark(
+                job_id, int(restart), int(code), float(at), bytes_of, _parse_nodes(more), _parse_figures(more)
+            )
     except ValueError:
         return None
     return None
@@ -231,3 +254,33 @@ def _parse_nodes(words: Sequence[str]) -> tuple[NodeEnd, ...]:
         peak, cpu, killed = (None if figure == "-" else int(figure) for figure in found.groups()[2:])
         nodes.append(NodeEnd(found[1], found[2], peak, None if cpu is None else cpu / 1e6, killed or 0))
     return tuple(nodes)
+
+
+def _parse_figures(words: Sequence[str]) -> Figures:
+    """`NAME=VALUE` for each that is known; what a newer release tells besides is passed over."""
+    told = {found[1]: found[2] for found in filter(None, map(_FIGURE.fullmatch, words))}
+    whole = {name: int(value) for name, value in told.items() if _WHOLE.fullmatch(value)}
+    cpu = whole.get("cpu")
+    return Figures(
+        _seconds(told.get("submitted")),
+        _seconds(told.get("started")),
+        told.get("told", ""),
+        whole.get("nodes"),
+        _cpus(told.get("cpus", "")),
+        whole.get("gpus"),
+        whole.get("mem_mib"),
+        whole.get("memory"),
+        None if cpu is None else cpu / 1e6,
+        whole.get("killed"),
+    )
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and _SECONDS.fullmatch(text) else None
+
+
+def _cpus(text: str) -> int | None:
+    """All of SLURM_JOB_CPUS_PER_NODE: "72(x2),36" are 180 (sbatch(1), OUTPUT ENVIRONMENT VARIABLES)."""
+    parts = [_CPUS.fullmatch(part) for part in text.split(",")]
+    counts = [int(part[1]) * int(part[2] or 1) for part in parts if part]
+    return sum(counts) if len(counts) == len(parts) else None

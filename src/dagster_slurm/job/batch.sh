@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154,SC2317  # assigned in front of this file; reached through the trap
-# The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that.
+# shellcheck disable=SC2034,SC2154,SC2317  # read, and assigned, in front of this file; reached through the trap
+# The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that, and figures.sh.
 # Its argument says which try to submit it is.
 claim=$run_directory/claim/${1:-0}
 
@@ -29,30 +29,20 @@ if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
     fi
 fi
 
-# Sets `sizes`: of stdout, stderr and messages, which this shell holds open: what is written to a file that was removed counts.
+# Sets `sizes`: of stdout, stderr and messages, which this shell holds open: what is written to a file that was removed
+# counts. And `submitted`, when sbatch has said the job's id, in seconds.
 measure() {
-    local opened=/proc/$$/fd
+    local opened=/proc/$$/fd seen
     # shellcheck disable=SC2207  # numbers
-    sizes=($(stat -Lc %s -- "$opened/1" "$opened/2" "$opened/7" 2>/dev/null))
-    [ ${#sizes[@]} = 3 ] || sizes=(0 0 0)
+    seen=($(stat -Lc '%s %.Y' -- "$opened/1" "$opened/2" "$opened/7" "$claim/stdout" 2>/dev/null))
+    [ ${#seen[@]} -ge 6 ] || seen=()
+    sizes=("${seen[0]:-0}" "${seen[2]:-0}" "${seen[4]:-0}") submitted=${seen[7]/[!0-9]/.}
 }
 
 # Sets `now`, in seconds. The variable is of bash 5, and has the decimal sign of the locale.
 look_at_clock() {
     now=${EPOCHREALTIME/[!0-9]/.}
     now=${now:-$(date +%s.%N)}
-}
-
-# Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has. With control
-# groups of version 2, those of 26.05 are not called by the job's id but by its SLUID.
-find_group() {
-    local controllers path
-    while IFS=: read -r _ controllers path; do
-        case $path in */job_"$SLURM_JOB_ID"/* | */"${SLURM_JOB_SLUID:-none}"/*) ;; *) continue ;; esac
-        group=/sys/fs/cgroup/$controllers$path/cgroup.procs
-        if [ -r "$group" ]; then return; fi
-    done 2>/dev/null </proc/self/cgroup
-    group=
 }
 
 # Sets `pids`: the processes of this job on this node, by their environments. A batch script has started all of its job's
@@ -101,27 +91,42 @@ sweep() {
 }
 
 # Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to
-# end: a pipe that is held open at both ends has never anything to read, and never ends.
+# end: a pipe that is held open at both ends has never anything to read, and never ends. Between two times it prints what
+# it sees of the job's memory: each look costs a millisecond.
 stay_fresh() {
+    local pause=0.2 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0
     exec {never}<> <(:) || return
+    find_group
+    [ -n "$job_group" ] || pause=3600
     while :; do
-        read -rt 3600 -u "$never"
-        touch -c -- "${run_directory%/*/*}"
+        read -rt "$pause" -u "$never"
+        case $pause in 0.2) pause=0.5 ;; 0.5) pause=1 ;; 1) pause=2 ;; 2) pause=5 ;; 5) pause=10 ;; esac
+        [ -z "$job_group" ] || sample
+        if [ $((SECONDS - touched)) -ge 3600 ]; then
+            touched=$SECONDS
+            touch -c -- "${run_directory%/*/*}" >/dev/null
+        fi
     done
 }
 
-# Sets `earlier` and `outcome`: of a start of this very incarnation that is on record, and of its end.
+# Sets `earlier` and `outcome`: of a start of this very incarnation that is on record, and of its end. And `is_done`: in
+# the incarnation before, the payload has succeeded, and neither was told to end nor had processes killed.
 find_earlier_start() {
-    local mark of number third fourth
-    earlier='' outcome=''
+    local mark of number third fourth rest last=
+    earlier='' outcome='' is_done=''
     [ -e "$log/status" ] || return 0
-    while read -r mark of number third fourth _; do
-        if [ "$of $number" != "$job $restart" ]; then continue; fi
-        case $mark in
-        start) earlier=$fourth ;;
-        end) outcome=$third ;;
+    while read -r mark of number third fourth rest; do
+        case "$mark $of $number" in
+        "start $job $restart") earlier=$fourth ;;
+        "end $job $restart") outcome=$third ;;
+        "start $job "*) last=$number ;;
+        "end $job "*)
+            case "$third $rest " in *' told='*) ;; '0 '*' killed=0 '*) is_done=$number ;; esac
+            ;;
         esac
     done <"$log/status"
+    # A node that was given up may write its end when another incarnation has begun.
+    [ "$is_done" = "$last" ] || is_done=
 }
 
 # Slurm begins a job a second time, and counts no restart, where its controller was killed within three seconds of the
@@ -130,6 +135,10 @@ find_earlier_start() {
 heed_earlier_start() {
     local left group
     find_earlier_start
+    if [ -n "$is_done" ]; then
+        say "the payload has succeeded before this job was requeued; nothing to do"
+        exit 0
+    fi
     if [ -z "$earlier" ]; then return; fi
     say "this job has begun before, on $earlier, and Slurm counts no restart; waiting for the end of that start"
     find_group
@@ -150,12 +159,14 @@ heed_earlier_start() {
 
 finish() {
     local status=$? line
+    # What it prints until now is read later.
     [ -z "$fresh" ] || kill -KILL "$fresh" 2>/dev/null
     finish_payload "$status"
     touch -c -- "${run_directory%/*/*}"
     measure
     look_at_clock
-    printf -v line ' %s' "$job" "$restart" "$code" "$now" "${sizes[@]}" "${node_ends[@]}"
+    take_figures
+    printf -v line ' %s' "$job" "$restart" "$code" "$now" "${sizes[@]}" "${node_ends[@]}" "${figures[@]}"
     printf 'end%s\n' "$line" >>"$log/status"
     exit "$code"
 }
@@ -170,11 +181,10 @@ trap finish EXIT
 catch_signals
 
 look_at_clock
+started=$now
 printf 'start %s %s %s %s %s\n' "$job" "$restart" "$now" "$node" "${SLURM_JOB_NODELIST:-$node}" >>"$log/status"
 
-stay_fresh 2>/dev/null &
+exec 6< <(stay_fresh 2>/dev/null)
 fresh=$!
-# Or bash would report its end in the payload's stderr.
-disown "$fresh"
 
 run

@@ -29,7 +29,7 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, a
             f"run_directory={quote(directory.path)}",
             f"forwarded_signals={quote(' '.join(_signals(request)))}",
             launch,
-            shell_file("dagster_slurm.job", "batch.sh"),
+            *(shell_file("dagster_slurm.job", name) for name in ("figures.sh", "batch.sh")),
         )
     )
     log = directory.slurm_log_of_each if array else directory.slurm_log

@@ -11,7 +11,23 @@ from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport.shell import quote
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-TAKEN = frozenset({"forwarded_signals", "is_run", "node_ends", "run_directory", "taken_by", "to_end", "to_leave"})
+TAKEN = frozenset(
+    {
+        "cpu_group",
+        "forwarded_signals",
+        "groups_list",
+        "groups_root",
+        "is_done",
+        "is_run",
+        "job_group",
+        "memory_group",
+        "node_ends",
+        "run_directory",
+        "taken_by",
+        "to_end",
+        "to_leave",
+    }
+)
 """Variables of the batch script that a hook of an unlucky name would set."""
 
 

@@ -15,6 +15,7 @@ payload=
 pumps=
 code=
 is_run=
+told=
 to_end=()
 to_leave=()
 # How each node has ended, where a launcher looks: NAME:CAUSE:PEAK_BYTES:CPU_MICROSECONDS:KILLED, `-` for what is not
@@ -52,8 +53,10 @@ restore_login() {
     local pair
     while IFS= read -r -d '' pair; do
         case ${pair%%=*} in
-        claim | code | earlier | forwarded_signals | fresh | hooks | is_run | job | log | node | now | outcome | owner | payload | \
-            place | pumps | restart | run_directory | node_ends | sizes | to_end | to_leave | left | pids | group)
+        cached | claim | code | cpu_group | earlier | figures | forwarded_signals | fresh | group | groups_list | groups_root | \
+            hooks | is_done | is_run | job | job_group | left | log | memory_group | node | node_ends | now | outcome | owner | \
+            payload | pids | place | pumps | resident | restart | run_directory | sizes | started | submitted | to_end | \
+            to_leave | told)
             unset -v "${pair%%=*}"
             export "${pair?}"
             ;;
@@ -119,6 +122,8 @@ leave_hooks() {
 # --signal=B:..., and SIGKILL follows after KillWait: so it is passed on, and this script lives on for its last line.
 # Under other plugins every process gets it, and the payload twice.
 pass_on() {
+    # With these Slurm ends a job, or makes it begin again, whatever its payload's exit code.
+    case $1 in TERM | INT | HUP) told=$1 ;; esac
     if [ -n "$payload" ]; then
         kill "-$1" -- "-$payload" 2>/dev/null
         return
@@ -218,8 +223,8 @@ run_payload() {
     local status
     open_streams
     set -m
-    # 7: the messages, which batch.sh measures.
-    launch </dev/null >&8 2>&9 7>&- 8>&- 9>&- &
+    # 6 and 7: what batch.sh reads and measures.
+    launch </dev/null >&8 2>&9 6<&- 7>&- 8>&- 9>&- &
     payload=$!
     set +m
     wait_for "$payload"

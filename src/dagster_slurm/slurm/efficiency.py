@@ -1,17 +1,21 @@
-"""The figures of a finished job, by the names they have in the metadata of a materialisation."""
+"""The figures of a finished job, by the names they have in the metadata of a materialisation, and who tells them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.output import AccountingRecord, AccountingStep
 from dagster_slurm.slurm.quantities import parse_memory_bytes
+from dagster_slurm.slurm.states import JobState
 
 Metric = str | int | float | bool
 
 _MIB = 1024**2
+_OF_THE_REQUEST = "slurm_requested_gpus"
+_LAST_SECOND = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,108 @@ class NodeUsage:
     node: str
     peak_bytes: int | None
     cpu_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an end line tells of its job besides; None for what it does not tell, as those of older releases.
+
+    Args:
+        submitted_at: When sbatch had said the job's id, by the cluster's clock, in seconds since the epoch.
+        started_at: When the batch script began, by the node's clock.
+        told: The signal with which Slurm told the job to end; empty for none.
+        nodes: How many nodes it had.
+        cpus: How many CPUs, on all of them.
+        gpus: How many GPUs on the node that tells.
+        mem_mib: The memory allocated on a node.
+        memory_bytes: The most that the job has had at once on the node that tells, without files in memory.
+        cpu_seconds: Its CPU time there.
+        killed: How many of its processes the kernel has killed there for want of memory.
+    """
+
+    submitted_at: float | None = None
+    started_at: float | None = None
+    told: str = ""
+    nodes: int | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    mem_mib: int | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    killed: int | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is wanted of sacct after a good end.
+
+    Args:
+        everything: Whether its record is: GPUs are accounted for there alone, and a collector may read any of it.
+        figures: Figures that were asked for by name.
+    """
+
+    everything: bool = False
+    figures: frozenset[str] = frozenset()
+
+    def after(self, told: Figures) -> bool:
+        """Whether sacct may know something of that which an end line does not tell."""
+        if self.everything or told.gpus:
+            return True
+        # A ratio is known of what has lasted.
+        line = record_of_line("", told, ended_at=(told.started_at or 0.0) + 1.0) if self.figures else None
+        return line is not None and not self.figures <= job_metrics(line).keys() | {_OF_THE_REQUEST}
+
+
+def record_of_line(job_id: str, told: Figures, *, ended_at: float) -> AccountingRecord:
+    """What sacct would know of a job that has succeeded, as far as its end line tells.
+
+    Times are the cluster's, and those of the batch script: what Slurm does before it counts as waiting. Of several
+    nodes the line has the memory and the CPU time of one, which is neither of the job.
+
+    Args:
+        job_id: The job.
+        told: What its end line tells.
+        ended_at: When it was written, in seconds since the epoch.
+    """
+    is_alone = told.nodes == 1
+    began, memory = told.started_at, told.memory_bytes if is_alone else None
+    allocated = {} if told.mem_mib is None or told.nodes is None else {"mem": f"{told.mem_mib * told.nodes}M"}
+    gpus = {"gres/gpu": str(told.gpus)} if told.gpus else {}
+    node = {} if told.nodes is None else {"node": str(told.nodes)}
+    step = AccountingStep("batch", JobState.COMPLETED, 0, 0, 1, 1, memory, {}, {}, {})
+    return AccountingRecord(
+        job_id=job_id,
+        raw_job_id=job_id,
+        name="",
+        state=JobState.COMPLETED,
+        cancelled_by_uid=None,
+        exit_code=0,
+        signal=0,
+        derived_exit_code=None,
+        elapsed_seconds=None if began is None else round(max(0.0, ended_at - began), 2),
+        submit_time=_utc(told.submitted_at),
+        eligible_time=None,
+        start_time=_utc(began),
+        end_time=_utc(ended_at),
+        node_list=None,
+        node_count=told.nodes,
+        cpus=told.cpus,
+        alloc_tres={**node, **allocated, **gpus},
+        req_tres={},
+        req_mem=None,
+        total_cpu_seconds=told.cpu_seconds if is_alone else None,
+        max_rss_bytes=memory,
+        reason=None,
+        restarts=None,
+        steps=(step,),
+    )
+
+
+def _utc(epoch_seconds: float | None) -> datetime | None:
+    # What a clock cannot show is no time.
+    if epoch_seconds is None or epoch_seconds > _LAST_SECOND:
+        return None
+    return datetime.fromtimestamp(epoch_seconds, timezone.utc)
 
 
 def job_metrics(record: AccountingRecord, usages: Sequence[NodeUsage] = ()) -> dict[str, Metric]:
@@ -105,7 +211,7 @@ def gpu_count(tres: Mapping[str, str]) -> int | None:
 def _queue_wait_seconds(record: AccountingRecord) -> float | None:
     if record.submit_time is None or record.start_time is None:
         return None
-    return max(0.0, (record.start_time - record.submit_time).total_seconds())
+    return round(max(0.0, (record.start_time - record.submit_time).total_seconds()), 2)
 
 
 def _node_hours(record: AccountingRecord) -> float | None:

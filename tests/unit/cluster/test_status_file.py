@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.cluster.description import EndMark, Mark, NodeEnd, StartMark, parse_marks
+from dagster_slurm.slurm.efficiency import Figures
 
 SIZES = {"stdout": 10, "stderr": 20, "messages": 30}
 START = StartMark("12", 0, 1700000000.25, "n1")
 END = EndMark("12", 0, 7, 1700000001.5, SIZES)
 NODES = (NodeEnd("n1", "stopped", 4096, 1.5, 0), NodeEnd("n2", "lost"))
+TOLD = Figures(submitted_at=1.5, told="TERM", killed=2)
+ALL = replace(END, nodes=NODES, figures=Figures(cpu_seconds=2.5, memory_bytes=7))
 START_LINE = "start 12 0 1700000000.25 n1\n"
 END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
 
@@ -31,6 +34,9 @@ END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
         ("start 12 0 1.5 n1 n[1-3]\n", (StartMark("12", 0, 1.5, "n1", "n[1-3]"),), ""),
         ("start 12 0 1.5 n1 n1 more words of a newer release\n", (StartMark("12", 0, 1.5, "n1", "n1"),), ""),
         ("end 12 1 0 2 1 2 3 more words\n", (EndMark("12", 1, 0, 2.0, dict(zip(SIZES, (1, 2, 3), strict=True))),), ""),
+        (END_LINE[:-1] + " submitted=1.5 told=TERM killed=2\n", (replace(END, figures=TOLD),), ""),
+        (END_LINE[:-1] + " n1:stopped:4096:1500000:0 n2:lost:-:-:- cpu=2500000 memory=7\n", (ALL,), ""),
+        (END_LINE[:-1] + " killed=x cpu=-1 started= cpus=2(y) newer=5 nodes=1=2 memory= =\n", (END,), ""),
         (END_LINE[:-1] + " n1:stopped:4096:1500000:0 n2:lost:-:-:- n3:new:9:x:1\n", (replace(END, nodes=NODES),), ""),
         ("heartbeat 12 0 5\n" + START_LINE, (START,), ""),
         ("start 12\n", (), ""),
@@ -43,6 +49,41 @@ END_LINE = "end 12 0 7 1700000001.5 10 20 30\n"
 )
 def test_table(text: str, marks: tuple[Mark, ...], rest: str) -> None:
     assert parse_marks(text) == (marks, rest)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "count"), [("8", 8), ("72(x2),36", 180), ("1,2(x3),1", 8), ("", None), ("4(x", None), ("4,", None)]
+)
+def test_the_cpus_of_all_nodes(cpus: str, count: int | None) -> None:
+    (mark,), _ = parse_marks(f"{END_LINE[:-1]} cpus={cpus}\n")
+    assert isinstance(mark, EndMark)
+    assert mark.figures.cpus == count
+
+
+GOOD = replace(END, exit_code=0, figures=Figures(nodes=1, killed=0))
+STOPPED, LOST = NodeEnd("n1", "stopped"), NodeEnd("n2", "lost")
+
+
+@pytest.mark.parametrize(
+    ("mark", "is_proof"),
+    [
+        (GOOD, True),
+        (replace(GOOD, nodes=(STOPPED,)), True),
+        (replace(GOOD, nodes=(STOPPED, STOPPED), figures=Figures(nodes=2, killed=0)), True),
+        (replace(GOOD, nodes=(STOPPED, LOST), figures=Figures(nodes=2, killed=0)), False),
+        (replace(GOOD, figures=Figures(nodes=2, killed=0)), False),
+        (replace(GOOD, figures=Figures(killed=0)), False),
+        (replace(GOOD, figures=Figures(nodes=1, killed=1)), False),
+        (replace(GOOD, figures=Figures(nodes=1)), False),
+        (replace(GOOD, figures=Figures(nodes=1, killed=0, told="TERM")), False),
+        (replace(GOOD, exit_code=1), False),
+        (replace(GOOD, restart=1), False),
+        # Of an older release.
+        (replace(GOOD, figures=Figures()), False),
+    ],
+)
+def test_which_line_is_a_proof(mark: EndMark, is_proof: bool) -> None:
+    assert mark.is_proof is is_proof
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # read, and assigned, behind this file
+# What the job has used of this node, for its end line; in front of batch.sh. Nothing here starts a process: the kernel's
+# files are read by bash itself.
+groups_root=/sys/fs/cgroup groups_list=/proc/self/cgroup
+group='' job_group='' memory_group='' cpu_group=''
+
+# Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has. And the
+# directories of the whole job, with all of its steps: `job_group` in any controller; `memory_group` and `cpu_group`
+# where its memory and its CPU time are counted, empty if they are not. With control groups of version 2, those of 26.05
+# are not called by the job's id but by its SLUID.
+find_group() {
+    local controllers path whole
+    group='' job_group='' memory_group='' cpu_group=''
+    while IFS=: read -r _ controllers path; do
+        case $path in
+        */job_"$SLURM_JOB_ID"/*) whole=${path%%/job_"$SLURM_JOB_ID"/*}/job_$SLURM_JOB_ID ;;
+        */"${SLURM_JOB_SLUID:-none}"/*) whole=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
+        *) continue ;;
+        esac
+        path=$groups_root/$controllers$path/cgroup.procs job_group=$groups_root/$controllers$whole
+        if [ -z "$group" ] && [ -r "$path" ]; then group=$path; fi
+        case ,$controllers, in
+        ,,)
+            cpu_group=$job_group
+            # Of a group that can be seen, the files of a controller that is not used are missing.
+            if [ -e "$job_group/memory.stat" ] || [ ! -d "$job_group" ]; then memory_group=$job_group; fi
+            ;;
+        *,memory,*) memory_group=$job_group ;;
+        *,cpuacct,*) cpu_group=$job_group ;;
+        esac
+    done 2>/dev/null <"$groups_list"
+}
+
+# Sets `resident`, the job's anonymous and shared memory in bytes, and `cached`, its files in memory without that; both
+# empty if they cannot be told.
+read_memory() {
+    local key value shared=0
+    resident='' cached=''
+    while read -r key value; do
+        case $key in
+        anon | total_rss) resident=$value ;;
+        # Version 1 has a group's own before the total.
+        shmem | total_shmem) shared=$value ;;
+        file | total_cache) cached=$value ;;
+        esac
+    done 2>/dev/null <"$memory_group/memory.stat"
+    if [[ $resident/$cached/$shared =~ ^[0-9]+/[0-9]+/[0-9]+$ ]]; then
+        resident=$((resident + shared)) cached=$((cached - shared))
+    else
+        resident='' cached=''
+    fi
+} 2>/dev/null
+
+# has_steps: whether srun has a step of this job here. The script's own is `step_batch`.
+has_steps() {
+    local step
+    for step in "$job_group"/step_[0-9]*; do [ -d "$step" ] && return; done
+    return 1
+}
+
+# Prints, whenever it has grown by a sixteenth, "MEMORY FILES STEPS": the most anonymous and shared memory, and the most of
+# files, that was seen; and whether there was a step. `stay_fresh` keeps what it knows.
+sample() {
+    local resident cached
+    read_memory
+    if [ "${resident:-0}" -gt "$most" ]; then most=$resident; fi
+    if [ "${cached:-0}" -gt "$files" ]; then files=$cached; fi
+    if [ -z "$steps" ] && has_steps; then steps=yes said=-1; fi
+    [ -n "$resident$steps" ] || return
+    if [ "$most" -gt $((said + said / 16)) ] || [ "$files" -gt $((listed + listed / 16)) ]; then
+        said=$most listed=$files
+        printf '%s %s %s\n' "$most" "$files" "$steps"
+    fi
+}
+
+# first_line FILE...: the first line of the first that can be read, if it is a number.
+first_line() {
+    local file line=
+    for file; do
+        if { read -r line <"$file"; } 2>/dev/null; then break; fi
+    done
+    [[ $line =~ ^[0-9]+$ ]] && number=$line
+}
+
+# measure_memory MOST FILES: adds the most memory that the job has had at once to the figures. The kernel's peak counts the
+# files that were read and written, so that what of them is there at the end is taken off; if there was more of them
+# before, that tells nothing. What was seen of anonymous and shared memory is no less than it was.
+measure_memory() {
+    local resident cached number='' most=$1 files=${2:-0}
+    read_memory
+    [ -n "$resident" ] || return
+    if [ "$resident" -gt "${most:--1}" ]; then most=${most:+$resident}; fi
+    if [ "$files" -le $((cached + cached / 16 + 1048576)) ] &&
+        first_line "$memory_group/memory.peak" "$memory_group/memory.max_usage_in_bytes" &&
+        [ $((number - cached)) -gt "${most:-0}" ]; then
+        most=$((number - cached))
+    fi
+    [ -z "$most" ] || figures+=("memory=$most")
+}
+
+# measure_cpu STEPS: adds the job's CPU time, in microseconds. Where no group counts it, this shell knows that of all that
+# it has started and waited for, as Slurm does of a batch script; but not that of steps, which slurmstepd starts.
+measure_cpu() {
+    local key value number='' stat
+    if [ -n "$cpu_group" ]; then
+        while read -r key value; do
+            if [ "$key" = usage_usec ]; then number=$value; fi
+        done 2>/dev/null <"$cpu_group/cpu.stat"
+        if [ -z "$number" ] && first_line "$cpu_group/cpuacct.usage"; then number=$((number / 1000)); fi
+    elif [ -n "$job_group" ] && [ -z "$1" ] && ! has_steps && read -r stat <"/proc/$$/stat"; then
+        # proc(5): utime, stime, cutime and cstime, in hundredths of a second.
+        # shellcheck disable=SC2086  # several words
+        set -- ${stat##*) }
+        number=$(((${12} + ${13} + ${14} + ${15}) * 10000))
+    fi
+    [[ ! $number =~ ^[0-9]+$ ]] || figures+=("cpu=$number")
+} 2>/dev/null
+
+# Adds how many processes of the job the kernel has killed for want of memory. Version 1 counts those of each group for
+# itself. Where Slurm has made no group for memory, it holds nobody to any, and calls no job OUT_OF_MEMORY.
+count_killed() {
+    local key value file sum=
+    if [ -z "$memory_group" ]; then
+        figures+=("killed=0")
+        return
+    fi
+    for file in "$memory_group"/memory.events "$memory_group"/{,*/,*/*/}memory.oom_control; do
+        if [ ! -r "$file" ]; then continue; fi
+        while read -r key value; do
+            if [ "$key" = oom_kill ]; then sum=$((sum + value)); fi
+        done <"$file"
+    done
+    [ -z "$sum" ] || figures+=("killed=$sum")
+} 2>/dev/null
+
+# Sets `figures`: what the end line tells besides, NAME=VALUE each; what is not known is left out. What `sample` has printed
+# is read from descriptor 6.
+take_figures() {
+    local most='' files='' steps='' seen_most seen_files seen_steps
+    figures=("started=$started" ${submitted:+"submitted=$submitted"} ${told:+"told=$told"})
+    figures+=(${SLURM_JOB_NUM_NODES:+"nodes=$SLURM_JOB_NUM_NODES"} ${SLURM_GPUS_ON_NODE:+"gpus=$SLURM_GPUS_ON_NODE"})
+    figures+=(${SLURM_JOB_CPUS_PER_NODE:+"cpus=$SLURM_JOB_CPUS_PER_NODE"})
+    if [ -n "$SLURM_MEM_PER_NODE" ]; then
+        figures+=("mem_mib=$SLURM_MEM_PER_NODE")
+    elif [ -n "$SLURM_MEM_PER_CPU" ] && [ -n "$SLURM_CPUS_ON_NODE" ]; then
+        figures+=("mem_mib=$((SLURM_MEM_PER_CPU * SLURM_CPUS_ON_NODE))")
+    fi
+    while read -rt 1 -u 6 seen_most seen_files seen_steps; do
+        most=$seen_most files=$seen_files steps=$seen_steps
+    done
+    find_group
+    [ -z "$memory_group" ] || measure_memory "$most" "$files"
+    measure_cpu "$steps"
+    count_killed
+} 2>/dev/null
