@@ -11,8 +11,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, SlurmMetric, SlurmQueueConfig, SlurmResource
+from dagster_slurm import ComputeResource, SlurmMetric, SlurmMetricsContext, SlurmQueueConfig, SlurmResource
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.slurm import commands
+from dagster_slurm.slurm.efficiency import job_metrics
+from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.transport.shell import shell_file
 from tests.support import forked
 from tests.support.waiting import eventually
@@ -55,29 +58,90 @@ def submitted_jobs(sandbox: Sandbox) -> set[str]:
     return set(sandbox.run(argv).stdout.split()) | set(sandbox.run(queued).stdout.split())
 
 
+BUSY = """
+import time
+block = bytearray(50 << 20)
+while time.process_time() < 1:
+    pass
+time.sleep(0.5)
+"""
+
+
+def accounted(sandbox: Sandbox, job_id: str) -> AccountingRecord:
+    """What sacct has of a job when it knows its end."""
+    records: dict[str, AccountingRecord] = {}
+
+    def is_known() -> bool:
+        records.update(parse_sacct(sandbox.run(list(commands.sacct([job_id]))).stdout))
+        return job_id in records and records[job_id].state.is_terminal
+
+    eventually(is_known, lambda: f"the end of job {job_id}: {records}")
+    return records[job_id]
+
+
 def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:
-    path = payload("import time\nblock = bytearray(50 << 20)\ntime.sleep(1.5)\n")
-    got = metadata_of(run_asset(asset_of(path), slurm(queue={"cpus": 2}), instance))
-    assert got["slurm_state"] == "COMPLETED"
-    assert got["slurm_exit_code"] == 0
-    assert got["slurm_accounting_available"] is True
-    assert got["slurm_requested_gpus"] == got["slurm_allocated_gpus"] == 0
-    assert 1 <= got["elapsed_seconds"] <= 10
+    """Nobody asks sacct, and it would say the same."""
+    got = metadata_of(run_asset(asset_of(payload(BUSY)), slurm(queue={"cpus": 2, "mem": "200M"}), instance))
+    record = accounted(sandbox, got["slurm_job_id"])
+    told = job_metrics(record)
+    assert told.keys() <= got.keys()
+    # Slurm samples memory, and has no sample of a short job.
+    assert got.keys() - told.keys() <= {"slurm_requested_gpus", "max_memory_mb", "memory_efficiency_pct"}
+    exact = ("slurm_job_id", "slurm_state", "slurm_exit_code", "slurm_allocated_gpus")
+    assert [got[name] for name in exact] == [told[name] for name in exact]
+    assert (got["slurm_state"], got["slurm_exit_code"], got["slurm_requested_gpus"]) == ("COMPLETED", 0, 0)
+    # Slurm's times are whole seconds, and it begins before the batch script, and ends after it.
+    assert (record.elapsed_seconds, record.cpus, record.node_count) == (pytest.approx(2, abs=2), 2, 1)
+    assert got["elapsed_seconds"] == pytest.approx(told["elapsed_seconds"], abs=2.5)
+    assert got["queue_wait_seconds"] == pytest.approx(told["queue_wait_seconds"], abs=2.5)
     assert got["node_hours"] == pytest.approx(got["elapsed_seconds"] / 3600, abs=1e-6)
-    assert got["queue_wait_seconds"] >= 0
-    assert 0 <= got["cpu_efficiency_pct"] <= 100
-    assert sacct(sandbox, got["slurm_job_id"], "State", "AllocCPUS", "JobName")[:2] == ["COMPLETED", "2"]
+    used = got["cpu_efficiency_pct"] * got["elapsed_seconds"] * 2 / 100
+    assert used >= 1
+    assert used == pytest.approx(record.total_cpu_seconds, abs=0.5)
+    assert 50 <= got["max_memory_mb"] <= 90
+    assert got["memory_efficiency_pct"] == pytest.approx(got["max_memory_mb"] / 2, abs=0.1)
+
+
+def test_files_that_were_read_and_written_are_no_memory_of_the_job(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    path = payload(
+        "import pathlib, shutil\n"
+        "file = pathlib.Path('large')\n"
+        "file.write_bytes(b'')\n"
+        "for _ in range(150):\n"
+        "    with file.open('ab') as opened:\n"
+        "        opened.write(bytes(1 << 20))\n"
+        "shutil.copyfile('large', '/dev/null')\n"
+    )
+    got = metadata_of(run_asset(asset_of(path), slurm(queue={"mem": "400M"}), instance))
+    assert got["max_memory_mb"] < 60
+
+
+def test_a_child_that_was_killed_for_want_of_memory_fails_a_payload_that_overlooks_it(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    path = payload("import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'b = b\"x\" * (400 << 20)'])\n")
+    text = failure_of(run_asset(asset_of(path), slurm(queue={"mem": "100M"}), instance))[1]
+    assert "State OUT_OF_MEMORY, exit code 0" in text
 
 
 def test_chosen_metrics_and_a_collector(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
-    asset = asset_of(
-        payload("pass\n"),
-        slurm_metrics=[SlurmMetric.STATE, "slurm_job_id"],
-        metrics_collector=lambda job: {"doubled": 2 * int(job.job_id)},
-    )
+    def collector(job: SlurmMetricsContext) -> dict[str, int]:
+        assert job.ended.record is not None
+        return {"doubled": 2 * int(job.ended.record.job_id)}
+
+    asset = asset_of(payload("pass\n"), slurm_metrics=[SlurmMetric.STATE, "slurm_job_id"], metrics_collector=collector)
     got = metadata_of(run_asset(asset, slurm(), instance))
     assert set(got) == {"slurm_state", "slurm_job_id", "doubled"}
     assert got["doubled"] == 2 * int(got["slurm_job_id"])
+
+
+def test_a_figure_that_only_accounting_has_is_waited_for(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    asset = asset_of(payload("pass\n"), slurm_metrics=[SlurmMetric.ACCOUNTING_AVAILABLE])
+    assert metadata_of(run_asset(asset, slurm(), instance)) == {"slurm_accounting_available": True}
 
 
 def test_options_by_precedence(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:

@@ -293,6 +293,41 @@ class TestTheGate:
         ]
         assert [end.exit_code for end in launch.ends()] == [128 + 15, 2]
 
+    def test_a_job_that_is_requeued_after_a_good_end_executes_nothing(self, site: Site) -> None:
+        """Whoever has seen that end has gone on."""
+        launch = site.launch("echo run >>ran")
+        job_id = launch.submit()
+        assert site.ended(job_id).state is JobState.COMPLETED
+        (end,) = launch.ends()
+        assert end.is_proof
+        eventually(lambda: site.left_queue(job_id))
+        time.sleep(1.1)
+        site.shell("scontrol", "requeue", job_id)
+        site.shell("scontrol", "update", f"jobid={job_id}", "starttime=now")
+        eventually(lambda: "before this job was requeued" in launch.read("log/slurm.log"), seconds=90)
+        assert site.ended(job_id).state is JobState.COMPLETED
+        assert (launch.ends(), launch.read("work/ran")) == ([end], "run\n")
+
+    def test_an_end_line_tells_what_slurm_does(self, site: Site) -> None:
+        """Of a job that is told to end, and of the memory and the processor that the steps of a good one have used."""
+        stopped = site.launch("trap 'exit 0' TERM; touch up; while :; do sleep 0.1; done")
+        measured = site.launch("srun perl -e 'my $x = q(a) x (40 << 20); sleep 3'", mem="200M")
+        job_id, other = stopped.submit(), measured.submit()
+        eventually(lambda: "up" in site.shell("ls", stopped.directory.work).split())
+        site.shell("scancel", job_id)
+        site.ended(job_id)
+        (end,) = stopped.ends()
+        assert (end.exit_code, end.figures.told, end.is_proof) == (0, "TERM", False)
+        record = site.ended(other)
+        (good,) = measured.ends()
+        told = good.figures
+        assert (told.nodes, told.cpus, told.mem_mib, told.killed, told.told) == (1, 1, 200, 0, "")
+        assert told.memory_bytes is not None and 40 << 20 <= told.memory_bytes < 120 << 20
+        assert told.submitted_at is not None and record.submit_time is not None
+        assert abs(told.submitted_at - record.submit_time.timestamp()) < 3
+        # Its step was seen, and no control group counts its CPU time here.
+        assert told.cpu_seconds is None or told.cpu_seconds > 0
+
     def test_a_claim_that_vanished_runs_nothing(self, site: Site) -> None:
         launch = site.launch("echo ran >../ran")
         job_id = site.shell("sbatch", "--parsable", "--hold", launch.directory.script).strip()

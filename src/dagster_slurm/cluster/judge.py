@@ -68,6 +68,7 @@ class Witnesses:
         over_seconds: How long it has been known to be over; 0 while it is not.
         ending_seconds: How long its end line has been known.
         starts: How often its newest incarnation has begun.
+        needs_accounting: Whether something is wanted that only sacct tells.
     """
 
     end_mark: EndMark | None = None
@@ -77,6 +78,7 @@ class Witnesses:
     over_seconds: float = 0.0
     ending_seconds: float = 0.0
     starts: int = 1
+    needs_accounting: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -106,6 +108,13 @@ class Witnesses:
         """Whether its own end line says that its payload succeeded."""
         return self.end_mark is not None and self.end_mark.exit_code == 0
 
+    @property
+    def has_proof(self) -> bool:
+        """Whether its own end line leaves nothing to ask."""
+        # Of an incarnation that began twice the other may run: slurmctld starts a job again without a restart count
+        # when it is killed within three seconds of its start (22.05, 24.11).
+        return self.end_mark is not None and self.end_mark.is_proof and self.starts < 2
+
 
 class Fact(Enum):
     """What can be the case with a job, in words; {} is a patience."""
@@ -121,6 +130,11 @@ class Fact(Enum):
     STRANGER = "squeue has another's job of its number"
     LINE = "it has an end line"
     GOOD_LINE = "its end line has exit code 0"
+    PROOF = "its end line shows a good end, and that there is nothing else to know"
+    READ = "all that its end line counts was read"
+    BEHIND = "less was read than its end line counts, which was seen less than {logs_seconds} s ago"
+    ENDED_BADLY = "Slurm has another end of it than COMPLETED"
+    WANTED = "only sacct knows what is asked for, and may tell it, for {accounting_seconds} s"
     NODES = "its launcher has looked at the end of every node or rank"
     PROMPT = "it began once, and sacct may know its end, for {prompt_seconds} s"
     LINE_STOOD = "its end line was seen {accounting_seconds} s ago"
@@ -178,6 +192,14 @@ class Verdict:
 
 TABLE: tuple[Row, ...] = (
     Row("no witness of an end", Action.WAIT, unless={Fact.OVER, Fact.LINE}),
+    Row("a good end line, with lines to be read", Action.WAIT, {Fact.PROOF, Fact.BEHIND}, {Fact.ENDED_BADLY}),
+    Row(
+        "a good end line that leaves nothing to ask",
+        Action.FINISH,
+        {Fact.PROOF, Fact.READ},
+        {Fact.ENDED_BADLY, Fact.WANTED},
+        End.OF_LINE,
+    ),
     Row("a good end line, not accounted yet", Action.ASK_ACCOUNTING, {Fact.GOOD_LINE, Fact.PROMPT}, {Fact.OVER}),
     Row(
         "a good end line, and Slurm names another's job",
@@ -251,9 +273,9 @@ TABLE: tuple[Row, ...] = (
 def judge(seen: Witnesses, patience: Patience) -> Verdict:
     """The next action for a job.
 
-    squeue is the witness of pending and running, sacct of the end; the end line is the fastest hint, believed
-    alone only when the job has left the queue and sacct stays silent. A good end needs no question to the controller:
-    Slurm by itself requeues nothing that has completed. There is no success without an end line.
+    squeue is the witness of pending and running, sacct of the end. A good end line that shows that nothing was wrong is
+    believed at once; any other is a hint, believed alone only when the job has left the queue and sacct stays silent.
+    There is no success without an end line.
     """
     facts = facts_of(seen, patience)
     row = next(row for row in TABLE if row.when <= facts and row.unless.isdisjoint(facts))
@@ -304,8 +326,7 @@ def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
     """What is the case."""
     ended, has_line = seen.ended_state, seen.end_mark is not None
     says_nothing = seen.accounting in (Silence.NONE_KEPT, Silence.REFUSED)
-    # Of an incarnation that began twice the other may run: slurmctld starts a job again without a restart count when
-    # it is killed within three seconds of its start (22.05, 24.11).
+    # As for a proof.
     began_once = seen.end_mark is not None and seen.end_mark.restart == 0 and seen.starts < 2
     cases = (
         (Fact.OVER, seen.is_over),
@@ -319,6 +340,11 @@ def facts_of(seen: Witnesses, patience: Patience) -> frozenset[Fact]:
         (Fact.STRANGER, seen.queue is Silence.NOT_OURS),
         (Fact.LINE, has_line),
         (Fact.GOOD_LINE, seen.has_good_end),
+        (Fact.PROOF, seen.has_proof),
+        (Fact.READ, seen.logs_complete),
+        (Fact.BEHIND, not seen.logs_complete and seen.ending_seconds < patience.logs_seconds),
+        (Fact.ENDED_BADLY, ended is not None and ended is not JobState.COMPLETED),
+        (Fact.WANTED, seen.needs_accounting and not says_nothing and seen.ending_seconds < patience.accounting_seconds),
         (Fact.NODES, seen.end_mark is not None and bool(seen.end_mark.nodes)),
         (Fact.PROMPT, began_once and not says_nothing and seen.ending_seconds < patience.prompt_seconds),
         (Fact.LINE_STOOD, has_line and seen.ending_seconds >= patience.accounting_seconds),

@@ -98,6 +98,7 @@ class Ended:
         reason: squeue's last word on why it waited or ended, if it said one.
         unread_bytes: How much of each stream has been written, and could not be read; only of those with something.
         is_removed: Whether its run directory was not there any more.
+        was_accounting_asked: Whether sacct was asked about it.
     """
 
     state: JobState
@@ -107,6 +108,7 @@ class Ended:
     reason: str | None = None
     unread_bytes: Mapping[str, int] = field(default_factory=dict)
     is_removed: bool = False
+    was_accounting_asked: bool = False
 
     @property
     def is_success(self) -> bool:

@@ -13,6 +13,7 @@ from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Silence, Witnesses
 from dagster_slurm.job.events import Ended, Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
 from dagster_slurm.run_directory import STREAMS, JobHandle
+from dagster_slurm.slurm.efficiency import Needs, record_of_line
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState, StatePhase
@@ -29,9 +30,11 @@ class WatchedJob:
     queue_pace: Pace
     confirm_pace: Pace
     accounting_pace: Pace
+    needs: Needs = field(default_factory=Needs)
     queue: JobState | Silence = Silence.NOT_KNOWN
     record: AccountingRecord | None = None
     accounting: Silence = Silence.NOT_KNOWN
+    was_accounting_asked: bool = False
     over_since: float | None = None
     end_mark: EndMark | None = None
     nodes: str | None = None
@@ -112,6 +115,12 @@ class WatchedJob:
                 self._tell_times()
             else:
                 self.end_mark = mark
+                if mark.is_proof:
+                    # squeue may not be asked any more.
+                    self._times = self._times or record_of_line(
+                        mark.job_id, mark.figures, ended_at=mark.at_epoch_seconds
+                    )
+                    self._tell_times()
 
     def note_moment(self, moment: float) -> None:
         """What was asked for before its last lines were read may be older than they are."""
@@ -219,26 +228,35 @@ class WatchedJob:
     def ended(self, state: JobState) -> Ended:
         """Its end, in that state, with all that is known of it."""
         return Ended(
-            state, self.record, self.end_mark, self.nodes, self.reason, self.unread_bytes(), is_removed=self.is_removed
+            state,
+            self.record,
+            self.end_mark,
+            self.nodes,
+            self.reason,
+            self.unread_bytes(),
+            is_removed=self.is_removed,
+            was_accounting_asked=self.was_accounting_asked,
         )
 
     def witnesses(self, now: float) -> Witnesses:
         """What is known, for the judge; remembers since when the job is over."""
-        if self.end_mark is not self._timed_mark:
+        is_read = self.logs_complete()
+        if self.end_mark is not self._timed_mark or (self.end_mark and not is_read and self._catching_up):
+            # Patience is for what does not come; what is still coming is waited for.
             self._timed_mark, self._ending_since = self.end_mark, now
         seen = Witnesses(
             end_mark=self.end_mark,
             queue=self.queue,
             accounting=self.record.state if self.record else self.accounting,
-            logs_complete=self.logs_complete(),
+            logs_complete=is_read,
             ending_seconds=now - self._ending_since if self.end_mark else 0.0,
             starts=self.starts,
+            needs_accounting=self.end_mark is not None and self.needs.after(self.end_mark.figures),
         )
         if not seen.is_over:
             self.over_since = None
             return seen
-        if self.over_since is None or (self.end_mark and not seen.logs_complete and self._catching_up):
-            # Patience is for what does not come; what is still coming is waited for.
+        if self.over_since is None or (self.end_mark and not is_read and self._catching_up):
             self.over_since = now
         return replace(seen, over_seconds=now - self.over_since)
 

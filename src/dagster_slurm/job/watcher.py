@@ -31,6 +31,7 @@ from dagster_slurm.job.failure import unknown_end
 from dagster_slurm.job.questions import Answer, Beside, Question
 from dagster_slurm.job.watched import Pace, WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle
+from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 
 _T = TypeVar("_T")
@@ -191,10 +192,15 @@ class JobWatcher:
         self.watch_all([(handle, subscription)])
         return subscription
 
-    def watch_all(self, jobs: Iterable[tuple[JobHandle, Listener]]) -> None:
-        """Begin to watch many jobs, or tasks of an array, in their order."""
+    def watch_all(self, jobs: Iterable[tuple[JobHandle, Listener]], needs: Needs | None = None) -> None:
+        """Begin to watch many jobs, or tasks of an array, in their order.
+
+        Args:
+            jobs: The jobs.
+            needs: What is wanted of sacct after a good end of each; None for nothing.
+        """
         asked = max(self._queue_asked, self._clock.now() - self._queue_question.age())
-        watched = [self._watched(handle, listener, asked) for handle, listener in jobs]
+        watched = [self._watched(handle, listener, asked, needs or Needs()) for handle, listener in jobs]
         with self._lock:
             self._jobs += watched
             if self._thread is None:
@@ -203,7 +209,7 @@ class JobWatcher:
         self._tick_pace.hurry(self._clock.now())
         self._wake.set()
 
-    def _watched(self, handle: JobHandle, subscription: Listener, asked: float) -> WatchedJob:
+    def _watched(self, handle: JobHandle, subscription: Listener, asked: float, needs: Needs) -> WatchedJob:
         every, now = self._intervals, self._clock.now()
         return WatchedJob(
             handle,
@@ -219,6 +225,7 @@ class JobWatcher:
             ),
             confirm_pace=Pace(every.confirm_seconds, every.status_max_seconds),
             accounting_pace=Pace(every.confirm_seconds, every.status_max_seconds),
+            needs=needs,
             answers_after=self._queue_question.now(),
         )
 
@@ -405,6 +412,8 @@ class JobWatcher:
     def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> bool:
         """As `_ask_queue`, of sacct and jobs that are over."""
         now = self._clock.now()
+        for job in wanting:
+            job.was_accounting_asked = True
         job_ids = [job.handle.job_id for job in wanting]
         answers = self._answers(self._accounting_question, job_ids, self._accounting)
         for answer in answers:

@@ -19,7 +19,7 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import NodeUsage, job_metrics, node_metrics
+from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, node_metrics, record_of_line
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
@@ -308,21 +308,32 @@ class SlurmOutcome:
 MetadataOf = Callable[[SlurmOutcome], Mapping[str, Any]]
 
 
+def needs_of(metadata: MetadataOf, request: JobRequest) -> Needs:
+    """What is wanted of sacct after a good end: all of it, where nobody knows what is read of its record."""
+    if request.has_gpus:
+        return Needs(everything=True)
+    needs = Needs() if metadata is outcome_metadata else getattr(metadata, "needs", None)
+    return needs if isinstance(needs, Needs) else Needs(everything=True)
+
+
 def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
-    """The metadata of a materialisation; without accounting, what the other witnesses know."""
+    """The metadata of a materialisation; where sacct was not asked, or has not answered, what the end line tells."""
     ended = outcome.ended
     known: dict[str, Any] = {
         **_requested_gpus(outcome.request),
         "slurm_job_id": outcome.job_id,
         "slurm_state": ended.state.value,
-        "slurm_accounting_available": ended.record is not None,
+        **({"slurm_accounting_available": ended.record is not None} if ended.was_accounting_asked else {}),
     }
-    nodes = ended.end_mark.nodes if ended.end_mark else ()
-    usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in nodes]
-    accounted = job_metrics(ended.record, usages) if ended.record else node_metrics(usages)
+    end = ended.end_mark
+    usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in end.nodes] if end else []
+    record = ended.record
+    if record is None and end and ended.is_success:
+        record = record_of_line(outcome.job_id, end.figures, ended_at=end.at_epoch_seconds)
+    figures = job_metrics(record, usages) if record else node_metrics(usages)
     # The end line is exact where Slurm is not (see `job_failure`).
-    exact = {"slurm_exit_code": ended.end_mark.exit_code} if ended.end_mark else {}
-    return {**known, **accounted, **exact}
+    exact = {"slurm_exit_code": end.exit_code} if end else {}
+    return {**known, **figures, **exact}
 
 
 def _requested_gpus(request: JobRequest) -> dict[str, int]:

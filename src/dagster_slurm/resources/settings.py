@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 from dagster import AssetMaterialization, Config, ConfigurableResource
@@ -17,6 +18,7 @@ from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.field_types import LAUNCHPAD, ExitCode, NotNegative, choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.slurm import SlurmResource
+from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
 
@@ -85,6 +87,10 @@ class SlurmMetric(str, enum.Enum):
     GPU_UTILIZATION_PCT = "gpu_utilization_pct"
     MAX_GPU_MEMORY_MB = "max_gpu_memory_mb"
     ACCOUNTING_AVAILABLE = "slurm_accounting_available"
+
+
+# What sacct never tells.
+_OF_LAUNCHERS = frozenset(metric.value for metric in SlurmMetric if "_node_" in metric.value)
 
 
 class Arguments(TypedDict, total=False):
@@ -224,6 +230,30 @@ class ComputeDefaults(ConfigurableResource[Any]):
         return self.slurm
 
 
+@dataclass(frozen=True)
+class ChosenMetadata:
+    """From a job's outcome to metadata.
+
+    Args:
+        wanted: The figures that are attached; None for all that are known.
+        collector: Adds metadata of its own.
+    """
+
+    wanted: frozenset[str] | None
+    collector: MetricsCollector | None
+
+    def __call__(self, outcome: SlurmOutcome) -> Mapping[str, Any]:
+        """The metadata."""
+        figures = outcome_metadata(outcome)
+        chosen = {name: figures[name] for name in figures if self.wanted is None or name in self.wanted}
+        return {**_collected(self.collector, outcome, figures), **chosen}
+
+    @property
+    def needs(self) -> Needs:
+        """What of it sacct may have to tell."""
+        return Needs(self.collector is not None, (self.wanted or frozenset()) - _OF_LAUNCHERS)
+
+
 def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: MetricsCollector | None) -> MetadataOf:
     """The function from a job's outcome to metadata.
 
@@ -234,14 +264,8 @@ def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: Me
     Raises:
         ValueError: A name is none of `SlurmMetric`.
     """
-    wanted = None if slurm_metrics is None else {SlurmMetric(name).value for name in slurm_metrics}
-
-    def metadata(outcome: SlurmOutcome) -> Mapping[str, Any]:
-        figures = outcome_metadata(outcome)
-        chosen = figures if wanted is None else {name: figures[name] for name in figures if name in wanted}
-        return {**_collected(collector, outcome, figures), **chosen}
-
-    return metadata
+    wanted = None if slurm_metrics is None else frozenset(SlurmMetric(name).value for name in slurm_metrics)
+    return ChosenMetadata(wanted, collector)
 
 
 def _collected(collector: MetricsCollector | None, outcome: SlurmOutcome, figures: Mapping[str, Any]) -> dict[str, Any]:

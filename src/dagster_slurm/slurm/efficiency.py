@@ -168,7 +168,6 @@ def job_metrics(record: AccountingRecord, usages: Sequence[NodeUsage] = ()) -> d
         "slurm_allocated_gpus": gpu_count(record.alloc_tres),
         "gpu_utilization_pct": _largest_usage((step.usage_average for step in record.steps), "gres/gpuutil"),
         "max_gpu_memory_mb": _max_gpu_memory_mib(record),
-        "slurm_accounting_available": True,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -67,6 +67,12 @@ class JobRequest:
         """The most that the job may cost: its nodes for its whole walltime; None if that is not given, or endless."""
         return None if self.time_limit_seconds is None else self.nodes * self.time_limit_seconds / 3600
 
+    @property
+    def has_gpus(self) -> bool:
+        """Whether it asks for GPUs, in whatever way."""
+        named = any("gpu" in str(self.options.get(name, "")) for name in ("gres", "tres-per-task"))
+        return bool(self.gpus_per_node or named or {"gpus", "gpus-per-task", "gpus-per-socket"} & set(self.options))
+
     def sbatch_options(self) -> Mapping[str, str | bool]:
         """Every option that is given, by its canonical name and in alphabetical order; True for a flag."""
         values: dict[str, str | int | None] = {

@@ -26,7 +26,7 @@ from dagster_slurm.job.submission import submit_once
 from dagster_slurm.pipes.cluster_calls import ClusterCalls
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, describe, differences, digests, is_abandoned
-from dagster_slurm.pipes.partition_results import data_place, outputs_directory, result_name
+from dagster_slurm.pipes.partition_results import data_place, needs_of, outputs_directory, result_name
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.unfinished import Unfinished, leave_to_reconcile
@@ -285,7 +285,8 @@ class ClusterCarriers(Carriers):
             self._watched[carrier.directory.path] = carrier.handle
             tell_in_tags(self._step, carrier.handle)
             self._tell_of_the_way(carrier)
-        self._connection.watcher.watch_all([(handle, listener) for _, handle, listener in jobs])
+        needs = needs_of(self._spec.metadata, self._spec.request)
+        self._connection.watcher.watch_all([(handle, listener) for _, handle, listener in jobs], needs)
 
     def _tell_of_the_way(self, carrier: Carrier) -> None:
         """How the logs come here; for each run once, since a line in its log costs more than the reading."""

@@ -11,6 +11,7 @@ from tests.support import judge_table
 
 from dagster_slurm.cluster.description import EndMark, NodeEnd
 from dagster_slurm.cluster.judge import TABLE, Action, Patience, Silence, Witnesses, judge
+from dagster_slurm.slurm.efficiency import Figures
 from dagster_slurm.slurm.states import JobState
 
 PATIENCE = Patience(accounting_seconds=20, logs_seconds=10, unknown_seconds=3600, silent_seconds=120, prompt_seconds=3)
@@ -25,6 +26,24 @@ NODES = (NodeEnd("n1", "stopped"), NodeEnd("n2", "lost"))
 
 def mark(code: int = 0, restart: int = 0, nodes: tuple[NodeEnd, ...] = ()) -> EndMark:
     return EndMark("1", restart, code, 0.0, {"stdout": 0, "stderr": 0, "messages": 0}, nodes)
+
+
+GOOD = Figures(nodes=1, killed=0)
+
+
+def proof(figures: Figures = GOOD, nodes: tuple[NodeEnd, ...] = ()) -> EndMark:
+    return replace(mark(nodes=nodes), figures=figures)
+
+
+# What keeps a good end line from being believed at once.
+NO_PROOFS = [
+    mark(),
+    proof(replace(GOOD, told="TERM")),
+    proof(replace(GOOD, killed=1)),
+    proof(replace(GOOD, killed=None)),
+    proof(replace(GOOD, nodes=2)),
+    proof(replace(GOOD, nodes=2), NODES),
+]
 
 
 def gone(*, end: EndMark | None = None, for_seconds: float = 0.0, said: JobState | Silence = NOT_KNOWN) -> Witnesses:
@@ -43,11 +62,31 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (Witnesses(accounting=REFUSED), WAIT),
         (Witnesses(queue=S.RUNNING, logs_complete=False), WAIT),
     ],
+    "a good end line, with lines to be read": [
+        (Witnesses(proof(), S.RUNNING, logs_complete=False, ending_seconds=9), WAIT),
+        (Witnesses(proof(), GONE, S.COMPLETED, logs_complete=False, over_seconds=11), WAIT),
+    ],
+    # Whatever squeue said before: nobody need be asked.
+    "a good end line that leaves nothing to ask": [
+        *((Witnesses(proof(), state), S.COMPLETED) for state in S if not state.is_terminal),
+        *((Witnesses(proof(), silence), S.COMPLETED) for silence in (NOT_KNOWN, GONE, NOT_OURS)),
+        *((Witnesses(proof(), S.RUNNING, silence), S.COMPLETED) for silence in Silence),
+        (Witnesses(proof(), S.COMPLETED), S.COMPLETED),
+        (Witnesses(proof(), GONE, S.COMPLETED, over_seconds=1), S.COMPLETED),
+        (Witnesses(proof(), GONE, S.RUNNING, over_seconds=1), S.COMPLETED),
+        (Witnesses(proof(replace(GOOD, nodes=2), NODES[:1] * 2), S.RUNNING), S.COMPLETED),
+        # Who wants what only sacct has waits for it no longer than for the end of others.
+        (Witnesses(proof(), S.RUNNING, ending_seconds=20, needs_accounting=True), S.COMPLETED),
+        (Witnesses(proof(), S.RUNNING, NONE_KEPT, needs_accounting=True), S.COMPLETED),
+        (Witnesses(proof(), S.RUNNING, REFUSED, needs_accounting=True), S.COMPLETED),
+    ],
     # It costs the controller nothing.
     "a good end line, not accounted yet": [
         (Witnesses(mark(), S.RUNNING), ASK_ACCOUNTING),
         (Witnesses(mark(), NOT_OURS, NOT_OURS), ASK_ACCOUNTING),
         (Witnesses(mark(), accounting=S.RUNNING, ending_seconds=1), ASK_ACCOUNTING),
+        *((Witnesses(end, S.RUNNING), ASK_ACCOUNTING) for end in NO_PROOFS),
+        (Witnesses(proof(), S.RUNNING, needs_accounting=True), ASK_ACCOUNTING),
     ],
     "a good end line, and Slurm names another's job": [
         (Witnesses(mark(), NOT_OURS, NOT_OURS, ending_seconds=20), S.COMPLETED),
@@ -69,6 +108,11 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (Witnesses(mark(restart=1)), ASK_QUEUE),
         # Of two starts of one incarnation the other may run.
         (Witnesses(mark(), S.RUNNING, starts=2), ASK_QUEUE),
+        (Witnesses(proof(), S.RUNNING, starts=2), ASK_QUEUE),
+        (Witnesses(replace(proof(), restart=1), S.RUNNING), ASK_QUEUE),
+        (Witnesses(proof(), S.RUNNING, ending_seconds=19, needs_accounting=True), ASK_QUEUE),
+        # What was cut off is not there for ever.
+        (Witnesses(proof(), S.RUNNING, logs_complete=False, ending_seconds=10), ASK_QUEUE),
     ],
     "over, with lines to be read": [
         (Witnesses(mark(), GONE, logs_complete=False, over_seconds=9), WAIT),
@@ -98,6 +142,8 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (gone(end=mark(), for_seconds=19), ASK_ACCOUNTING),
         (gone(end=mark(), for_seconds=19, said=NOT_OURS), ASK_ACCOUNTING),
         (Witnesses(mark(), GONE, logs_complete=False, over_seconds=10), ASK_ACCOUNTING),
+        *((gone(end=end, for_seconds=19), ASK_ACCOUNTING) for end in NO_PROOFS),
+        (Witnesses(proof(), S.TIMEOUT, over_seconds=19), ASK_ACCOUNTING),
     ],
     "trouble of a node that the payload has outlived": [
         (gone(end=mark(nodes=NODES), said=S.NODE_FAIL), S.COMPLETED),
@@ -119,6 +165,9 @@ CASES: dict[str, list[tuple[Witnesses, Action | JobState]]] = {
         (Witnesses(None, S.FAILED, S.OUT_OF_MEMORY), S.OUT_OF_MEMORY),
         (gone(end=mark(0), said=S.CANCELLED), S.CANCELLED),
         (gone(end=mark(0), said=S.FAILED), S.FAILED),
+        *((gone(end=proof(), said=state), state) for state in S if state.is_terminal and state is not S.COMPLETED),
+        (gone(end=proof(replace(GOOD, killed=1)), said=S.OUT_OF_MEMORY), S.OUT_OF_MEMORY),
+        (Witnesses(proof(), GONE, S.COMPLETED, over_seconds=1, needs_accounting=True), S.COMPLETED),
         (Witnesses(mark(), GONE, S.COMPLETED, logs_complete=False, over_seconds=10), S.COMPLETED),
         (Witnesses(mark(), NOT_OURS, S.COMPLETED), S.COMPLETED),
     ],
@@ -181,11 +230,22 @@ def test_a_runaway_job_is_called_one() -> None:
 
 
 marks = st.none() | st.builds(mark, st.integers(0, 255), nodes=st.sampled_from([(), NODES]))
+with_proofs = marks | st.sampled_from([proof(), proof(nodes=NODES[:1]), *NO_PROOFS])
 states = st.sampled_from(list(JobState))
 by_queue = st.sampled_from([NOT_KNOWN, GONE, NOT_OURS]) | states
 by_accounting = st.sampled_from(list(Silence)) | states
 seconds = st.floats(0, 1e9)
-witnesses = st.builds(Witnesses, marks, by_queue, by_accounting, st.booleans(), seconds, seconds, st.integers(0, 3))
+witnesses = st.builds(
+    Witnesses,
+    with_proofs,
+    by_queue,
+    by_accounting,
+    st.booleans(),
+    seconds,
+    seconds,
+    st.integers(0, 3),
+    st.booleans(),
+)
 
 
 @given(witnesses)
@@ -209,6 +269,15 @@ def test_a_state_is_told_at_the_end_and_only_there(seen: Witnesses) -> None:
 )
 def test_no_answer_alone_never_ends_anything(seen: Witnesses) -> None:
     assert judge(seen, PATIENCE).action in (WAIT, ASK_QUEUE, ASK_ACCOUNTING)
+
+
+@given(witnesses)
+def test_what_is_believed_before_anybody_was_asked_is_a_proof_of_which_all_was_read(seen: Witnesses) -> None:
+    verdict = judge(seen, PATIENCE)
+    if verdict.action is Action.FINISH and not seen.is_over and seen.queue is not NOT_OURS:
+        assert verdict.state is S.COMPLETED
+        assert seen.end_mark is not None
+        assert (seen.end_mark.is_proof, seen.logs_complete, seen.starts < 2) == (True, True, True)
 
 
 @given(witnesses)

@@ -37,6 +37,7 @@ from dagster_slurm.job.questions import Question
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.commands import SACCT_FIELDS
+from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState
@@ -193,10 +194,11 @@ class World:
             self.starts[handle.job_id] = self._now
         self.write(handle, "status", f"start {handle.job_id} {restart} 1.0 n1\n".encode())
 
-    def write_end(self, handle: JobHandle, code: int = 0, restart: int = 0) -> None:
+    def write_end(self, handle: JobHandle, code: int = 0, restart: int = 0, figures: str = "") -> None:
+        """Its end line; without figures, that of an older release."""
         sizes = [len(self.files.get(handle.directory.log_name(f"{s}.{restart}"), b"")) for s in ("stdout", "stderr")]
-        line = f"end {handle.job_id} {restart} {code} 2.0 {sizes[0]} {sizes[1]} 0\n"
-        self.write(handle, "status", line.encode())
+        line = " ".join(f"end {handle.job_id} {restart} {code} 2.0 {sizes[0]} {sizes[1]} 0 {figures}".split())
+        self.write(handle, "status", f"{line}\n".encode())
 
     def remove(self, handle: JobHandle) -> None:
         """Somebody removes its run directory."""
@@ -543,6 +545,150 @@ class TestALife:
             Output("stdout", b"second"),
         ]
         assert state_of(seen) is JobState.COMPLETED
+
+
+GOOD = f"started={MIDNIGHT.timestamp() + 100} submitted={MIDNIGHT.timestamp() + 60} nodes=1 cpus=1 killed=0"
+
+
+class TestAGoodEndLine:
+    """It ends the job, and nobody is asked."""
+
+    def test_it_ends_the_job(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.write(JOB, "stdout.0", b"out")
+        world.at(0.5, lambda: world.write_end(JOB, figures=GOOD))
+        seen = watch_to_end(world, watcher)
+        assert state_of(seen) is JobState.COMPLETED
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].record, seen[-1].was_accounting_asked) == (None, False)
+        assert Output("stdout", b"out") in seen
+        assert world.now() < 1.2
+        # When it has started is asked at once.
+        assert (world.asked["squeue"], world.asked["sacct"]) == (1, 0)
+
+    def test_not_before_all_of_it_was_read(self, world: World, watcher: JobWatcher) -> None:
+        data = bytes(range(256)) * 200_000
+        world.start(JOB)
+        world.write(JOB, "stdout.0", data)
+        world.write_end(JOB, figures=GOOD)
+        seen = watch_to_end(world, watcher)
+        assert b"".join(event.data for event in seen if isinstance(event, Output)) == data
+        assert world.asked["sacct"] == 0
+
+    def test_what_is_cut_off_is_waited_for_and_then_asked_about(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.write(JOB, "stdout.0", b"long")
+        world.at(5, lambda: world.write(JOB, "status", f"end 1 0 0 2.0 6 0 0 {GOOD}\n".encode()))
+        world.at(5, lambda: world.leave_queue(JOB))
+        world.records["1"] = "COMPLETED"
+        seen = watch_to_end(world, watcher)
+        assert isinstance(seen[-1], Ended)
+        assert (seen[-1].is_success, seen[-1].unread_bytes) == (True, {"stdout": 2})
+        assert world.now() >= 15
+
+    def test_when_it_has_started_is_told_by_it(self, world: World, watcher: JobWatcher) -> None:
+        world.wait(JOB, "Resources")
+        world.at(4, lambda: world.start(JOB))
+        world.at(5, lambda: world.write_end(JOB, figures=GOOD))
+        seen = watch_to_end(world, watcher)
+        assert queue_news(seen) == [("Resources", None), ("started", 0), ("left", 40)]
+
+    def test_a_stranger_under_its_number_is_of_no_matter(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.names["1"], world.records["1"] = "stranger", "FAILED"
+        world.at(10, lambda: world.write_end(JOB, figures=GOOD))
+        assert state_of(watch_to_end(world, watcher)) is JobState.COMPLETED
+        assert world.now() < 12
+
+    def test_that_of_a_stranger_is_none(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(5, lambda: world.write(JOB, "status", f"end 2 0 0 2.0 0 0 0 {GOOD}\n".encode()))
+        world.at(10, lambda: world.write_end(JOB, 7))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.records["1"] = "FAILED"
+        assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
+
+    def test_a_bad_end_that_slurm_tells_is_one(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(1, lambda: world.queue.update({"1": "TIMEOUT"}))
+        world.at(10, lambda: world.write_end(JOB, figures=GOOD))
+        world.at(10, lambda: world.records.update({"1": "TIMEOUT"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.TIMEOUT
+
+    @pytest.mark.parametrize("figures", [GOOD.replace("killed=0", "killed=1"), GOOD.replace(" killed=0", "")])
+    def test_a_child_that_was_killed_for_want_of_memory_is_seen(
+        self, world: World, watcher: JobWatcher, figures: str
+    ) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, figures=figures))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(12, lambda: world.records.update({"1": "OUT_OF_MEMORY"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.OUT_OF_MEMORY
+
+    def test_a_job_that_was_told_to_end_may_begin_again(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, figures=f"told=TERM {GOOD}"))
+        world.at(10, lambda: world.queue.update({"1": "PENDING"}))
+        world.at(140, lambda: world.start(JOB, restart=1))
+        world.at(150, lambda: world.write_end(JOB, 3, restart=1, figures=GOOD))
+        world.at(150, lambda: world.leave_queue(JOB))
+        world.at(150, lambda: world.records.update({"1": "FAILED"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
+
+    def test_of_an_incarnation_that_began_twice_slurm_is_asked(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, figures=GOOD))
+        world.at(50, lambda: world.finish(JOB, "FAILED", 1))
+        assert state_of(watch_to_end(world, watcher)) is JobState.FAILED
+
+    def test_two_nodes_of_which_no_launcher_tells_are_asked_about(self, world: World, watcher: JobWatcher) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, figures=GOOD.replace("nodes=1", "nodes=2")))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(11, lambda: world.records.update({"1": "NODE_FAIL"}))
+        assert state_of(watch_to_end(world, watcher)) is JobState.NODE_FAIL
+
+    @pytest.mark.parametrize(
+        ("needs", "figures", "is_asked"),
+        [
+            (Needs(everything=True), GOOD, True),
+            (Needs(figures=frozenset({"max_memory_mb"})), GOOD, True),
+            (Needs(figures=frozenset({"max_memory_mb"})), f"{GOOD} memory=5", False),
+            (Needs(figures=frozenset({"gpu_utilization_pct"})), GOOD, True),
+            (Needs(figures=frozenset({"slurm_accounting_available"})), GOOD, True),
+            (Needs(figures=frozenset({"slurm_job_id", "slurm_requested_gpus", "node_hours"})), GOOD, False),
+            (Needs(), f"{GOOD} gpus=1", True),
+            (Needs(), f"{GOOD} gpus=0", False),
+        ],
+    )
+    def test_who_wants_what_only_sacct_knows_waits_for_it(
+        self, world: World, watcher: JobWatcher, needs: Needs, figures: str, is_asked: bool
+    ) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.write_end(JOB, figures=figures))
+        world.at(10, lambda: world.leave_queue(JOB))
+        world.at(15, lambda: world.records.update({"1": "COMPLETED"}))
+        subscription = Subscription()
+        watcher.watch_all([(JOB, subscription)], needs)
+        world.begin()
+        end = until_end(subscription)[-1]
+        assert isinstance(end, Ended)
+        assert (end.is_success, end.record is not None, end.was_accounting_asked) == (True, is_asked, is_asked)
+        assert (world.now() >= 15, world.asked["sacct"] > 0) == (is_asked, is_asked)
+
+    @pytest.mark.parametrize("says", [b"", SACCT_DOWN])
+    def test_but_not_for_ever(self, world: World, watcher: JobWatcher, says: bytes) -> None:
+        world.start(JOB)
+        world.sacct_says = says
+        world.at(10, lambda: world.write_end(JOB, figures=GOOD))
+        subscription = Subscription()
+        watcher.watch_all([(JOB, subscription)], Needs(everything=True))
+        world.begin()
+        end = until_end(subscription)[-1]
+        assert isinstance(end, Ended)
+        assert (end.is_success, end.record, end.was_accounting_asked) == (True, None, True)
+        assert 30 <= world.now() < 40
 
 
 def queue_news(seen: Sequence[Event]) -> list[tuple[object, ...]]:

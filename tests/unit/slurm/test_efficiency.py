@@ -55,7 +55,6 @@ def test_all_metrics() -> None:
         "slurm_allocated_gpus": 2,
         "gpu_utilization_pct": 83,
         "max_gpu_memory_mb": 3072.0,
-        "slurm_accounting_available": True,
     }
 
 
@@ -63,7 +62,6 @@ def test_what_is_not_known_is_left_out() -> None:
     assert job_metrics(_record({"JobID": "5", "State": "PENDING"})) == {
         "slurm_job_id": "5",
         "slurm_state": "PENDING",
-        "slurm_accounting_available": True,
     }
 
 

@@ -87,6 +87,24 @@ def test_three_layers_and_unsetting() -> None:
     assert dict(request.options) == {"gres": "gpu:1"}
 
 
+@pytest.mark.parametrize(
+    ("options", "has_gpus"),
+    [
+        ({}, False),
+        ({"gpus_per_node": 1}, True),
+        ({"gpus_per_node": "a100:2"}, True),
+        ({"gpus": "2"}, True),
+        ({"gpus_per_task": "1"}, True),
+        ({"gres": "gpu:a100:1"}, True),
+        ({"gres": "license:1"}, False),
+        ({"tres_per_task": "gres/gpu:1"}, True),
+        ({"gpu_freq": "low"}, False),
+    ],
+)
+def test_whether_gpus_are_asked_for(options: dict[str, object], has_gpus: bool) -> None:
+    assert merge(RESOURCE, options).has_gpus is has_gpus
+
+
 def test_what_stands_in_the_directives() -> None:
     request = merge(RESOURCE, {"signal_before_timeout": 60, "nice": 100, "hold": True, "max_queue_hours": 2})
     assert list(request.sbatch_options().items()) == [
