@@ -79,10 +79,10 @@ def test_each_asset_is_shown_here_and_there(output: str) -> None:
 @pytest.mark.xdist_group(READERS)
 def test_the_jobs_are_in_the_accounting(output: str) -> None:
     jobs = [row["job"] for row in _rows(output, "asset +job")]
-    known = Sandbox().run(["sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocCPUS", "-j", ",".join(jobs)]).stdout
-    assert known.splitlines() == [
-        f"{job}|COMPLETED|{cpus}" for job, cpus in zip(jobs, (2, 4, 2), strict=True)
-    ]  # `viewsheds` asks for 4 in its metadata
+    asked = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocCPUS", "-j", ",".join(jobs)]
+    # `viewsheds` asks for 4 in its metadata.
+    expected = [f"{job}|COMPLETED|{cpus}" for job, cpus in zip(jobs, (2, 4, 2), strict=True)]
+    eventually(lambda: Sandbox().run(asked).stdout.splitlines() == expected, "what the accounting knows")
     assert all(re.search(rf"^{job} +{name}-", output, re.MULTILINE) for job, name in zip(jobs, ASSETS, strict=True))
 
 

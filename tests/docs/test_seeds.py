@@ -119,10 +119,10 @@ def test_the_block_for_slurm_mode_as_it_stands(tmp_path: Path, monkeypatch: pyte
 
 
 def _accounting(sandbox: Sandbox, job: str) -> str:
-    """State, QOS and partition; of a job that has just ended, sacct knows the end before it knows the start."""
+    """State, QOS and partition; of a job that has just ended, sacct knows that some time later."""
     for _ in range(30):
         line = sandbox.run(["sacct", "-X", "-n", "-P", "-o", "State,QOS,Partition", "-j", job]).stdout.strip()
-        if not line.endswith("|"):
+        if line.startswith("COMPLETED|") and not line.endswith("|"):
             break
         time.sleep(0.5)
     return line

@@ -98,6 +98,8 @@ class World:
         """The arrays that Slurm has had."""
         assert self.cluster is not None
         said = self.cluster.run(["sacct", "-nXPS", "now-1hour", "--format=JobID,JobName"]).stdout
+        # Of those that have just ended the controller alone may know.
+        said += self.cluster.run(["squeue", "--noheader", "--me", "--states=all", "--format=%F|%j"]).stdout
         key = [line.split("|") for line in said.splitlines() if "|many-" in line]
         return sorted({job.partition("_")[0] for job, _ in key}, key=int)
 
