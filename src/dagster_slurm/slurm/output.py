@@ -162,7 +162,7 @@ class AccountingRecord:
     exit_code: int | None
     signal: int | None
     derived_exit_code: int | None
-    elapsed_seconds: float | None
+    elapsed_seconds: int | float | None
     submit_time: datetime | None
     eligible_time: datetime | None
     start_time: datetime | None

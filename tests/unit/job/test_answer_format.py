@@ -40,6 +40,7 @@ records = st.builds(
     alloc_tres=tres,
     req_tres=tres,
     steps=st.lists(steps).map(tuple),
+    elapsed_seconds=st.none() | st.integers() | st.floats(min_value=0, allow_infinity=False),
     total_cpu_seconds=st.none() | st.floats(min_value=0, allow_infinity=False),
 )
 
