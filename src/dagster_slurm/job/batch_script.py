@@ -29,7 +29,8 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, a
             f"run_directory={quote(directory.path)}",
             f"forwarded_signals={quote(' '.join(_signals(request)))}",
             launch,
-            *(shell_file("dagster_slurm.job", name) for name in ("figures.sh", "batch.sh")),
+            shell_file("dagster_slurm.job", "figures.sh"),
+            shell_file("dagster_slurm.job", "batch.sh"),
         )
     )
     log = directory.slurm_log_of_each if array else directory.slurm_log
