@@ -12,6 +12,7 @@ import pytest
 from dagster_slurm import ComputeResource
 from dagster_slurm.errors import InvalidRequestError
 
+from ..stand_ins.macos import with_bsd_cp
 from .conftest import FIRST, LAST, Make
 
 pytestmark = pytest.mark.process
@@ -188,3 +189,22 @@ def test_a_run_without_partitions_is_refused(tmp_path: Path) -> None:
     done = definitions.resolve_implicit_global_asset_job_def().execute_in_process(raise_on_error=False)
     (failure,) = [event for event in done.all_node_events if event.is_step_failure]
     assert "run_partitions is for a partitioned asset" in failure.step_failure_data.error.to_string()  # type: ignore[union-attr]
+
+
+def test_with_the_programs_of_macos(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cp -s`, which the tasks of an array share files by, is GNU's; here each has its own."""
+    with_bsd_cp(tmp_path / "bin", monkeypatch)
+    payload, extra = tmp_path / "payload.sh", tmp_path / "with spaces"
+    payload.write_text('cat "with spaces/x"; echo $DAGSTER_SLURM_PARTITION_KEY\n')
+    extra.mkdir()
+    (extra / "x").write_text("of all\n")
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(list("abc")), backfill_policy=dg.BackfillPolicy.single_run())
+    def linked(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        return compute.run_partitions(context, payload, extra_files=[extra]).get_materialize_result()
+
+    done = execute(instance, linked, "a", "c")
+    assert done.success
+    assert [each.partition for each in records(done, instance)] == ["a", "b", "c"]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.stand_ins.macos import NO_GLOBSTAR, with_bsd_cp
 
 from dagster_slurm.launchers import LaunchPlan, Scratch, script_here
 
@@ -111,33 +112,12 @@ def test_a_copy_back_that_fails_fails_what_would_have_succeeded(work: Path, endi
     assert (left / "out").read_text() == "1\n", "what nobody has read was removed"
 
 
-# As macOS has it: no long options, none of GNU's own letters.
-BSD_CP = """#!/bin/sh
-for word; do
-    case $word in
-    --) break ;;
-    --* | -*[!acfHiLnPpRrvXx-]*) echo "cp: illegal option -- $word" >&2; exit 64 ;;
-    esac
-done
-exec /bin/cp "$@"
-"""
-# As bash 3.2 has it.
-NO_GLOBSTAR = """shopt() {
-    case " $* " in *" globstar "*) echo 'shopt: globstar: invalid shell option name' >&2; return 1 ;; esac
-    builtin shopt "$@"
-}
-"""
-
-
 @pytest.mark.parametrize(("outputs", "code"), [(("a b", "*.csv", "in.csv"), 0), (("**/*.csv",), 74)])
 def test_with_the_programs_of_macos(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: tuple[str, ...], code: int
 ) -> None:
     """`cp --parents` and `globstar` are GNU's and of bash 4: no output came back, and the payload had failed."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/cp").write_text(BSD_CP)
-    (tmp_path / "bin/cp").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with_bsd_cp(tmp_path / "bin", monkeypatch)
     payload = 'mkdir -p "a b/deep"; echo 1 >"a b/deep/x.csv"; echo 2 >y.csv; echo 3 >n; mv n in.csv; touch -- -d.csv'
     done = subprocess.run(
         ["bash", "-c", NO_GLOBSTAR + script(work, payload, *outputs, base=str(tmp_path / "node"))],
