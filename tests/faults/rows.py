@@ -85,6 +85,11 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the login node away while 200 MB are sent",
             "faults/test_login_node_away.py::test_killed_while_200_mb_are_sent",
         ),
+        "controller-killed-at-start": Line(
+            "slurmctld killed within a second of a job's start, which it repeats or loses: no payload beside itself",
+            "faults/test_controller_killed.py::test_killed_right_after_the_start",
+            measured=False,
+        ),
         "controller-at-submission": Line(
             "the controller away at submission",
             "faults/test_login_node_away.py::test_controller_away_at_submission",
