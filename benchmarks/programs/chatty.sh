@@ -6,3 +6,4 @@ while [ "$SECONDS" -lt "$end" ]; do
     echo "sent $EPOCHREALTIME"
     read -rt 0.01 -u 9
 done
+echo "done"
