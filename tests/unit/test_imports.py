@@ -22,6 +22,7 @@ SOURCE = Path(dagster_slurm.__file__).parent
 LEVELS = {
     "errors": 0,
     "descriptors": 0,
+    "text": 0,
     "process_identity": 0,
     "slurm": 0,
     "transport": 1,

@@ -9,6 +9,7 @@ from functools import partial
 import click
 
 from dagster_slurm.cli.reach import cluster_of, seconds, with_cluster_options
+from dagster_slurm.cli.terminal import say
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.housekeeping.cleaning import (
     Leftover,
@@ -71,11 +72,11 @@ def clean(
         done = _removed(cluster, found) if yes else None
         base = cluster.base()
     if in_json:
-        click.echo(json.dumps(as_json(found, done, base=base), indent=2))
+        say(json.dumps(as_json(found, done, base=base), indent=2))
     elif found:
-        click.echo("\n".join([*lines_of(found, done), "", summary(found, done)]))
+        say("\n".join([*lines_of(found, done), "", summary(found, done)]))
     else:
-        click.echo(f"Nothing is left over in {base} on {cluster.host}.")
+        say(f"Nothing is left over in {base} on {cluster.host}.")
     context.exit(0 if all((done or {}).values()) else 1)
 
 
@@ -86,7 +87,7 @@ def _found(cluster: SlurmCluster, terms: Terms) -> list[Leftover]:
         seen = survey(cluster, is_open=is_open)
         found = leftovers(seen, records.word, replace(terms, has_records=records.are_there))
     if seen.notice:
-        click.echo(f"Jobs without a witness of their end are kept: {seen.notice}", err=True)
+        say(f"Jobs without a witness of their end are kept: {seen.notice}", err=True)
     return measured(found, partial(sizes_kib, cluster))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dagster_slurm.cli.terminal import say
 from dagster_slurm.doctor import Asked, Finding, Status, World, diagnose
 from dagster_slurm.doctor.finding import as_json, lines_of, overall, summary
 
@@ -48,9 +49,9 @@ def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
     finally:
         world.close()
     if in_json:
-        click.echo(json.dumps(as_json(findings, host=world.host, logins=world.logins), indent=2))
+        say(json.dumps(as_json(findings, host=world.host, logins=world.logins), indent=2))
     else:
-        click.echo(f"\n{summary(findings)}")
+        say(f"\n{summary(findings)}")
     context.exit(1 if overall(findings) == "wrong" else 0)
 
 

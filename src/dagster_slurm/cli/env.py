@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from dagster_slurm.cli.reach import cluster_of, seconds, size_bytes, with_cluster_options
+from dagster_slurm.cli.terminal import say
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
@@ -34,12 +35,12 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
         shelf = Shelf(cluster)
         found = shelf.inventory()
     if in_json:
-        click.echo(json.dumps(_as_json(found), indent=2))
+        say(json.dumps(_as_json(found), indent=2))
     elif found.entries:
         rows = [(_size(each), _age(found, each), each.standing.value, each.name, each.title) for each in found.entries]
-        click.echo("\n".join([*aligned(rows), "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
+        say("\n".join([*aligned(rows), "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
     else:
-        click.echo(f"There are no environments in {shelf.directory}.")
+        say(f"There are no environments in {shelf.directory}.")
 
 
 @env.command()
@@ -92,7 +93,7 @@ def prune(
         going = [each.entry for each in verdicts if each.removed]
         days = max(1, int(older_than_seconds // _DAY_SECONDS))
         gone = shelf.remove(going, part_days=days) if yes else None
-    click.echo(_pruned_json(verdicts, gone) if in_json else _pruned_lines(verdicts, gone))
+    say(_pruned_json(verdicts, gone) if in_json else _pruned_lines(verdicts, gone))
     context.exit(0 if gone is None or len(gone) == len(going) else 1)
 
 
@@ -140,7 +141,7 @@ def verify(
         wanted = names or tuple(each.name for each in shelf.inventory().entries)
         problems = {name: shelf.problem(name) for name in wanted}
     for name, problem in problems.items():
-        click.echo(f"{name}: {problem or 'whole'}")
+        say(f"{name}: {problem or 'whole'}")
     context.exit(1 if any(problems.values()) else 0)
 
 
@@ -181,13 +182,13 @@ def deploy(
     provider = environment.provider()
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         shelf = Shelf(cluster)
-        site = Site(cluster, lambda text: click.echo(text, err=True), force=force)
+        site = Site(cluster, lambda text: say(text, err=True), force=force)
         path = str(provider.provide(site).path)
         shelf.mark_deployed(path)
         problem = shelf.problem(path.rpartition("/")[2])
     if problem:
         raise InvalidRequestError(f"The environment {path} is not whole: {problem}", hint="--force installs it anew.")
-    click.echo(json.dumps({"path": path, "title": provider.title}, indent=2) if in_json else path)
+    say(json.dumps({"path": path, "title": provider.title}, indent=2) if in_json else path)
 
 
 def _as_json(found: Inventory) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.cli.terminal import say
 
 if TYPE_CHECKING:
     from dagster_slurm.housekeeping.rows import WordOf
@@ -40,18 +41,18 @@ def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool,
         rows = job_rows(seen, word, everything=everything, of_run=of_run)
         host, base = cluster.host, cluster.base()
     if seen.notice:
-        click.echo(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
+        say(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
     if in_json:
         told = {"host": host, "remote_base": base, "jobs": [row.as_json() for row in rows]}
-        click.echo(json.dumps(told, indent=2))
+        say(json.dumps(told, indent=2))
     elif rows:
-        click.echo("\n".join(table(rows)))
+        say("\n".join(table(rows)))
     elif of_run:
-        click.echo(f"There is no job of run {of_run} in {base} on {host}.")
+        say(f"There is no job of run {of_run} in {base} on {host}.")
     elif everything:
-        click.echo(f"There is no job of a run in {base} on {host}.")
+        say(f"There is no job of a run in {base} on {host}.")
     else:
-        click.echo(f"No job of a run waits or runs on {host}, and none ended just now; --all shows older ones.")
+        say(f"No job of a run waits or runs on {host}, and none ended just now; --all shows older ones.")
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from dagster_slurm.cli.terminal import say
+
 
 @click.command()
 @click.option(
@@ -26,7 +28,7 @@ def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
     master = ControlMaster(connection, control_persist=persist)
     if end:
         master.end()
-        click.echo(f"No connection to {connection.label} any more.")
+        say(f"No connection to {connection.label} any more.")
     elif check or master.is_alive():
         _tell(connection.label, alive=master.is_alive())
     else:
@@ -35,6 +37,6 @@ def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
 
 
 def _tell(label: str, *, alive: bool) -> None:
-    click.echo(f"Connected to {label}." if alive else f"Not connected to {label}.")
+    say(f"Connected to {label}." if alive else f"Not connected to {label}.")
     if not alive:
         raise click.exceptions.Exit(1)

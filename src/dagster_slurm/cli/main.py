@@ -81,7 +81,10 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except DagsterSlurmError as error:
-            click.echo(f"dagster-slurm: {error}", err=True)
+            # `--help` needs none of it.
+            from dagster_slurm.cli.terminal import say  # noqa: PLC0415
+
+            say(f"dagster-slurm: {error}", err=True)
             ctx.exit(1)
 
 

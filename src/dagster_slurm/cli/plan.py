@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_slurm.cli.reach import with_cluster_options
+from dagster_slurm.cli.terminal import say
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan
@@ -48,7 +49,7 @@ def plan(*, in_json: bool, payload: str | None, **options: Any) -> None:
     if options["partition"] and options["partition_range"]:
         raise click.UsageError("--partition and --partition-range exclude each other.")
     made = _of_asset(options) if payload is None else _of_payload(payload, options)
-    click.echo(json.dumps(made.as_json(), indent=2) if in_json else str(made))
+    say(json.dumps(made.as_json(), indent=2) if in_json else str(made))
 
 
 def _of_asset(options: dict[str, Any]) -> JobPlan:

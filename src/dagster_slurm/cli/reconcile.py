@@ -9,6 +9,8 @@ from types import FrameType
 
 import click
 
+from dagster_slurm.cli.terminal import say
+
 _PYTHON_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 
@@ -72,11 +74,11 @@ def reconcile(
     )
     results = []
     with instance_of_environment() as instance, _leaving_interrupts_to_retries():
-        for result in reconciled_runs(instance, plan, notice=lambda line: click.echo(line, err=True)):
+        for result in reconciled_runs(instance, plan, notice=lambda line: say(line, err=True)):
             results.append(result)
-            click.echo(str(result))
+            say(str(result))
     if not results:
-        click.echo("No run of Slurm jobs is in progress.")
+        say("No run of Slurm jobs is in progress.")
     context.exit(0 if all(result.settled for result in results) else 1)
 
 
@@ -86,7 +88,7 @@ def _leaving_interrupts_to_retries() -> Iterator[None]:
 
     def tell(number: int, frame: FrameType | None) -> None:
         del number, frame
-        click.echo("Waiting for the retries to go on or to end; their jobs are not cancelled.", err=True)
+        say("Waiting for the retries to go on or to end; their jobs are not cancelled.", err=True)
 
     before = signal.signal(signal.SIGINT, tell)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dagster_slurm.cli.terminal import say
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
 from dagster_slurm.sandbox.config import DEFAULT_NAME
@@ -77,15 +78,15 @@ def status(context: click.Context, name: str, as_json: bool) -> None:
     """Say how the cluster is. Exit status: 0 ready, 3 not up, 4 up and not ready."""
     found = Sandbox(SandboxConfig(name=name)).status()
     if as_json:
-        click.echo(json.dumps(asdict(found), default=str, indent=2))
+        say(json.dumps(asdict(found), default=str, indent=2))
     else:
-        click.echo(f"up:      {'yes' if found.up else 'no'}\nready:   {'yes' if found.ready else 'no'}")
+        say(f"up:      {'yes' if found.up else 'no'}\nready:   {'yes' if found.ready else 'no'}")
         for title, conditions in (("daemon", found.daemons), ("node", found.nodes)):
             for each, condition in conditions.items():
-                click.echo(f"{title + ':':8} {each:12} {condition}")
+                say(f"{title + ':':8} {each:12} {condition}")
         if found.up:
             enforced = "enforced" if found.memory_enforced else f"not enforced: {found.memory_reason}"
-            click.echo(f"memory:  {enforced}\nfiles:   {found.state_dir}")
+            say(f"memory:  {enforced}\nfiles:   {found.state_dir}")
     context.exit(0 if found.ready else 4 if found.up else 3)
 
 
@@ -98,10 +99,10 @@ def env(name: str, strict: bool, user: str | None, as_json: bool) -> None:
     """Print how dagster-slurm reaches the cluster, as shell text: `eval "$(dagster-slurm sandbox env)"`."""
     variables = Sandbox(SandboxConfig(name=name)).env(strict=strict, user=user)
     if as_json:
-        click.echo(json.dumps(variables, indent=2))
+        say(json.dumps(variables, indent=2))
         return
     for variable, value in variables.items():
-        click.echo(f"export {variable}={shlex.quote(value)}")
+        say(f"export {variable}={shlex.quote(value)}")
 
 
 @sandbox.command("break")
@@ -116,7 +117,7 @@ def break_(name: str, hang: bool, part: str | None) -> None:
     """
     cluster = Sandbox(SandboxConfig(name=name))
     if part is None:
-        click.echo("\n".join(cluster.parts()))
+        say("\n".join(cluster.parts()))
     else:
         cluster.break_(part, hang=hang)
 

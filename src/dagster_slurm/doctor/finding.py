@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.text import printable
 
 Status = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -75,7 +76,8 @@ def plain(text: str, status: Status) -> str:
 def lines_of(finding: Finding, paint: Paint = plain) -> list[str]:
     """A finding: one line, with the fault and what to do about it if there is one; then what is there."""
     word = paint(f"{_WORDS[finding.status]:{_STATUS_WIDTH}}", finding.status)
-    first, *rest = _texts(finding)
+    # What a site says, and not the colours.
+    first, *rest = map(printable, _texts(finding))
     indent = " " * (_STATUS_WIDTH + _STEP_WIDTH)
     return [f"{word}{finding.step:{_STEP_WIDTH}}{first}", *(f"{indent}{line}" for line in rest)]
 

@@ -1,0 +1,60 @@
+"""Nothing from a cluster has a say over the terminal of who looks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dagster_slurm
+from dagster_slurm.cli.terminal import say
+from dagster_slurm.doctor.finding import fine, lines_of, wrong
+from dagster_slurm.text import printable
+
+# Turns around what is read behind it, in Unicode's own words (UAX 9).
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+@given(st.text())
+def test_no_character_that_is_obeyed(text: str) -> None:
+    shown = printable(text)
+    for each in shown:
+        assert each in "\t\n" or unicodedata.category(each) != "Cc"
+        assert unicodedata.bidirectional(each) not in TURNS
+    assert printable(shown) == shown
+
+
+@given(st.text(st.characters(exclude_categories=["C"])))
+def test_what_people_write_stays(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("n1\x1b]0;mine\x07", r"n1\x1b]0;mine\x07"),
+        ("all is well\r\x1b[2Kgone", r"all is well\r\x1b[2Kgone"),
+        ("\u202egpj.exe", r"\u202egpj.exe"),
+        ("\x9b31m", r"\x9b31m"),
+        ("größer\tals\n", "größer\tals\n"),
+    ],
+)
+def test_it_is_shown_instead(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(text)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_a_site_that_names_itself_so() -> None:
+    assert "\x1b" not in "".join(lines_of(fine("login", "a \x1b[31mred host")))
+    assert "\x1b" not in "".join(lines_of(wrong("login", "a \x1b[31mred fault", "Call \x1b[5mus")))
+
+
+def test_commands_print_in_no_other_way() -> None:
+    files = Path(dagster_slurm.__file__).parent.glob("cli/*.py")
+    found = {path.name: len(re.findall(r"click\.(?:echo|secho)\(|\bprint\(", path.read_text())) for path in files}
+    # The doctor's lines have colours, and are shown so before these are put in.
+    assert {name: count for name, count in found.items() if count} == {"terminal.py": 1, "doctor.py": 1}
