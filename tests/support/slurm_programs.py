@@ -21,8 +21,8 @@ def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY) -> str:
 
 
 def accounted(job_id: str = "17", state: str = "FAILED", name: str = KEY) -> str:
-    """A line of sacct."""
-    return f"{job_id}|{job_id}|{state}|3:0|0:0{'|' * 18}|{name}|\n"
+    """A line of sacct, without trackable resources."""
+    return f"{job_id}|{job_id}|{state}|3:0|0:0{'|' * 13}|{name}|\n"
 
 
 class Slurm:

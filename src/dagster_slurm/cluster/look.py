@@ -87,7 +87,7 @@ def look(
     if ask is Ask.JOBS:
         cluster.refuse_foreign_base()
     squeue = "" if ask is Ask.NOTHING else " ".join(commands.squeue_of_own())
-    sacct = " ".join(commands.sacct_of_any(cluster.facts().version)) if ask is Ask.JOBS else ""
+    sacct = " ".join(commands.sacct_of_any(cluster.facts().version, tres=False)) if ask is Ask.JOBS else ""
     script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
     answer = together(cluster.transport).run(script, (cluster.base(), squeue, sacct, *roots))
     _refuse(cluster, answer)

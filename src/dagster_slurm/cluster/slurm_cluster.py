@@ -334,20 +334,27 @@ class SlurmCluster:
         self.refuse("squeue --me", answer)
         return output.parse_squeue_of_user(answer.text)
 
-    def accounting(self, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
+    def accounting(self, job_ids: Sequence[str], *, tres: bool = False) -> Mapping[str, AccountingRecord] | None:
         """What the accounting knows of these jobs; it may lag behind. None where the cluster keeps none.
+
+        Args:
+            job_ids: The jobs.
+            tres: Whether trackable resources are wanted, as GPUs are.
 
         Raises:
             SlurmUnavailableError: The accounting does not answer.
         """
-        return self.records_in(self.transport.command(commands.sacct(job_ids, self.facts().version)), job_ids)
+        argv = commands.sacct(job_ids, self.facts().version, tres=tres)
+        return self.records_in(self.transport.command(argv), job_ids, tres=tres)
 
-    def records_in(self, answer: CompletedCommand, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
+    def records_in(
+        self, answer: CompletedCommand, job_ids: Sequence[str], *, tres: bool = False
+    ) -> Mapping[str, AccountingRecord] | None:
         """What an answer of sacct holds about these jobs; as `accounting`."""
         if rejections.is_accounting_disabled(answer.error_text):
             return None
         self.refuse("sacct", answer)
-        fields = commands.sacct_fields(self.facts().version)
+        fields = commands.sacct_fields(self.facts().version, tres=tres)
         return arrays.records_of(output.parse_sacct(answer.text, fields), job_ids)
 
     def cancel(self, job_ids: Iterable[str], *, only_pending: bool = False) -> None:

@@ -30,13 +30,14 @@ if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
 fi
 
 # Sets `sizes`: of stdout, stderr and messages, which this shell holds open: what is written to a file that was removed
-# counts. And `submitted`, when sbatch has said the job's id, in seconds.
+# counts. And `submitted`, when sbatch has said the job's id, in seconds; of a job that was requeued since, it tells nothing.
 measure() {
     local opened=/proc/$$/fd seen
     # shellcheck disable=SC2207  # numbers
     seen=($(stat -Lc '%s %.Y' -- "$opened/1" "$opened/2" "$opened/7" "$claim/stdout" 2>/dev/null))
     [ ${#seen[@]} -ge 6 ] || seen=()
-    sizes=("${seen[0]:-0}" "${seen[2]:-0}" "${seen[4]:-0}") submitted=${seen[7]/[!0-9]/.}
+    sizes=("${seen[0]:-0}" "${seen[2]:-0}" "${seen[4]:-0}") submitted=
+    [ "$restart" != 0 ] || submitted=${seen[7]/[!0-9]/.}
 }
 
 # Sets `now`, in seconds. The variable is of bash 5, and has the decimal sign of the locale.

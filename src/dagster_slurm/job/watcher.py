@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -181,9 +182,17 @@ class JobWatcher:
         )
         moment = seconds_since_boot if shared else self._clock.now
         queue = SharedDirectory(shared.with_name(f"{shared.name}.queue")) if shared else None
-        accounting = SharedDirectory(shared.with_name(f"{shared.name}.accounting")) if shared else None
         self._queue_question = Question(cluster.queue, QueueEntry, queue, clock=moment)
-        self._accounting_question = Question(self._records, AccountingRecord, accounting, clock=moment)
+        # Two, since what is shared is of one form: few need the figures that cost slurmdbd one more request.
+        self._accounting_questions = {
+            tres: Question(
+                partial(self._records, tres=tres),
+                AccountingRecord,
+                SharedDirectory(shared.with_name(f"{shared.name}.{name}")) if shared else None,
+                clock=moment,
+            )
+            for tres, name in ((False, "accounting"), (True, "accounting-tres"))
+        }
         self._beside = Beside(self._wake.set, start)
 
     def watch(self, handle: JobHandle) -> Subscription:
@@ -256,7 +265,8 @@ class JobWatcher:
                 with self._lock:
                     if not self._jobs and not self._beside.is_out():
                         self._queue_question.leave()
-                        self._accounting_question.leave()
+                        for question in self._accounting_questions.values():
+                            question.leave()
                         self._beside.drop()
                         self._thread = None
                         return
@@ -411,16 +421,23 @@ class JobWatcher:
 
     def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> bool:
         """As `_ask_queue`, of sacct and jobs that are over."""
+        took = [
+            self._ask_accounting_of(question, [job for job in wanting if job.needs.tres is tres])
+            for tres, question in self._accounting_questions.items()
+        ]
+        return any(took)
+
+    def _ask_accounting_of(self, question: Question[AccountingRecord], wanting: Sequence[WatchedJob]) -> bool:
         now = self._clock.now()
         for job in wanting:
             job.was_accounting_asked = True
         job_ids = [job.handle.job_id for job in wanting]
-        answers = self._answers(self._accounting_question, job_ids, self._accounting)
+        answers = self._answers(question, job_ids, self._accounting)
         for answer in answers:
             self._take_accounting(answer, wanting)
         if any(job.accounting_pace.is_due(now) for job in wanting) and self._may_ask(self._accounting):
-            self._beside.ask(self._accounting_question, job_ids)
-        is_refused = self._is_refused(self._accounting_question)
+            self._beside.ask(question, job_ids)
+        is_refused = self._is_refused(question)
         if is_refused:
             for job in wanting:
                 job.take_no_accounting(Silence.REFUSED)
@@ -481,9 +498,9 @@ class JobWatcher:
         line.back(now)
         return True
 
-    def _records(self, job_ids: Sequence[str]) -> Mapping[str, AccountingRecord] | None:
+    def _records(self, job_ids: Sequence[str], *, tres: bool) -> Mapping[str, AccountingRecord] | None:
         try:
-            return self._cluster.accounting(job_ids)
+            return self._cluster.accounting(job_ids, tres=tres)
         except SlurmCommandError as error:
             # No sacct on the login node is as good as no accounting.
             if error.is_missing_program:

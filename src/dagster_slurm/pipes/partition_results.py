@@ -19,7 +19,7 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, node_metrics, record_of_line
+from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
@@ -317,7 +317,10 @@ def needs_of(metadata: MetadataOf, request: JobRequest) -> Needs:
 
 
 def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
-    """The metadata of a materialisation; where sacct was not asked, or has not answered, what the end line tells."""
+    """The metadata of a materialisation: by the end line, and by sacct where it was asked and has answered.
+
+    Of memory the end line tells more: sacct has samples, and of one task.
+    """
     ended = outcome.ended
     known: dict[str, Any] = {
         **_requested_gpus(outcome.request),
@@ -327,13 +330,13 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     }
     end = ended.end_mark
     usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in end.nodes] if end else []
-    record = ended.record
-    if record is None and end and ended.is_success:
-        record = record_of_line(outcome.job_id, end.figures, ended_at=end.at_epoch_seconds)
-    figures = job_metrics(record, usages) if record else node_metrics(usages)
-    # The end line is exact where Slurm is not (see `job_failure`).
-    exact = {"slurm_exit_code": end.exit_code} if end else {}
-    return {**known, **figures, **exact}
+    line = record_of_line(outcome.job_id, end.figures, ended_at=end.at_epoch_seconds) if end else None
+    by_line = job_metrics(line, usages) if line else {}
+    by_slurm = job_metrics(ended.record, usages) if ended.record else {}
+    # It is exact where Slurm is not (see `job_failure`).
+    exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
+    exact |= {name: by_line[name] for name in ("max_memory_mb", "memory_efficiency_pct") if name in by_line}
+    return {**by_line, **known, **by_slurm, **exact}
 
 
 def _requested_gpus(request: JobRequest) -> dict[str, int]:

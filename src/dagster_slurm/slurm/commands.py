@@ -110,27 +110,29 @@ def squeue_of_user() -> Argv:
     return (*UTC_TIMES, "squeue", "--noheader", "--states=all", f"--format=%P|%M|{_SQUEUE_FORMAT}", "--me")
 
 
-def sacct_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:
+def sacct_fields(version: SlurmVersion | None = None, *, tres: bool = True) -> tuple[str, ...]:
     """The fields asked of sacct.
 
     Args:
         version: Major and minor number of the cluster's Slurm, None for the oldest supported.
+        tres: With those of trackable resources, for which sacct asks slurmdbd once more (22.05: 183 ms in place of 91).
 
     Returns:
         Names for `--format`; name and directory, which are free text, are last. `Restarts` is added where it exists.
     """
     extra = ("Restarts",) if version is not None and version >= _RESTARTS_SINCE else ()
-    return (*SACCT_FIELDS[:-3], *extra, *SACCT_FIELDS[-3:])
+    fields = (*SACCT_FIELDS[:-3], *extra, *SACCT_FIELDS[-3:])
+    return fields if tres else tuple(name for name in fields if "TRES" not in name)
 
 
-def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None) -> Argv:
+def sacct(job_ids: Iterable[str], version: SlurmVersion | None = None, *, tres: bool = True) -> Argv:
     """The accounting of these jobs and their steps; with job ids sacct searches from epoch 0."""
-    return (*sacct_of_any(version), f"--jobs={_ids(job_ids)}")
+    return (*sacct_of_any(version, tres=tres), f"--jobs={_ids(job_ids)}")
 
 
-def sacct_of_any(version: SlurmVersion | None = None) -> Argv:
+def sacct_of_any(version: SlurmVersion | None = None, *, tres: bool = True) -> Argv:
     """The same for a script that adds `--jobs=`; words without white space."""
-    fields = ",".join(sacct_fields(version))
+    fields = ",".join(sacct_fields(version, tres=tres))
     return (*UTC_TIMES, "sacct", "--noheader", "--parsable2", "--duplicates", f"--format={fields}")
 
 

@@ -14,6 +14,7 @@ from dagster_slurm.slurm.states import JobState
 Metric = str | int | float | bool
 
 _MIB = 1024**2
+_OF_TRES = frozenset({"slurm_allocated_gpus", "gpu_utilization_pct", "max_gpu_memory_mb", "memory_efficiency_pct"})
 _OF_THE_REQUEST = "slurm_requested_gpus"
 _LAST_SECOND = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 
@@ -73,6 +74,11 @@ class Needs:
 
     everything: bool = False
     figures: frozenset[str] = frozenset()
+
+    @property
+    def tres(self) -> bool:
+        """Whether sacct is asked for trackable resources."""
+        return self.everything or bool(self.figures & _OF_TRES)
 
     def after(self, told: Figures) -> bool:
         """Whether sacct may know something of that which an end line does not tell."""

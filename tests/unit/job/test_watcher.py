@@ -36,7 +36,6 @@ from dagster_slurm.job.events import (
 from dagster_slurm.job.questions import Question
 from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
 from dagster_slurm.run_directory import JobHandle, LaunchKey
-from dagster_slurm.slurm.commands import SACCT_FIELDS
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.reasons import parse_reason
@@ -72,6 +71,7 @@ class World:
         self.fault: Exception | None = None
         self.asked: Counter[str] = Counter()
         self.questions: list[tuple[str, ...]] = []
+        self.fields: list[str] = []
         self.read_names: list[str] = []
         self._plans: list[tuple[float, Callable[[], None]]] = []
         self._now = 0.0
@@ -123,7 +123,10 @@ class World:
         ids = next(word for word in args if word.startswith("--jobs=")).removeprefix("--jobs=").split(",")
         self.asked[program] += 1
         self.questions.append((program, *ids))
-        return self._squeue(ids) if program == "squeue" else self._sacct(ids)
+        if program == "squeue":
+            return self._squeue(ids)
+        self.fields = next(word for word in args if word.startswith("--format=")).removeprefix("--format=").split(",")
+        return self._sacct(ids)
 
     def _poll(self, max_bytes: int, words: Sequence[str]) -> CompletedCommand:
         self.asked["poll"] += 1
@@ -170,7 +173,7 @@ class World:
                 }
                 times = {"Submit": self.submitted, "Start": self.starts}
                 values |= {name: _time(known[job_id]) for name, known in times.items() if job_id in known}
-                lines.append("|".join(values.get(name, "") for name in SACCT_FIELDS) + "\n")
+                lines.append("|".join(values.get(name, "") for name in self.fields) + "\n")
         return CompletedCommand("".join(lines).encode(), b"", 0)
 
     # What jobs do.
@@ -676,6 +679,27 @@ class TestAGoodEndLine:
         assert isinstance(end, Ended)
         assert (end.is_success, end.record is not None, end.was_accounting_asked) == (True, is_asked, is_asked)
         assert (world.now() >= 15, world.asked["sacct"] > 0) == (is_asked, is_asked)
+
+    @pytest.mark.parametrize(
+        ("needs", "tres"),
+        [
+            (Needs(), False),
+            (Needs(figures=frozenset({"slurm_accounting_available"})), False),
+            (Needs(figures=frozenset({"max_gpu_memory_mb"})), True),
+            (Needs(everything=True), True),
+        ],
+    )
+    def test_trackable_resources_are_asked_for_where_they_are_wanted(
+        self, world: World, watcher: JobWatcher, needs: Needs, tres: bool
+    ) -> None:
+        world.start(JOB)
+        world.at(10, lambda: world.finish(JOB, "FAILED", 3))
+        subscription = Subscription()
+        watcher.watch_all([(JOB, subscription)], needs)
+        world.begin()
+        assert state_of(until_end(subscription)) is JobState.FAILED
+        assert ("AllocTRES" in world.fields, "TRESUsageInMax" in world.fields) == (tres, tres)
+        assert world.asked["sacct"] >= 1
 
     @pytest.mark.parametrize("says", [b"", SACCT_DOWN])
     def test_but_not_for_ever(self, world: World, watcher: JobWatcher, says: bytes) -> None:

@@ -46,13 +46,26 @@ def test_where_sacct_was_asked_its_answer_counts(is_known: bool) -> None:
     assert (found["slurm_accounting_available"], found["elapsed_seconds"]) == (is_known, 11 if is_known else 10.0)
 
 
-def test_of_a_bad_end_the_line_tells_its_exit_code_alone() -> None:
+def test_a_bad_end_has_the_same_figures() -> None:
     ended = Ended(JobState.FAILED, None, replace(END, exit_code=3), "n1", was_accounting_asked=True)
-    assert metadata(ended) == {
-        **KNOWN,
-        "slurm_state": "FAILED",
-        "slurm_exit_code": 3,
-        "slurm_accounting_available": False,
+    bad = {"slurm_state": "FAILED", "slurm_exit_code": 3, "slurm_accounting_available": False}
+    assert metadata(ended) == {**metadata(GOOD), **bad}
+
+
+def test_of_memory_the_line_knows_more() -> None:
+    """Of a short job sacct has no sample, or a small one, and without trackable resources not what it was given."""
+    record = replace(record_of_line("5", FIGURES, ended_at=12.0), max_rss_bytes=0, steps=(), alloc_tres={})
+    found = metadata(replace(GOOD, record=record, was_accounting_asked=True))
+    assert (found["max_memory_mb"], found["memory_efficiency_pct"], found["slurm_allocated_gpus"]) == (1.0, 1.0, 0)
+    without = metadata(replace(GOOD, end_mark=replace(END, figures=Figures()), record=replace(record, max_rss_bytes=9)))
+    assert without["max_memory_mb"] == round(9 / (1 << 20), 2)
+
+
+def test_without_a_line_slurm_alone_tells() -> None:
+    assert metadata(Ended(JobState.NODE_FAIL, None, None, None)) == {
+        "slurm_requested_gpus": 0,
+        "slurm_job_id": "5",
+        "slurm_state": "NODE_FAIL",
     }
 
 
