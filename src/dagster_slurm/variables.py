@@ -13,6 +13,7 @@ from dagster_slurm.transport.ssh_connection import HostKeyChecking, SSHConnectio
 DEFAULT_REMOTE_BASE = "~/dagster_runs"
 _DEFAULT_PORT = 22
 _PORTS = range(1, 65536)
+_FORMS = " docs/configuration.md lists the variables with their forms."
 T = TypeVar("T")
 
 _TRUE = ("1", "true", "yes", "on")
@@ -88,7 +89,7 @@ def _port_in(name: str) -> int | None:
     port = number_in(name, int)
     if port is not None and port not in _PORTS:
         problem = f"The environment variable {name} is not usable: {port}"
-        raise ConfigurationError(problem, hint=f"A port is one of {_PORTS[0]} to {_PORTS[-1]}.")
+        raise ConfigurationError(problem, hint=f"Allowed are {_PORTS[0]} to {_PORTS[-1]}.{_FORMS}")
     return port
 
 
@@ -96,7 +97,7 @@ def _choice_in(name: str, allowed: Sequence[str]) -> str | None:
     value = text_in(name)
     if value is not None and value not in allowed:
         problem = f"The environment variable {name} is not usable: {value!r}"
-        raise ConfigurationError(problem, hint=f"Allowed are {', '.join(allowed)}.")
+        raise ConfigurationError(problem, hint=f"Allowed are {', '.join(allowed)}.{_FORMS}")
     return value
 
 
