@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.transport.ssh_connection import HostKeyChecking, SSHConnection
+from dagster_slurm.transport.ssh_connection import HostKeyChecking, SSHConnection, connection_of
 
 DEFAULT_REMOTE_BASE = "~/dagster_runs"
-_DEFAULT_PORT = 22
 _PORTS = range(1, 65536)
 _FORMS = " docs/configuration.md lists the variables with their forms."
 T = TypeVar("T")
@@ -142,24 +141,3 @@ def connection_from(prefix: str) -> SSHConnection:
 def _connection(fields: Mapping[str, Any]) -> SSHConnection:
     jump = fields["jump_host"]
     return connection_of(fields, _connection(jump) if jump else None)
-
-
-def connection_of(fields: Mapping[str, Any], jump: SSHConnection | None) -> SSHConnection:
-    """A connection as the transport takes it.
-
-    Args:
-        fields: Those of `SSHConnectionResource`; None where one is not set.
-        jump: The host to go through.
-
-    Raises:
-        ConfigurationError: A value is not usable.
-    """
-    values = {
-        **fields,
-        "port": None if fields["port"] == _DEFAULT_PORT else fields["port"],
-        "extra_opts": tuple(fields["extra_opts"]),
-        "control_dir": text_in("DAGSTER_SLURM_SSH_CONTROL_DIR"),
-        "control_persist": text_in("DAGSTER_SLURM_SSH_CONTROL_PERSIST"),
-    }
-    del values["jump_host"]
-    return SSHConnection(**{name: value for name, value in values.items() if value is not None}, jump=jump)

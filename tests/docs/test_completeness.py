@@ -61,7 +61,12 @@ def test_every_environment_variable_is_documented_and_no_other() -> None:
     text = _section(_page("configuration"), "Environment variables")
     documented = set(re.findall(r"`((?:SLURM|DAGSTER_SLURM)_[A-Z_]+[A-Z])`", text))
     source = "".join(
-        path.read_text(encoding="utf-8") for path in (*SOURCE.glob("resources/*.py"), SOURCE / "variables.py")
+        path.read_text(encoding="utf-8")
+        for path in (
+            *SOURCE.glob("resources/*.py"),
+            SOURCE / "variables.py",
+            SOURCE / "transport" / "ssh_connection.py",
+        )
     )
     whole = set(re.findall(r'"((?:SLURM|DAGSTER_SLURM)_[A-Z_]+[A-Z])"', source))
     suffixes = set(re.findall(r"\{prefix\}([A-Z][A-Z_]*)", source)) - {"JUMP_"} | {"JUMP_HOST", "JUMP_USER"}

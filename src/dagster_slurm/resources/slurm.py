@@ -14,8 +14,8 @@ from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
-from dagster_slurm.transport.ssh_connection import refuse_options
-from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_fields, connection_of, number_in, text_in
+from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
+from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_fields, number_in, text_in
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dagster_slurm.errors import (
     AuthenticationError,
@@ -38,6 +38,7 @@ def _session_options() -> tuple[str, ...]:
     return ("-o", "StdinNull=no", "-o", "ForkAfterAuthentication=no", "-o", "SessionType=default")
 
 
+_DEFAULT_PORT = 22
 HostKeyChecking = Literal["strict", "accept-new", "off", "inherit"]
 # sun_path holds 108 bytes (unix(7)); while binding, ssh appends a dot and 16 characters to the name.
 _MAX_SOCKET_PATH_BYTES = 107 - 17
@@ -296,3 +297,24 @@ def _line_with(said: str, phrases: tuple[str, ...]) -> str:
 def is_about_multiplexing(said: str) -> bool:
     """Whether the shared connection failed for a reason that a connection of one's own does not have."""
     return any(word in said for word in _MULTIPLEXING)
+
+
+def connection_of(fields: Mapping[str, Any], jump: SSHConnection | None) -> SSHConnection:
+    """A connection as the transport takes it.
+
+    Args:
+        fields: Those of `SSHConnectionResource`; None where one is not set.
+        jump: The host to go through.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+    values = {
+        **fields,
+        "port": None if fields["port"] == _DEFAULT_PORT else fields["port"],
+        "extra_opts": tuple(fields["extra_opts"]),
+        "control_dir": os.environ.get("DAGSTER_SLURM_SSH_CONTROL_DIR", "").strip() or None,
+        "control_persist": os.environ.get("DAGSTER_SLURM_SSH_CONTROL_PERSIST", "").strip() or None,
+    }
+    del values["jump_host"]
+    return SSHConnection(**{name: value for name, value in values.items() if value is not None}, jump=jump)
