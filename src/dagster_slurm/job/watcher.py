@@ -183,16 +183,8 @@ class JobWatcher:
         moment = seconds_since_boot if shared else self._clock.now
         queue = SharedDirectory(shared.with_name(f"{shared.name}.queue")) if shared else None
         self._queue_question = Question(cluster.queue, QueueEntry, queue, clock=moment)
-        # Two, since what is shared is of one form: few need the figures that cost slurmdbd one more request.
-        self._accounting_questions = {
-            tres: Question(
-                partial(self._records, tres=tres),
-                AccountingRecord,
-                SharedDirectory(shared.with_name(f"{shared.name}.{name}")) if shared else None,
-                clock=moment,
-            )
-            for tres, name in ((False, "accounting"), (True, "accounting-tres"))
-        }
+        self._shared, self._moment = shared, moment
+        self._accounting_questions: dict[bool, Question[AccountingRecord]] = {}
         self._beside = Beside(self._wake.set, start)
 
     def watch(self, handle: JobHandle) -> Subscription:
@@ -421,11 +413,19 @@ class JobWatcher:
 
     def _ask_accounting(self, wanting: Sequence[WatchedJob]) -> bool:
         """As `_ask_queue`, of sacct and jobs that are over."""
+        for tres in {job.needs.tres for job in wanting} - self._accounting_questions.keys():
+            self._accounting_questions[tres] = self._accounting_question(tres)
         took = [
             self._ask_accounting_of(question, [job for job in wanting if job.needs.tres is tres])
             for tres, question in self._accounting_questions.items()
         ]
         return any(took)
+
+    def _accounting_question(self, tres: bool) -> Question[AccountingRecord]:
+        """One of two, since what is shared is of one form: few need the figures that cost slurmdbd one more request."""
+        name = "accounting-tres" if tres else "accounting"
+        shared = SharedDirectory(self._shared.with_name(f"{self._shared.name}.{name}")) if self._shared else None
+        return Question(partial(self._records, tres=tres), AccountingRecord, shared, clock=self._moment)
 
     def _ask_accounting_of(self, question: Question[AccountingRecord], wanting: Sequence[WatchedJob]) -> bool:
         now = self._clock.now()
