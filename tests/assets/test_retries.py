@@ -253,16 +253,16 @@ class TestTermination:
     def test_before_the_submission(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         from dagster_slurm.run_directory import RunDirectory
 
-        create = RunDirectory.create
+        files_of = RunDirectory.files
 
-        def create_and_terminate(*args: object, **call: object) -> None:
-            create(*args, **call)  # type: ignore[arg-type]
+        def made_and_terminated(*args: Any, **call: Any) -> Any:
             (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
             world.instance.report_run_canceling(run)
             # A status that is not older is not asked for again.
             time.sleep(0.25)
+            return files_of(*args, **call)
 
-        monkeypatch.setattr(RunDirectory, "create", create_and_terminate)
+        monkeypatch.setattr(RunDirectory, "files", made_and_terminated)
         result = world.execute("retried")
         assert world.status(result) is dg.DagsterRunStatus.CANCELED
         (event,) = [event for event in result.all_events if event.is_step_failure]
