@@ -321,8 +321,7 @@ class TestTermination:
 
     def test_of_a_job_whose_directory_was_removed(self, world: World) -> None:
         def terminate() -> None:
-            (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-            path = run.tags["slurm/run_directory"]
+            path = eventually(lambda: self.started(world).tags.get("slurm/run_directory"), "the tag of the directory")
             assert path.startswith("/")
             assert world.sandbox.run(["rm", "-rf", "--", path]).returncode == 0
             self.terminate(world)
@@ -333,9 +332,12 @@ class TestTermination:
         (job_id,) = world.marks()
         eventually(lambda: world.state(job_id) in ("CANCELLED", ""), "the end of the job")
 
-    def terminate(self, world: World) -> None:
+    def started(self, world: World) -> dg.DagsterRun:
         (run,) = world.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        world.instance.report_run_canceling(run)
+        return run
+
+    def terminate(self, world: World) -> None:
+        world.instance.report_run_canceling(self.started(world))
         os.kill(os.getpid(), signal.SIGINT)
 
     def failure(self, result: dg.JobExecutionResult) -> str:

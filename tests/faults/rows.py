@@ -21,6 +21,7 @@ class Line:
     measured: bool = True
 
 
+WHILE = {"completing": "completing after a payload that has failed"}
 SECTIONS: Mapping[str, Mapping[str, Line]] = {
     "kill -9": {
         "child-random": Line(
@@ -361,7 +362,8 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
     },
     "Termination in Dagster": {
         f"terminated-{phase}-{executor}": Line(
-            f"terminated while {phase}, {executor.replace('_', '-')} executor, asset with a RetryPolicy",
+            f"terminated while {WHILE.get(phase, phase)}, {executor.replace('_', '-')} executor, "
+            "asset with a RetryPolicy",
             "faults/test_termination.py::test_terminated",
         )
         for phase in ("uploading", "pending", "running", "completing")

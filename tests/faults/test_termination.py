@@ -30,7 +30,7 @@ PAIRS = [
 UPLOAD_MB = 500
 EXECUTED = {"uploading": 0, "pending": 0, "running": 1, "completing": 1}
 # What is left of the job; one whose upload was broken off was never there.
-STATES = {"uploading": [], "pending": ["CANCELLED"], "running": ["CANCELLED"], "completing": ["COMPLETED"]}
+STATES = {"uploading": [], "pending": ["CANCELLED"], "running": ["CANCELLED"], "completing": ["FAILED"]}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def plan_for(phase: str, executor: str, large: Path) -> Plan:
         return Plan(name, upload=str(large))
     if phase == "pending":
         return Plan(name, slurm={"begin": "now+1hour"})
-    # A job that is running is to be cancelled in the middle, one that is completing has done its work.
-    return Plan(name, lines=400) if phase == "running" else Plan(name, lines=10, slow_end=True)
+    # A job that is running is to be cancelled in the middle. One that is completing has done its work, and not well: a
+    # good end is the step's end, while its job may still be completing.
+    return Plan(name, lines=400) if phase == "running" else Plan(name, lines=10, slow_end=True, exit_code=3)
 
 
 def wait_for_phase(deployment: Deployment, plan: Plan, run: DagsterRun, phase: str) -> None:

@@ -32,6 +32,7 @@ def run_payload(context: dg.AssetExecutionContext, compute: ComputeResource) -> 
         "FAULTS_PAUSE_SECONDS": str(plan.pause_seconds),
         "FAULTS_LINE_BYTES": str(plan.line_bytes),
         "FAULTS_SLOW_END": "1" if plan.slow_end else "",
+        "FAULTS_EXIT_CODE": str(plan.exit_code),
         "FAULTS_STREAMS": plan.streams,
         "FAULTS_GO": f"{os.environ['FAULTS_MARKS_DIR']}/{plan.name}.go" if plan.hold else "",
     }

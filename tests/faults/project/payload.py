@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -62,3 +63,4 @@ with open_dagster_pipes() as pipes:
             time.sleep(PAUSE_SECONDS)
     pipes.report_asset_materialization(metadata={"job": JOB, "lines": LINES})
 mark("end")
+sys.exit(int(os.environ.get("FAULTS_EXIT_CODE", "0")))

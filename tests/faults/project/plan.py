@@ -34,6 +34,7 @@ class Plan:
         streams: What the payload does to its output: `reopened` for each line, as with `> /dev/stdout`, or through a
             `child` that is behind when the payload ends, as with `exec > >(tee log)`.
         slow_end: Have the job stay in COMPLETING for a while.
+        exit_code: With which the payload ends.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Plan:
     slurm: Mapping[str, Any] = field(default_factory=dict)
     upload: str = ""
     slow_end: bool = False
+    exit_code: int = 0
     hold: bool = False
     cluster: str = ""
     streams: str = ""
