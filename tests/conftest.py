@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
-import hypothesis.strategies  # its plugin would import it at the end of a session; CPython 3.11 fails there (gh-106905)
+import hypothesis  # its plugin would import it at the end of a session; CPython 3.11 fails there (gh-106905)
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
@@ -26,8 +27,8 @@ hypothesis.settings.register_profile(
     "whatever the load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("whatever the load")
-# For the same reason, what it would import in the first test that needs it, beside threads of tests before.
-hypothesis.strategies.from_type(int).validate()
+# It would be imported in the first test that needs it, beside threads of tests before; CPython fails there, too.
+importlib.import_module("hypothesis.strategies._internal.types")
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]
 
 # What a shell starts in the background ignores SIGINT. Dagster then sets SIGTERM to the same, and every process that

@@ -106,9 +106,14 @@ def test_a_slow_sbatch_is_told_of_and_holds_nobody_up(
             runs = instance.get_runs()
             return any(each.step_key == "quick" for one in runs for each in instance.all_logs(one.run_id, success))
 
+        def is_said() -> bool:
+            logs = [each for one in instance.get_runs() for each in instance.all_logs(one.run_id)]
+            return any("has not ended after" in each.message for each in logs)
+
         def let_go() -> None:
             try:
                 eventually(has_ended, "the end of the other step")
+                eventually(is_said, "a word of the slow sbatch")
             finally:
                 site.go()
 
