@@ -87,23 +87,6 @@ class Figure:
         return self.most is None or self.value <= self.most
 
 
-def cases_of(words: Sequence[str]) -> list[Case]:
-    """The cases that were asked for, each as `KEY` or `KEY=NUMBER`; all, if none was.
-
-    Raises:
-        ValueError: There is no such case.
-    """
-    known = {case.key: case for case in CASES}
-    found = []
-    for word in words:
-        key, _, number = word.partition("=")
-        if key not in known:
-            raise ValueError(f"there is no case {key!r}; there are {', '.join(known)}")
-        case = known[key]
-        found.append(Case(case.key, case.program, int(number or case.number), case.seconds))
-    return found or list(CASES)
-
-
 def figures(pairs: Sequence[tuple[Measured, Measured]]) -> list[Figure]:
     """What some pairs come to: of the other commit first, then of this tree. Pure."""
     found = []

@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import common
@@ -69,22 +69,6 @@ COLUMNS = [
     *("log delay p50, s", "p99, s", "messages", "delay p50, s", "p99, s"),
     *("last step after the last payload, s", "load before"),
 ]
-
-
-def cases_of(words: Sequence[str]) -> list[Case]:
-    """The cases that were asked for, each as `KEY` or `KEY=NUMBER`; all, if none was.
-
-    Raises:
-        ValueError: There is no such case.
-    """
-    known = {case.key: case for case in CASES}
-    found = []
-    for word in words:
-        key, _, number = word.partition("=")
-        if key not in known:
-            raise ValueError(f"there is no case {key!r}; there are {', '.join(known)}")
-        found.append(replace(known[key], number=int(number or known[key].number)))
-    return found or list(CASES)
 
 
 def measure(site: Site, python: str, case: Case) -> list[str]:
@@ -140,7 +124,7 @@ def main() -> int:
         sandbox.login_node(options=LOGIN_NODE) as node,
     ):
         site = Site(sandbox, node)
-        for case in cases_of([word for word in arguments.case.split(",") if word]):
+        for case in common.cases_of([word for word in arguments.case.split(",") if word], CASES):
             rows.append(measure(site, arguments.python, case))
             print(rows[-1], file=sys.stderr, flush=True)
     common.print_table("Many jobs, many lines, many messages", COLUMNS, rows)

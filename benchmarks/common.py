@@ -6,15 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
 
+T = TypeVar("T")
 REPETITIONS = 5
 SANDBOX_VARIABLE = "BENCHMARK_SANDBOX"
 SUBMISSION = "REQUEST_SUBMIT_BATCH_JOB"
@@ -100,6 +101,26 @@ def timed(function: Callable[[], object]) -> float:
     begun = time.monotonic()
     function()
     return time.monotonic() - begun
+
+
+def cases_of(words: Sequence[str], cases: Sequence[T]) -> list[T]:
+    """The cases that were asked for, each as `KEY` or `KEY=NUMBER`; all, if none was.
+
+    Args:
+        words: What was asked for.
+        cases: Dataclasses with `key` and `number`.
+
+    Raises:
+        ValueError: There is no such case.
+    """
+    known: dict[str, Any] = {getattr(case, "key"): case for case in cases}  # noqa: B009
+    found = []
+    for word in words:
+        key, _, number = word.partition("=")
+        if key not in known:
+            raise ValueError(f"there is no case {key!r}; there are {', '.join(known)}")
+        found.append(replace(known[key], number=int(number or known[key].number)))
+    return found or list(cases)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

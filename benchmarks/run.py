@@ -163,7 +163,7 @@ def take(arguments: argparse.Namespace) -> Figures:
 
 def take_against(arguments: argparse.Namespace) -> int:
     """Measure this tree beside another commit, and print; the exit code is 1 if a limit is broken."""
-    cases = against.cases_of(arguments.case)
+    cases = common.cases_of(arguments.case, against.CASES)
     with (
         common.running_sandbox(common.wide(arguments.sandbox)) as sandbox,
         sandbox.login_node(options=LOGIN_NODE) as node,

@@ -11,6 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
 import against
+import common
 from against import Case, Figure, Measured
 
 COUNTS = {"logins": 1, "channels": 3, "submissions": 1, "RPCs": 5, "round trips": 8}
@@ -68,10 +69,10 @@ def test_what_is_asked_is_shown_without_a_limit() -> None:
 
 
 def test_cases_and_their_sizes() -> None:
-    assert [case.key for case in against.cases_of([])] == ["one", "at_once", "partitions"]
-    assert against.cases_of(["at_once=10"]) == [Case("at_once", "threaded.py", 10, 10)]
+    assert [case.key for case in common.cases_of([], against.CASES)] == ["one", "at_once", "partitions"]
+    assert common.cases_of(["at_once=10"], against.CASES) == [Case("at_once", "threaded.py", 10, 10)]
     with pytest.raises(ValueError, match="there is no case 'two'"):
-        against.cases_of(["two"])
+        common.cases_of(["two"], against.CASES)
 
 
 def test_what_is_over_its_limit_is_said() -> None:

@@ -12,15 +12,16 @@ from tests.support.waiting import eventually
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
 import at_scale
+import common
 from arrivals import Messages
 
 
 def test_cases_are_chosen_by_name_and_size() -> None:
-    assert at_scale.cases_of([]) == list(at_scale.CASES)
-    (chosen,) = at_scale.cases_of(["messages=3"])
+    assert common.cases_of([], at_scale.CASES) == list(at_scale.CASES)
+    (chosen,) = common.cases_of(["messages=3"], at_scale.CASES)
     assert (chosen.title, chosen.payload) == ("messages=3", "messages.py")
     with pytest.raises(ValueError, match="there are messages, chatty"):
-        at_scale.cases_of(["mesages"])
+        common.cases_of(["mesages"], at_scale.CASES)
 
 
 @pytest.mark.process
