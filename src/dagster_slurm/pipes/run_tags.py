@@ -32,6 +32,8 @@ class _Tags:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # Dagster reads a run's tags and writes all of them: of two writes at once, one would be lost.
+        self._writing = threading.Lock()
         self._waiting: dict[str, list[JobHandle]] = defaultdict(list)
         self._begun: set[str] = set()
         self._held: set[str] = set()
@@ -65,10 +67,11 @@ class _Tags:
         self._write(instance, run_id)
 
     def _write(self, instance: DagsterInstance, run_id: str) -> None:
-        with self._lock:
-            handles = self._waiting.pop(run_id, [])
-        if handles:
-            _write(instance, run_id, handles)
+        with self._writing:
+            with self._lock:
+                handles = self._waiting.pop(run_id, [])
+            if handles:
+                _write(instance, run_id, handles)
 
     def _write_quietly(self, instance: DagsterInstance, run_id: str) -> None:
         with suppress(Exception):

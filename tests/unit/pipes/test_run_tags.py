@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dagster_slurm.pipes.run_tags import JOB_TAG, RUN_DIRECTORY_TAG, new_tags
+import threading
+from typing import Any
+
+from dagster_slurm.pipes.run_tags import JOB_TAG, RUN_DIRECTORY_TAG, _Tags, new_tags
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 
 
@@ -29,3 +32,37 @@ def test_of_the_first_twenty() -> None:
     assert jobs_in(new_tags(tags, handles(3))) == ["3"]
     # PostgreSQL's index has room for a third of a page.
     assert max(len(name) + len(value) for name, value in tags.items()) < 2700
+
+
+class Slow:
+    """In the place of an instance: a write goes on until it is let go, and others are counted meanwhile."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Semaphore(0)
+
+    def get_run_by_id(self, run_id: str) -> None:
+        return None
+
+    def add_run_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self.begun.release()
+        self.go.wait(10)
+
+
+def test_no_two_writes_at_once() -> None:
+    """Dagster writes all tags of a run, so that those of one would be lost."""
+    instance: Any = Slow()
+    tags = _Tags()
+    first, second = handles(1, 2)
+    threads = []
+    for handle in (first, second):
+        tags.add(instance, "run-1", handle)
+        threads.append(threading.Thread(target=tags.finish, args=(instance, "run-1")))
+        threads[-1].start()
+        if handle is first:
+            assert instance.begun.acquire(timeout=10)
+    assert not instance.begun.acquire(timeout=0.2)
+    instance.go.set()
+    for thread in threads:
+        thread.join()
+    assert instance.begun.acquire(timeout=10)
