@@ -151,16 +151,8 @@ def lineage_of(instance: DagsterInstance, run: DagsterRun, step_key: str) -> lis
 
 def succeeded_before(instance: DagsterInstance, run_id: str, step_key: str, moment: float) -> bool:
     """Whether a step's success was on record at a moment, in seconds since the epoch."""
-    return first_events(instance, run_id, DagsterEventType.STEP_SUCCESS).get(step_key, moment) < moment
-
-
-def first_events(instance: DagsterInstance, run_id: str, *kinds: DagsterEventType) -> dict[str, float]:
-    """The steps of a run that have an event of one of these kinds, and the time of the first, in seconds since 1970."""
-    first: dict[str, float] = {}
-    for entry in instance.all_logs(run_id, of_type=set(kinds)):
-        if entry.step_key is not None:
-            first[entry.step_key] = min(entry.timestamp, first.get(entry.step_key, entry.timestamp))
-    return first
+    successes = instance.all_logs(run_id, of_type=DagsterEventType.STEP_SUCCESS)
+    return any(entry.step_key == step_key and entry.timestamp < moment for entry in successes)
 
 
 def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:

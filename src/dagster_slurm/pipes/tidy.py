@@ -120,11 +120,10 @@ class Tidy:
         ends = self._ends.setdefault(one.run_id, _Ends(one.instance, one.run_id))
         try:
             ends.read()
-            done = [each for each in removals if ends.success(each.step_key) is not None]
+            done = [(each, at) for each in removals if (at := ends.success(each.step_key)) is not None]
             if done:
                 before = _end_of_run(one)
-                counting = [each.launch for each in done if (ends.success(each.step_key) or before) < before]
-                _remove(one.transport, counting, one.tell)
+                _remove(one.transport, [each.launch for each, at in done if at < before], one.tell)
         except Exception:  # noqa: BLE001 - the storage may be gone already; `dagster-slurm clean` finds what is left
             return []
         return [each for each in removals if not each.is_ended_by(ends.of(each.step_key))]
