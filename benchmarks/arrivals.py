@@ -9,6 +9,11 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Part of `typing` from Python 3.11 on.
+    from typing_extensions import Self
 
 LOOK_SECONDS = 0.05
 LOOKS_FOR_NEW_FILES = 10
@@ -16,7 +21,28 @@ _SENT = re.compile(rb"\bsent (\d+\.\d+)")
 _MESSAGE = re.compile(r'"user_message": "sent (\d+\.\d+)"')
 
 
-class Arrivals:
+class _Beside:
+    """Looks beside, for as long as its block lasts."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.delays: list[float] = []
+
+    def _look(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+class Arrivals(_Beside):
     """Looks for lines `sent TIME` in the compute logs below a DAGSTER_HOME, for as long as its block lasts.
 
     The cluster and this machine have one clock. A line that arrives twice counts once.
@@ -27,21 +53,10 @@ class Arrivals:
     """
 
     def __init__(self, home: Path) -> None:
-        self._home = home
+        super().__init__(home)
         self._read_to: dict[Path, int] = {}
         self._seen: set[tuple[Path, bytes]] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self.delays: list[float] = []
         self.last_at = 0.0
-
-    def __enter__(self) -> Arrivals:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _look(self) -> None:
         looks = 0
@@ -81,7 +96,7 @@ class Arrivals:
         return sum(path.stat().st_size for path in self._read_to)
 
 
-class Messages:
+class Messages(_Beside):
     """Looks for messages `sent TIME` in Dagster's event log below a DAGSTER_HOME, for as long as its block lasts.
 
     An event is in the log when another process can read it.
@@ -89,20 +104,6 @@ class Messages:
     Attributes:
         delays: Seconds from the sending of each message to that.
     """
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self.delays: list[float] = []
-
-    def __enter__(self) -> Messages:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _look(self) -> None:
         read_to = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.support.counting import Counting
 from tests.support.slurm_programs import Slurm, queued
 from tests.support.waiting import eventually
 
@@ -30,7 +31,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.job.reattach import Known, Reattachment
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.run_directory import PROTOCOL_VERSION, JobHandle, RunDirectory
-from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
+from dagster_slurm.transport import CompletedCommand, TreeEntry
 
 MANY = 30
 # The number of the launch is the id. `slow` of them do not end before it is gone, and say so.
@@ -50,21 +51,6 @@ echo >>"$0.count"
 [ "$(grep -c '' "$0.count")" != {number} ] || kill -9 "$PPID"
 exec {real} "$@"
 """
-
-
-class Counting(LocalTransport):
-    """Counts requests, and may hold the first up."""
-
-    def __init__(self) -> None:
-        super().__init__(channels=2)
-        self.scripts: list[str] = []
-        self.hold: Callable[[], object] = lambda: None
-
-    def run(self, script: str, args: Sequence[str] = (), **options: object) -> CompletedCommand:
-        self.scripts.append(script)
-        if len(self.scripts) == 1:
-            self.hold()
-        return super().run(script, args, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture

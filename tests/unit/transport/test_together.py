@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.counting import Counting
 from tests.support.waiting import eventually
 
 from dagster_slurm.errors import ConnectionFailedError
-from dagster_slurm.transport import CompletedCommand, LocalTransport
+from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.together import MOST, Together, together
 
 THREADS = 30
 
 
-class Counting(LocalTransport):
-    """Counts round trips, and holds the first up until somebody else waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scripts: list[str] = []
-        self.hold: Callable[[], object] = lambda: time.sleep(0.3)
-
-    def run(self, script: str, args: Sequence[str] = (), **options: object) -> CompletedCommand:
-        self.scripts.append(script)
-        if len(self.scripts) == 1:
-            self.hold()
-        return super().run(script, args, **options)  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def transport() -> Iterator[Counting]:
-    made = Counting()
+    made = Counting(hold=lambda: time.sleep(0.3))
     yield made
     made.close()
 
