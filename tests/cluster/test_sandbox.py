@@ -150,6 +150,12 @@ def test_every_node_has_its_name_and_address_and_knows_the_others(own: Sandbox) 
     assert {row[2] for row in rows} == {rows[2][1]}
 
 
+def test_a_node_has_no_network_devices_but_its_own(own: Sandbox) -> None:
+    script = "echo $(ls /sys/class/net) $(cat /sys/class/net/eth0/carrier)"
+    done = own.run(["srun", "-N3", "--ntasks-per-node=1", "sh", "-c", script])
+    assert done.stdout.splitlines() == ["eth0 lo 1"] * 3, done.stderr
+
+
 def test_slurm_is_found_on_nodes_also_without_its_variable(own: Sandbox) -> None:
     output = own.home / "export-none.out"
     job = submit(own, "--export=NONE", "-o", str(output), script="env -u SLURM_CONF srun /bin/true")
