@@ -74,6 +74,14 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the login node crashes between sbatch and the record of the job's id",
             "faults/test_submission.py::test_cut_off",
         ),
+        "max-job-count": Line(
+            "the controller holds as many jobs as it may (`MaxJobCount`): said at once, waited for, submitted once",
+            "faults/test_max_job_count.py::test_it_is_said_at_once_waited_for_and_submitted_once",
+        ),
+        "max-job-count-terminated": Line(
+            "the same, and the run is terminated while it waits",
+            "faults/test_max_job_count.py::test_a_termination_meanwhile_ends_the_step",
+        ),
     },
     "The cluster is away": {
         "sshd-killed": Line(

@@ -36,6 +36,8 @@ READABLE_PROTOCOLS = frozenset({PROTOCOL_VERSION})
 """Versions of run directories that this release can adopt."""
 
 _SUBMIT_PATIENCE_SECONDS = 60
+# sbatch that waits for a place ends by itself after two minutes; given up before, it could bring a job for nothing.
+_PLACE_PATIENCE_SECONDS = 150
 # So long do others wait for one that sbatch keeps waiting; it is asked for again.
 _ASKED_SECONDS = 5
 _STORAGE_STATUS = 74
@@ -146,7 +148,7 @@ class Claims:
         Raises:
             AttemptClosedError: Another process has closed this attempt.
         """
-        made_now, until = False, time.monotonic() + _SUBMIT_PATIENCE_SECONDS
+        made_now, begun = False, time.monotonic()
         while True:
             patience = min(_ASKED_SECONDS, _SUBMIT_PATIENCE_SECONDS)
             answer = self._cluster.submissions.ask(directory, generation, files, patience_seconds=patience)
@@ -155,7 +157,9 @@ class Claims:
             made_now = made_now or first.startswith("made")
             if answer.returncode != _NO_OUTCOME_STATUS:
                 break
-            if time.monotonic() >= until:
+            waits_for_a_place = rejections.is_waiting_for_a_place(answer.error_text)
+            most = _PLACE_PATIENCE_SECONDS if waits_for_a_place else _SUBMIT_PATIENCE_SECONDS
+            if time.monotonic() - begun >= most:
                 return SubmitAnswer("", self._no_outcome(directory, generation), made_now)
             line = answer.error_text.partition("\n")[0]
             so_far = f"it has printed {line!r}" if line else "it has printed no error"

@@ -125,8 +125,14 @@ _REJECTED = (
 )
 _REFUSED = _cause(r"batch job submission failed|allocation failure", "Slurm refused the request; its message says why.")
 _NO_REASON = re.compile(rf"(?:{_REFUSED.pattern.pattern})?:?", re.IGNORECASE)
-# slurmctld takes no more now: MaxJobCount (slurm.conf(5)), for which sbatch waits two minutes by itself.
+# slurmctld takes no more now: MaxJobCount (slurm.conf(5)).
 _FULL = re.compile(r"resource temporarily unavailable|unable to create job record, try again", re.IGNORECASE)
+# Of sbatch then, which tries again after 1, 2 ... 15 s, two minutes in all, and ends (22.05.8).
+_WAITS = re.compile(r"slurm temporarily unable to accept job, sleeping and retrying", re.IGNORECASE)
+_MAX_JOB_COUNT = (
+    "The controller holds as many jobs, of all users, as its MaxJobCount allows (`scontrol show config`); this one is "
+    "submitted when others have ended and been forgotten (MinJobAge)."
+)
 # A limit of an account or a QOS is named in a line of its own; without one it is a job_submit plugin that throttles.
 _POLICY = re.compile(r"job violates accounting/qos policy", re.IGNORECASE)
 _THROTTLED = "It is submitted when Slurm takes it; the site knows its limits on submissions."
@@ -189,6 +195,11 @@ def may_wait_for_nodes(stderr: str) -> bool:
     return bool(_NODES_NOT_THERE.search(stderr))
 
 
+def is_waiting_for_a_place(stderr: str) -> bool:
+    """Whether sbatch, which has not ended, has said that it waits until slurmctld takes the job (MaxJobCount)."""
+    return bool(_WAITS.search(stderr))
+
+
 def is_accounting_disabled(stderr: str) -> bool:
     """Whether sacct says that the cluster keeps no accounting at all (AccountingStorageType, slurm.conf(5))."""
     return bool(_NO_ACCOUNTING.search(stderr))
@@ -214,7 +225,7 @@ def _kind_of_refusal(stderr: str) -> tuple[type[SlurmCommandError], str | None]:
     # It has none where munge comes back while it is waited for (22.05.8).
     final = reasons if not final or _NO_REASON.fullmatch(final[0]) else final
     if any(map(_FULL.match, final)):
-        return SubmitLimitError, _THROTTLED
+        return SubmitLimitError, _MAX_JOB_COUNT
     unavailable = next((cause for cause in _UNAVAILABLE if any(map(cause.pattern.match, final))), None)
     if unavailable:
         return SlurmUnavailableError, unavailable.hint

@@ -40,7 +40,7 @@ here=$(dirname "$0")
 printf '%s in %s\\n' "$*" "$PWD" >>"$here/calls"
 key=${3%/job.sh}; key=${key%/*}; key=${key##*/}
 if [ -e "$here/slow-$key" ]; then
-    echo 'sbatch: the site takes one job a minute' >&2
+    echo "sbatch: $(cat "$here/slow-$key")" >&2
     while [ -e "$here/slow-$key" ]; do sleep 0.1; done
 fi
 echo "4${key#key}"
@@ -264,7 +264,7 @@ def test_one_that_takes_long_holds_nobody_up_and_is_told_of(
     monkeypatch.setattr(claims_module, "_ASKED_SECONDS", 1)
     hold_until_wait(transport, own, 3)
     slow = slurm.directory / "slow-key2"
-    slow.touch()
+    slow.write_text("the site takes one job a minute")
     told: list[str] = []
     ended: list[int] = []
 
@@ -284,6 +284,35 @@ def test_one_that_takes_long_holds_nobody_up_and_is_told_of(
     said = "sbatch on this machine has not ended after 1 s; it has printed 'sbatch: the site takes one job a minute'"
     assert set(told) == {said}
     assert len(calls(slurm)) == 4
+
+
+WAITS_FOR_A_PLACE = "Slurm temporarily unable to accept job, sleeping and retrying"
+
+
+@pytest.mark.parametrize(("said", "submissions"), [("the site takes one job a minute", 2), (WAITS_FOR_A_PLACE, 1)])
+def test_one_that_waits_for_a_place_is_not_given_up_before_it_gives_up(
+    own: SlurmCluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, said: str, submissions: int
+) -> None:
+    """A second one was submitted beside it after a minute, and of two jobs one was for nothing."""
+    for name, seconds in (("_ASKED_SECONDS", 1), ("_SUBMIT_PATIENCE_SECONDS", 1)):
+        monkeypatch.setattr(claims_module, name, seconds)
+    slow = slurm.directory / "slow-key1"
+    slow.write_text(said)
+    told: list[str] = []
+
+    def slowly(text: str) -> None:
+        told.append(text)
+        if len(told) > 1:
+            slow.unlink(missing_ok=True)
+
+    directory = attempt(own, 1)
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(submit_once, Claims(own), directory, files_of(directory), slow=slowly)
+        eventually(lambda: len(calls(slurm)) == submissions and (told or submissions > 1), "sbatch")
+        if submissions > 1:
+            slow.unlink()
+        assert job.result().job_id == "41"
+    assert len(calls(slurm)) == submissions
 
 
 def test_without_trees_nothing_outside_is_taken_for_one(own: SlurmCluster, slurm: Slurm) -> None:

@@ -322,7 +322,9 @@ def test_a_plugin_s_reason_is_told_whole_and_is_no_pattern() -> None:
 )
 def test_what_has_to_wait_for_a_place(command: str, stderr: str) -> None:
     """It was called a cluster that does not answer, or refused."""
-    assert type(classify_error(command, 1, stderr)) is SubmitLimitError
+    found = classify_error(command, 1, stderr)
+    assert type(found) is SubmitLimitError
+    assert ("MaxJobCount" in str(found.hint)) is ("Resource temporarily" in stderr)
 
 
 NO_MUNGE = (
