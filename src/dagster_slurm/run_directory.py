@@ -94,6 +94,15 @@ class RunDirectory:
             raise ValueError(f"{relative[:200]!r} is not the directory of an attempt")
         return cls(base, run, key, int(attempt))
 
+    @classmethod
+    def from_work(cls, path: str | None) -> RunDirectory | None:
+        """The directory of whose `work` this is the path; None if it is none."""
+        base, found, relative = (path or "").removesuffix("/work").rpartition("/runs/")
+        try:
+            return cls.from_relative(base, relative) if found and (path or "").endswith("/work") else None
+        except ValueError:
+            return None
+
     def of_attempt(self, attempt: int) -> RunDirectory:
         """Another attempt at the same piece of work."""
         return replace(self, attempt=attempt)

@@ -22,6 +22,7 @@ from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
 from tests.support.controller import controller_stopped
+from tests.support.terminals import assert_fits, lines_on_a_terminal
 
 pytestmark = pytest.mark.cluster
 
@@ -79,7 +80,8 @@ def assert_names(done: Done, step: str, problem: str, remedy: str) -> None:
     named = [line for line in rows if line.startswith("WRONG")]
     assert len(named) == 1, done.stdout
     assert re.search(rf"^WRONG +{step} +.*{problem}.*\. .*{remedy}.*\.$", named[0]), named[0]
-    assert {name for name, word in words.items() if word == "-"} >= dependents(step)
+    left = [line[23:].partition(":")[0].split(", ") for line in rows if line.startswith("-")]
+    assert {name for names in left for name in names} >= dependents(step)
     others = {name: word for name, word in words.items() if word not in ("ok", "-") and name != step}
     assert others == {}, done.stdout
     assert rows[-1].startswith(f"Wrong: {step};")
@@ -95,6 +97,13 @@ class TestAllIsFine:
         assert re.search(r"job \d+ on n\d, ", told["findings"][-1]["found"])
         assert sandbox.logins() - before <= 2
         assert list((sandbox.home / "dagster_runs" / "runs").glob("doctor/*")) == []
+
+    def test_on_a_terminal_no_line_is_too_long(self, sandbox: Sandbox, environment: str) -> None:
+        variables = {**os.environ, **sandbox.env(), "SLURM_MEM": "100M"}
+        code, lines = lines_on_a_terminal(["doctor", "--env-path", environment], variables)
+        assert code == 0, lines
+        assert_fits(lines)
+        assert "-        not checked   job: only with --job, which submits a small one" in lines
 
     def test_a_second_run_uses_the_open_connection(self, sandbox: Sandbox, doctor: Doctor) -> None:
         doctor()
@@ -133,7 +142,7 @@ class TestAllIsFine:
         done = doctor(SLURM_EDGE_NODE_OPTS_EXTRA=f'-o "ProxyCommand={way}"')
         assert done.returncode == 0, done.stdout
         for step in ("name", "port"):
-            assert re.search(rf"^- +{step} +not checked: .*ProxyCommand ssh \.\.\.", done.stdout, re.M), done.stdout
+            assert re.search(rf"^- +not checked +{step}: .*ProxyCommand ssh \.\.\.", done.stdout, re.M), done.stdout
 
     def test_on_the_login_node_itself(self, sandbox: Sandbox, doctor: Doctor, tmp_path: Path) -> None:
         done = doctor("--local", "--json", "--remote-base", str(tmp_path), only=True, **sandbox.slurm_env())

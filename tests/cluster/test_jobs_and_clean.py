@@ -10,18 +10,21 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from dagster_slurm.cli import jobs as jobs_command
 from dagster_slurm.cli import main
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
 from tests.support.controller import controller_stopped
 from tests.support.instances import lay_out_storage
+from tests.support.terminals import assert_fits, lines_on_a_terminal
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -211,6 +214,8 @@ def jobs_shows_them_all(trial: Trial) -> None:
     assert {row["partition"] for row in rows.values()} == {"compute"}
     assert rows["running"]["nodes"].startswith("n")
     assert rows["running"]["elapsed_seconds"] > 0
+    assert 0 < rows["running"]["left_seconds"] < rows["running"]["limit_seconds"] == 1800
+    assert {(row["cpus"], row["memory"], row["node_count"]) for row in rows.values()} == {(1, "100M", 1)}
     assert rows["adopted"]["run_id"] == trial.runs("adopted")[0].run_id
 
 
@@ -227,11 +232,60 @@ def jobs_of_which_only_directories_and_sacct_know(trial: Trial) -> None:
 
 def jobs_as_a_table(trial: Trial) -> None:
     heading, *lines = trial.call("jobs").stdout.splitlines()
-    assert heading.split()[:7] == ["JOBID", "RUN", "RUN_STATUS", "ASSET", "PARTITION_KEY", "PARTITION", "STATE"]
+    assert heading.split()[:7] == ["JOBID", "RUN", "RUN_STATUS", "ASSET", "KEY", "PARTITION", "ST"]
     job_id = trial.jobs()["running"]["job_id"]
     (line,) = [line for line in lines if line.split()[0] == job_id]
     (run,) = trial.runs("running")
-    assert line.split()[1:7] == [run.run_id[:8], "STARTED", "running", "-", "compute", "RUNNING"]
+    assert line.split()[1:7] == [run.run_id[:8], "STARTED", "running", "-", "compute", "R"]
+
+
+def on_a_terminal_no_row_is_too_long(trial: Trial) -> None:
+    code, lines = lines_on_a_terminal(["jobs"], trial.variables)
+    assert code == 0
+    assert_fits(lines)
+    heading, *rows = lines
+    assert heading.split()[:4] == ["JOBID", "RUN", "ASSET", "KEY"]
+    assert {"R", "PD", "CD", "F"} <= {word for row in rows for word in row.split()}
+    code, lines = lines_on_a_terminal(["clean"], trial.variables)
+    assert code == 0
+    assert_fits(lines)
+    assert any("…/running-" in line for line in lines)
+    assert "    its step has succeeded" in lines
+
+
+def jobs_in_some_states(trial: Trial) -> None:
+    assert set(trial.jobs("--state", "PD,r")) == {"pending", "running"}
+    assert set(trial.jobs("--state", "FAILED")) == {"failed"}
+    refused = trial.call("jobs", "--state", "WAITS")
+    assert refused.exit_code == 2
+    assert "unknown job state 'WAITS'" in refused.stderr
+
+
+def a_job_whose_directory_is_gone_has_its_run(trial: Trial) -> None:
+    (launch,) = trial.base.glob("runs/*/failed-*")
+    aside = launch.rename(trial.base / "aside")
+    done = trial.call("jobs", "--json")
+    (row,) = [row for row in json.loads(done.stdout)["jobs"] if row["name"] == launch.name]
+    aside.rename(launch)
+    (run,) = trial.runs("failed")
+    assert (row["directory"], row["run_id"], row["run_status"]) == ("", run.run_id, "FAILURE")
+    assert (row["asset"], row["state"], row["cpus"], row["memory"]) == ("failed", "FAILED", 1, "100M")
+
+
+def jobs_are_watched(trial: Trial) -> None:
+    said: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        said.append(f"{seconds:g}")
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Stands for the time between two looks, and for Ctrl-C.
+        patch.setattr(jobs_command, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+        done = trial.call("jobs", "--watch", "7")
+    assert (done.exit_code, said) == (0, ["7", "7"])
+    assert done.stdout.count("JOBID") == 2
 
 
 def jobs_without_dagster_home(trial: Trial) -> None:
@@ -310,6 +364,10 @@ def test_what_is_shown_what_is_removed_and_that_live_jobs_end_well(trial: Trial)
     jobs_shows_them_all(trial)
     jobs_of_which_only_directories_and_sacct_know(trial)
     jobs_as_a_table(trial)
+    on_a_terminal_no_row_is_too_long(trial)
+    jobs_in_some_states(trial)
+    a_job_whose_directory_is_gone_has_its_run(trial)
+    jobs_are_watched(trial)
     jobs_without_dagster_home(trial)
     clean_lists_and_changes_nothing(trial)
     without_an_answer_of_slurm_nothing_is_removed(trial)

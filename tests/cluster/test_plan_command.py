@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
+from tests.support.terminals import assert_fits, lines_on_a_terminal
 
 CODE = """
 from pathlib import Path
@@ -196,3 +198,17 @@ def test_as_a_process_of_its_own(sandbox: Sandbox, folder: Path) -> None:
     assert " UTC, by Slurm's estimate" in done.stdout
     assert "s3cret" not in done.stdout + done.stderr
     assert sandbox.run(["sh", "-c", f"test -e ~/plans-{folder.name}"]).returncode != 0
+
+
+@pytest.mark.cluster
+def test_on_a_terminal_it_fits_and_has_the_script_if_it_is_asked_for(sandbox: Sandbox, folder: Path) -> None:
+    variables = {**os.environ, **sandbox.env(), "SLURM_TIME": "00:04:00", "SLURM_MEM": "100M"}
+    arguments = ["plan", "--payload", "train.py", "--remote-base", "~/plans"]
+    code, lines = lines_on_a_terminal(arguments, variables, cwd=folder)
+    assert code == 0, lines
+    assert_fits(lines)
+    assert any(line.startswith("| --output ") and "… |" in line for line in lines)
+    assert not any("SBATCH" in line for line in lines)
+    code, lines = lines_on_a_terminal([*arguments, "--script"], variables, cwd=folder)
+    assert code == 0, lines
+    assert "#SBATCH --mem=100M" in lines

@@ -14,16 +14,19 @@ import pytest
 import yaml
 
 from dagster_slurm.doctor import STEPS, Finding, Status
-from dagster_slurm.doctor.finding import as_json, summary
+from dagster_slurm.doctor.finding import as_json, lines_of_skipped, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
 from dagster_slurm.housekeeping.cleaning import DANGLING, Facts, Terms, decide
-from dagster_slurm.housekeeping.rows import RunStanding, table
+from dagster_slurm.housekeeping.rows import JobRow, RunStanding
+from dagster_slurm.housekeeping.rows import lines_of as table_of_jobs
 from dagster_slurm.housekeeping.seen import Fate
 from dagster_slurm.job.events import Waiting, line_of
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.options import canonical_option
+from dagster_slurm.slurm.quantities import parse_elapsed_seconds
 from dagster_slurm.slurm.reasons import parse_reason
+from dagster_slurm.slurm.states import parse_job_state
 from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 from tests.support import judge_table
@@ -97,11 +100,16 @@ def _shows_a_failure(block: Block) -> None:
 
 
 def _is_a_report_of_the_doctor(block: Block) -> None:
-    *lines, _, last = block.text.splitlines()
-    assert [line[9:23].strip() for line in lines] == [step.name for step in STEPS]
-    statuses: dict[str, Status] = {"ok": "ok", "WRONG": "wrong", "-": "skipped"}
-    findings = [Finding(line[9:23].strip(), statuses[line.split()[0]]) for line in lines]
-    assert last == summary(findings)
+    *lines, not_checked, _, last = block.text.splitlines()
+    statuses: dict[str, Status] = {"ok": "ok", "WRONG": "wrong"}
+    findings = {line[9:23].strip(): Finding(line[9:23].strip(), statuses[line.split()[0]]) for line in lines}
+    names, reason = not_checked[23:].split(": ")
+    left = {name: Finding(name, "skipped", reason) for name in names.split(", ")}
+    assert [not_checked] == lines_of_skipped(left.values())
+    found = findings | left
+    assert [name for name in found if name in findings] == [step.name for step in STEPS if step.name in findings]
+    assert set(found) == {step.name for step in STEPS}
+    assert last == summary(list(found.values()))
 
 
 def _is_json_of_the_doctor(block: Block) -> None:
@@ -120,9 +128,33 @@ def _is_output_of_reconcile(block: Block) -> None:
 
 
 def _is_a_table_of_jobs(block: Block) -> None:
-    heading, *lines = block.text.splitlines()
-    assert heading.split() == table([])[0].split()
-    assert [line for line in lines if len(line.split()) != len(heading.split())] == []
+    width = max(map(len, block.text.splitlines()))
+    heading, *lines = (re.split(" {2,}", line) for line in block.text.splitlines())
+    made = [_job_row(dict(zip(heading, words, strict=True))) for words in lines]
+    assert table_of_jobs(made, width) == block.text.splitlines()
+
+
+def _job_row(words: dict[str, str]) -> JobRow:
+    said = {name: word.replace("-", "") if word == "-" else word for name, word in words.items()}
+    states = re.findall(r"(\d+ )?([A-Z]+)", said["ST"])
+    tasks = {parse_job_state(code).value: int(count) for count, code in states if count}
+    first, _, more = said["KEY"].partition("+")
+    where = said["NODELIST(REASON)"]
+    return JobRow(
+        said["JOBID"],
+        said["RUN"],
+        said["RUN_STATUS"],
+        said["ASSET"],
+        ((first,) if first else ()) + ("",) * int(more or 0),
+        state=parse_job_state(states[0][1]).value,
+        tasks=tasks,
+        reason=where.strip("()"),
+        nodes="" if where.startswith("(") else where,
+        elapsed_seconds=parse_elapsed_seconds(said["TIME"]),
+        left_seconds=parse_elapsed_seconds(said["TIME_LEFT"]) if said["TIME_LEFT"] else None,
+        cpus=int(said["CPUS"]),
+        memory=said["MIN_MEMORY"],
+    )
 
 
 def _is_what_clean_says(block: Block) -> None:
@@ -173,7 +205,8 @@ def _options_of(lines: list[str]) -> tuple[PlannedSetting, ...]:
 
 
 JOBS_HEADING = (
-    "JOBID  RUN       RUN_STATUS  ASSET         PARTITION_KEY  PARTITION  STATE      REASON     NODELIST  ELAPSED"
+    "JOBID  RUN       RUN_STATUS  ASSET         KEY            ST              TIME        TIME_LEFT  "
+    "CPUS  MIN_MEMORY  NODELIST(REASON)"
 )
 WHAT_CLEAN_KEEPS = (
     "keep    1.2 GiB  runs/5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5/weather__grid-3f0c2d1e9a8b  job 4711 is RUNNING"

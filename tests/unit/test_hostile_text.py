@@ -277,7 +277,7 @@ PARSERS: Mapping[str, Parser] = {
     "slurm.output:parse_slurm_version": Parser(output.parse_slurm_version, "slurm-wlm 22.05.8"),
     "slurm.output:parse_squeue": Parser(entries, SQUEUE),
     "slurm.output:parse_squeue_of_user": Parser(
-        output.parse_squeue_of_user, "17|17|N/A|RUNNING|x|y|None|n1|gpu|1:02|key|/x"
+        output.parse_squeue_of_user, "gpu|1:02|9:58|11:00|1|2|1G|N/A|17|17|N/A|RUNNING|N/A|N/A|None|n1|key|/x"
     ),
     "slurm.output:parse_start_estimate": Parser(
         output.parse_start_estimate, "sbatch: Job 17 to start at 2026-11-22T09:58:57+0000 using 1 processors"
@@ -326,6 +326,7 @@ WITHIN: Mapping[str, str] = {
     "run_directory:RunDirectory.from_relative": "job.cancelling:Order.from_json",
     "slurm.commands:_parsed": "slurm.job_id:JobId.parse",
     "slurm.job_id:JobId.find": "slurm.job_id:JobId.parse",
+    "slurm.output:_whole": "slurm.output:parse_squeue_of_user",
     "slurm.output:_number": "slurm.output:parse_sacct",
     "slurm.states:_parse_one": "slurm.states:parse_job_state",
 }

@@ -9,7 +9,7 @@ from functools import partial
 import click
 
 from dagster_slurm.cli.reach import cluster_of, seconds, with_cluster_options
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say, width
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.housekeeping.cleaning import (
     Leftover,
@@ -24,9 +24,16 @@ from dagster_slurm.housekeeping.cleaning import (
     summary,
 )
 from dagster_slurm.housekeeping.seen import survey
+from dagster_slurm.housekeeping.tables import wrapped
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-slurm clean",
+        "dagster-slurm clean --yes --older-than 2w",
+        "dagster-slurm clean --all --json",
+    )
+)
 @with_cluster_options
 @click.option(
     "--older-than",
@@ -74,7 +81,8 @@ def clean(
     if in_json:
         say(json.dumps(as_json(found, done, base=base), indent=2))
     elif found:
-        say("\n".join([*lines_of(found, done), "", summary(found, done)]))
+        lines = wrapped(summary(found, done), width())
+        say("\n".join([*lines_of(found, done, width()), "", *lines]))
     else:
         say(f"Nothing is left over in {base} on {cluster.host}.")
     context.exit(0 if all((done or {}).values()) else 1)

@@ -7,15 +7,22 @@ from typing import Any
 
 import click
 
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say, say_painted, width
 from dagster_slurm.doctor import Asked, Finding, Status, World, diagnose
-from dagster_slurm.doctor.finding import as_json, lines_of, overall, summary
+from dagster_slurm.doctor.finding import as_json, lines_of, lines_of_skipped, overall, summary
+from dagster_slurm.housekeeping.tables import wrapped
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "wrong": "red", "skipped": "bright_black"}
 _OPTIONS = ("partition", "account", "qos", "time", "cpus", "mem")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-slurm doctor --env-path /shared/envs/analysis",
+        "dagster-slurm doctor --partition gpu --time 00:10:00 --job",
+        "dagster-slurm doctor --json",
+    )
+)
 @click.option(
     "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the variables of the way begin with."
 )
@@ -44,14 +51,16 @@ def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
     try:
         for finding in diagnose(world):
             findings.append(finding)
-            if not in_json:
-                click.echo("\n".join(lines_of(finding, _paint)))
+            if not in_json and finding.status != "skipped":
+                say_painted("\n".join(lines_of(finding, _paint, width())))
     finally:
         world.close()
     if in_json:
         say(json.dumps(as_json(findings, host=world.host, logins=world.logins), indent=2))
     else:
-        say(f"\n{summary(findings)}")
+        for line in lines_of_skipped(findings, _paint, width()):
+            say_painted(line)
+        say("\n".join(["", *wrapped(summary(findings), width())]))
     context.exit(1 if overall(findings) == "wrong" else 0)
 
 
@@ -69,5 +78,4 @@ def _asked(options: dict[str, Any]) -> Asked:
 
 
 def _paint(text: str, status: Status) -> str:
-    # click.echo takes colours out again where the output is no terminal.
     return click.style(text, fg=_COLOURS[status])

@@ -10,23 +10,23 @@ from pathlib import Path
 import click
 
 from dagster_slurm.cli.reach import cluster_of, seconds, size_bytes, with_cluster_options
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.housekeeping.cleaning import size
 from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
-from dagster_slurm.housekeeping.rows import aligned
+from dagster_slurm.housekeeping.tables import aligned
 
 _DAY_SECONDS = 86400
 
 
-@click.group()
+@click.group(epilog=examples("dagster-slurm env list", "dagster-slurm env deploy --project ."))
 def env() -> None:
     """Deploy, list, verify and prune the environments on the cluster."""
 
 
-@env.command("list")
+@env.command("list", epilog=examples("dagster-slurm env list", "dagster-slurm env list --json"))
 @with_cluster_options
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -> None:
@@ -43,7 +43,9 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
         say(f"There are no environments in {shelf.directory}.")
 
 
-@env.command()
+@env.command(
+    epilog=examples("dagster-slurm env prune", "dagster-slurm env prune --older-than 60d --max-size 50G --yes")
+)
 @with_cluster_options
 @click.option(
     "--older-than",
@@ -123,7 +125,7 @@ def _verb(verdict: Verdict, gone: set[str] | None) -> str:
     return "removed" if verdict.entry.name in gone else "kept"
 
 
-@env.command()
+@env.command(epilog=examples("dagster-slurm env verify"))
 @with_cluster_options
 @click.argument("names", nargs=-1)
 @click.pass_context
@@ -145,7 +147,12 @@ def verify(
     context.exit(1 if any(problems.values()) else 0)
 
 
-@env.command()
+@env.command(
+    epilog=examples(
+        "dagster-slurm env deploy --project .",
+        "dagster-slurm env deploy --project . --name gpu --platform linux-aarch64",
+    )
+)
 @with_cluster_options
 @click.option("--project", default=".", show_default=True, metavar="DIRECTORY", help="The project with the lock file.")
 @click.option("--name", "environment_name", help="Which of its environments: pixi's, or a group or extra of uv's.")

@@ -4,66 +4,153 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from dagster_slurm.cli.reach import cluster_of, with_cluster_options
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say, width
 
 if TYPE_CHECKING:
-    from dagster_slurm.housekeeping.rows import WordOf
+    from dagster_slurm.cluster import SlurmCluster
+    from dagster_slurm.housekeeping.rows import JobRow, Wanted, WordOf
+
+_WATCH_SECONDS = 15
+_LEAST_SECONDS = 5
+# A cluster that takes long to answer is asked less often.
+_PAUSES_FOR_AN_ANSWER = 10
 
 
-@click.command()
+def _states(context: click.Context, option: click.Parameter, value: str | None) -> frozenset[str]:
+    """`PD,RUNNING` as Slurm's long names."""
+    from dagster_slurm.errors import SlurmOutputError  # noqa: PLC0415 - `--help` needs none of it
+    from dagster_slurm.slurm.states import parse_job_state  # noqa: PLC0415
+
+    try:
+        return frozenset(parse_job_state(each).value for each in value.split(",")) if value else frozenset()
+    except SlurmOutputError as error:
+        problem = f"{error.message}. States are those of squeue, such as R, PD, RUNNING or PENDING."
+        raise click.BadParameter(problem, context, option) from error
+
+
+@click.command(
+    epilog=examples(
+        "dagster-slurm jobs",
+        "dagster-slurm jobs --state PD,R --watch",
+        "dagster-slurm jobs --run 5e3c7c44",
+        "dagster-slurm jobs --all --json",
+    )
+)
 @with_cluster_options
 @click.option(
     "--all", "everything", is_flag=True, help="Show older jobs as well, as far as their directories are there."
 )
 @click.option("--run", "of_run", default="", metavar="ID", help="Show those of one run, older ones too.")
+@click.option("--state", "states", callback=_states, metavar="STATE,...", help="Show those in these states: PD, R ...")
+@click.option(
+    "--watch",
+    "watch_seconds",
+    is_flag=False,
+    flag_value=_WATCH_SECONDS,
+    type=click.IntRange(min=_LEAST_SECONDS),
+    metavar="[SECONDS]",
+    help=f"Look again and again, every {_WATCH_SECONDS} seconds or so many, until Ctrl-C.",
+)
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
-def jobs(*, prefix: str, local: bool, remote_base: str | None, everything: bool, of_run: str, in_json: bool) -> None:
+def jobs(
+    *,
+    prefix: str,
+    local: bool,
+    remote_base: str | None,
+    everything: bool,
+    of_run: str,
+    states: frozenset[str],
+    watch_seconds: int | None,
+    in_json: bool,
+) -> None:
     """Show the jobs of this user's runs: those that wait or run, and those that ended some minutes ago.
 
     Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_REMOTE_BASE for
     the directory of the runs. If DAGSTER_HOME is set, the run that works on a job is shown with its status there.
     A job that was adopted by another run is shown with that one.
+
+    On a terminal the table is as wide as that; piped, or as JSON, it has everything.
     """
     # `--help` needs none of it.
-    from dagster_slurm.housekeeping.rows import job_rows, table  # noqa: PLC0415
+    from dagster_slurm.housekeeping.rows import Wanted  # noqa: PLC0415
+
+    if in_json and watch_seconds:
+        raise click.UsageError("--watch and --json exclude each other.")
+    wanted = Wanted(everything=everything or bool(of_run), of_run=of_run, states=states)
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, _words() as word:
+        if watch_seconds:
+            with suppress(KeyboardInterrupt):
+                _watch(lambda: _shown(cluster, word(), wanted), watch_seconds)
+        elif in_json:
+            found = [row.as_json() for row in _rows(cluster, word(), wanted)]
+            told = {"host": cluster.host, "remote_base": cluster.base(), "jobs": found}
+            say(json.dumps(told, indent=2))
+        else:
+            say(_shown(cluster, word(), wanted))
+
+
+def _watch(look: Callable[[], str], seconds: float) -> None:
+    while True:
+        began = time.monotonic()
+        shown = look()
+        took = time.monotonic() - began
+        if width() is not None:
+            click.clear()
+        say(f"{datetime.now():%H:%M:%S}\n\n{shown}")
+        time.sleep(max(seconds, took * _PAUSES_FOR_AN_ANSWER))
+
+
+def _rows(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> Sequence[JobRow]:
+    from dagster_slurm.housekeeping.rows import job_rows  # noqa: PLC0415
     from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
 
-    everything = everything or bool(of_run)
-    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, _words() as word:
-        seen = survey(cluster, is_open=lambda job: everything and job.queued is None)
-        rows = job_rows(seen, word, everything=everything, of_run=of_run)
-        host, base = cluster.host, cluster.base()
+    seen = survey(cluster, is_open=wanted.is_open)
     if seen.notice:
         say(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
-    if in_json:
-        told = {"host": host, "remote_base": base, "jobs": [row.as_json() for row in rows]}
-        say(json.dumps(told, indent=2))
-    elif rows:
-        say("\n".join(table(rows)))
-    elif of_run:
-        say(f"There is no job of run {of_run} in {base} on {host}.")
-    elif everything:
-        say(f"There is no job of a run in {base} on {host}.")
-    else:
-        say(f"No job of a run waits or runs on {host}, and none ended just now; --all shows older ones.")
+    return job_rows(seen, word, wanted)
+
+
+def _shown(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> str:
+    from dagster_slurm.housekeeping.rows import lines_of  # noqa: PLC0415
+    from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415
+
+    rows = _rows(cluster, word, wanted)
+    return "\n".join(lines_of(rows, width()) if rows else wrapped(_nothing(cluster, wanted), width()))
+
+
+def _nothing(cluster: SlurmCluster, wanted: Wanted) -> str:
+    within = f" in {cluster.base()} on {cluster.host}"
+    in_states = f" in the state {' or '.join(sorted(wanted.states))}" if wanted.states else ""
+    if wanted.of_run:
+        return f"There is no job of run {wanted.of_run}{in_states}{within}."
+    if wanted.everything:
+        return f"There is no job of a run{in_states}{within}."
+    if in_states:
+        return f"There is no job of a run{in_states} on {cluster.host}; --all looks among older ones, too."
+    return f"No job of a run waits or runs on {cluster.host}, and none ended just now; --all shows older ones."
 
 
 @contextmanager
-def _words() -> Iterator[WordOf]:
-    """What Dagster's records say of a piece of work; Dagster, which takes a second to load, is loaded if it has any."""
+def _words() -> Iterator[Callable[[], WordOf]]:
+    """For each look, what Dagster's records say of pieces of work; they are asked once in a look.
+
+    Dagster, which takes a second to load, is loaded if there are any.
+    """
     if not os.environ.get("DAGSTER_HOME"):
         from dagster_slurm.housekeeping.rows import unknown  # noqa: PLC0415
 
-        yield unknown
+        yield lambda: unknown
         return
     from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415
 
     with records_of_environment() as records:
-        yield records.word
+        yield lambda: records.afresh().word

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-slurm login",
+        "dagster-slurm login --persist 8h",
+        "dagster-slurm login --check",
+    )
+)
 @click.option(
     "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the environment variables begin with."
 )

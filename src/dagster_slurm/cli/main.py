@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 import click
+from click.shell_completion import CompletionItem
 
 from dagster_slurm.errors import DagsterSlurmError
 
@@ -71,6 +72,11 @@ class LazyGroup(click.Group):
             raise TypeError(f"{module}.{attribute} is not a click command")
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The sub-commands that begin so, without importing any, and this command's own options."""
+        found = [CompletionItem(name, help=told[2]) for name, told in _COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of sub-commands for `--help`."""
         with formatter.section("Commands"):
@@ -88,7 +94,14 @@ class LazyGroup(click.Group):
             ctx.exit(1)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_EXAMPLES = """\b
+Examples:
+  dagster-slurm doctor
+  dagster-slurm jobs --watch
+"""
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLES)
 @click.version_option(package_name="dagster-slurm", prog_name="dagster-slurm")
 def main() -> None:
     """Run Dagster assets as Slurm jobs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dagster_slurm.cli.reach import with_cluster_options
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say, width
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan
@@ -17,7 +17,13 @@ _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-slurm plan -f project.py --asset model",
+        "dagster-slurm plan -m project --asset daily --partition 2026-01-01",
+        "dagster-slurm plan --payload train.py -o cpus=4 -o mem=8G --script",
+    )
+)
 @click.option("-f", "--python-file", type=_FILE, help="The file with the definitions.")
 @click.option("-m", "--module-name", help="The module with the definitions.")
 @click.option("-a", "--attribute", help="The name of the definitions in the file or module.")
@@ -29,8 +35,9 @@ _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 @click.option("--payload", metavar="PAYLOAD", help="Plan this payload, without any definitions.")
 @click.option("-o", "--option", "options", metavar="NAME=VALUE", multiple=True, help="With --payload: one of sbatch's.")
 @with_cluster_options
-@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
-def plan(*, in_json: bool, payload: str | None, **options: Any) -> None:
+@click.option("--script", is_flag=True, help="Show the batch script as well.")
+@click.option("--json", "in_json", is_flag=True, help="Print JSON, the script included.")
+def plan(*, in_json: bool, script: bool, payload: str | None, **options: Any) -> None:
     """Print what would be run, and run nothing: nothing is uploaded, installed or submitted.
 
     With -f or -m, the asset's own function is executed up to its first compute.run(...), and no further. What it does
@@ -49,7 +56,7 @@ def plan(*, in_json: bool, payload: str | None, **options: Any) -> None:
     if options["partition"] and options["partition_range"]:
         raise click.UsageError("--partition and --partition-range exclude each other.")
     made = _of_asset(options) if payload is None else _of_payload(payload, options)
-    say(json.dumps(made.as_json(), indent=2) if in_json else str(made))
+    say(json.dumps(made.as_json(), indent=2) if in_json else made.text(script=script, width=width()))
 
 
 def _of_asset(options: dict[str, Any]) -> JobPlan:

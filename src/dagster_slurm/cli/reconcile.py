@@ -9,13 +9,19 @@ from types import FrameType
 
 import click
 
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say
 
 _PYTHON_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-slurm reconcile --dry-run",
+        "dagster-slurm reconcile",
+        "dagster-slurm reconcile --run 5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5",
+    )
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 @click.option("--no-retry", is_flag=True, help="Only mark the runs; execute nothing.")
 @click.option("--run", "run_ids", metavar="ID", multiple=True, help="Only this run, also one that has failed.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.terminal import examples, say
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
 from dagster_slurm.sandbox.config import DEFAULT_NAME
@@ -18,7 +18,7 @@ _DEFAULTS = SandboxConfig()
 _name = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox, if there are several.")
 
 
-@click.group()
+@click.group(epilog=examples("dagster-slurm sandbox up", 'eval "$(dagster-slurm sandbox env)"'))
 def sandbox() -> None:
     """A real Slurm cluster on this machine, for trying and testing; not for production."""
 
@@ -33,7 +33,11 @@ def _slurm_options(pairs: tuple[str, ...]) -> dict[str, str]:
     return options
 
 
-@sandbox.command()
+@sandbox.command(
+    epilog=examples(
+        "dagster-slurm sandbox up --install", "dagster-slurm sandbox up --name second --user second-user --nodes 2"
+    )
+)
 @_name
 @click.option("--install", is_flag=True, help="Install missing Debian packages with apt-get first.")
 @click.option("--nodes", default=_DEFAULTS.nodes, show_default=True, help="Number of compute nodes.")
@@ -63,14 +67,14 @@ def up(*, install: bool, users: str, slurm_conf: tuple[str, ...], **settings: An
     Sandbox(config).up()
 
 
-@sandbox.command()
+@sandbox.command(epilog=examples("dagster-slurm sandbox down", "dagster-slurm sandbox down --name second"))
 @_name
 def down(name: str) -> None:
     """Take the cluster down and leave nothing behind."""
     Sandbox(SandboxConfig(name=name)).down()
 
 
-@sandbox.command()
+@sandbox.command(epilog=examples("dagster-slurm sandbox status", "dagster-slurm sandbox status --json"))
 @_name
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -90,7 +94,7 @@ def status(context: click.Context, name: str, as_json: bool) -> None:
     context.exit(0 if found.ready else 4 if found.up else 3)
 
 
-@sandbox.command()
+@sandbox.command(epilog=examples('eval "$(dagster-slurm sandbox env)"', "dagster-slurm sandbox env --strict --json"))
 @_name
 @click.option("--strict", is_flag=True, help="The strict login node: password only, one channel a connection.")
 @click.option("--user", default=None, help="One of the further users.")
@@ -105,7 +109,7 @@ def env(name: str, strict: bool, user: str | None, as_json: bool) -> None:
         say(f"export {variable}={shlex.quote(value)}")
 
 
-@sandbox.command("break")
+@sandbox.command("break", epilog=examples("dagster-slurm sandbox break", "dagster-slurm sandbox break slurmctld"))
 @_name
 @click.option("--hang", is_flag=True, help="Stop it where it stands (SIGSTOP): it is there and does not answer.")
 @click.argument("part", required=False)
@@ -122,7 +126,7 @@ def break_(name: str, hang: bool, part: str | None) -> None:
         cluster.break_(part, hang=hang)
 
 
-@sandbox.command()
+@sandbox.command(epilog=examples("dagster-slurm sandbox mend", "dagster-slurm sandbox mend slurmctld"))
 @_name
 @click.argument("part", default="all")
 def mend(name: str, part: str) -> None:

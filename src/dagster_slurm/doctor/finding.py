@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.housekeeping.tables import wrapped
 from dagster_slurm.text import printable
 
 Status = Literal["ok", "warning", "wrong", "skipped"]
@@ -73,13 +74,33 @@ def plain(text: str, status: Status) -> str:
     return text
 
 
-def lines_of(finding: Finding, paint: Paint = plain) -> list[str]:
-    """A finding: one line, with the fault and what to do about it if there is one; then what is there."""
-    word = paint(f"{_WORDS[finding.status]:{_STATUS_WIDTH}}", finding.status)
+def lines_of(finding: Finding, paint: Paint = plain, width: int | None = None) -> list[str]:
+    """A finding: one line, with the fault and what to do about it if there is one; then what is there.
+
+    Args:
+        finding: The finding.
+        paint: Gives the word for how it is its colour.
+        width: How long a line may be; None for whatever is needed.
+    """
+    return _lines(finding.status, finding.step, _texts(finding), paint, width)
+
+
+def lines_of_skipped(findings: Iterable[Finding], paint: Paint = plain, width: int | None = None) -> list[str]:
+    """What was not checked, in a line for each reason."""
+    steps: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.status == "skipped":
+            steps.setdefault(finding.found, []).append(finding.step)
+    texts = [f"{', '.join(names)}: {reason}" for reason, names in steps.items()]
+    return [line for text in texts for line in _lines("skipped", "not checked", [text], paint, width)]
+
+
+def _lines(status: Status, step: str, texts: Sequence[str], paint: Paint, width: int | None) -> list[str]:
     # What a site says, and not the colours.
-    first, *rest = map(printable, _texts(finding))
-    indent = " " * (_STATUS_WIDTH + _STEP_WIDTH)
-    return [f"{word}{finding.step:{_STEP_WIDTH}}{first}", *(f"{indent}{line}" for line in rest)]
+    indent = _STATUS_WIDTH + _STEP_WIDTH
+    first, *rest = [line for text in texts for line in wrapped(printable(text), width, indent=indent)]
+    word = paint(f"{_WORDS[status]:{_STATUS_WIDTH}}", status)
+    return [f"{word}{step:{_STEP_WIDTH}}{first[indent:]}", *rest]
 
 
 def _texts(finding: Finding) -> list[str]:

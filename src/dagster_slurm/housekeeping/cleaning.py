@@ -10,8 +10,9 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import READABLE_PROTOCOLS
 from dagster_slurm.cluster.records import LaunchRecord, Listing
 from dagster_slurm.errors import TransportError
-from dagster_slurm.housekeeping.rows import RunStanding, Word, WordOf, aligned
+from dagster_slurm.housekeeping.rows import RunStanding, Word, WordOf
 from dagster_slurm.housekeeping.seen import Fate, Piece, SeenJob, Survey, end_of, fate_of, pieces_of
+from dagster_slurm.housekeeping.tables import aligned, without_long_ids, wrapped
 from dagster_slurm.transport.base import reading, whole_number
 
 HALF_MADE_SECONDS = 86400.0
@@ -301,14 +302,26 @@ def _dangling(listing: Listing) -> Iterator[Leftover]:
         yield Leftover((f"assets/{name}",), (f"link {name}",), DANGLING)
 
 
-def lines_of(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None) -> list[str]:
-    """A line for each.
+def lines_of(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None, width: int | None = None) -> list[str]:
+    """A line for each; where they would be too long, with shorter ids and the reason below.
 
     Args:
         found: What there is.
         done: Of what was to be removed, whether it is gone; None if nothing was to be done yet.
+        width: How long a line may be; None for whatever is needed.
     """
-    return aligned([(_verb(each, done), size(each.kib), " ".join(each.paths), each.decision.reason) for each in found])
+    rows = [(_verb(each, done), size(each.kib), " ".join(each.paths), each.decision.reason) for each in found]
+    lines = aligned(rows)
+    if width is None or max(map(len, lines), default=0) <= width:
+        return lines
+    heads = aligned([(verb, kib, without_long_ids(paths)) for verb, kib, paths, _ in rows])
+    indent = 4
+    reasons = [wrapped(without_long_ids(reason), width, indent=indent) for *_, reason in rows]
+    return [
+        line
+        for head, reason in zip(heads, reasons, strict=True)
+        for line in (*wrapped(head, width, hanging=indent), *reason)
+    ]
 
 
 def summary(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None) -> str:

@@ -27,6 +27,10 @@ class DagsterRecords:
         self._groups: dict[str, list[RunRecord]] = {}
         self._successes: dict[str, frozenset[str | None]] = {}
 
+    def afresh(self) -> DagsterRecords:
+        """The same, of which nothing has been asked yet."""
+        return DagsterRecords(self._instance)
+
     @property
     def are_there(self) -> bool:
         """Whether there are any."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from dagster_slurm.cluster.description import Description, StartMark
-from dagster_slurm.housekeeping.seen import Accounting, SeenJob, Survey, end_of, pieces_of, record_of
+from dagster_slurm.housekeeping.seen import (
+    Accounting,
+    Piece,
+    SeenJob,
+    Survey,
+    end_of,
+    lacks_tasks,
+    pieces_of,
+    record_of,
+    tasks_of,
+)
+from dagster_slurm.housekeeping.tables import Column, table
+from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
+from dagster_slurm.slurm.states import JobState
 
 
 class RunStanding(Enum):
@@ -55,12 +68,19 @@ class JobRow:
         run_id: The run that works on it, or has worked on it last.
         run_status: That run's status in Dagster.
         asset: The asset, or several with commas between; the step, if it is of no asset.
-        partition_key: The partition key, or several with commas between.
+        partition_keys: Dagster's partition keys.
         partition: Slurm's partition.
         state: Slurm's state of the job; `ENDED` if only the job itself tells that it has ended.
+        tasks: Of an array, how many tasks are in which state.
         reason: Why it waits.
         nodes: Its nodes in Slurm's compact form.
         elapsed_seconds: For how long it has run.
+        left_seconds: How much of its time limit is left.
+        limit_seconds: The time limit it asks for.
+        node_count: How many nodes it has, or asks for.
+        cpus: How many CPUs in all.
+        memory: The memory it asks for, of a node or of a CPU.
+        tres: What else it asks for of each node, such as GPUs.
         name: Slurm's name of it.
         directory: Its run directory; empty if that is gone.
     """
@@ -69,110 +89,198 @@ class JobRow:
     run_id: str = ""
     run_status: str = ""
     asset: str = ""
-    partition_key: str = ""
+    partition_keys: tuple[str, ...] = ()
     partition: str = ""
     state: str = ""
+    tasks: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
     nodes: str = ""
     elapsed_seconds: float | None = None
+    left_seconds: float | None = None
+    limit_seconds: float | None = None
+    node_count: int | None = None
+    cpus: int | None = None
+    memory: str = ""
+    tres: str = ""
     name: str = ""
     directory: str = ""
 
+    @property
+    def states(self) -> frozenset[str]:
+        """Its state, or those of its tasks."""
+        return frozenset(self.tasks or [self.state])
+
     def as_json(self) -> dict[str, Any]:
         """The row for programs."""
-        return asdict(self)
+        return {**asdict(self), "partition_key": ",".join(self.partition_keys)}
 
 
-def job_rows(seen: Survey, word_of: WordOf, *, everything: bool, of_run: str = "") -> list[JobRow]:
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs are shown.
+
+    Args:
+        everything: Whether also those that squeue does not know.
+        of_run: How the id of their run begins: of the one that works on a job, or of one that has asked for it.
+        states: In which states they, or tasks of them, are; empty for any.
+    """
+
+    everything: bool = False
+    of_run: str = ""
+    states: frozenset[str] = frozenset()
+
+    def is_open(self, job: SeenJob) -> bool:
+        """Whether sacct has to be asked about a job."""
+        return self.everything if job.queued is None else lacks_tasks(job)
+
+
+def job_rows(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
     """What is shown. Pure, but for what `word_of` asks.
 
     Args:
         seen: What was seen.
         word_of: Tells what Dagster says of origin runs and step.
-        everything: Whether jobs are shown that squeue does not know.
-        of_run: How the id of their run begins: of the one that works on a job, or of one that has asked for it.
+        wanted: Which jobs are shown.
     """
     pieces = {attempt.directory: piece for piece in pieces_of(seen.listing) for attempt in piece.attempts}
     rows = []
     for job in seen.jobs:
-        if job.queued is None and not everything:
+        if job.queued is None and not wanted.everything:
             continue
         piece = pieces.get(job.attempt.directory) if job.attempt else None
-        word = word_of(piece.origin_run_ids, piece.description.step_key) if piece else None
+        asked_by, step_key = _asked(job, piece)
+        word = word_of(asked_by, step_key) if asked_by else None
         run_id, status = (word.run_id, word.status) if word and word.status else ("", "")
         row = job_row(job, seen.accounting, run_id=run_id, run_status=status)
-        asked_by = piece.origin_run_ids if piece else ()
-        if any(each.startswith(of_run) for each in (row.run_id, *asked_by)):
+        is_of_run = any(each.startswith(wanted.of_run) for each in (row.run_id, *asked_by))
+        if is_of_run and (not wanted.states or row.states & wanted.states):
             rows.append(row)
     return rows
+
+
+def _asked(job: SeenJob, piece: Piece | None) -> tuple[Sequence[str], str]:
+    """In which runs a job was asked for, and by which step; where its directory is gone, as far as its path tells."""
+    if piece is not None:
+        return piece.origin_run_ids, piece.description.step_key
+    return ((job.place.run,) if job.place else ()), job.step_of_name
 
 
 def job_row(job: SeenJob, accounting: Accounting, *, run_id: str, run_status: str) -> JobRow:
     """What is shown of a job: squeue's word first, then sacct's, then its own."""
     told = job.attempt.description if job.attempt else Description()
-    queued, record = job.queued, record_of(job, accounting)
-    partition, state, reason, nodes, elapsed = "", _own_state(job), "", _own_nodes(job), _own_elapsed(job)
-    if record is not None:
-        state, nodes, elapsed = record.state.value, record.node_list or nodes, record.elapsed_seconds
-    if queued is not None:
-        entry, partition, elapsed = queued.entry, queued.partition, queued.elapsed_seconds
-        state, reason, nodes = entry.state.value, entry.reason or "", entry.node_list or ""
-    return JobRow(
+    row = JobRow(
         job.job_id,
-        run_id or told.run_id or told.origin_run_id,
+        run_id or told.run_id or told.origin_run_id or (job.place.run if job.place else ""),
         run_status,
         ",".join(told.assets) or told.step_key or job.step_of_name,
-        ",".join(told.partition_keys),
-        partition,
-        state,
-        reason,
-        nodes,
-        elapsed,
-        job.name,
-        job.attempt.directory.path if job.attempt else "",
+        told.partition_keys,
+        state=_own_state(job),
+        tasks={state.value: count for state, count in tasks_of(job, accounting).items()},
+        nodes=_own_nodes(job),
+        elapsed_seconds=_own_elapsed(job),
+        name=job.name,
+        directory=job.attempt.directory.path if job.attempt else "",
+    )
+    record = record_of(job, accounting)
+    row = row if record is None else _accounted(row, record)
+    return row if job.queued is None else _queued(row, job.queued, job.tasks)
+
+
+def _accounted(row: JobRow, record: AccountingRecord) -> JobRow:
+    return replace(
+        row,
+        state=record.state.value,
+        nodes=record.node_list or row.nodes,
+        elapsed_seconds=record.elapsed_seconds,
+        node_count=record.node_count,
+        cpus=record.cpus,
+        # Until 21.08 with a letter for what it is of (sacct(1), ReqMem).
+        memory=(record.req_mem or "").rstrip("nc"),
     )
 
 
-def table(rows: Iterable[JobRow]) -> list[str]:
-    """The rows as lines of text, below a heading."""
-    return aligned([_HEADING, *(_words(row) for row in rows)])
+def _queued(row: JobRow, queued: UserQueueEntry, tasks: Sequence[UserQueueEntry]) -> JobRow:
+    entry = queued.entry
+    nodes = dict.fromkeys(each.entry.node_list for each in (tasks or [queued]) if not each.entry.state.is_terminal)
+    return replace(
+        row,
+        partition=queued.partition,
+        state=entry.state.value,
+        reason=entry.reason or "",
+        nodes=",".join(filter(None, nodes)) or entry.node_list or "",
+        elapsed_seconds=queued.elapsed_seconds,
+        left_seconds=queued.left_seconds,
+        limit_seconds=queued.limit_seconds,
+        node_count=queued.nodes,
+        cpus=queued.cpus,
+        memory=queued.memory or "",
+        tres=queued.tres or "",
+    )
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of words as lines, each column as wide as it has to be."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-_HEADING = (
-    "JOBID",
-    "RUN",
-    "RUN_STATUS",
-    "ASSET",
-    "PARTITION_KEY",
-    "PARTITION",
-    "STATE",
-    "REASON",
-    "NODELIST",
-    "ELAPSED",
+# In squeue's words (squeue(1), --format), and Dagster's.
+_COLUMNS = (
+    Column("JOBID"),
+    Column("RUN", goes=1),
+    Column("RUN_STATUS", goes=5),
+    Column("ASSET", least=8),
+    Column("KEY", least=13),
+    Column("PARTITION", goes=8),
+    Column("ST"),
+    Column("TIME", goes=4),
+    Column("TIME_LEFT"),
+    Column("TIME_LIMIT", goes=9),
+    Column("NODES", goes=6),
+    Column("CPUS", goes=2),
+    Column("MIN_MEMORY", goes=3),
+    Column("TRES_PER_NODE", goes=7),
+    Column("NODELIST(REASON)", least=10),
 )
 
 
-def _words(row: JobRow) -> tuple[str, ...]:
+def lines_of(rows: Iterable[JobRow], width: int | None = None) -> list[str]:
+    """The rows as lines of text, below a heading; as wide as is needed without a width."""
+    return table(_COLUMNS, [_words(row, is_whole=width is None) for row in rows], width)
+
+
+def _words(row: JobRow, *, is_whole: bool) -> tuple[str, ...]:
     # A dash for what is not known: columns stay columns for `awk`.
     words = (
         row.job_id,
         _short(row.run_id),
         row.run_status,
         row.asset,
-        row.partition_key,
+        ",".join(row.partition_keys) if is_whole else _first_of(row.partition_keys),
         row.partition,
-        row.state,
-        row.reason,
-        row.nodes,
-        _clock(row.elapsed_seconds),
+        _states(row).replace(" ", "" if is_whole else " "),
+        clock(row.elapsed_seconds),
+        clock(row.left_seconds),
+        clock(row.limit_seconds),
+        _count(row.node_count),
+        _count(row.cpus),
+        row.memory,
+        row.tres,
+        row.nodes or (f"({row.reason})" if row.reason else ""),
     )
-    return tuple(word.replace(" ", "_") or "-" for word in words)
+    return tuple(word or "-" for word in words)
+
+
+def _states(row: JobRow) -> str:
+    """`R`, or `4 R, 7 PD, 1 F` for an array."""
+    return ", ".join(f"{count} {_code(state)}" for state, count in row.tasks.items()) or _code(row.state)
+
+
+def _code(state: str) -> str:
+    """As squeue writes it in short; some states have no short form."""
+    return (JobState(state).code or state) if state in _STATES else state
+
+
+_STATES = frozenset(state.value for state in JobState)
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    """The first of several, and how many more there are."""
+    return keys[0] + (f"+{len(keys) - 1}" if len(keys) > 1 else "") if keys else ""
 
 
 def _short(run_id: str) -> str:
@@ -180,12 +288,19 @@ def _short(run_id: str) -> str:
     return run_id.partition("-")[0]
 
 
-def _clock(seconds: float | None) -> str:
+def _count(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def clock(seconds: float | None) -> str:
+    """A time as squeue writes it: `0:05`, `2:14:09`, `1-03:22:51`."""
     if seconds is None:
         return ""
     days, rest = divmod(int(seconds), 86400)
-    clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days}-{clock}" if days else clock
+    hours, minutes = rest // 3600, f"{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    if days:
+        return f"{days}-{hours:02d}:{minutes}"
+    return f"{hours}:{minutes}" if hours else minutes.removeprefix("0")
 
 
 def _own_state(job: SeenJob) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from dagster_slurm.cluster import SlurmCluster
@@ -18,6 +18,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry
+from dagster_slurm.slurm.states import JobState, StatePhase
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Surv
     return Survey(listing, jobs, accounting, notice)
 
 
+_WAITS = StatePhase.WAITING
 # `RunDirectory.job_name`: the step, twelve digits of its key, and the numbers of a later try.
 _JOB_NAME = re.compile(r"(?P<step>.+)-[0-9a-f]{12}(?:\.\d+\.\d+)?")
 
@@ -153,6 +155,7 @@ class SeenJob:
         claim: The try to submit that brought it.
         queued: What squeue knows.
         marks: What it wrote itself at its starts and ends.
+        tasks: Of an array, all that squeue knows of its tasks.
     """
 
     job_id: str
@@ -161,6 +164,16 @@ class SeenJob:
     claim: ClaimRecord | None = None
     queued: UserQueueEntry | None = None
     marks: tuple[Mark, ...] = ()
+    tasks: tuple[UserQueueEntry, ...] = ()
+
+    @property
+    def place(self) -> RunDirectory | None:
+        """Where it lies or, if that is gone, has lain; None if Slurm does not know."""
+        return self.attempt.directory if self.attempt else RunDirectory.from_work(self._work_directory)
+
+    @property
+    def _work_directory(self) -> str | None:
+        return self.queued.entry.work_directory if self.queued else None
 
     @property
     def step_of_name(self) -> str:
@@ -181,6 +194,10 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
     """
     by_name: dict[str, list[UserQueueEntry]] = {}
     by_id = {each.entry.array_job_id: each for each in _as_arrays(queue)}
+    tasks: dict[str, list[UserQueueEntry]] = {}
+    for each in queue:
+        if each.entry.array_task_id is not None:
+            tasks.setdefault(each.entry.array_job_id, []).append(each)
     for each in by_id.values():
         by_name.setdefault(each.entry.name, []).append(each)
     found = [
@@ -196,13 +213,14 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
         if _JOB_NAME.fullmatch(name)
         for each in entries
     ]
-    return sorted(found, key=lambda job: JobId.parse(job.job_id))
+    known = (replace(job, tasks=tuple(tasks.get(job.job_id, ()))) if job.queued else job for job in found)
+    return sorted(known, key=lambda job: JobId.parse(job.job_id))
 
 
 def _as_arrays(queue: Sequence[UserQueueEntry]) -> list[UserQueueEntry]:
-    """One line for each job array: that of a task which has not ended, if there is one."""
+    """One line for each job array: that of a task which runs, or has not ended, if there is one."""
     found: dict[str, UserQueueEntry] = {}
-    for each in sorted(queue, key=lambda each: arrays.rank(each.entry.state)):
+    for each in sorted(queue, key=lambda each: (arrays.rank(each.entry.state), each.entry.state.phase is _WAITS)):
         found.setdefault(each.entry.array_job_id, each)
     return list(found.values())
 
@@ -240,6 +258,22 @@ def record_of(job: SeenJob, accounting: Accounting) -> AccountingRecord | None:
     """What sacct says of a job; what it says of another job of that number is not about it."""
     record = accounting.records.get(job.job_id)
     return record if record is not None and _witnesses(job, accounting).accounting is record.state else None
+
+
+def tasks_of(job: SeenJob, accounting: Accounting) -> Mapping[JobState, int]:
+    """How many tasks of an array are in which state, as far as squeue and sacct tell; empty for another job."""
+    if job.attempt is None:
+        return arrays.tally([each.entry for each in job.tasks], ())
+    prefix, generation = f"{job.job_id}_", job.claim.generation if job.claim else None
+    tasks = [record for job_id, record in accounting.records.items() if job_id.startswith(prefix)]
+    own = [record for record in tasks if job.attempt.directory.is_of(record, generation=generation)]
+    return arrays.tally([each.entry for each in job.tasks], own)
+
+
+def lacks_tasks(job: SeenJob) -> bool:
+    """Whether squeue has forgotten some of the tasks of an array that it knows."""
+    elements = len(job.attempt.description.elements) if job.attempt else 0
+    return bool(job.tasks) and sum(tasks_of(job, Accounting({})).values()) < elements
 
 
 def fate_of(job: SeenJob, accounting: Accounting) -> Fate:

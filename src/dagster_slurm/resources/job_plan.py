@@ -8,8 +8,10 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from dagster_slurm.housekeeping.cleaning import size
+from dagster_slurm.housekeeping.tables import cut, wrapped
 
 _SHOWN_FILES = 10
+_LEAST_CELL = 12
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class PlannedUpload:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What `compute.run` would do; as text, it is Markdown.
+    """What `compute.run` would do; as text, it is Markdown without the script.
 
     Attributes:
         mode: Where the payload would run.
@@ -115,8 +117,17 @@ class JobPlan:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The plan as Markdown that reads well as it stands."""
-        return "\n".join(_lines(self))
+        return self.text()
+
+    def text(self, *, script: bool = False, width: int | None = None) -> str:
+        """The plan as Markdown that reads well as it stands.
+
+        Args:
+            script: Whether the script is shown as well, at the end.
+            width: How long a line may be, but for those of the script; None for whatever is needed.
+        """
+        lines = [line for text in _lines(self) for line in _fitted(text, width)]
+        return "\n".join([*lines, *(_script(self) if script else ())])
 
     def as_json(self) -> dict[str, Any]:
         """The plan as values of JSON; times in ISO 8601."""
@@ -128,7 +139,22 @@ class JobPlan:
         return {**asdict(self), "uploads": uploads, "start": start}
 
 
-def _lines(plan: JobPlan) -> Iterator[str]:
+@dataclass(frozen=True)
+class Table:
+    """A table of Markdown.
+
+    Args:
+        heading: The headings.
+        rows: The rows.
+        gives: The column whose words are cut where there is no room.
+    """
+
+    heading: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    gives: int
+
+
+def _lines(plan: JobPlan) -> Iterator[str | Table]:
     yield from (f"# Plan: {plan.title}", "", "Nothing was uploaded, installed or submitted.", "")
     yield from _facts(plan)
     if plan.warnings:
@@ -136,11 +162,20 @@ def _lines(plan: JobPlan) -> Iterator[str]:
     for heading, settings in (("Options of sbatch", plan.options), ("Other settings", plan.settings)):
         if settings:
             rows = [(each.name, each.value, each.source) for each in settings]
-            yield from ("", f"## {heading}", "", *_table(("name", "value", "from"), rows))
+            yield from ("", f"## {heading}", "", Table(("name", "value", "from"), rows, gives=1))
     yield from ("", "## Files", "", *_uploads(plan))
-    script = "Batch script" if plan.mode == "slurm" else "What is run"
+
+
+def _script(plan: JobPlan) -> Iterator[str]:
+    heading = "Batch script" if plan.mode == "slurm" else "What is run"
     # A fence that no line of the script can close.
-    yield from ("", f"## {script}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
+    yield from ("", f"## {heading}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
+
+
+def _fitted(line: str | Table, width: int | None) -> Sequence[str]:
+    if isinstance(line, Table):
+        return _drawn(line, width)
+    return wrapped(line, width, hanging=2 if line.startswith("- ") else 0)
 
 
 def _facts(plan: JobPlan) -> Iterator[str]:
@@ -179,13 +214,13 @@ def _cost(plan: JobPlan) -> str:
     return f"at most {total:g} node-hours: tasks: {plan.tasks}, of {plan.node_hours:g} each{limit}"
 
 
-def _uploads(plan: JobPlan) -> Iterator[str]:
+def _uploads(plan: JobPlan) -> Iterator[str | Table]:
     rows = [
         (each.what, str(len(each.files)), _bytes(each.size_bytes), str(len(each.missing)), _bytes(each.missing_bytes))
         for each in plan.uploads
     ]
     verb = "to copy" if plan.mode == "local" else "to send"
-    yield from _table(("what", "files", "size", verb, "size of these"), rows)
+    yield Table(("what", "files", "size", verb, "size of these"), rows, gives=0)
     for each in plan.uploads:
         if each.note or each.files:
             yield from ("", f"{each.what}: {each.note}" if each.note else f"{each.what}:")
@@ -201,11 +236,15 @@ def _files(files: Sequence[PlannedFile]) -> Iterator[str]:
         yield f"- and {len(files) - _SHOWN_FILES} more"
 
 
-def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    cells = [heading, *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heading))]
-    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells]
-    yield from (lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:])
+def _drawn(table: Table, width: int | None) -> list[str]:
+    cells = [table.heading, *(tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.heading))]
+    if width is not None:
+        # Of "| a | b |" three for each column, and one.
+        missing = sum(widths) + 3 * len(widths) + 1 - width
+        widths[table.gives] -= max(0, min(missing, widths[table.gives] - _LEAST_CELL))
+    lines = [f"| {' | '.join(map(cut, row, widths))} |" for row in cells]
+    return [lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]]
 
 
 def _bytes(count: int) -> str:

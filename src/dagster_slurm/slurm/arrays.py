@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
-from dagster_slurm.slurm.states import JobState
+from dagster_slurm.slurm.states import JobState, StatePhase
 
 
 def array_option(count: int, max_parallel: int | None) -> str:
@@ -79,6 +80,29 @@ def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) 
         if job_id in tasks and job_id not in records
     }
     return {**records, **{job_id: replace(record, job_id=job_id) for job_id, record in whole.items()}}
+
+
+def tally(entries: Iterable[QueueEntry], records: Iterable[AccountingRecord]) -> Mapping[JobState, int]:
+    """How many tasks of an array are in which state: first those that hold nodes, then those that wait, then the ended.
+
+    Args:
+        entries: squeue's lines of it.
+        records: sacct's, which count for tasks that squeue does not name.
+    """
+    counts: Counter[JobState] = Counter()
+    named: list[range] = []
+    for entry in entries:
+        tasks = list(tasks_of(entry.array_task_id or ""))
+        named += tasks
+        counts[entry.state] += sum(map(len, tasks))
+    for record in records:
+        task = JobId.parse(record.job_id).task
+        if task is not None and not any(task in each for each in named):
+            counts[record.state] += 1
+    return {state: counts[state] for state in sorted(counts, key=lambda state: _FIRST.index(state.phase))}
+
+
+_FIRST = (StatePhase.ACTIVE, StatePhase.WAITING, StatePhase.ENDED)
 
 
 def rank(state: JobState) -> int:

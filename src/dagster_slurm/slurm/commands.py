@@ -32,7 +32,9 @@ SQUEUE_FIELDS = (
 )
 _SQUEUE_FORMAT = "%A|%F|%K|%T|%V|%S|%r|%N|%j|%Z"
 
-SQUEUE_OF_USER_FIELDS = ("partition", "elapsed", *SQUEUE_FIELDS)
+_ASKED_FIELDS = ("partition", "elapsed", "time_left", "time_limit", "nodes", "cpus", "min_memory", "tres_per_node")
+_ASKED_FORMAT = "%P|%M|%L|%l|%D|%C|%m|%b"
+SQUEUE_OF_USER_FIELDS = (*_ASKED_FIELDS, *SQUEUE_FIELDS)
 
 SACCT_FIELDS = (
     "JobID",
@@ -106,8 +108,9 @@ def squeue_of_own() -> Argv:
 
 
 def squeue_of_user() -> Argv:
-    """All entries of the user, with partition and elapsed time, in every state the controller still knows."""
-    return (*UTC_TIMES, "squeue", "--noheader", "--states=all", f"--format=%P|%M|{_SQUEUE_FORMAT}", "--me")
+    """All entries of the user, with partition, times and what was asked, in every state the controller still knows."""
+    options = ("--noheader", "--states=all", f"--format={_ASKED_FORMAT}|{_SQUEUE_FORMAT}", "--me")
+    return (*_WHOLE_LISTS, "squeue", *options)
 
 
 def sacct_fields(version: SlurmVersion | None = None, *, tres: bool = True) -> tuple[str, ...]:
@@ -182,7 +185,8 @@ def sinfo_version() -> Argv:
 
 
 # By default squeue cuts the tasks of an array that wait together off after 64 characters (squeue(1), ENVIRONMENT).
-_SQUEUE: Argv = (*UTC_TIMES, "SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
+_WHOLE_LISTS: Argv = (*UTC_TIMES, "SLURM_BITSTR_LEN=0")
+_SQUEUE: Argv = (*_WHOLE_LISTS, "squeue", "--noheader", "--states=all", f"--format={_SQUEUE_FORMAT}")
 
 
 def _signal(signal: str | None) -> Argv:

@@ -85,11 +85,23 @@ class UserQueueEntry:
         entry: What squeue is asked of every job.
         partition: Its partition, or several with commas between while it waits for any of them.
         elapsed_seconds: For how long it has run.
+        left_seconds: How much of its time limit is left; None also without a limit.
+        limit_seconds: Its time limit; None also without one.
+        nodes: How many nodes it has, or asks for; None if not known.
+        cpus: How many CPUs in all.
+        memory: The memory it asks for, of a node or a CPU, as printed.
+        tres: What else it asks for of each node, as printed; None for nothing.
     """
 
     entry: QueueEntry
     partition: str
     elapsed_seconds: float | None
+    left_seconds: float | None = None
+    limit_seconds: float | None = None
+    nodes: int | None = None
+    cpus: int | None = None
+    memory: str | None = None
+    tres: str | None = None
 
 
 @dataclass(frozen=True)
@@ -261,8 +273,7 @@ def parse_squeue_of_user(text: str) -> list[UserQueueEntry]:
     Raises:
         SlurmOutputError: A line is not of that format.
     """
-    rows = _rows(text, SQUEUE_OF_USER_FIELDS, "squeue")
-    return [UserQueueEntry(_queue_entry(row), row["partition"], _elapsed(row["elapsed"])) for row in rows]
+    return [_user_entry(row) for row in _rows(text, SQUEUE_OF_USER_FIELDS, "squeue")]
 
 
 def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, AccountingRecord]:
@@ -333,6 +344,20 @@ def _queue_entry(row: Mapping[str, str]) -> QueueEntry:
     )
 
 
+def _user_entry(row: Mapping[str, str]) -> UserQueueEntry:
+    return UserQueueEntry(
+        _queue_entry(row),
+        row["partition"],
+        _elapsed(row["elapsed"]),
+        _elapsed(row["time_left"]),
+        _elapsed(row["time_limit"]),
+        _whole(row["nodes"]),
+        _whole(row["cpus"]),
+        _text(row["min_memory"]),
+        _text(row["tres_per_node"]),
+    )
+
+
 def _step(name: str, row: Mapping[str, str]) -> AccountingStep:
     exit_code, signal = _exit(row.get("ExitCode", ""))
     return AccountingStep(
@@ -395,8 +420,13 @@ def _text(value: str) -> str | None:
 
 
 def _elapsed(value: str) -> float | None:
-    # squeue prints INVALID where the clocks of the cluster do not agree (squeue(1), %M).
-    return None if value in {*_NOTHING, "INVALID"} else parse_elapsed_seconds(value)
+    # squeue prints INVALID where the clocks of the cluster do not agree (squeue(1), %M), or a limit is exceeded (%L).
+    return None if value in {*_NOTHING, "INVALID", "NOT_SET", "UNLIMITED"} else parse_elapsed_seconds(value)
+
+
+def _whole(value: str) -> int | None:
+    # It may be a range, "1-3", or rounded, "1K".
+    return int(value) if re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
 
 
 def _number(value: str) -> int:

@@ -9,7 +9,18 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_slurm.cli import main
-from dagster_slurm.doctor.finding import Finding, as_json, fine, lines_of, overall, skipped, summary, warning, wrong
+from dagster_slurm.doctor.finding import (
+    Finding,
+    as_json,
+    fine,
+    lines_of,
+    lines_of_skipped,
+    overall,
+    skipped,
+    summary,
+    warning,
+    wrong,
+)
 from dagster_slurm.doctor.steps import STEPS
 from dagster_slurm.errors import DagsterSlurmError
 
@@ -18,24 +29,53 @@ FINDINGS = [
     warning("space", "Only 1 MiB is left", "Free some.", "/base on nfs4"),
     wrong("partition", "There is no partition 'x'.", "There are: a, b."),
     skipped("request", "partition has to work first"),
+    skipped("job", "partition has to work first"),
+    skipped("host key", "nothing is reached over SSH"),
 ]
 GOLDEN = """\
 ok       settings      me@login
 warning  space         Only 1 MiB is left. Free some.
                        (/base on nfs4)
 WRONG    partition     There is no partition 'x'. There are: a, b.
--        request       not checked: partition has to work first
+-        not checked   request, job: partition has to work first
+-        not checked   host key: nothing is reached over SSH
+"""
+LONG = [
+    fine("shell", "/bin/bash, without a TTY, quiet; bash 5.2.15(1)-release, coreutils 9.1, findutils 4.9"),
+    wrong("partition", "There is no partition 'gpus' on this cluster", "Correct SLURM_PARTITION; there are: compute."),
+    warning("environment", "No environment", "Name one.", "/shared/environments/of/the/whole/group/analysis/2026-11"),
+    *(skipped(name, "partition has to work first") for name in ("request", "writing", "clock", "environment", "job")),
+]
+AT_80 = """\
+ok       shell         /bin/bash, without a TTY, quiet; bash 5.2.15(1)-release,
+                       coreutils 9.1, findutils 4.9
+WRONG    partition     There is no partition 'gpus' on this cluster. Correct
+                       SLURM_PARTITION; there are: compute.
+warning  environment   No environment. Name one.
+                       (/shared/environments/of/the/whole/group/analysis/2026-11)
+-        not checked   request, writing, clock, environment, job: partition has
+                       to work first
 """
 
 
+def drawn(findings: list[Finding], width: int | None = None) -> str:
+    told = [line for finding in findings if finding.status != "skipped" for line in lines_of(finding, width=width)]
+    return "".join(f"{line}\n" for line in [*told, *lines_of_skipped(findings, width=width)])
+
+
 def test_golden_text() -> None:
-    assert "".join(f"{line}\n" for finding in FINDINGS for line in lines_of(finding)) == GOLDEN
+    assert drawn(FINDINGS) == GOLDEN
+
+
+def test_golden_text_at_80_columns() -> None:
+    assert drawn(LONG, 80) == AT_80
+    assert max(map(len, drawn(LONG).splitlines())) > 80
 
 
 @pytest.mark.parametrize(
     ("findings", "line", "status"),
     [
-        (FINDINGS, "Wrong: partition; 1 step fine, 1 warning (space), 1 not checked.", "wrong"),
+        (FINDINGS, "Wrong: partition; 1 step fine, 1 warning (space), 3 not checked.", "wrong"),
         (FINDINGS[:2], "Nothing is wrong; 1 step fine, 1 warning (space).", "warning"),
         (FINDINGS[:1] * 2, "Nothing is wrong; 2 steps fine.", "ok"),
     ],
@@ -87,7 +127,8 @@ class TestCommand:
         assert done.exit_code == 1
         lines = done.output.splitlines()
         assert lines[0].startswith("WRONG    settings      The environment variable SLURM_EDGE_NODE_HOST is not set.")
-        assert all("not checked: settings has to work first" in line for line in lines[1:-2])
+        others = ", ".join(step.name for step in STEPS[1:])
+        assert lines[1:-2] == [f"-        not checked   {others}: settings has to work first"]
         assert lines[-1] == f"Wrong: settings; 0 steps fine, {len(STEPS) - 1} not checked."
 
     def test_json(self) -> None:
@@ -99,6 +140,13 @@ class TestCommand:
     def test_colours_on_a_terminal_only(self) -> None:
         assert "\x1b[" in CliRunner().invoke(main, ["doctor"], color=True).output
         assert "\x1b[" not in CliRunner().invoke(main, ["doctor"]).output
+
+    def test_no_colours_for_who_wants_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As https://no-color.org has it: set, and not empty."""
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert "\x1b[" not in CliRunner().invoke(main, ["doctor"], color=True).output
+        monkeypatch.setenv("NO_COLOR", "")
+        assert "\x1b[" in CliRunner().invoke(main, ["doctor"], color=True).output
 
     def test_usage(self) -> None:
         assert CliRunner().invoke(main, ["doctor", "--nonsense"]).exit_code == 2

@@ -11,7 +11,8 @@ from tests.support.launches import claim_record
 from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
 from dagster_slurm.housekeeping.cleaning import Terms, as_json, is_open, leftovers, lines_of, measured, size, summary
-from dagster_slurm.housekeeping.rows import RunStanding, Word, job_rows, table
+from dagster_slurm.housekeeping.rows import RunStanding, Wanted, Word, job_rows
+from dagster_slurm.housekeeping.rows import lines_of as lines_of_jobs
 from dagster_slurm.housekeeping.seen import Accounting, Survey, seen_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
@@ -35,7 +36,9 @@ def launch(run: str, *attempts: AttemptRecord, **known: object) -> LaunchRecord:
 
 
 def running(job_id: str = "17", state: str = "RUNNING") -> UserQueueEntry:
-    (entry,) = parse_squeue_of_user(f"gpu,cpu|1:01:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{KEY}|/home/me\n")
+    (entry,) = parse_squeue_of_user(
+        f"gpu,cpu|1:01:00|59:00|2:00:00|1|2|1G|gres:gpu:1|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{KEY}|/home/me\n"
+    )
     return entry
 
 
@@ -181,24 +184,37 @@ def test_sizes(kib: int | None, text: str) -> None:
 
 def test_rows_of_jobs() -> None:
     survey = seen(launch("run-1", attempt("run-1")), queue=[running()])
-    (row,) = job_rows(survey, lambda ids, step: Word(RunStanding.OVER, "newer-2", "FAILURE"), everything=False)
-    assert (row.run_id, row.run_status, row.asset, row.partition_key) == ("newer-2", "FAILURE", "a/b", "x y")
+    (row,) = job_rows(survey, lambda ids, step: Word(RunStanding.OVER, "newer-2", "FAILURE"), Wanted())
+    assert (row.run_id, row.run_status, row.asset, row.as_json()["partition_key"]) == (
+        "newer-2",
+        "FAILURE",
+        "a/b",
+        "x y",
+    )
     assert (row.partition, row.state, row.reason, row.nodes) == ("gpu,cpu", "RUNNING", "", "n1")
     assert (row.elapsed_seconds, row.directory) == (3660.0, f"/b/runs/run-1/{KEY}/0")
-    line = table([row])[1].split()
-    assert line == ["17", "newer", "FAILURE", "a/b", "x_y", "gpu,cpu", "RUNNING", "-", "n1", "01:01:00"]
+    line = lines_of_jobs([row])[1].split()
+    assert line[:9] == ["17", "newer", "FAILURE", "a/b", "x_y", "gpu,cpu", "R", "1:01:00", "59:00"]
+    assert line[9:] == ["2:00:00", "1", "2", "1G", "gres:gpu:1", "n1"]
 
 
 def test_rows_of_jobs_that_squeue_has_forgotten() -> None:
     survey = seen(launch("run-1", attempt("run-1", status=START + END)))
-    assert job_rows(survey, unknown, everything=False) == []
-    (row,) = job_rows(survey, unknown, everything=True)
+    assert job_rows(survey, unknown, Wanted()) == []
+    (row,) = job_rows(survey, unknown, Wanted(everything=True))
     assert (row.run_id, row.run_status, row.state, row.nodes, row.elapsed_seconds) == ("run-1", "", "ENDED", "n1", 65.5)
 
 
 def test_a_row_of_a_job_whose_directory_is_gone() -> None:
-    (row,) = job_rows(seen(queue=[running()]), unknown, everything=False)
+    (row,) = job_rows(seen(queue=[running()]), unknown, Wanted())
     assert (row.asset, row.directory, row.run_id) == ("step", "", "")
+
+
+def test_its_run_is_known_by_where_slurm_says_that_it_runs() -> None:
+    queued = running()
+    entry = replace(queued.entry, work_directory=f"/b/runs/run-1/{KEY}/0/work")
+    (row,) = job_rows(seen(queue=[replace(queued, entry=entry)]), over, Wanted(of_run="run-1"))
+    assert (row.asset, row.directory, row.run_id, row.run_status) == ("step", "", "run-1", "FAILURE")
 
 
 @pytest.mark.parametrize(
@@ -208,4 +224,4 @@ def test_rows_of_one_run(of_run: str, shown: int) -> None:
     """The one that works on it, or the one that has asked for it."""
     survey = seen(launch("run-1", attempt("run-1")), queue=[running()])
     word = Word(RunStanding.OVER, "newer-2", "FAILURE")
-    assert len(job_rows(survey, lambda ids, step: word, everything=False, of_run=of_run)) == shown
+    assert len(job_rows(survey, lambda ids, step: word, Wanted(of_run=of_run))) == shown

@@ -20,7 +20,9 @@ START, END, FAILED = "start 17 0 100.0 n1\n", "end 17 0 0 103.5 1 2 3\n", "end 1
 
 
 def queued(job_id: str = "17", state: str = "RUNNING", name: str = KEY, where: str = "/home/me") -> UserQueueEntry:
-    (entry,) = parse_squeue_of_user(f"compute|1:00|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|{where}\n")
+    (entry,) = parse_squeue_of_user(
+        f"compute|1:00|9:00|10:00|1|2|1G|N/A|{job_id}|{job_id}|N/A|{state}|N/A|N/A|None|n1|{name}|{where}\n"
+    )
     return entry
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -42,6 +43,40 @@ PLAN = JobPlan(
 )
 
 
+AT_80 = """\
+# Plan: train.py on me@login
+
+Nothing was uploaded, installed or submitted.
+
+- Runs as a Slurm job, by me@login
+- Start: not known: Slurm names no time; nodes that the job needs may be away
+- Cost: at most 2.5 node-hours, of 8 that are allowed
+- Environment: the uv project analysis, which would be installed first
+- Directory: /base/runs/RUN_ID/model-0/0
+- Variables: TOKEN (values are not shown)
+
+## Warnings
+
+- Look here
+
+## Options of sbatch
+
+| name     | value                                            | from           |
+|----------|--------------------------------------------------|----------------|
+| --output | /home/me/dagster_runs/runs/RUN_ID/model-efe3239… | built-in       |
+| --nodes  | 2                                                | asset metadata |
+
+## Other settings
+
+| name     | value        | from     |
+|----------|--------------|----------|
+| launcher | BashLauncher | built-in |
+
+## Files
+
+| what | files | size | to send | size of these |
+|------|-------|------|---------|---------------|
+"""
 HERE = ComputeResource(mode="local")
 
 
@@ -71,14 +106,25 @@ class TestReading:
             "- and 2 more",
             "- project (size not known, not looked for)",
             "inputs: a note",
-            "#SBATCH --nodes=2",
         ],
     )
     def test_lines(self, line: str) -> None:
         assert line in str(PLAN).splitlines()
 
     def test_the_script_stands_between_fences_that_it_cannot_close(self) -> None:
-        assert str(PLAN).endswith(f"\n~~~~~~sh\n{PLAN.script}~~~~~~")
+        assert PLAN.text(script=True) == f"{PLAN}\n\n## Batch script\n\n~~~~~~sh\n{PLAN.script}~~~~~~"
+        assert "#SBATCH" not in str(PLAN)
+
+    def test_at_80_columns(self) -> None:
+        log = "/home/me/dagster_runs/runs/RUN_ID/model-efe3239e1e03/0/log/slurm.log"
+        plan = replace(
+            PLAN,
+            options=(PlannedSetting("--output", log, "built-in"), PlannedSetting("--nodes", "2", "asset metadata")),
+            uploads=(),
+            start=None,
+            start_reason="Slurm names no time; nodes that the job needs may be away",
+        )
+        assert plan.text(width=80).splitlines() == AT_80.splitlines()
 
     @pytest.mark.parametrize(
         ("changes", "line"),
