@@ -39,6 +39,8 @@ else:
 CODE = ("python", "sh", "bash")
 SOURCE = ROOT / "src" / "dagster_slurm"
 SANDBOX_PAGE = "docs/sandbox.md"
+# Followed in tests of their own.
+APART = (SANDBOX_PAGE, "docs/getting-started.md")
 
 
 def _is_make_target(block: Block) -> None:
@@ -47,16 +49,10 @@ def _is_make_target(block: Block) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def _is_how_set_up_installs(block: Block) -> None:
-    assert block.text == "pip install -e .\n"
-    assert "--editable" in (ROOT / "scripts" / "set-up.sh").read_text(encoding="utf-8")
-
-
 # Blocks that are not run as they stand, by page and first line, and what is checked instead.
 INSTEAD: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "make demo"): _is_make_target,  # run by test_demo.py
     ("README.md", "make test"): _is_make_target,  # this is it
-    ("docs/getting-started.md", "pip install -e ."): _is_how_set_up_installs,
 }
 # Shell blocks for the cluster: run there, as its user.
 ON_CLUSTER = {
@@ -215,6 +211,12 @@ WAITED = (
     "03:10:16 INFO    Slurm job 98 waits: the nodes, CPUs, memory or GPUs it asks for are in use (Resources); "
     "it starts when other jobs end and free them. Expected start: 2026-11-22 03:20 UTC"
 )
+
+
+def _is_compared_with_what_is_printed(block: Block) -> None:
+    assert (ROOT / "tests" / "docs" / "test_getting_started.py").exists()
+
+
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
@@ -227,6 +229,8 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
         "5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5 nightly: marked failed; its retry, "
         "run 1b6f8f8e-1f2b-5a43-8c0e-6a3d2f9c7e10, succeeded",
     ): _is_output_of_reconcile,
+    ("docs/getting-started.md", "words - Running count_words.py on this machine in"): _is_compared_with_what_is_printed,
+    ("docs/getting-started.md", "words - Submitted Slurm job"): _is_compared_with_what_is_printed,
     ("docs/jobs.md", JOBS_HEADING): _is_a_table_of_jobs,
     ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
     ("docs/plan.md", "# Plan: train.py on me@login.cluster"): _is_a_plan,
@@ -292,7 +296,7 @@ def names(sandbox: Sandbox) -> dict[str, str]:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) != SANDBOX_PAGE], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) not in APART], ids=name_of)
 def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict[str, str], tmp_path: Path) -> None:
     if name_of(page).startswith("examples/"):
         (tmp_path / "examples").symlink_to(ROOT / "examples")

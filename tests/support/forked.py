@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
-FORKED = ("dagster", "dagster-slurm", "python", "python3")
+FORKED = ("dagster", "dagster-slurm", "dg", "python", "python3")
 PROGRAM = Path(__file__).with_name("forked_program.py")
 
 

@@ -1,4 +1,4 @@
-"""Stands in a test's PATH for `python`, `dagster` and `dagster-slurm`: the forking server runs what is asked for.
+"""Stands in a test's PATH for `python`, `dg`, `dagster` and `dagster-slurm`: the forking server runs what is asked for.
 
 It is itself as good as the process it asks for: it has its exit code, passes its signals on, and takes it along when
 it is killed. It imports next to nothing. `forked.programs` fills in SERVER, the socket, and PYTHON, which is executed
@@ -17,12 +17,15 @@ SERVER = ""
 PYTHON = ""
 
 MODULES = {"dagster": "dagster", "dagster-slurm": "dagster_slurm.cli"}
+DG = "from dagster_dg_cli.cli import main; main()"
 IMPORTS_DAGSTER = re.compile(r"^(import|from) dagster(_slurm)?\b", re.MULTILINE)
 
 
 def forked(argv: list[str]) -> list[str] | None:
     """What the server is to run, as kind, name and arguments; None for what is not worth it."""
     name, arguments = os.path.basename(argv[0]), argv[1:]
+    if name == "dg":
+        return ["text", DG, *arguments]
     if name in MODULES:
         return ["module", MODULES[name], *arguments]
     if arguments[:1] == ["-B"]:  # which multiprocessing passes on

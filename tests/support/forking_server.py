@@ -33,6 +33,7 @@ IMPORTED = (
     "dagster._cli.api",
     "dagster._cli.asset",
     "dagster._cli.job",
+    "dagster_dg_cli.cli.launch",
     "dagster._core.storage.dagster_run",
     "dagster._core.storage.sqlite_storage",
     "dagster._core.storage.local_compute_log_manager",

@@ -15,6 +15,8 @@ from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
 from dagster_slurm.sandbox.config import DEFAULT_NAME
 
 _DEFAULTS = SandboxConfig()
+# Its name, and what is in it.
+_ENVIRONMENT = ("analysis", ("dagster-pipes",))
 _name = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox, if there are several.")
 
 
@@ -64,7 +66,21 @@ def up(*, install: bool, users: str, slurm_conf: tuple[str, ...], **settings: An
     config = SandboxConfig(users=further, slurm_options=_slurm_options(slurm_conf), **settings)
     if install:
         install_packages()
-    Sandbox(config).up()
+    cluster = Sandbox(config)
+    cluster.up()
+    _make_environment(cluster)
+
+
+def _make_environment(cluster: Sandbox) -> None:
+    """What a first payload needs; without a package index the cluster serves all the same."""
+    named = "" if cluster.config.name == DEFAULT_NAME else f" --name {cluster.config.name}"
+    try:
+        path = cluster.create_environment(*_ENVIRONMENT)
+    except SandboxError as error:
+        say(f"sandbox: no environment with dagster-pipes was made: {error}", err=True)
+    else:
+        say(f"sandbox: an environment with dagster-pipes: {path}")
+    say(f'Next: eval "$(dagster-slurm sandbox env{named})"')
 
 
 @sandbox.command(epilog=examples("dagster-slurm sandbox down", "dagster-slurm sandbox down --name second"))
@@ -101,7 +117,11 @@ def status(context: click.Context, name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def env(name: str, strict: bool, user: str | None, as_json: bool) -> None:
     """Print how dagster-slurm reaches the cluster, as shell text: `eval "$(dagster-slurm sandbox env)"`."""
-    variables = Sandbox(SandboxConfig(name=name)).env(strict=strict, user=user)
+    cluster = Sandbox(SandboxConfig(name=name))
+    variables = cluster.env(strict=strict, user=user)
+    environment = cluster.environment(_ENVIRONMENT[0])
+    if environment:
+        variables["CLUSTER_ENVIRONMENT"] = environment
     if as_json:
         say(json.dumps(variables, indent=2))
         return

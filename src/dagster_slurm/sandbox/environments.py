@@ -73,6 +73,12 @@ def create(cluster: Cluster, name: str, requirements: tuple[str, ...]) -> str:
     return str(directory)
 
 
+def found(cluster: Cluster, name: str) -> str | None:
+    """The path of one that is whole."""
+    directory = cluster.paths.environments / name
+    return str(directory) if (directory / _MARKER).exists() else None
+
+
 def _run(argv: list[str]) -> None:
     # With the caller's environment: it may name a package index or a directory of wheels.
     done = subprocess.run(argv, capture_output=True, text=True, check=False, umask=0o022)

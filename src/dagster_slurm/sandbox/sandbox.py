@@ -331,6 +331,10 @@ class Sandbox:
         with states.locked(self.paths):
             return environments.create(self, name, tuple(requirements))
 
+    def environment(self, name: str) -> str | None:
+        """The path of an environment that `create_environment` has made; None where it has not."""
+        return environments.found(self, name)
+
     @contextmanager
     def small_filesystem(self, size_mib: int) -> Iterator[Path]:
         """A small file system below the home, the user's own, gone after the block.
