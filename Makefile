@@ -7,10 +7,11 @@ bin = .venv/bin
 workers = 4
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/partitions tests/executor tests/environments tests/launchers $(in_contract) $(in_assets) \
-	$(in_runs) tests/cluster/test_openssh.py
+	$(in_runs) tests/cluster/test_openssh.py $(in_docs)
 in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py
 in_runs = tests/runs/test_reconcile.py tests/runs/test_two_locations.py
+in_docs = tests/docs/test_getting_started.py tests/docs/test_in_the_browser.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
 # These wait for nothing.
@@ -33,9 +34,14 @@ durations: static ## Run every test, write where the time goes to tests/duration
 	@$(bin)/python -m tests.support.durations .durations tests/durations.tsv
 
 faults: static ## Run the whole fault suite, which takes about an hour, and write docs/reliability.md from its figures.
-	@$(bin)/python scripts/cluster_packages.py --trials
+	@$(bin)/python scripts/cluster_packages.py --trials --browser
 	@rm -rf .faults && mkdir .faults
 	@FAULTS=all FAULTS_FIGURES=$$PWD/.faults $(bin)/python -m pytest -n 2 $(with_long)
+
+screenshots: $(bin)/.installed cluster ## Look at runs on the sandbox in a browser, and write the pictures of the documentation.
+	@$(bin)/python scripts/cluster_packages.py --browser
+	@mkdir -p docs/pictures
+	@FAULTS=all SCREENSHOTS=$$PWD/docs/pictures $(bin)/python -m pytest tests/docs/test_in_the_browser.py
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
 	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
@@ -64,4 +70,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test durations faults check slurm-versions bench clean static cluster
+.PHONY: help demo test durations faults screenshots check slurm-versions bench clean static cluster

@@ -1,7 +1,7 @@
 """Install the Debian packages of the sandbox cluster, where that can be done; the list of them is the sandbox's.
 
 With `--trials` also those that only tests need: login shells, a module that asks for one-time codes, PostgreSQL, PMIx,
-Java, and from PyPI, into this environment, the package of Spark.
+Java, and from PyPI, into this environment, the package of Spark; with `--browser` a browser.
 
 It never fails: the demo says what it left out and why, and the tests on the cluster say why they did not run.
 """
@@ -20,18 +20,18 @@ from dagster_slurm.sandbox.programs import check_machine
 
 def main() -> None:
     """Install what is missing."""
-    if "--trials" in sys.argv[1:]:
+    trials, browser = (option in sys.argv[1:] for option in ("--trials", "--browser"))
+    if trials:
         install_spark()
     try:
         check_machine()
     except SandboxError:
         return
-    trials = "--trials" in sys.argv[1:]
-    missing = missing_packages(trials=trials, launchers=trials, records=trials)
+    missing = missing_packages(trials=trials, launchers=trials, records=trials, browser=browser)
     if missing:
         print(f"Installing Debian packages for the sandbox cluster: {' '.join(missing)} ...", flush=True)
         try:
-            install_packages(trials=trials, launchers=trials, records=trials)
+            install_packages(trials=trials, launchers=trials, records=trials, browser=browser)
         except SandboxError as error:
             print(f"This did not work: {error}", file=sys.stderr)
 

@@ -213,6 +213,16 @@ WAITED = (
 )
 
 
+def _is_what_a_run_logs(block: Block) -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (SOURCE / "work").glob("*.py"))
+    submitted, training, runs = (line.partition(" - ")[2] for line in block.text.splitlines())
+    assert submitted == "Submitted Slurm job 4711"
+    assert '"Submitted {' in source
+    assert training == "training on 5000 rows"
+    assert runs == "Slurm job 4711 runs on n12"
+    assert " runs on {" in source
+
+
 def _is_compared_with_what_is_printed(block: Block) -> None:
     assert (ROOT / "tests" / "docs" / "test_getting_started.py").exists()
 
@@ -220,6 +230,7 @@ def _is_compared_with_what_is_printed(block: Block) -> None:
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
+    ("README.md", "model - Submitted Slurm job 4711"): _is_what_a_run_logs,
     ("docs/doctor.md", "ok       settings      me@login.cluster, runs in ~/dagster_runs"): _is_a_report_of_the_doctor,
     ("docs/doctor.md", "{"): _is_json_of_the_doctor,
     ("docs/environments.md", "The environment /shared/envs/nothing does not exist"): _names_both_layouts,

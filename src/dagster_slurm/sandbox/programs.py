@@ -47,6 +47,8 @@ _PMIX_PATTERNS = ("*-linux-gnu*/libpmix.so", "*-linux-gnu*/pmix*/lib/libpmix.so"
 _JAVA = ("default-jre-headless", "java")
 # What only counts system calls.
 _STRACE = ("strace", "strace")
+# In which tests look at Dagster's UI.
+_BROWSER = ("chromium", "chromium")
 _PLUGIN_PACKAGE = "slurm-wlm-mysql-plugin"
 _PLUGIN_PATTERNS = tuple(f"{top}slurm*/accounting_storage_mysql.so" for top in ("", "*-linux-gnu*/"))
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -126,16 +128,20 @@ def openssh_version() -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def missing_packages(*, trials: bool = False, launchers: bool = False, records: bool = False) -> tuple[str, ...]:
+def missing_packages(
+    *, trials: bool = False, launchers: bool = False, records: bool = False, browser: bool = False
+) -> tuple[str, ...]:
     """The Debian packages that have to be installed before a sandbox can be brought up.
 
     Args:
         trials: Also those that only some login nodes of tests need.
         launchers: Also what `srun --mpi=pmix` and Spark need, and what counts system calls.
         records: Also the database in which some tests keep Dagster's records.
+        browser: Also a browser, for tests of what a user sees.
     """
     wanted = [*_PROGRAMS.values(), *(_TRIAL_PROGRAMS.values() if trials else ())]
     wanted += [_JAVA, _STRACE] if launchers else []
+    wanted += [_BROWSER] if browser else []
     missing = {package for package, program in wanted if find(program) is None}
     if not _is_in_lib(_PLUGIN_PATTERNS):
         missing.add(_PLUGIN_PACKAGE)
@@ -189,13 +195,16 @@ def require_packages(*, trials: bool = False) -> None:
         )
 
 
-def install_packages(*, trials: bool = False, launchers: bool = False, records: bool = False) -> tuple[str, ...]:
+def install_packages(
+    *, trials: bool = False, launchers: bool = False, records: bool = False, browser: bool = False
+) -> tuple[str, ...]:
     """Install the missing packages with apt-get, keeping their services from starting.
 
     Args:
         trials: Also those that only some login nodes of tests need.
         launchers: Also what `srun --mpi=pmix` and Spark need.
         records: Also the database in which some tests keep Dagster's records.
+        browser: Also a browser, for tests of what a user sees.
 
     Returns:
         The packages that were missing.
@@ -204,7 +213,7 @@ def install_packages(*, trials: bool = False, launchers: bool = False, records: 
         SandboxError: Not root, or apt-get failed.
     """
     check_machine()
-    missing = missing_packages(trials=trials, launchers=launchers, records=records)
+    missing = missing_packages(trials=trials, launchers=launchers, records=records, browser=browser)
     if missing:
         apt = {"DEBIAN_FRONTEND": "noninteractive"}
         with _services_kept_from_starting():
