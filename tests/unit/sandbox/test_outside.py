@@ -9,6 +9,7 @@ import pytest
 
 from dagster_slurm.sandbox import outside, processes
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -31,7 +32,10 @@ def test_a_sandbox_of_another_base_directory_keeps_them(tmp_path: Path, monkeypa
         environment={outside.MARKER_VARIABLE: "elsewhere"},
         on_start=lambda _: None,
     )
+    environ = Path("/proc", str(other.pid), "environ")
     try:
+        # Empty until the kernel has laid it out, which is after it has closed the pipe that Popen waits for.
+        eventually(environ.read_bytes)
         taken_down()
         assert shared.exists()
     finally:
