@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import eventually
 
 from dagster_slurm.sandbox import outside, processes
 from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
-from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
