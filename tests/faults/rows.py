@@ -320,6 +320,10 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "everything killed while Spark runs; then `dagster-slurm reconcile`: one cluster",
             "launchers/test_trouble.py::test_dagster_killed",
         ),
+        "torchrun-sum": Line(
+            "ranks of torchrun sum over three nodes (gloo); the end says with which torch",
+            "launchers/test_torchrun.py::test_the_sum_over_three_nodes",
+        ),
         "torchrun-requeued": Line(
             "requeued while ranks of torchrun run: goes on from its checkpoint",
             "launchers/test_torchrun.py::test_a_requeued_job_goes_on_from_its_checkpoint",

@@ -1,8 +1,6 @@
-"""Ranks of real torch over three nodes: for `make faults` alone, and where torch brings no gigabytes for GPUs."""
+"""Ranks of torch over three nodes, in `make faults` alone: of the real one where that brings no gigabytes for GPUs."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, metadata_of, run_asset
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
+from tests.support.torches import Torch, torch_on
 
 from .conftest import left_of_ranks
 
@@ -21,26 +20,76 @@ pytestmark = [pytest.mark.cluster, pytest.mark.all_faults]
 Write = Callable[..., Path]
 Make = Callable[..., ComputeResource]
 
-TORCH = "torch==2.13.0"
 TRAIN = Path(__file__).parents[2] / "examples" / "training" / "payloads" / "train.py"
 NODES = {"nodes": 3, "cpus": 2, "mem": "3G"}
+SUM = """
+import os, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+total = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(total)
+print("sum", total.item(), "of", dist.get_world_size(), "on", os.environ["SLURMD_NODENAME"], flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+REQUEUE = "if rank == 0 and epoch == 9 and first == 0: os.system('scontrol requeue $SLURM_JOB_ID')\n"
+# What the example does, with what the stand-in has.
+SUMS = f"""
+import os, pathlib, time
+import torch, torch.distributed as dist
+from dagster_pipes import open_dagster_pipes
+dist.init_process_group("gloo")
+print("begun", flush=True)
+rank, checkpoint = dist.get_rank(), pathlib.Path(os.environ["DAGSTER_SLURM_CHECKPOINT_DIR"], "epoch")
+first = int(checkpoint.read_text()) if checkpoint.exists() else 0
+dist.barrier()
+with open_dagster_pipes() as pipes:
+    for epoch in range(first, pipes.get_extra("epochs")):
+        {REQUEUE}
+        total = torch.tensor([1.0])
+        dist.all_reduce(total)
+        if rank == 0:
+            checkpoint.with_suffix(".new").write_text(str(epoch + 1))
+            checkpoint.with_suffix(".new").replace(checkpoint)
+        time.sleep(0.05)
+    if rank == 0:
+        pipes.report_asset_materialization(metadata={{"resumed_from": first}})
+dist.barrier()
+dist.destroy_process_group()
+"""
 
 
 @pytest.fixture(scope="module")
-def torch_path(sandbox: Sandbox) -> str:
-    argv = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", TORCH]
-    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    if "Would install" not in said or "nvidia" in said:
-        pytest.skip(f"{TORCH} for CPUs alone cannot be had from here")
-    return sandbox.create_environment("torchrun", ["dagster-pipes", "numpy", TORCH])
+def torch(sandbox: Sandbox) -> Torch:
+    return torch_on(sandbox)
 
 
 @pytest.fixture
-def compute(slurm: Make, torch_path: str) -> ComputeResource:
-    return slurm(pre_deployed_env_path=torch_path)
+def compute(slurm: Make, torch: Torch) -> ComputeResource:
+    return slurm(pre_deployed_env_path=torch.environment)
 
 
-def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance, sandbox: Sandbox) -> None:
+def test_the_sum_over_three_nodes(
+    compute: ComputeResource,
+    instance: dg.DagsterInstance,
+    payload: Write,
+    sandbox: Sandbox,
+    record: Record,
+    torch: Torch,
+) -> None:
+    launcher = TorchrunLauncher(nproc_per_node=2)
+    got = run_asset(asset_of(payload(SUM), launcher=launcher, extra_slurm_opts=NODES), compute, instance)
+    assert got.success
+    said = re.findall(r"^\[(\d)\] sum 21\.0 of 6 on (n\d)$", compute_log(got, instance), re.MULTILINE)
+    assert sorted(rank for rank, _ in said) == [str(rank) for rank in range(6)]
+    assert len({node for _, node in said}) == 3
+    assert left_of_ranks(sandbox) == []
+    end = f"SUCCESS, with {torch.title}"
+    record("torchrun-sum", [Figures(1, 1, end)], ends=(end,))
+
+
+def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance, sandbox: Sandbox, torch: Torch) -> None:
+    if not torch.is_real:
+        pytest.skip("the example learns something, which needs the real torch")
     extras = {"points": 500, "epochs": 150}
     launcher = TorchrunLauncher(nproc_per_node=2)
     got = run_asset(asset_of(TRAIN, launcher=launcher, extras=extras, extra_slurm_opts=NODES), compute, instance)
@@ -52,15 +101,23 @@ def test_the_example(compute: ComputeResource, instance: dg.DagsterInstance, san
     assert left_of_ranks(sandbox) == []
 
 
-def test_a_requeued_job_goes_on_from_its_checkpoint(
-    compute: ComputeResource, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, record: Record
-) -> None:
-    """It is requeued by its own hand, as preemption does it: a new rendezvous under the same id."""
-    requeue = "if rank == 0 and epoch == 9 and first == 0: os.system('scontrol requeue $SLURM_JOB_ID')\n"
-    text = TRAIN.read_text().replace("        slope, offset", f"            {requeue}        slope, offset", 1)
+def requeued_example() -> str:
+    text = TRAIN.read_text().replace("        slope, offset", f"            {REQUEUE}        slope, offset", 1)
     text = text.replace('init_process_group("gloo")', 'init_process_group("gloo"); print("begun", flush=True)', 1)
     # Threads of gloo may abort a Python that ends ("terminate called without an active exception", torch 2.13.0).
-    path = payload(text + "    os._exit(0)\n", "train.py")
+    return text + "    os._exit(0)\n"
+
+
+def test_a_requeued_job_goes_on_from_its_checkpoint(
+    compute: ComputeResource,
+    instance: dg.DagsterInstance,
+    payload: Write,
+    sandbox: Sandbox,
+    record: Record,
+    torch: Torch,
+) -> None:
+    """It is requeued by its own hand, as preemption does it: a new rendezvous under the same id."""
+    path = payload(requeued_example() if torch.is_real else SUMS, "train.py")
     launcher = TorchrunLauncher(nproc_per_node=1)
     options = {**NODES, "requeue": True}
     extras = {"points": 500, "epochs": 150}
@@ -68,7 +125,8 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(
     assert got.success
     assert metadata_of(got)["resumed_from"] >= 10
     executed = compute_log(got, instance).count("[0] begun\n")
-    record("torchrun-requeued", [Figures(executed, 1, "SUCCESS")], executed=2, jobs=1)
+    end = f"SUCCESS, with {torch.title}"
+    record("torchrun-requeued", [Figures(executed, 1, end)], executed=2, jobs=1, ends=(end,))
     met = re.findall(r"rendezvous at (\S+)", compute_log(got, instance, "stderr"))
     assert len(met) == len(set(met)) == 2, "each start has an address of its own"
     assert left_of_ranks(sandbox) == []
