@@ -56,6 +56,10 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "everything, right before and after each remote step; then `dagster-slurm reconcile`",
             "faults/test_everything_killed.py::test_at_each_remote_step",
         ),
+        "killed-with-postgres": Line(
+            "each of these eight with Dagster's records in PostgreSQL, once or twice",
+            "faults/test_killed_with_postgres.py::test_each_way_to_be_killed",
+        ),
     },
     "Submission": {
         "sbatch-killed": Line(

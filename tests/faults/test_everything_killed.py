@@ -86,17 +86,20 @@ def reconcile(world: World, run: DagsterRun) -> None:
     assert process.wait(timeout=180.0) == 0, f"see {world.directory}"
 
 
+def dying_with_everything(world: World, number: int, point: str) -> Figures:
+    plan = Plan(trial_name("everything", number, point), lines=20, die=point, die_with_group=True)
+    process = world.execute(f"plain_{EXECUTORS[number % 2]}", plan)
+    process.wait(timeout=120.0)
+    assert world.died(plan), f"no process died {point}"
+    eventually(lambda: not world.is_over(plan), f"the death of {plan.name}")
+    reconcile(world, world.run_of(plan))
+    world.wait_for_the_end(plan)
+    return world.figures(plan)
+
+
 def test_at_each_remote_step(world: World, points: list[str], chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, str]) -> Figures:
-        number, point = numbered
-        plan = Plan(trial_name("everything", number, point), lines=20, die=point, die_with_group=True)
-        process = world.execute(f"plain_{EXECUTORS[number % 2]}", plan)
-        process.wait(timeout=120.0)
-        assert world.died(plan), f"no process died {point}"
-        eventually(lambda: not world.is_over(plan), f"the death of {plan.name}")
-        reconcile(world, world.run_of(plan))
-        world.wait_for_the_end(plan)
-        return world.figures(plan)
+        return dying_with_everything(world, *numbered)
 
     chosen = sample(chance, points, None if ALL else 1)
     record("everything-steps", at_the_same_time(trial, enumerate(chosen), most=4), ends=(SUCCESS, NOTHING_LEFT))

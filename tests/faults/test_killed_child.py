@@ -21,16 +21,27 @@ JOB = "retried_multiprocess"
 ENDS = (SUCCESS, NOTHING_LEFT)
 
 
+def killed_at(deployment: Deployment, plan: Plan, moment: float) -> Figures:
+    run = deployment.launch(JOB, plan)
+    child = deployment.child(run)
+    wait_for_moment(deployment, run, moment)
+    send(child, signal.SIGKILL)
+    deployment.wait_for_the_end(plan)
+    return deployment.figures(plan)
+
+
+def dying(deployment: Deployment, job: str, plan: Plan) -> Figures:
+    """The process kills itself where the plan says."""
+    deployment.launch(job, plan)
+    deployment.wait_for_the_end(plan)
+    assert deployment.died(plan), f"no process died {plan.die}"
+    return deployment.figures(plan)
+
+
 def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, float]) -> Figures:
         number, moment = numbered
-        plan = Plan(trial_name("child", number, f"{moment:.2f}s"))
-        run = deployment.launch(JOB, plan)
-        child = deployment.child(run)
-        wait_for_moment(deployment, run, moment)
-        send(child, signal.SIGKILL)
-        deployment.wait_for_the_end(plan)
-        return deployment.figures(plan)
+        return killed_at(deployment, Plan(trial_name("child", number, f"{moment:.2f}s")), moment)
 
     moments = random_moments(chance, 50 if ALL else 1, payload_seconds=6.0)
     record("child-random", at_the_same_time(trial, enumerate(moments)), ends=ENDS)
@@ -39,11 +50,7 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
 def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, str]) -> Figures:
         number, point = numbered
-        plan = Plan(trial_name("child", number, point), lines=20, die=point)
-        deployment.launch(JOB, plan)
-        deployment.wait_for_the_end(plan)
-        assert deployment.died(plan), f"no process died {point}"
-        return deployment.figures(plan)
+        return dying(deployment, JOB, Plan(trial_name("child", number, point), lines=20, die=point))
 
     chosen = sample(chance, points, None if ALL else 1)
     record("child-steps", at_the_same_time(trial, enumerate(chosen)), ends=ENDS)

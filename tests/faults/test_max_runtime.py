@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,15 +15,15 @@ from .deployment import Deployment
 from .figures import Figures
 from .project.plan import Plan, trial_name
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.all_faults]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.all_faults, pytest.mark.any_storage]
 EXECUTORS = ("in_process", "multiprocess")
 # By Dagster's own rule such a run is retried, too, if `run_retries` are enabled.
 TAGS = {"dagster/max_runtime": "10", "dagster/max_retries": "0"}
 
 
 @pytest.fixture
-def monitored(sandbox: Sandbox, tmp_path: Path) -> Iterator[Deployment]:
-    world = Deployment(sandbox, tmp_path / "monitored", monitored=True)
+def monitored(sandbox: Sandbox, tmp_path: Path, storage: Mapping[str, object]) -> Iterator[Deployment]:
+    world = Deployment(sandbox, tmp_path / "monitored", monitored=True, storage=storage)
     try:
         world.up()
         yield world

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntry, RunsFilter
 
 from dagster_slurm.sandbox import Sandbox
@@ -62,6 +63,7 @@ class World:
         variables: The way to the login node, if not the sandbox's usual one, and other variables.
         remote_base: Where the runs lie on the cluster.
         monitored: Whether Dagster's run monitoring is on, as `dagster/max_runtime` needs it.
+        storage: What `dagster.yaml` says of where the records are, if it is not SQLite.
     """
 
     def __init__(
@@ -72,14 +74,16 @@ class World:
         variables: Mapping[str, str] | None = None,
         remote_base: str = "~/faults/runs",
         monitored: bool = False,
+        storage: Mapping[str, object] | None = None,
     ) -> None:
         self.sandbox = sandbox
         self.directory = directory
         self.home, self.notes = directory / "dagster", directory / "notes"
         self.notes.mkdir(parents=True)
         # Two processes that find no storage would both make it, and one of them would fail.
-        lay_out_storage(self.home)
-        (self.home / "dagster.yaml").write_text(DAGSTER_YAML + (_MONITORING if monitored else ""))
+        lay_out_storage(self.home, storage)
+        kept = yaml.safe_dump(dict(storage)) if storage else ""
+        (self.home / "dagster.yaml").write_text(DAGSTER_YAML + (_MONITORING if monitored else "") + kept)
         self.control_dir = tempfile.mkdtemp(prefix="ssh-", dir="/tmp")
         self.marker = str(directory)
         # Marks and jobs of other worlds, and of earlier sessions, have other names.
