@@ -176,14 +176,21 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "faults/test_sites.py::test_peculiar_sites",
         ),
         "hostile-login-node": Line(
+            "Slurm's commands answer with noise: the run fails, and says of which",
+            "faults/test_sites.py::test_hostile_sites",
+        ),
+        "hostile-names": Line(
+            "the login node names outputs that lead elsewhere: the run fails, and no file is written on this machine",
+            "faults/test_sites.py::test_hostile_sites",
+        ),
+        "hostile-answers": Line(
             "a login node that answers anything to anything: values or typed errors, and no file outside",
             "unit/cluster/test_hostile_login_node.py::test_any_answer_to_any_verb",
             measured=False,
         ),
         "foreign-base": Line(
             "somebody else owns a directory below `remote_base`: refused by name before anything is put there",
-            "unit/cluster/test_foreign_base.py::test_it_is_refused_by_name_before_anything_is_put_there",
-            measured=False,
+            "faults/test_sites.py::test_hostile_sites",
         ),
     },
     "What payloads do to their output": {

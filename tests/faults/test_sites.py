@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import time
@@ -64,6 +65,16 @@ sbatch: error: Batch job submission failed: Unspecified error
 END
 exit 1
 """
+NOISE = """#!/bin/sh
+printf '\\377\\376\\000\\r\\n|||\\033[2J../../evil 17\\n17|17|RUNNING\\n' | tee /dev/stderr
+"""
+# Of files that `data_list.sh` asks for.
+NAMES_ELSEWHERE = """#!/bin/sh
+case $* in
+*'%s %Y %n'*) printf '4 1 ./../../../evil\\0' ;;
+*) exec /usr/bin/stat "$@" ;;
+esac
+"""
 OTHER_DATE = """#!/bin/sh
 exec faketime -f {} /usr/bin/date "$@"
 """
@@ -93,6 +104,23 @@ def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> Non
         record(row, [figures], **expected.get(row, {}))
 
     at_the_same_time(trial, sites, most=3)
+
+
+@pytest.mark.all_faults
+def test_hostile_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
+    """The run fails, and what is the matter is in its error."""
+    sites: Mapping[str, tuple[Callable[[Sandbox, Path, Plan], Figures], int]] = {
+        "hostile-login-node": (with_noise, 0),
+        "hostile-names": (with_names_that_lead_elsewhere, 1),
+        "foreign-base": (with_somebody_else_s_directory, 0),
+    }
+
+    def trial(row: str) -> None:
+        site, executed = sites[row]
+        figures = site(sandbox, tmp_path / row, Plan(row, lines=10))
+        record(row, [figures], executed=executed, ends=("FAILURE",), lines=False)
+
+    at_the_same_time(trial, sites)
 
 
 def run(world: World, plan: Plan, *, prefix: tuple[str, ...] = ()) -> Figures:
@@ -148,6 +176,41 @@ def with_a_quiet_ssh(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
         assert "AuthenticationError" in world.failure(world.run_of(plan))
         assert node.logins() == 0
         return figures
+
+
+def with_noise(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    figures, said = failing(sandbox, directory, plan, dict.fromkeys(SLURM, NOISE))
+    assert "SlurmOutputError" in said
+    return figures
+
+
+def with_names_that_lead_elsewhere(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    plan = dataclasses.replace(plan, outputs=("*",))
+    figures, said = failing(sandbox, directory, plan, {"stat": NAMES_ELSEWHERE})
+    assert "UnreadableAnswerError" in said
+    assert "evil" in said
+    return figures
+
+
+def failing(sandbox: Sandbox, directory: Path, plan: Plan, programs: Mapping[str, str]) -> tuple[Figures, str]:
+    """A run that fails and writes nothing of that name, and why it has failed."""
+    with login_node_with(sandbox, directory / "login", programs=programs) as node:
+        world = World(sandbox, directory / "world", variables=node.env())
+        figures = run(world, plan)
+        assert not [path for path in directory.rglob("*") if path.name == "evil"]
+        return figures, world.failure(world.run_of(plan))
+
+
+def with_somebody_else_s_directory(sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:
+    base = sandbox.home / plan.name
+    assert sandbox.run(["mkdir", str(base)]).returncode == 0
+    (base / "runs").mkdir()
+    shutil.chown(base / "runs", sandbox.config.users[0])
+    world = World(sandbox, directory / "world", remote_base=str(base))
+    figures = run(world, plan)
+    assert "'runs' belongs to somebody else" in world.failure(world.run_of(plan))
+    assert [path.name for path in base.rglob("*")] == ["runs"]
+    return figures
 
 
 def with_clock(offset: str, sandbox: Sandbox, directory: Path, plan: Plan) -> Figures:

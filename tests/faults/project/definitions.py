@@ -44,6 +44,7 @@ def run_payload(context: dg.AssetExecutionContext, compute: ComputeResource) -> 
         # By its comment a job is known also if it never runs the payload.
         extra_slurm_opts={"comment": f"{os.environ['FAULTS_WORLD_ID']}.{plan.name}{part}", **plan.slurm},
         extra_files=[plan.upload] if plan.upload else None,
+        outputs=list(plan.outputs) or None,
     ).get_materialize_result()
 
 

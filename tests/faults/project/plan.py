@@ -29,6 +29,7 @@ class Plan:
         die_with_group: Kill the whole process group there.
         slurm: Further options for sbatch.
         upload: A file of this machine that is sent along.
+        outputs: Files of the working directory that are fetched.
         hold: Have the payload wait in the middle until the test lets it go.
         cluster: What is beside the payload: `ray`, `spark`, or nothing.
         streams: What the payload does to its output: `reopened` for each line, as with `> /dev/stdout`, or through a
@@ -45,6 +46,7 @@ class Plan:
     die_with_group: bool = False
     slurm: Mapping[str, Any] = field(default_factory=dict)
     upload: str = ""
+    outputs: tuple[str, ...] = ()
     slow_end: bool = False
     exit_code: int = 0
     hold: bool = False
