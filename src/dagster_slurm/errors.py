@@ -66,7 +66,7 @@ class DagsterSlurmError(Exception):
     """Base of all errors this package raises.
 
     Args:
-        message: What happened, one sentence, without a trailing stop.
+        message: What happened, one sentence, without a trailing stop; then, on lines of their own, what was said.
         hint: What to do about it, one sentence.
         host: The host it happened on, as the user named it.
         command: The command that was run, fit for a log (never with a secret in it).
@@ -97,10 +97,22 @@ class DagsterSlurmError(Exception):
         known = {"host": self.host, "command": self.command, "job": self.job_id}
         return {name: value for name, value in known.items() if value}
 
-    def __str__(self) -> str:
+    @property
+    def first_line(self) -> str:
+        """What happened, and where.
+
+        A first line that only introduces what a program has said has the last line of that.
+        """
+        first, _, rest = self.message.partition("\n")
+        said = rest.strip().splitlines()
+        first += f" {said[-1].strip()}" if said and first.endswith(":") else ""
         place = ", ".join(f"{name} {value}" for name, value in self.where.items())
-        text = f"{self.message} [{place}]" if place else self.message
-        return f"{text}\n{self.hint}" if self.hint else text
+        return f"{first} [{place}]" if place else first
+
+    def __str__(self) -> str:
+        # Lists of runs show the first line, and terminals cut off the end.
+        rest = self.message.partition("\n")[2]
+        return "\n".join(filter(None, (self.first_line, self.hint, rest)))
 
 
 class InvalidRequestError(DagsterSlurmError, ValueError):

@@ -41,16 +41,20 @@ directory = found.get(names[0])
 print(json.dumps({**found, "has_checkpoint": bool(directory) and os.access(directory, os.W_OK)}))
 """
 ENDS = {
-    "code": ["did not succeed", "before the end", "State FAILED, exit code 7, node "],
+    "code": ["Exit code 7, ", ": before the end", "State FAILED, exit code 7, node "],
     "raised": [
-        "did not succeed",
-        "ValueError: it went wrong",
+        "ValueError: it went wrong (exit code 1, ",
         ", line 12, in <module>",
         "State FAILED, exit code 1, node ",
     ],
-    "signal": ["did not succeed", "before the end", "State FAILED", "signal 11", ", node "],
+    "signal": ["Signal 11 (SIGSEGV), ", "before the end", "State FAILED", "signal 11", ", node "],
 }
-OUT_OF_MEMORY = ["did not succeed", "State OUT_OF_MEMORY", ", node ", "It had 60M: raise `mem`"]
+OUT_OF_MEMORY = [
+    "Out of memory: Slurm job ",
+    " used all of its 60 MiB on n",
+    "State OUT_OF_MEMORY",
+    "It had 60 MiB: raise `mem`",
+]
 ATTEMPT, CHECKPOINT = "DAGSTER_SLURM_ATTEMPT", "DAGSTER_SLURM_CHECKPOINT_DIR"
 
 
@@ -81,12 +85,15 @@ def test_what_succeeds_is_on_record_and_nothing_else(ended: Callable[[Kind], Ran
 def test_ends_are_told_apart(ended: Callable[[Kind], Ran], kind: Kind, end: str) -> None:
     text = ended(kind).failure(end)
     assert [part for part in ENDS[end] if part not in text] == [], text
+    # Whatever stands before it, such as the partition.
+    assert ENDS[end][0] in text.splitlines()[0]
 
 
 @kinds(*ON_A_CLUSTER)
 def test_out_of_memory(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     text = ended(kind).failure("memory")
     assert [part for part in OUT_OF_MEMORY if part not in text] == [], text
+    assert [part for part in OUT_OF_MEMORY[:2] if part not in text.splitlines()[0]] == []
 
 
 @kinds(*ON_A_CLUSTER)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.doctor import STEPS, Finding, Status
 from dagster_slurm.doctor.finding import as_json, lines_of_skipped, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
@@ -20,13 +21,15 @@ from dagster_slurm.housekeeping.cleaning import DANGLING, Facts, Terms, decide
 from dagster_slurm.housekeeping.rows import JobRow, RunStanding
 from dagster_slurm.housekeeping.rows import lines_of as table_of_jobs
 from dagster_slurm.housekeeping.seen import Fate
-from dagster_slurm.job.events import Waiting, line_of
+from dagster_slurm.job.events import Ended, Waiting, line_of
+from dagster_slurm.job.failure import job_failure
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.options import canonical_option
 from dagster_slurm.slurm.quantities import parse_elapsed_seconds
 from dagster_slurm.slurm.reasons import parse_reason
-from dagster_slurm.slurm.states import parse_job_state
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.states import JobState, parse_job_state
 from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 from tests.support import judge_table
@@ -89,10 +92,23 @@ def _names_files_of_a_run(block: Block) -> None:
 
 
 def _shows_a_failure(block: Block) -> None:
-    source = (ROOT / "src" / "dagster_slurm" / "job" / "failure.py").read_text(encoding="utf-8")
-    for words in ("did not succeed.", "Last lines of stderr:", ", node ", "; kept on "):
-        assert words in block.text
-        assert words in source
+    """It is what `job_failure` says of such an end, but for the directory."""
+    said = re.search(r"State (\w+), exit code (\d+)(?:, signal \d+)?, node (\w+); kept on (\S+): (.*)$", block.text)
+    job = re.search(r"Slurm job (\d+)", block.first_line)
+    assert said and job
+    tail = "\n".join(line[4:] for line in block.text.splitlines() if line.startswith("    "))
+    state, code, node, host, path = said.groups()
+    mark = EndMark(job[1], 0, int(code), 0.0, {})
+    told = job_failure(
+        Ended(JobState[state], None, mark, node),
+        job_id=job[1],
+        host=host,
+        stderr_tail=tail,
+        slurm_log_tail="",
+        kept_path=path,
+        request=JobRequest(mem_mib=4096),
+    )
+    assert block.text.strip() == str(told)
 
 
 def _is_a_report_of_the_doctor(block: Block) -> None:
@@ -246,8 +262,8 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
     ("docs/plan.md", "# Plan: train.py on me@login.cluster"): _is_a_plan,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
-    ("docs/ends.md", "Slurm job 31 did not succeed."): _shows_a_failure,
-    ("docs/runs.md", "Slurm job 17 did not succeed."): _shows_a_failure,
+    ("docs/ends.md", "Out of memory: Slurm job 31 used all of its 4 GiB on n1"): _shows_a_failure,
+    ("docs/runs.md", "Exit code 3, Slurm job 17 on n1: no such column: price"): _shows_a_failure,
     ("docs/waiting.md", WAITED): _is_told_of_waiting,
     ("docs/waiting.md", "03:11:11 INFO    Slurm job 118 runs on n1"): _is_told_of_waiting,
 }

@@ -154,7 +154,9 @@ def test_a_failure_fails_its_partition_alone_and_a_retry_runs_only_that(make: Ma
     (step,) = [event for event in failed.all_node_events if event.is_step_failure]
     told = step.step_failure_data.user_failure_data
     assert told is not None and told.description is not None
-    assert told.description.startswith("2 of 7 partitions failed: p002, p005.")
+    first, second, *_ = told.description.splitlines()
+    assert first.startswith("2 of 7 partitions failed. p002: Exit code 3, on ")
+    assert second.startswith("Failed: p002, p005. The others")
     assert told.metadata["slurm_failed_partitions"].value == ["p002", "p005"]
     assert sorted(world.materialized()) == world.names(0, 1, 3, 4, 6)
     (world.marks / "good").touch()

@@ -119,6 +119,51 @@ def refuse_without(provider: Provider, packages: Sequence[str], who: str) -> Non
             )
 
 
+# Of modules that are often missing, the package where its name is another.
+_PACKAGES = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
+
+def package_of(module: str) -> str:
+    """The package that has a module, as far as its name tells."""
+    top = module.partition(".")[0]
+    return _PACKAGES.get(top, top.replace("_", "-"))
+
+
+def add_to(provider: Provider, module: str, activation: Activation | None = None) -> str:
+    """What to do about a module that an environment does not have.
+
+    Args:
+        provider: The environment.
+        module: The module.
+        activation: How it was entered, if that is known.
+    """
+    package = package_of(module)
+    if isinstance(provider, ClusterPython):
+        return (
+            "It ran in the cluster's own python3, which does not have it: lock it in the project (`uv add "
+            f"{package}`, `pixi add {package}`), name an `environment`, or set `pre_deployed_env_path`."
+        )
+    lacks = f"It ran in {activation.description if activation else provider.title}, which does not have it"
+    if isinstance(provider, Installed):
+        locked = provider.recipe.locked()
+        conda = _CONDA_NAMES.get(package, (package,))[0]
+        return f"{lacks}: `{locked.adding} {conda if locked.is_conda else package}` adds it." if locked else f"{lacks}."
+    if isinstance(provider, Deployed):
+        python = activation.python if activation else f"{provider.path}/bin/python"
+        return f"{lacks}: `{python} -m pip install {package}` on the cluster adds it."
+    if isinstance(provider, Modules):
+        return f"{lacks}: load a module that has {package}, or name another `environment`."
+    return f"{lacks}: add {package} to it."
+
+
 def preview(provider: Provider, site: Site) -> Preview:
     """What `provide` would come to. Nothing is packed, sent or installed.
 

@@ -1,7 +1,8 @@
-"""What is said of a job that did not succeed: which kind of end, the facts, and what to do. Pure."""
+"""What is said of a job that did not succeed: its cause with figures and place, and what to do. Pure."""
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.run_directory import JobHandle
-from dagster_slurm.slurm.quantities import format_memory, format_time_limit
+from dagster_slurm.slurm.quantities import format_time_limit, memory_words
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
@@ -24,16 +25,74 @@ _LAUNCH_REASONS = frozenset({"JobLaunchFailure", "FAIL_BAD_CONSTRAINTS", "Launch
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where it was.
+
+    Args:
+        job: "Slurm job 12"; empty for a process of this machine.
+        on: " on n1", behind something; empty if it is not known.
+    """
+
+    job: str
+    on: str
+
+    @property
+    def words(self) -> str:
+        """The place by itself."""
+        return f"{self.job}{self.on}".strip() or "on this machine"
+
+
+@dataclass(frozen=True)
 class _Kind:
-    """One kind of end: its error, and what to do about it, from the facts."""
+    """One kind of end.
+
+    Args:
+        error: Its error.
+        cause: Its first line, from the facts and where it was.
+        hint: What to do about it, from the facts.
+    """
 
     error: type[JobFailedError]
+    cause: Callable[[Facts, _Place], str]
     hint: Callable[[Facts], str | None] = lambda facts: None
+
+
+def _worded(text: str) -> Callable[[Facts, _Place], str]:
+    """A cause of which nothing else is known than the job and where it ran."""
+    return lambda facts, place: text.format(job=place.job, on=place.on)
+
+
+def _advised(text: str) -> Callable[[Facts], str]:
+    return lambda facts: text
+
+
+def _memory_cause(facts: Facts, place: _Place) -> str:
+    asked, per_cpu = facts.get("asked_mem_mib"), " a CPU" if "mem_per_cpu" in facts else ""
+    figure = f" used all of its {memory_words(int(asked))}{per_cpu}" if asked else ""
+    return f"Out of memory: {place.job}{figure}{place.on}"
+
+
+def _time_cause(facts: Facts, place: _Place) -> str:
+    limit = facts.get("time_limit_seconds")
+    after = f" after its {format_time_limit(int(limit))}" if limit else ""
+    return f"Time limit: {place.job} was not done{after}{place.on}"
+
+
+def _cancelled_cause(facts: Facts, place: _Place) -> str:
+    uid = facts.get("cancelled_by_uid")
+    who = "" if uid is None else f" by the user with id {uid}" if uid else " by an administrator, or by Slurm itself"
+    return f"Cancelled{who}: {place.job}{place.on}"
+
+
+def _waited_cause(facts: Facts, place: _Place) -> str:
+    waited, reason = facts.get("waited_seconds"), facts.get("reason")
+    time, why = f" {waited} s" if waited is not None else "", f" for {reason}" if reason else ""
+    return f"Waited{time}{why}, more than max_queue_hours: {place.job} was cancelled"
 
 
 def _memory_hint(facts: Facts) -> str:
     asked = facts.get("asked_mem_mib")
-    had = f"It had {format_memory(int(asked))}: raise" if asked else "Raise"
+    had = f"It had {memory_words(int(asked))}: raise" if asked else "Raise"
     return f"{had} `mem` (or `mem_per_cpu`)."
 
 
@@ -71,37 +130,70 @@ def _lost_hint(facts: Facts) -> str:
     )
 
 
+_BOOT = _Kind(
+    errors.JobBootFailError,
+    _worded("Boot failure: the nodes of {job} did not boot{on}"),
+    _advised("Retry it; tell the site if it stays so."),
+)
+_OTHER_END = _worded("{job} did not succeed{on}")
 _KINDS: dict[JobState, _Kind] = {
-    JobState.BOOT_FAIL: _Kind(errors.JobBootFailError, lambda facts: "Retry it; tell the site if it stays so."),
-    JobState.CANCELLED: _Kind(errors.JobCancelledError, _cancelled_hint),
+    JobState.BOOT_FAIL: _BOOT,
+    JobState.CANCELLED: _Kind(errors.JobCancelledError, _cancelled_cause, _cancelled_hint),
     # Without an end line: `Ended.is_success`.
-    JobState.COMPLETED: _Kind(errors.JobEndNotSeenError, _end_not_seen_hint),
-    JobState.DEADLINE: _Kind(errors.JobDeadlineError, lambda facts: "Set a later `deadline`, or ask for less time."),
-    JobState.FAILED: _Kind(errors.PayloadFailedError),
-    JobState.LAUNCH_FAILED: _Kind(errors.JobLaunchFailedError, _node_hint),
-    JobState.NODE_FAIL: _Kind(errors.JobNodeFailError, _node_hint),
-    JobState.OUT_OF_MEMORY: _Kind(errors.JobOutOfMemoryError, _memory_hint),
-    JobState.PREEMPTED: _Kind(
-        errors.JobPreemptedError, lambda facts: "Retry it, or choose a partition or QOS that is not preempted."
+    JobState.COMPLETED: _Kind(
+        errors.JobEndNotSeenError,
+        _worded("No end seen: {job} has completed{on}, as Slurm says, and nothing shows it"),
+        _end_not_seen_hint,
     ),
-    JobState.RECONFIG_FAIL: _Kind(errors.JobBootFailError, lambda facts: "Retry it; tell the site if it stays so."),
-    JobState.REVOKED: _Kind(JobFailedError, lambda facts: "Another cluster of the federation has taken the job."),
-    JobState.TIMEOUT: _Kind(errors.JobTimeLimitError, _time_hint),
+    JobState.DEADLINE: _Kind(
+        errors.JobDeadlineError,
+        _worded("Deadline: {job} could not be done before it{on}"),
+        _advised("Set a later `deadline`, or ask for less time."),
+    ),
+    JobState.FAILED: _Kind(errors.PayloadFailedError, _OTHER_END),
+    JobState.LAUNCH_FAILED: _Kind(
+        errors.JobLaunchFailedError, _worded("Launch failure: {job} could not be started{on}"), _node_hint
+    ),
+    JobState.NODE_FAIL: _Kind(errors.JobNodeFailError, _worded("Node failure: {job} has lost a node{on}"), _node_hint),
+    JobState.OUT_OF_MEMORY: _Kind(errors.JobOutOfMemoryError, _memory_cause, _memory_hint),
+    JobState.PREEMPTED: _Kind(
+        errors.JobPreemptedError,
+        _worded("Preempted: another job took the place of {job}{on}"),
+        _advised("Retry it, or choose a partition or QOS that is not preempted."),
+    ),
+    JobState.RECONFIG_FAIL: _BOOT,
+    JobState.REVOKED: _Kind(
+        JobFailedError,
+        _worded("Revoked: {job} went to another cluster"),
+        _advised("Another cluster of the federation has taken the job."),
+    ),
+    JobState.TIMEOUT: _Kind(errors.JobTimeLimitError, _time_cause, _time_hint),
 }
 
 # Kinds that Slurm's state does not tell apart.
-_NOT_STARTED = _Kind(errors.JobNotStartedError, lambda facts: "Raise `max_queue_hours`, or ask for less.")
-_HELD = _Kind(errors.JobHeldError, lambda facts: "Release it while it waits (`scontrol release`), or do not hold it.")
+_NOT_STARTED = _Kind(errors.JobNotStartedError, _waited_cause, _advised("Raise `max_queue_hours`, or ask for less."))
+_HELD = _Kind(
+    errors.JobHeldError, _waited_cause, _advised("Release it while it waits (`scontrol release`), or do not hold it.")
+)
 _NOT_OPENED = _Kind(
     errors.JobLaunchFailedError,
-    lambda facts: (
-        "Slurm could not open its log: the run directory was removed while it waited, or its nodes do not have "
+    _worded("Launch failure: the log of {job} could not be opened{on}"),
+    _advised(
+        "The run directory was removed while it waited, or its nodes do not have "
         "remote_base, which has to be on a file system that they share with the login node."
     ),
 )
-_LOST = _Kind(errors.JobEndNotSeenError, _lost_hint)
+_LOST = _Kind(
+    errors.JobEndNotSeenError,
+    _worded("No end seen: {job} has failed{on}, as Slurm says, and nothing shows why"),
+    _lost_hint,
+)
 _NEVER_SATISFIED = "DependencyNeverSatisfied"
-_NEVER_FOLLOWS = _Kind(errors.JobDependencyError, lambda facts: "See how the job ended that `dependency` names.")
+_NEVER_FOLLOWS = _Kind(
+    errors.JobDependencyError,
+    _worded("Dependency never satisfied: {job} was cancelled"),
+    _advised("See how the job ended that `dependency` names."),
+)
 
 
 def job_failure(
@@ -115,8 +207,9 @@ def job_failure(
     kept: str = "",
     request: JobRequest | None = None,
     gave_up_waiting: bool = False,
+    missing: Callable[[str], str] = lambda module: "",
 ) -> JobFailedError:
-    """The error for a job's end: last lines of stderr, state, exit code, node, and where the rest is kept.
+    """The error for a job's end: its cause, what to do, what was said, its state, and where the rest is kept.
 
     Args:
         ended: How it ended.
@@ -128,19 +221,25 @@ def job_failure(
         kept: What is left, in words, where it is not the run directory on the cluster.
         request: What was asked of Slurm.
         gave_up_waiting: Whether it was cancelled because it waited longer than `max_queue_hours`.
+        missing: What to do about a module that the payload did not find.
     """
     exit_code, signal = _exit_of(ended)
     outcome = f"exit code {exit_code}" if exit_code is not None else "no exit code"
     if signal:
         outcome += f", signal {signal}"
     nodes = ended.nodes or (ended.record.node_list if ended.record else None)
-    slurm_said = f"\nSlurm says:\n{_indent(slurm_log_tail)}" if slurm_log_tail else ""
-    said = f"\nLast lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "\nIt wrote nothing to stderr."
-    what = f"Slurm job {job_id}" if job_id else "The payload"
-    left = f"; {kept}" if kept else f"; kept on {host}: {kept_path}"
+    slurm_said = f"Slurm says:\n{_indent(slurm_log_tail)}\n" if slurm_log_tail else ""
+    said = f"Last lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "It wrote nothing to stderr."
+    left = kept or f"kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
+    place = _Place(f"Slurm job {job_id}" if job_id else "", f" on {nodes}" if nodes else "")
+    if kind is _KINDS[JobState.FAILED]:
+        first, module = _of_payload(exit_code, signal, place, stderr_tail)
+        hint = missing(module) if module else _of_exit_code(exit_code)
+    else:
+        first, hint = kind.cause({**facts, **_of_waiting(ended, request)}, place), kind.hint(facts)
     return kind.error(
-        f"{what} did not succeed.{slurm_said}{said}\nState {ended.state}, {outcome}, node {nodes or 'unknown'}{left}",
+        f"{first}\n{slurm_said}{said}\nState {ended.state}, {outcome}, node {nodes or 'unknown'}; {left}",
         state=ended.state.value,
         exit_code=exit_code,
         signal=signal,
@@ -148,10 +247,56 @@ def job_failure(
         kept_path=kept_path,
         stderr_tail=stderr_tail,
         facts=facts,
-        hint=kind.hint(facts),
+        hint=hint or None,
         host=host,
         job_id=job_id,
     )
+
+
+def _of_payload(exit_code: int | None, signal: int, place: _Place, stderr_tail: str) -> tuple[str, str]:
+    """The first line for a payload that has failed by itself, and the module that it says it has not found."""
+    from dagster_slurm.job.cause import exception_in, last_line, missing_module  # noqa: PLC0415 - for failures only
+
+    code = f"exit code {exit_code}" if exit_code is not None else "no exit code"
+    if signal:
+        code = f"signal {signal}{_name_of(signal)}"
+    # With what an exception ends Python that nobody has caught; any other traceback is one that was only told of.
+    raised = exception_in(stderr_tail) if exit_code == 1 and not signal else ""
+    if raised:
+        return f"{raised} ({code}, {place.words})", missing_module(raised)
+    last = last_line(stderr_tail)
+    return f"{code[0].upper()}{code[1:]}, {place.words}{f': {last}' if last else ''}", ""
+
+
+def _name_of(signal: int) -> str:
+    try:
+        return f" ({signals.Signals(signal).name})"
+    except ValueError:
+        return ""
+
+
+def _of_exit_code(exit_code: int | None) -> str:
+    """What to do about the exit codes that shells have themselves (POSIX, 2.8.2)."""
+    if exit_code == 127:
+        return "A shell has not found a program: it has to be in the environment, or among `extra_files`."
+    if exit_code == 126:
+        return "A shell cannot run a program: see its execute bit, its `#!` line, and for what machine it was built."
+    return ""
+
+
+def _of_waiting(ended: Ended, request: JobRequest | None) -> dict[str, int | str]:
+    """How long it has waited, and for what, where it was given up; and how its memory was asked for."""
+    record, found = ended.record, dict[str, int | str]()
+    if record and record.submit_time and record.end_time:
+        found["waited_seconds"] = round((record.end_time - record.submit_time).total_seconds())
+    elif request and request.max_queue_seconds is not None:
+        found["waited_seconds"] = request.max_queue_seconds
+    reason = ended.reason or (record.reason if record else None)
+    if reason:
+        found["reason"] = parse_reason(reason).code
+    if request and not request.mem_mib and request.mem_per_cpu_mib:
+        found["mem_per_cpu"] = request.mem_per_cpu_mib
+    return found
 
 
 def unknown_end(handle: JobHandle, host: str) -> SubmissionUnknownError:

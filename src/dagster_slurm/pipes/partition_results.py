@@ -168,9 +168,11 @@ def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> F
     named = ordered[:_MOST_NAMED]
     more = f" and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
     first = failed[named[0]]
+    cause, _, rest = str(first).partition("\n")
     raised = Failure(
-        f"{len(failed)} of {total} partitions failed: {', '.join(named)}{more}. The others are materialised; a retry "
-        f"submits only these.\nPartition {named[0]}: {first}",
+        f"{len(failed)} of {total} partitions failed. {named[0]}: {cause}\n"
+        f"Failed: {', '.join(named)}{more}. The others are materialised; a retry submits only these."
+        + (f"\nPartition {named[0]}: {rest}" if rest else ""),
         metadata={
             "slurm_failed_partitions": ordered,
             "slurm_end": sorted({type(error).__name__ for error in failed.values()}),

@@ -169,6 +169,10 @@ class Carriers(ABC):
         return ""
 
     @abstractmethod
+    def missing(self, module: str) -> str:
+        """What to do about a module that a payload did not find: in which environment, and how to add to it."""
+
+    @abstractmethod
     def collect(self, unit: str, handle: JobHandle) -> Collected:
         """Take the outputs of a unit that has succeeded; nothing of it is removed before.
 

@@ -19,6 +19,7 @@ from typing import IO
 
 from dagster_slurm import descriptors
 from dagster_slurm.cluster.description import EndMark
+from dagster_slurm.environments.providers import package_of
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener, Output, Started
@@ -133,6 +134,11 @@ class LocalCarriers(Carriers):
     def kept(self, handle: JobHandle) -> str:
         """As `Carriers.kept`."""
         return handle.directory.path if self._keeps else "nothing was kept (debug_mode=True keeps the directory)"
+
+    def missing(self, module: str) -> str:
+        """As `Carriers.missing`."""
+        adds = f"`{self._python} -m pip install {package_of(module)}`"
+        return f"It ran in the environment of {self._python} on this machine, which does not have it: {adds} adds it."
 
     def collect(self, unit: str, handle: JobHandle) -> Collected:
         """As `Carriers.collect`."""

@@ -351,6 +351,7 @@ class Loop:
             kept=removed or self._carriers.kept(end.handle),
             request=end.carrier.request,
             gave_up_waiting=end.gave_up_waiting,
+            missing=lambda module: self._spec.beside_payload(module) or self._carriers.missing(module),
         )
 
     def _close(self, carrier: Carrier) -> None:

@@ -15,6 +15,7 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.look import look
 from dagster_slurm.cluster.submissions import are_small
 from dagster_slurm.environments import Activation, Site
+from dagster_slurm.environments.providers import add_to
 from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimitError, TransportError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Canceller, Order, Withdrawal
@@ -313,6 +314,10 @@ class ClusterCarriers(Carriers):
         except TransportError as error:
             return f"(not readable now: {error.message})"
         return said.decode("utf-8", "replace")
+
+    def missing(self, module: str) -> str:
+        """As `Carriers.missing`."""
+        return add_to(self._spec.environment, module, self._activation)
 
     def collect(self, unit: str, handle: JobHandle) -> Collected:
         """As `Carriers.collect`."""

@@ -207,6 +207,15 @@ class WorkSpec:
                 ) from None
         affordable(self.request, self.max_node_hours, tasks=self.tasks.count if self.tasks else 1)
 
+    def beside_payload(self, module: str) -> str:
+        """What to do about a module that lies beside the payload on this machine; empty if it does not."""
+        source, top = self.payload.source, module.partition(".")[0]
+        beside = [] if source is None else [source.parent / f"{top}.py", source.parent / top]
+        found = next((each for each in beside if each.exists() and each != source), None)
+        if found is None or any(entry.name.partition("/")[0] == found.name for entry in self.files):
+            return ""
+        return f"{found.name} lies beside the payload on this machine, and is not sent: name it in `extra_files`."
+
     def batch_script(
         self, directory: RunDirectory, activation: Activation, request: JobRequest, *, array: str | None = None
     ) -> str:

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from dagster_slurm.environments import Activation, Container, with_modules
+from dagster_slurm.environments import (
+    Activation,
+    ClusterPython,
+    Container,
+    Deployed,
+    Installed,
+    Modules,
+    Provider,
+    with_modules,
+)
+from dagster_slurm.environments.providers import add_to
+from dagster_slurm.environments.recipe import Locked
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.launchers import Place, direct_plan
 from dagster_slurm.launchers.payload import Payload
@@ -65,3 +76,46 @@ def test_the_function_module_is_there_where_it_is_called(lines: tuple[str, ...],
     made = with_modules(lines)
     assert made[-len(lines) :] == lines
     assert (len(made) > len(lines)) is calls
+
+
+class _Locked:
+    title = "the group `gpu` of uv.lock"
+
+    def __init__(self, locked: Locked | None) -> None:
+        self.locked = lambda: locked
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        (Installed(_Locked(Locked(frozenset(), "uv add --group gpu"))), "`uv add --group gpu pyyaml` adds it."),  # type: ignore[arg-type]
+        (Installed(_Locked(None)), "It ran in the group `gpu` of uv.lock, which does not have it."),  # type: ignore[arg-type]
+        (Deployed("/envs/analysis"), "`/envs/analysis/bin/python -m pip install pyyaml` on the cluster adds it."),
+        (Modules(("module load python",)), "It ran in module load python, which does not have it: load a module "),
+        (
+            Container("/images/tides.sif"),
+            "It ran in the container /images/tides.sif, which does not have it: add pyyaml",
+        ),
+        (
+            ClusterPython(),
+            "It ran in the cluster's own python3, which does not have it: lock it in the project (`uv add ",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_adds_a_module_is_said_of_each_kind(provider: Provider, said: str) -> None:
+    assert said in add_to(provider, "yaml.loader")
+
+
+def test_what_adds_a_module_is_said_in_the_names_of_conda() -> None:
+    locked = Locked(frozenset(), "pixi add", is_conda=True)
+    assert "`pixi add pytorch` adds it." in add_to(Installed(_Locked(locked)), "torch")  # type: ignore[arg-type]
+
+
+def test_a_packed_environment_has_its_interpreter_elsewhere() -> None:
+    entered = Activation((), "/envs/packed/env/bin/python", "the environment /envs/packed", path="/envs/packed")
+    said = add_to(Deployed("/envs/packed"), "sklearn.svm", entered)
+    assert said == (
+        "It ran in the environment /envs/packed, which does not have it: `/envs/packed/env/bin/python -m pip install "
+        "scikit-learn` on the cluster adds it."
+    )

@@ -9,10 +9,15 @@ from dagster_slurm.pipes.partition_results import partitions_failure
 
 
 def test_failed_partitions_are_named_in_order() -> None:
-    failures = [(name, JobFailedError(f"{name} ended with 3", state="FAILED")) for name in ("p007", "p003", "p013")]
+    failures = [
+        (name, JobFailedError(f"{name} ended with 3", state="FAILED", hint=f"Retry {name}."))
+        for name in ("p007", "p003", "p013")
+    ]
     for order in itertools.permutations(failures):
         told = partitions_failure(dict(order), total=20)
-        assert str(told.description).startswith("3 of 20 partitions failed: p003, p007, p013. The others")
-        assert "Partition p003: p003 ended with 3" in str(told.description)
+        first, second, third = str(told.description).splitlines()
+        assert first == "3 of 20 partitions failed. p003: p003 ended with 3"
+        assert second.startswith("Failed: p003, p007, p013. The others")
+        assert third == "Partition p003: Retry p003."
         assert told.metadata["slurm_failed_partitions"].value == ["p003", "p007", "p013"]
         assert told.__cause__ is dict(failures)["p003"]
