@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetKey, Failure, PipesClient
+from dagster import AssetKey, PipesClient
 
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import DagsterSlurmError
@@ -17,6 +17,7 @@ from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.dagster_storage import kept_connections
+from dagster_slurm.pipes.failures import failure, partitions_failure, terminated
 from dagster_slurm.pipes.interruptions import SHARED, Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.leases import take_lease
@@ -27,10 +28,8 @@ from dagster_slurm.pipes.partition_results import (
     SlurmCompletedInvocation,
     SlurmOutcome,
     SlurmPartitionsInvocation,
-    failure,
     is_temporary,
     outcome_metadata,
-    partitions_failure,
     partitions_of,
     recorded,
 )
@@ -173,11 +172,9 @@ class SlurmPipesClient(PipesClient):
             options: What else there is to say: see `JobOptions`.
 
         Raises:
-            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
-            TransportError: The cluster could not be reached, or its directory not be written.
-            SlurmError: Slurm's answer is not usable.
             Failure: The job did not succeed; the cause is a `JobFailedError`, or, where an output is not there, an
-                `OutputNotFoundError`. Or the run was terminated.
+                `OutputNotFoundError`. Or the run was terminated. Or nothing was submitted; the cause is an
+                `InvalidRequestError` (it is not tried again), a `TransportError` or a `SlurmError`.
             DagsterExecutionInterruptedError: This process is to stop; the job goes on.
         """
         refuse_in_dry_run("SlurmPipesClient.run")
@@ -244,8 +241,8 @@ class SlurmPipesClient(PipesClient):
             )
             try:
                 failures = Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
-            except TerminatedError as terminated:
-                raise _terminated(terminated) from None
+            except TerminatedError as what:
+                raise terminated(what) from None
             finally:
                 finish_tags(step)
         if not failures and not self._debug_mode and not self._is_only_copy(step, spec, carriers.launch):
@@ -319,8 +316,8 @@ class LocalPipesClient(PipesClient):
             options: What else there is to say: see `PayloadOptions`.
 
         Raises:
-            InvalidRequestError: The run has no partitions, or something else was asked for that cannot be had.
-            Failure: Partitions have failed; the others are materialised.
+            Failure: Partitions have failed; the others are materialised. Or the run has no partitions, or something
+                else was asked for that cannot be had; the cause is an `InvalidRequestError`.
         """
         refuse_in_dry_run("LocalPipesClient.run_partitions")
         step = Step.of(context)
@@ -343,12 +340,7 @@ class LocalPipesClient(PipesClient):
         interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:
             return Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
-        except TerminatedError as terminated:
-            raise _terminated(terminated) from None
+        except TerminatedError as what:
+            raise terminated(what) from None
         finally:
             carriers.remove()
-
-
-def _terminated(what: TerminatedError) -> Failure:
-    """Dagster's own exception would let a RetryPolicy run the body again (1.13)."""
-    return Failure(f"The run was terminated: {what}", allow_retries=False)

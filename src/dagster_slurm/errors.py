@@ -2,6 +2,7 @@
 
     DagsterSlurmError
     ├── InvalidRequestError            the request is at fault; nothing was uploaded, no job was submitted
+    │   ├── UnknownArgumentError           not an argument of the call
     │   ├── UnknownOptionError             not an sbatch option
     │   ├── InvalidQuantityError           a duration, an amount of memory or a count that cannot be read
     │   ├── PayloadNotFoundError           no such payload (or extra file) on this machine
@@ -50,6 +51,7 @@
     └── SandboxError                   the sandbox cluster could not do what was asked
 
 `transient` means: the same call may work later, and nothing about any job follows from this error.
+`is_of_request` means: what is asked for or configured is wrong; nothing was submitted; the same again ends the same.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ class DagsterSlurmError(Exception):
     """
 
     transient: bool = False
+    is_of_request: bool = False
 
     def __init__(
         self,
@@ -111,12 +114,23 @@ class DagsterSlurmError(Exception):
 
     def __str__(self) -> str:
         # Lists of runs show the first line, and terminals cut off the end.
-        rest = self.message.partition("\n")[2]
-        return "\n".join(filter(None, (self.first_line, self.hint, rest)))
+        rest = self.message.partition("\n")[2].rstrip("\n")
+        return "\n".join(filter(None, (self.first_line, self.advice, rest)))
+
+    @property
+    def advice(self) -> str:
+        """What to do about it; empty if nobody knows."""
+        return self.hint or ""
 
 
 class InvalidRequestError(DagsterSlurmError, ValueError):
     """The request is at fault. Nothing was uploaded and no job was submitted."""
+
+    is_of_request = True
+
+
+class UnknownArgumentError(InvalidRequestError, TypeError):
+    """A call has no such argument; the message names the nearest."""
 
 
 class UnknownOptionError(InvalidRequestError):
@@ -142,17 +156,32 @@ class EnvironmentBuildError(DagsterSlurmError):
 class InterpreterNotFoundError(EnvironmentBuildError):
     """The cluster does not have the interpreter that an environment needs."""
 
+    is_of_request = True
+
 
 class WheelNotFoundError(EnvironmentBuildError):
     """A package of the lock has no wheel for the cluster's platform and Python."""
+
+    is_of_request = True
 
 
 class ConfigurationError(DagsterSlurmError, ValueError):
     """A resource, an environment variable or a settings file is wrong or incomplete."""
 
+    is_of_request = True
+
+
+_LOOKS = "`dagster-slurm doctor` checks the way to the cluster step by step."
+
 
 class TransportError(DagsterSlurmError):
     """Bytes could not be moved or a command could not be run; says nothing about any job."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, and what finds out more."""
+        hint = super().advice
+        return hint if "dagster-slurm doctor" in hint else f"{hint} {_LOOKS}".strip()
 
 
 class ConnectionFailedError(TransportError):
@@ -170,13 +199,19 @@ class TransportTimeoutError(TransportError):
 class HostNotFoundError(TransportError):
     """There is no host of that name, or no name service that knows it."""
 
+    is_of_request = True
+
 
 class AuthenticationError(TransportError):
     """The login was refused. Never repeated by itself: accounts lock."""
 
+    is_of_request = True
+
 
 class HostKeyError(TransportError):
     """The host's key is unknown, or is not the one on record."""
+
+    is_of_request = True
 
 
 class SSHConfigurationError(TransportError, ConfigurationError):

@@ -60,5 +60,7 @@ def test_slurm_client_refuses_options_by_name(
     path, cluster = payload(REPORT), slurm().slurm
     assert cluster is not None
     client = SlurmPipesClient(cluster.connect())
-    with pytest.raises(UnknownOptionError, match="'memm'"):
+    with pytest.raises(dg.Failure, match="'memm'") as failed:
         materialize(lambda **call: client.run(payload=path, request={"memm": "1G"}, **call), instance)
+    assert isinstance(failed.value.__cause__, UnknownOptionError)
+    assert not failed.value.allow_retries

@@ -1,6 +1,7 @@
 """Every end in its own error type, and what the policy makes of it. On Slurm."""
 
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,7 +85,9 @@ class TestTypes:
         )
         assert type(error) is JobOutOfMemoryError
         assert error.facts["asked_mem_mib"] == 60
-        assert error.hint == "It had 60M: raise `mem` (or `mem_per_cpu`)."
+        assert error.hint == "It had 60 MiB: raise `mem` (or `mem_per_cpu`)."
+        assert error.first_line.startswith("Out of memory: Slurm job ")
+        assert " used all of its 60 MiB on n" in error.first_line
 
     def test_cancelled_by_hand(
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
@@ -106,6 +109,9 @@ class TestTypes:
         options = {"hold": True, "max_queue_hours": 2 / 3600}
         error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
         assert type(error) is JobHeldError
+        assert re.fullmatch(
+            r"Waited \d+ s for JobHeldUser, more than max_queue_hours: Slurm job \d+ was cancelled", error.first_line
+        )
         assert isinstance(error, JobNotStartedError)
 
     @pytest.mark.parametrize("options", [{"max_queue_hours": 8 / 3600}, {"kill_on_invalid_dep": "yes"}], ids=str)

@@ -638,7 +638,7 @@ class TestCommands:
 
     def test_a_file_of_before_does_not_count(self, coast: PixiProject) -> None:
         (coast.directory / "environment.sh").write_text("exit 0\n")
-        with pytest.raises(EnvironmentBuildError, match=r"has not made environment\.sh:\nwell, well"):
+        with pytest.raises(EnvironmentBuildError, match=r"has not made environment\.sh: well, well"):
             PixiRecipe(coast.directory, pack_cmd=("echo", "well, well")).pack(TARGET, ignore)
 
 

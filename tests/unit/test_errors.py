@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dagster_slurm import errors
-from dagster_slurm.errors import DagsterSlurmError, JobFailedError, TransportError
+from dagster_slurm.errors import DagsterSlurmError, JobFailedError, SlurmError, TransportError
 
 CLASSES = [
     each
@@ -17,6 +17,7 @@ CLASSES = [
     if isinstance(each, type) and issubclass(each, DagsterSlurmError) and each.__module__ == errors.__name__
 ]
 PLACE = {"host": "user@login:2222", "command": "sbatch --parsable x", "job_id": "4711", "hint": "Do this."}
+DOCTOR = "\n`dagster-slurm doctor` checks the way to the cluster step by step."
 REQUIRED = {"returncode": 3, "stderr": "said", "state": "FAILED"}
 
 
@@ -64,19 +65,51 @@ def test_the_text_says_what_where_and_what_to_do(cls: type[DagsterSlurmError]) -
 def test_what_is_not_known_leaves_no_trace(cls: type[DagsterSlurmError]) -> None:
     given = {name: value for name, value in arguments(cls).items() if name in REQUIRED}
     error = cls("What happened", **given)  # type: ignore[arg-type]
-    assert str(error) == "What happened"
+    assert str(error) == f"What happened{DOCTOR if issubclass(cls, TransportError) else ''}"
     assert error.where == {}
 
 
 def test_place_added_later_is_told() -> None:
     error = TransportError("What happened")
     error.host = "login"
-    assert str(error) == "What happened [host login]"
+    assert str(error) == f"What happened [host login]{DOCTOR}"
 
 
 def test_golden_text() -> None:
     error = TransportError("It broke", hint="Mend it.", host="login", command="squeue", job_id="7")
-    assert str(error) == "It broke [host login, command squeue, job 7]\nMend it."
+    assert str(error) == f"It broke [host login, command squeue, job 7]\nMend it. {DOCTOR.strip()}"
+
+
+def test_the_doctor_is_named_once() -> None:
+    error = TransportError("It broke", hint="`dagster-slurm doctor` looks at it.")
+    assert str(error) == "It broke\n`dagster-slurm doctor` looks at it."
+
+
+def test_what_was_said_comes_after_what_to_do() -> None:
+    error = SlurmError("It broke\none\ntwo", hint="Mend it.", host="login")
+    assert str(error) == "It broke [host login]\nMend it.\none\ntwo"
+    assert error.first_line == "It broke [host login]"
+
+
+def test_a_line_that_introduces_what_was_said_has_the_last_of_it() -> None:
+    error = SlurmError("It cannot be built:\nwarning: old\nerror: no such file\n\n", hint="Mend it.", host="login")
+    assert error.first_line == "It cannot be built: error: no such file [host login]"
+    assert str(error).splitlines()[1:] == ["Mend it.", "warning: old", "error: no such file"]
+
+
+def test_errors_of_the_request_are_those_that_end_the_same_again() -> None:
+    """And none of them is one that time mends."""
+    of_request = {cls.__name__ for cls in CLASSES if cls.is_of_request}
+    request = {cls.__name__ for cls in CLASSES if issubclass(cls, ValueError)}
+    others = {
+        "InterpreterNotFoundError",
+        "WheelNotFoundError",
+        "HostNotFoundError",
+        "AuthenticationError",
+        "HostKeyError",
+    }
+    assert of_request == request | others
+    assert not [cls.__name__ for cls in CLASSES if cls.is_of_request and cls.transient]
 
 
 def test_errors_of_requests_and_settings_are_value_errors() -> None:
@@ -101,4 +134,4 @@ def test_it_can_be_caught_as_the_base_with_its_message_in_args(cls: type[Dagster
         raise cls("What happened", **required)  # type: ignore[arg-type]
     assert caught.value.args == ("What happened",)
     if not required:
-        assert str(pickle.loads(pickle.dumps(caught.value))) == "What happened"
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

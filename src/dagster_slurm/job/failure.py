@@ -233,6 +233,7 @@ def job_failure(
     left = kept or f"kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
     place = _Place(f"Slurm job {job_id}" if job_id else "", f" on {nodes}" if nodes else "")
+    hint: str | None
     if kind is _KINDS[JobState.FAILED]:
         first, module = _of_payload(exit_code, signal, place, stderr_tail)
         hint = missing(module) if module else _of_exit_code(exit_code)

@@ -24,7 +24,10 @@ from dagster_slurm.pipes.step import Step
 
 T = TypeVar("T")
 
-_FIRST_CONTACT_SECONDS = 300.0
+# Of a cluster that this process has not reached: its address may be wrong, and nothing of this work is there.
+_FIRST_CONTACT_SECONDS = 30.0
+# Or a job of this work may be there, which nobody would follow.
+_REATTACHING_SECONDS = 300.0
 _MAX_CORRUPTED = 3
 _LOOK_SECONDS = 0.2
 _CANCEL_SECONDS = 300.0
@@ -38,9 +41,14 @@ class ClusterCalls:
         step: The step.
         cluster: The cluster.
         interruptions: What may end a call before it has answered.
+        may_be_submitted: Tells whether any process may have submitted what the calls are about; asked while the cluster
+            is away.
     """
 
-    def __init__(self, step: Step, cluster: SlurmCluster, interruptions: Interruptions) -> None:
+    def __init__(
+        self, step: Step, cluster: SlurmCluster, interruptions: Interruptions, may_be_submitted: Callable[[], bool]
+    ) -> None:
+        self._may_be_submitted = may_be_submitted
         self._step = step
         self._cluster = cluster
         self._interruptions = interruptions
@@ -65,9 +73,13 @@ class ClusterCalls:
             lambda: self._beside(call, timeout_seconds),
             tell=lambda text, level: self._step.log.log(level, text),
             reached=lambda: self._cluster.was_reached,
+            first_contact_seconds=self._first_contact_seconds,
             sleep=self._interruptions.pause,
             give_up_at=give_up_at,
         )
+
+    def _first_contact_seconds(self) -> float:
+        return _REATTACHING_SECONDS if self._may_be_submitted() else _FIRST_CONTACT_SECONDS
 
     def persist_a_while(self, call: Callable[[], T]) -> T:
         """The same for a cancellation, which has five minutes from its first call on.
@@ -115,6 +127,7 @@ def until_answered(
     *,
     tell: Callable[[str, str], None],
     reached: Callable[[], bool],
+    first_contact_seconds: Callable[[], float] = lambda: _REATTACHING_SECONDS,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     give_up_at: float = float("inf"),
@@ -122,12 +135,13 @@ def until_answered(
     """Make a call that may be made again, as often as it takes.
 
     A cluster that this process has reached before is waited for without limit, and so is a login that has expired. One
-    that was never reached is given up after five minutes: its address may be wrong.
+    that was never reached is given up after a while: its address may be wrong.
 
     Args:
         call: The call.
         tell: Told a text and its level when the cluster goes away and when it is back.
         reached: Whether this process has reached the cluster before.
+        first_contact_seconds: How long one is tried that was never reached; asked once, when it does not answer.
         now: The clock, in seconds.
         sleep: Waits for some seconds.
         give_up_at: When it is not made again any more, whatever its error, by that clock.
@@ -137,29 +151,28 @@ def until_answered(
     """
     begun, failures, corrupted = now(), 0, 0
     told: type[DagsterSlurmError] | None = None
+    contact_until: float | None = None
     away, full = Pace(1.0, 30.0, 1.6, jitter=0.2), Pace(3.0, 6.0, 1.2, jitter=0.2)
     while True:
         try:
             result = call()
         except DagsterSlurmError as error:
             corrupted += isinstance(error, TransferCorruptedError)
-            is_worth_waiting = _is_worth_waiting(error, now() - begun, was_reached=reached())
-            if corrupted >= _MAX_CORRUPTED or now() >= give_up_at or not is_worth_waiting:
+            if isinstance(error, _OUT_OF_REACH) and not reached() and contact_until is None:
+                contact_until = begun + first_contact_seconds()
+            limit = contact_until if isinstance(error, _OUT_OF_REACH) and not reached() else None
+            is_late = now() >= give_up_at or (limit is not None and now() >= limit)
+            if corrupted >= _MAX_CORRUPTED or is_late or not _is_worth_waiting(error, was_reached=reached()):
                 raise
             # What time does not mend, such as a login that has expired, is told even if something else came first.
             if told is None or (not error.transient and type(error) is not told):
                 told = type(error)
-                what = (
-                    "Slurm takes no more jobs now"
-                    if isinstance(error, SubmitLimitError)
-                    else "The cluster does not answer"
-                )
-                tell(f"{what}; waiting. {error}", "warning")
+                tell(f"{_what(error, None if limit is None else limit - now())}. {error}", "warning")
             failures += 1
             # A place is taken again soon, and of all that wait for one, one asks (`SlurmCluster.check`).
             pace = full if isinstance(error, SubmitLimitError) else away
             pace.asked(now())
-            sleep(max(0.0, pace.due - now()))
+            sleep(max(0.0, min(pace.due, pace.due if limit is None else limit) - now()))
         else:
             if failures and told is SubmitLimitError:
                 tell(f"There is a place again, after {now() - begun:.0f} s", "info")
@@ -168,8 +181,16 @@ def until_answered(
             return result
 
 
-def _is_worth_waiting(error: DagsterSlurmError, waited_seconds: float, *, was_reached: bool) -> bool:
-    if was_reached:
-        return error.transient or isinstance(error, (AuthenticationError, HostNotFoundError))
-    out_of_reach = isinstance(error, (ConnectionFailedError, TransportTimeoutError))
-    return error.transient and not (out_of_reach and waited_seconds > _FIRST_CONTACT_SECONDS)
+_OUT_OF_REACH = (ConnectionFailedError, TransportTimeoutError)
+
+
+def _what(error: DagsterSlurmError, left_seconds: float | None) -> str:
+    if isinstance(error, SubmitLimitError):
+        return "Slurm takes no more jobs now; waiting"
+    if left_seconds is not None:
+        return f"The cluster does not answer; it is tried for {max(0.0, left_seconds):.0f} s more"
+    return "The cluster does not answer; waiting"
+
+
+def _is_worth_waiting(error: DagsterSlurmError, *, was_reached: bool) -> bool:
+    return error.transient or (was_reached and isinstance(error, (AuthenticationError, HostNotFoundError)))

@@ -67,6 +67,19 @@ def piece_of_work(step: Step, name: str | None, reattach: Reattach) -> PieceOfWo
     return PieceOfWork(key, others, digest, assets)
 
 
+def may_have_begun(step: Step, work: PieceOfWork) -> bool:
+    """Whether another process may have begun with a piece of work, by Dagster's records.
+
+    Each logs the start of a step before it runs the body of it; what is called outside of a run has a key of its own.
+    """
+    if step.run is None:
+        return False
+    if work.others or work.key.origin_run_id != step.run.run_id or step.retry_number > 0:
+        return True
+    starts = step.instance.all_logs(step.run.run_id, of_type=DagsterEventType.STEP_START)
+    return sum(entry.step_key == step.key for entry in starts) > 1
+
+
 _LONGEST_LINEAGE = 64
 _RETRY_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", "dagster/retry_number")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult, PipesClientCompletedInvocation, PipesSession
+from dagster import AssetCheckResult, AssetKey, MaterializeResult, PipesClientCompletedInvocation, PipesSession
 
-from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, JobFailedError
+from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Ended
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
@@ -27,8 +27,6 @@ from dagster_slurm.staging.plan import RemotePath
 CALL_METADATA = "slurm_call"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
-
-_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -160,26 +158,6 @@ def recorded(step: Step, origin_run_id: str, name: str | None) -> dict[str, set[
         if generation.run_id == origin_run_id:
             break
     return found
-
-
-def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> Failure:
-    """Dagster's failure for a step of which some partitions have failed, in whatever order they ended."""
-    ordered = sorted(failed)
-    named = ordered[:_MOST_NAMED]
-    more = f" and {len(failed) - len(named)} more" if len(failed) > len(named) else ""
-    first = failed[named[0]]
-    cause, _, rest = str(first).partition("\n")
-    raised = Failure(
-        f"{len(failed)} of {total} partitions failed. {named[0]}: {cause}\n"
-        f"Failed: {', '.join(named)}{more}. The others are materialised; a retry submits only these."
-        + (f"\nPartition {named[0]}: {rest}" if rest else ""),
-        metadata={
-            "slurm_failed_partitions": ordered,
-            "slurm_end": sorted({type(error).__name__ for error in failed.values()}),
-        },
-    )
-    raised.__cause__ = first
-    return raised
 
 
 OUTPUTS = "slurm_outputs"
@@ -345,18 +323,3 @@ def _requested_gpus(request: JobRequest) -> dict[str, int]:
     """Sacct learns what a short job asked for after it has ended; what `gpus_per_node` says is known here."""
     by_other_means = {"gpus", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-task"} & set(request.options)
     return {} if by_other_means else {"slurm_requested_gpus": request.gpus_per_node * request.nodes}
-
-
-def failure(error: DagsterSlurmError, metadata: Mapping[str, Any]) -> Failure:
-    """Dagster's failure for a payload's: the same text, the facts as metadata, the typed error as its cause."""
-    kind: dict[str, Any] = {"slurm_end": type(error).__name__}
-    if isinstance(error, JobFailedError):
-        facts = {f"slurm_{name}": value for name, value in error.facts.items()}
-        raised = Failure(
-            str(error), metadata={**facts, **kind, "slurm_is_worth_retrying": error.is_worth_retrying, **metadata}
-        )
-    else:
-        # An output that is not there will not be there for a retry of the step either.
-        raised = Failure(str(error), metadata=kind, allow_retries=False)
-    raised.__cause__ = error
-    return raised

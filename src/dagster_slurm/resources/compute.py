@@ -72,9 +72,10 @@ class ComputeResource(ComputeDefaults):
             `get_custom_messages()`; and `outputs`, `kept` and `get_kept_result()`.
 
         Raises:
-            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
-            ConfigurationError: The resource is incomplete.
             dagster.Failure: The payload did not succeed; the cause is a `JobFailedError`, or an `OutputNotFoundError`.
+                Or nothing was submitted: something about the request is wrong, and a RetryPolicy does not try it again
+                (the cause is an `InvalidRequestError` or a `ConfigurationError`), or the cluster cannot be used now
+                (any other `DagsterSlurmError`).
         """
         given = {"payload_path": payload_path, "launcher": launcher, **arguments}
         stop_in_dry_run(lambda: self._planned(Step.of_any(context), given, None))
@@ -109,9 +110,8 @@ class ComputeResource(ComputeDefaults):
             `get_materialize_result()` and `get_results()`, which the asset returns or yields, and `partitions`.
 
         Raises:
-            InvalidRequestError: Something about the request is wrong; nothing was uploaded or submitted.
-            ConfigurationError: The resource is incomplete.
-            dagster.Failure: Partitions have failed: its text and metadata name them. The others are materialised.
+            dagster.Failure: Partitions have failed: its text and metadata name them. The others are materialised. Or,
+                as for `run`, nothing was submitted.
         """
         given = {"payload_path": payload_path, "launcher": launcher, **arguments}
         step = Step.of(context)
@@ -119,7 +119,7 @@ class ComputeResource(ComputeDefaults):
         spec = work_of(self, step, given, Tasks(len(partitions_of(step)), max_parallel))
         return self._client().do_partitions(step, spec)
 
-    @takes(Arguments)
+    @takes(Arguments, in_step=False)
     def plan(
         self,
         context: StepContext | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 from dagster import AssetMaterialization, Config, ConfigurableResource
 from pydantic import ConfigDict, Field
 
-from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import RetryRules
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
 from dagster_slurm.pipes.partition_results import COLLECTOR_FAULT, MetadataOf, SlurmOutcome, outcome_metadata
@@ -262,10 +263,20 @@ def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: Me
         collector: Adds metadata of its own; what it fails to give, or gives under the name of a figure, is left out.
 
     Raises:
-        ValueError: A name is none of `SlurmMetric`.
+        InvalidRequestError: A name is none of `SlurmMetric`.
     """
-    wanted = None if slurm_metrics is None else frozenset(SlurmMetric(name).value for name in slurm_metrics)
+    wanted = None if slurm_metrics is None else frozenset(map(_metric, slurm_metrics))
     return ChosenMetadata(wanted, collector)
+
+
+def _metric(name: SlurmMetric | str) -> str:
+    known = [metric.value for metric in SlurmMetric]
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known)
+        raise InvalidRequestError(
+            f"There is no metric {name!r}", hint=f"Nearest known: {', '.join(near or known)}. See `SlurmMetric`."
+        )
+    return SlurmMetric(name).value
 
 
 def _collected(collector: MetricsCollector | None, outcome: SlurmOutcome, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,14 @@ from dagster_slurm.job.retrying import Outcome, outcomes_to_json
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.pipes.cluster_calls import ClusterCalls
 from dagster_slurm.pipes.interruptions import Interruptions
-from dagster_slurm.pipes.launch_key import PieceOfWork, describe, differences, digests, is_abandoned
+from dagster_slurm.pipes.launch_key import (
+    PieceOfWork,
+    describe,
+    differences,
+    digests,
+    is_abandoned,
+    may_have_begun,
+)
 from dagster_slurm.pipes.partition_results import data_place, needs_of, outputs_directory, result_name
 from dagster_slurm.pipes.run_tags import tell_in_tags
 from dagster_slurm.pipes.step import Step
@@ -76,7 +83,7 @@ class ClusterCarriers(Carriers):
         self._adopts_abandoned = adopts_abandoned
         self._trims = trims
         self._is_array = spec.tasks is not None
-        self._calls = ClusterCalls(step, connection.cluster, interruptions)
+        self._calls = ClusterCalls(step, connection.cluster, interruptions, self._may_be_submitted)
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
         self._touched: dict[str, RunDirectory] = {}
@@ -92,6 +99,10 @@ class ClusterCarriers(Carriers):
     def launch(self) -> RunDirectory:
         """The directory of the call's launch."""
         return self._work.key.first_attempt(self._cluster.base())
+
+    def _may_be_submitted(self) -> bool:
+        """Whether any process may have submitted this piece of work, as far as can be told without the cluster."""
+        return bool(self._touched) or self._adopts_abandoned or may_have_begun(self._step, self._work)
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:

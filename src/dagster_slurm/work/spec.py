@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar, cast
 
 from dagster_slurm.environments import Activation, ClusterPython, Provider
-from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError, UnknownArgumentError
 from dagster_slurm.job.batch_script import batch_script, env_file
 from dagster_slurm.job.retrying import Chain, RetryRules
 from dagster_slurm.launchers import (
@@ -273,11 +273,11 @@ def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int 
     )
 
 
-def takes(options: type) -> Callable[[Method], Method]:
+def takes(options: type, *, in_step: bool = True) -> Callable[[Method], Method]:
     """Let a public method take the items of a `TypedDict` by name, and refuse any other name with those there are.
 
     Its signature and its docstring show them, to `help` and to whatever completes names; its type says `Unpack` of the
-    same.
+    same. What it raises of our errors leaves it as Dagster's failure, unless it is called outside of steps.
     """
 
     def decorate(method: Method) -> Method:
@@ -291,10 +291,17 @@ def takes(options: type) -> Callable[[Method], Method]:
 
         @functools.wraps(method)
         def checked(*args: Any, **given: Any) -> Any:
-            for name in given:
-                if name not in names:
-                    raise TypeError(_unknown(method.__qualname__, name, names))
-            return method(*args, **given)
+            try:
+                for name in given:
+                    if name not in names:
+                        raise _unknown(method.__qualname__, name, names)
+                return method(*args, **given)
+            except DagsterSlurmError as error:
+                if not in_step:
+                    raise
+                from dagster_slurm.pipes.failures import of_call  # noqa: PLC0415 - for failures only
+
+                raise of_call(error) from error
 
         checked.__signature__ = own.replace(parameters=listed)  # type: ignore[attr-defined]
         checked.__doc__ = f"{inspect.getdoc(method)}\n\n{inspect.getdoc(options)}"
@@ -307,7 +314,7 @@ def _written(hint: Any) -> Any:
     return getattr(hint, "__forward_arg__", hint)
 
 
-def _unknown(method: str, name: str, names: list[str]) -> str:
+def _unknown(method: str, name: str, names: list[str]) -> UnknownArgumentError:
     near = difflib.get_close_matches(name, names, n=1)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{method}() has no argument {name!r}.{meant} It takes {', '.join(names)}."
+    meant = f"Did you mean {near[0]!r}? " if near else ""
+    return UnknownArgumentError(f"{method}() has no argument {name!r}", hint=f"{meant}It takes {', '.join(names)}.")

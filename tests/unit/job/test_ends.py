@@ -26,7 +26,7 @@ TABLE = {
     JobState.FAILED: (errors.PayloadFailedError, False, None),
     JobState.LAUNCH_FAILED: (errors.JobLaunchFailedError, True, "without n7"),
     JobState.NODE_FAIL: (errors.JobNodeFailError, True, "without n7"),
-    JobState.OUT_OF_MEMORY: (errors.JobOutOfMemoryError, True, "It had 4096M: raise `mem`"),
+    JobState.OUT_OF_MEMORY: (errors.JobOutOfMemoryError, True, "It had 4 GiB: raise `mem`"),
     JobState.PREEMPTED: (errors.JobPreemptedError, True, "that is not preempted"),
     JobState.RECONFIG_FAIL: (errors.JobBootFailError, True, "Retry it"),
     JobState.REVOKED: (errors.JobFailedError, False, "Another cluster"),
@@ -128,7 +128,8 @@ def test_a_job_that_finds_no_directory_where_it_starts(is_removed: bool, record:
     ended = Ended(JobState.FAILED, known, None, None, is_removed=is_removed)
     error = job_failure(ended, job_id="12", host="login", stderr_tail="", slurm_log_tail="", kept_path="/base")
     assert (type(error), error.signal) == (errors.JobLaunchFailedError, 0)
-    assert "Slurm could not open its log" in str(error.hint)
+    assert error.first_line == "Launch failure: the log of Slurm job 12 could not be opened"
+    assert "do not have remote_base" in str(error.hint)
 
 
 def test_a_job_that_waited_too_long_has_not_started() -> None:

@@ -100,11 +100,38 @@ def test_a_login_that_never_worked_is_not_repeated(error: DagsterSlurmError) -> 
     assert len(world.tries) == 1
 
 
-def test_a_host_that_was_never_reached_is_given_up() -> None:
+@pytest.mark.parametrize("seconds", [30.0, 300.0])
+def test_a_host_that_was_never_reached_is_given_up_when_it_was_said(seconds: float) -> None:
     world = World(REFUSED, 1e9, reached=False)
+    asked: list[None] = []
+
+    def first_contact() -> float:
+        asked.append(None)
+        return seconds
+
     with pytest.raises(ConnectionFailedError):
-        world.persist(world.call)
-    assert 300.0 < world.now < 360.0
+        world.persist(world.call, first_contact_seconds=first_contact)
+    assert world.now == pytest.approx(seconds)
+    assert [level for level, _ in world.told] == ["warning"]
+    assert world.told[0][1].startswith(
+        f"The cluster does not answer; it is tried for {seconds:.0f} s more. Connection "
+    )
+    assert asked == [None]
+
+
+def test_one_that_answers_meanwhile_is_not_given_up() -> None:
+    world = World(REFUSED, 20.0, reached=False)
+    assert world.persist(world.call, first_contact_seconds=lambda: 30.0) == "answer"
+    assert [level for level, _ in world.told] == ["warning", "info"]
+
+
+def test_how_long_it_is_tried_is_not_asked_of_one_that_was_reached() -> None:
+    world = World(REFUSED, 3600.0)
+
+    def first_contact() -> float:
+        raise AssertionError("asked")
+
+    assert world.persist(world.call, first_contact_seconds=first_contact) == "answer"
 
 
 def test_a_controller_that_is_away_from_the_start_is_waited_for() -> None:
