@@ -235,6 +235,46 @@ class TestRefusals:
         assert log.count(f"Failed publickey for {sandbox.user}") >= 1
         assert len(re.findall(rf"Failed publickey .*{re.escape(fingerprint)}", log)) == 1
 
+    def test_a_key_that_is_not_there_is_told_before_anything_else(self, opened: Opened, tmp_path: Path) -> None:
+        """ssh passes over it, and with a connection that is open nobody would know."""
+        opened().run("true")
+        with pytest.raises(
+            SSHConfigurationError, match=f"There is no key file {tmp_path}/none on this machine"
+        ) as caught:
+            opened(key_path=f"{tmp_path}/none").run("true")
+        assert_explained(caught.value)
+
+    def test_a_key_that_others_may_read_is_named(
+        self, opened: Opened, connection: SSHConnection, tmp_path: Path
+    ) -> None:
+        key = tmp_path / "key"
+        shutil.copy(str(connection.key_path), key)
+        key.chmod(0o644)
+        with pytest.raises(AuthenticationError, match="refused") as caught:
+            opened(key_path=str(key)).run("true")
+        assert caught.value.hint == f"ssh has not used the key: Permissions 0644 for '{key}' are too open."
+
+    def test_what_is_no_key_is_named(self, opened: Opened, tmp_path: Path) -> None:
+        key = tmp_path / "key"
+        key.write_text("no key\n")
+        key.chmod(0o600)
+        with pytest.raises(AuthenticationError, match="refused") as caught:
+            opened(key_path=str(key)).run("true")
+        assert str(caught.value.hint).startswith(f'ssh has not used the key: Load key "{key}": ')
+
+    def test_a_key_or_password_that_an_open_connection_hides_is_told(self, opened: Opened, tmp_path: Path) -> None:
+        first = opened()
+        first.run("true")
+        again, other, typed = opened(), opened(key_path=str(tmp_path / "other")), opened(password="wrong")
+        (tmp_path / "other").touch()
+        for transport in (again, other, typed):
+            assert transport.run("echo in").text == "in\n"
+        assert (first.remark, again.remark) == ("", "")
+        open_already = f"A connection to {first.host} is open already: "
+        ends = "`dagster-slurm login --end` ends that connection"
+        assert other.remark == f"{open_already}the key {tmp_path}/other was not used, and may be wrong. {ends}"
+        assert typed.remark == f"{open_already}the password was not used, and may be wrong. {ends}"
+
     @pytest.mark.parametrize("quiet", [("-o", "LogLevel=QUIET"), ("-F", "config")], ids=["option", "configuration"])
     def test_a_quiet_ssh_is_no_outage(self, opened: Opened, tmp_path: Path, quiet: tuple[str, str]) -> None:
         """A refused login was told as an outage, and tried again and again."""

@@ -205,7 +205,10 @@ def check_login(world: World) -> Finding:
     except TransportError as error:
         return from_error(LOGIN, error, found=f"tried {method(connection)}", remedy=login_remedy(connection, error))
     how = "over a connection that was open" if world.was_open else method(connection)
-    return fine(LOGIN, f"{account['user'][0]} on {account['host'][0]} ({account['system'][0]}), {how}")
+    found = f"{account['user'][0]} on {account['host'][0]} ({account['system'][0]}), {how}"
+    if world.transport.remark:
+        return warning(LOGIN, world.transport.remark, "`dagster-slurm doctor --fresh-login` tries it.", found)
+    return fine(LOGIN, found)
 
 
 def check_connection(world: World) -> Finding:

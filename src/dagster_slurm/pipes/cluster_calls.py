@@ -32,6 +32,8 @@ _MAX_CORRUPTED = 3
 _LOOK_SECONDS = 0.2
 _CANCEL_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
+# What was said of the way, in each run once.
+_told: set[tuple[str, str]] = set()
 
 
 class ClusterCalls:
@@ -70,13 +72,23 @@ class ClusterCalls:
             DagsterExecutionInterruptedError: The monitoring is to end.
         """
         return until_answered(
-            lambda: self._beside(call, timeout_seconds),
+            lambda: self._made(call, timeout_seconds),
             tell=lambda text, level: self._step.log.log(level, text),
             reached=lambda: self._cluster.was_reached,
             first_contact_seconds=self._first_contact_seconds,
             sleep=self._interruptions.pause,
             give_up_at=give_up_at,
         )
+
+    def _made(self, call: Callable[[], T], timeout_seconds: float | None) -> T:
+        try:
+            return self._beside(call, timeout_seconds)
+        finally:
+            remark = self._cluster.transport.remark
+            told = (self._step.run.run_id if self._step.run else "", remark)
+            if remark and told not in _told:
+                _told.add(told)
+                self._step.log.warning(remark)
 
     def _first_contact_seconds(self) -> float:
         return _REATTACHING_SECONDS if self._may_be_submitted() else _FIRST_CONTACT_SECONDS

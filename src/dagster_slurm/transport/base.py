@@ -64,9 +64,11 @@ class Transport(ABC):
 
     Attributes:
         host: How errors name the machine.
+        remark: What a person wants to know of the way before anything else; empty for nothing.
     """
 
     host: str
+    remark: str = ""
 
     @property
     def is_shared(self) -> bool:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
@@ -79,6 +80,7 @@ class OpenSSHTransport(ShellTransport):
         self._nothing_aside_until = float("-inf")
         self._refused: tuple[float, AuthenticationError] | None = None
         self._is_replaced = False
+        self._has_tried = False
         self._lock = threading.Lock()
 
     @property
@@ -153,7 +155,13 @@ class OpenSSHTransport(ShellTransport):
 
     def _choose(self) -> None:
         """Find out which of the two ways it is."""
-        if self._direct or self._master.is_alive():
+        if not self._has_tried:
+            self.connection.refuse_missing_keys()
+        is_alive = not self._direct and self._master.is_alive()
+        if is_alive and not self._has_tried:
+            self.remark = self._master.unused()
+        self._has_tried = True
+        if self._direct or is_alive:
             return
         if self.connection.may_be_asked:
             self._direct = True
@@ -345,6 +353,29 @@ class ControlMaster:
             self.seen = found.st_ino, found.st_mtime_ns
         return self.seen is not None
 
+    def unused(self) -> str:
+        """What this connection would log in with and an open one was not made with, in words; empty for nothing."""
+        to, made_with = self._connection, ""
+        with suppress(OSError):
+            made_with = self._record.read_text(encoding="utf-8")
+        what = ""
+        if to.password is not None:
+            what = "the password was not used, and may be wrong"
+        elif made_with and made_with != to.keys():
+            what = f"the key {to.key_path} was not used, and may be wrong" if to.key_path else ""
+        return what and (
+            f"A connection to {to.label} is open already: {what}. `dagster-slurm login --end` ends that connection"
+        )
+
+    @property
+    def _record(self) -> Path:
+        """Where it says with what it was made."""
+        return self.path.with_suffix(".login")
+
+    def _note_keys(self) -> None:
+        with suppress(OSError):
+            self._record.write_text(self._connection.keys(), encoding="utf-8")
+
     def ensure(self) -> None:
         """Start it unless it is there; of processes that come at once, one starts it.
 
@@ -356,6 +387,7 @@ class ControlMaster:
             if not self.is_alive():
                 self.path.unlink(missing_ok=True)
                 self._start()
+                self._note_keys()
 
     def stop(self, doubted: object) -> bool:
         """Have nothing more begin over it, unless another process has put one in its place; what is open goes on."""
@@ -381,6 +413,7 @@ class ControlMaster:
                 returncode = subprocess.run(argv, env=client_environment(asking), check=False).returncode
             except FileNotFoundError:
                 raise no_ssh_program() from None
+            self._note_keys()
         if returncode != 0 or not self.path.exists():
             raise AuthenticationError(
                 f"ssh ended with status {returncode}", hint="It says why above.", host=self._connection.label

@@ -158,6 +158,24 @@ class SSHConnection:
         if self.jump is not None:
             yield from self.jump.hops()
 
+    def keys(self) -> str:
+        """The keys that it offers, for a file that says with what a connection was made."""
+        return "\n".join(hop.key_path or "" for hop in self.hops())
+
+    def refuse_missing_keys(self) -> None:
+        """Refuse key files that are not there: ssh passes over them, and an open connection hides them.
+
+        Raises:
+            SSHConfigurationError: One is not.
+        """
+        for hop in self.hops():
+            if hop.key_path is not None and not Path(hop.key_path).expanduser().exists():
+                raise SSHConfigurationError(
+                    f"There is no key file {hop.key_path} on this machine",
+                    hint="Correct key_path (KEY_PATH), or leave it to `~/.ssh/config`.",
+                    host=hop.label,
+                )
+
     def remote_command(self, command: str) -> str:
         """What is run at the far end so that `command` runs there."""
         if self.post_login_command is None:
@@ -229,6 +247,8 @@ class SSHConnection:
 _HOST_OF_KEY = re.compile(r"(?:Host key for|host key is known for) (\S+)")
 SESSION_REFUSED = "Session open refused by peer"
 _LOGIN_REFUSED = ("Permission denied", "Too many authentication failures")
+# Of a private key that others may read, and of one that is none.
+_UNUSED_KEY = re.compile(r"^(?:Permissions \S+ for .* are too open\.|Load key .*)$", re.MULTILINE)
 _UNKNOWN_HOST = "Could not resolve hostname"
 # What is left of a ProxyCommand, or ProxyJump, that failed.
 _PROXY_FAILED = "Connection closed by UNKNOWN port"
@@ -257,9 +277,12 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
             "The server opens no further session over the shared connection (its MaxSessions)", host=host
         )
     if any(words in said for words in _LOGIN_REFUSED):
+        unused = _UNUSED_KEY.search(said)
         return AuthenticationError(
             f"The login was refused: {_line_with(said, _LOGIN_REFUSED)}",
-            hint="Check the user name and the key or password; where a code is asked for, run `dagster-slurm login`.",
+            hint=f"ssh has not used the key: {unused[0].strip()}"
+            if unused
+            else "Check the user name and the key or password; where a code is asked for, run `dagster-slurm login`.",
             host=host,
         )
     if _UNKNOWN_HOST in said and "Temporary failure" not in said:
