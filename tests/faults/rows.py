@@ -121,7 +121,10 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
                 ("slurmctld-gone", "slurmctld away for 60 s"),
                 ("munged-gone", "munged away for 60 s"),
             )
-            for moment, when in (("submission", "at submission"), ("running", "while the job runs"))
+            for moment, when in (
+                ("submission", "at submission, asset with a RetryPolicy"),
+                ("running", "while the job runs"),
+            )
         },
         "slurmdbd-gone": Line(
             "slurmdbd away from before the end of the job until after the run (60 s)",

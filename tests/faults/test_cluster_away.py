@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 AWAY_SECONDS = 60.0 if ALL else 5.0
 FLAP_SECONDS = 3.0
 JOB = "plain_in_process"
+# A login node that is away when a piece of work begins is given up after 30 s, and tried for longer by a retry.
+SUBMITTED_JOB = "retried_in_process"
 
 
 class Disturbed(Protocol):
@@ -34,7 +36,7 @@ def disturbed(world: World, record: Record) -> Disturbed:
         submitted = Plan(trial_name(row, "submission"), lines=20)
         world.execute(JOB, running)
         world.started(running)
-        world.execute(JOB, submitted)
+        world.execute(SUBMITTED_JOB, submitted)
         # The process needs some seconds to its first request; the fault is to be there by then.
         world.run_of(submitted)
         disturb()
