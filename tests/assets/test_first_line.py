@@ -71,20 +71,26 @@ def away(port: int, **options: Any) -> ComputeResource:
     [
         ({"extra_slurm_opts": {"partitoin": "x"}}, "sbatch has no option 'partitoin'", "Nearest known: partition"),
         ({"extra_envs": {}}, "ComputeResource.run() has no argument 'extra_envs'", "Did you mean 'extra_env'?"),
-        ({"extra_slurm_opts": {"mem": "4 gigs"}}, "not a valid amount of memory: '4 gigs'", "Allowed: "),
+        ({"extra_slurm_opts": {"mem": "4 gigs"}}, "'mem' is not a valid amount of memory: '4 gigs'", "Allowed: "),
         ({"slurm_metrics": ["slurm_job"]}, "There is no metric 'slurm_job'", "Nearest known: slurm_job_id"),
-        ({"extra_env": {"1A": "x"}}, "", ""),
     ],
     ids=str,
 )
+@pytest.mark.parametrize("mode", ["local", "slurm"])
 def test_an_error_of_the_request_is_tried_once_and_needs_no_cluster(
-    instance: dg.DagsterInstance, payload: Write, closed_port: int, call: dict[str, Any], line: str, hint: str
+    instance: dg.DagsterInstance,
+    payload: Write,
+    closed_port: int,
+    mode: str,
+    call: dict[str, Any],
+    line: str,
+    hint: str,
 ) -> None:
-    tried = Tried(instance, away(closed_port))
-    first, *rest = tried.run(payload("pass\n"), **call).splitlines()
+    tried = Tried(instance, away(closed_port) if mode == "slurm" else ComputeResource(mode="local"))
+    first, second, *_ = tried.run(payload("pass\n"), **call).splitlines()
     assert tried.bodies == 1
     assert first.startswith(line)
-    assert rest[:1] == [] or rest[0].startswith(hint)
+    assert second.startswith(hint)
     (cause,) = tried.causes
     assert isinstance(cause, DagsterSlurmError)
     assert cause.is_of_request
@@ -240,3 +246,30 @@ def test_a_module_that_lies_beside_the_payload_was_forgotten(
     first, second, *_ = Tried(instance, compute).run(path, retries=0).splitlines()
     assert first.startswith("ModuleNotFoundError: No module named 'prices' (exit code 1, ")
     assert second == "prices.py lies beside the payload on this machine, and is not sent: name it in `extra_files`."
+
+
+@pytest.mark.parametrize(
+    ("metadata", "meant"),
+    [
+        ({"slurm_enviroment_name": "gpu"}, "slurm_environment_name"),
+        ({"Slurm": {"partition": "gpu"}}, "slurm"),
+        ({"slurm-inputs": ["a"]}, "slurm_inputs"),
+        ({"slurm_pre_deployed_env": "/envs/a"}, "slurm_pre_deployed_env_path"),
+        ({"owner": "me", "slurm_notes": "none", "slurm_job_id": "12", "slurm_scratch": False}, ""),
+    ],
+    ids=str,
+)
+def test_metadata_that_is_nearly_ours_is_told(
+    instance: dg.DagsterInstance, payload: Write, metadata: dict[str, Any], meant: str
+) -> None:
+    path = payload("pass\n")
+
+    @dg.asset(metadata=metadata)
+    def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        return compute.run(context, path).get_materialize_result()
+
+    result = dg.materialize([measured], resources={"compute": ComputeResource(mode="local")}, instance=instance)
+    told = [each for each in log_messages(result, instance) if "is not known, and nothing is made of it" in each]
+    name = next(iter(metadata))
+    expected = f"The asset metadata {name!r} is not known, and nothing is made of it: is {meant!r} meant?"
+    assert told == ([expected] if meant else [])

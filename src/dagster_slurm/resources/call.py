@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -55,10 +56,14 @@ def work_of(
         InvalidRequestError: An option is wrong, there is no such payload, or it costs more than is allowed.
         ConfigurationError: The resource is incomplete.
     """
+    tell_of_unknown_metadata(step)
     said = settled(resource, step, arguments)
     facts: dict[str, Any] = {name: arguments.get(name) for name in ("extras", "extra_env", "name")}
+    facts["metadata"] = metadata_of(arguments.get("slurm_metrics"), arguments.get("metrics_collector"))
     facts["chain"] = Chain(said["continue_exit_code"].value, resource.max_continuations)
     if resource.mode == "local":
+        # What a cluster would refuse is wrong here as well; nothing is asked for.
+        merge_named(option_layers(resource, step, arguments))
         requirements_of(said["launcher"].value, None)
         payload = payload_from_path(said["payload_path"].value)
     else:
@@ -90,7 +95,6 @@ def _facts_of_job(
         "environment": said["environment"].value,
         "force_env_push": bool(said["force_env_push"].value),
         "rules": policy.rules() if policy else None,
-        "metadata": metadata_of(arguments.get("slurm_metrics"), arguments.get("metrics_collector")),
         "max_node_hours": resource.max_node_hours,
     }
 
@@ -317,6 +321,23 @@ def option_layers(
             CALL: arguments.get("extra_slurm_opts") or {},
         }
     )
+
+
+def tell_of_unknown_metadata(step: Step | None) -> None:
+    """Warn of metadata that is nearly ours: nothing is made of it, and nobody else would say so."""
+    if step is None:
+        return
+    known = sorted({OPTIONS_KEY, *(row.metadata for row in SETTINGS if row.metadata)})
+    for key in sorted({key for metadata in step.asset_metadata.values() for key in metadata}):
+        if key not in known and (meant := nearly(key, known)):
+            step.log.warning(f"The asset metadata {key!r} is not known, and nothing is made of it: is {meant!r} meant?")
+
+
+def nearly(key: str, known: Sequence[str]) -> str:
+    """Which of the known names a key is but for its case, dashes, or a letter or two; empty for none. Pure."""
+    plain = key.lower().replace("-", "_").strip()
+    found = difflib.get_close_matches(plain, known, n=1, cutoff=0.89)
+    return found[0] if found else ""
 
 
 def metadata_of_assets(step: Step | None, key: str) -> Any:

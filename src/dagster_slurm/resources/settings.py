@@ -219,11 +219,13 @@ class ComputeDefaults(ConfigurableResource[Any]):
     )
 
     def cluster(self) -> SlurmResource:
-        """The cluster.
+        """The cluster; in mode `local`, where none has to be named, one of which nothing is said.
 
         Raises:
             ConfigurationError: There is none.
         """
+        if self.slurm is None and self.mode == "local":
+            return SlurmResource()
         if self.slurm is None:
             raise ConfigurationError(
                 'ComputeResource(mode="slurm") has no cluster', hint="Give it slurm=SlurmResource(...)."

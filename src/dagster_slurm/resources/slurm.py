@@ -136,10 +136,12 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
 
     partition: str = Field(default="", description="Partition; the cluster's default if empty.")
     num_nodes: Positive = Field(default=1, description="Number of nodes.")
-    time_limit: str = Field(default="00:30:00", description="Walltime, in one of the forms of sbatch's `--time`.")
+    time_limit: str = Field(
+        default="00:30:00", description="Walltime, in one of the forms of sbatch's `--time`, or as `2h`."
+    )
     cpus: Positive = Field(default=2, description="CPUs for each task.")
     gpus_per_node: NotNegative = Field(default=0, description="GPUs on each node.")
-    mem: str | None = Field(default="4096M", description="Memory on each node; `M` is MiB.")
+    mem: str | None = Field(default="4096M", description="Memory on each node; `M` is MiB, `4 GB` as `4G`.")
     mem_per_cpu: str | None = Field(default=None, description="Memory for each CPU, in place of `mem`.")
     qos: str | None = Field(default=None, description="Quality of service.")
     reservation: str | None = Field(default=None, description="Reservation.")

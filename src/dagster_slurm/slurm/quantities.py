@@ -14,30 +14,38 @@ from dagster_slurm.errors import InvalidQuantityError, SlurmOutputError
 
 TIME_FORMS = (
     "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES, "
-    "DAYS-HOURS:MINUTES:SECONDS, UNLIMITED"
+    "DAYS-HOURS:MINUTES:SECONDS, UNLIMITED; or in words, as in 2h, 1 hour 30 min, 3 days"
 )
-MEMORY_FORMS = "a whole number of MiB, or a whole number with one of K, M, G, T (MB, GB and the like mean the same)"
+MEMORY_FORMS = (
+    "a whole number of MiB, or a whole number with one of K, M, G, T (GB and GiB mean the same as G, a power of 1024)"
+)
 
 # More digits has nothing that Slurm counts; of some thousands, Python makes no number.
 _NUMBER = r"\d{1,18}"
 _UNLIMITED_WORDS = frozenset({"UNLIMITED", "INFINITE", "-1"})
 _TIME_LIMIT = re.compile(r"(?:(?P<days>\d{1,9})-)?(?P<fields>\d{1,9}(?::\d{1,9}){0,2})", re.ASCII)
+# As people write them, and sbatch does not take them.
+_IN_WORDS = re.compile(
+    r"(?P<number>\d{1,9})\s*(?P<unit>d(?:ays?)?|h(?:ours?|rs?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)(?![a-z])[\s,]*",
+    re.ASCII | re.IGNORECASE,
+)
+_SECONDS_OF = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _ELAPSED = re.compile(
     rf"(?:(?:(?P<days>{_NUMBER})-)?(?P<hours>{_NUMBER}):)?(?P<minutes>{_NUMBER}):(?P<seconds>{_NUMBER}(?:\.{_NUMBER})?)",
     re.ASCII,
 )
-_MEMORY_REQUEST = re.compile(r"(?P<amount>\d{1,12})(?:(?P<unit>[KMGT])B?)?", re.ASCII | re.IGNORECASE)
+_MEMORY_REQUEST = re.compile(r"(?P<amount>\d{1,12})(?:\s*(?P<unit>[KMGT])(?:i?B)?)?", re.ASCII | re.IGNORECASE)
 _MEMORY_OUTPUT = re.compile(rf"(?P<amount>{_NUMBER}(?:\.{_NUMBER})?)(?P<unit>[KMGTPE]?)B?[nc]?", re.ASCII)
 _BYTES: dict[str, int] = {unit: 1024**power for power, unit in enumerate(["", "K", "M", "G", "T", "P", "E"])}
 _NO_TIME = frozenset({"", "UNKNOWN", "NONE", "N/A", "(NULL)"})
 
 
 def parse_time_limit_seconds(value: str | int) -> int | None:
-    """Read a time limit as sbatch(1) `--time` does.
+    """Read a time limit as sbatch(1) `--time` does, or as people write it.
 
     Args:
         value: Minutes as an int, or one of the forms "minutes", "minutes:seconds", "hours:minutes:seconds",
-            "days-hours", "days-hours:minutes", "days-hours:minutes:seconds";
+            "days-hours", "days-hours:minutes", "days-hours:minutes:seconds"; or with units, "2h", "1 hour 30 min";
             UNLIMITED, INFINITE or -1 for none.
 
     Returns:
@@ -51,9 +59,22 @@ def parse_time_limit_seconds(value: str | int) -> int | None:
         return None
     match = _TIME_LIMIT.fullmatch(text)
     if not match:
-        raise _invalid("time limit", value, TIME_FORMS)
+        # A limit of nothing, which to sbatch is none at all, nobody writes with a unit and means it.
+        in_words = _seconds_in_words(text)
+        if not in_words:
+            raise _invalid("time limit", value, TIME_FORMS)
+        return in_words
     fields = [int(field) for field in match.group("fields").split(":")]
     return _limit_seconds(match.group("days"), fields) or None
+
+
+def _seconds_in_words(text: str) -> int:
+    """The seconds of "1h 30min", each unit once and the largest first; 0 if it is nothing of that kind."""
+    found = list(_IN_WORDS.finditer(text))
+    sizes = [_SECONDS_OF[each["unit"][0].lower()] for each in found]
+    if "".join(each[0] for each in found) != text or sizes != sorted(set(sizes), reverse=True):
+        return 0
+    return sum(int(each["number"]) * size for each, size in zip(found, sizes, strict=True))
 
 
 def format_time_limit(seconds: int | None) -> str:
@@ -87,22 +108,33 @@ def parse_elapsed_seconds(text: str) -> float:
 def parse_memory_mib(value: str | int) -> int:
     """Read an amount of memory as sbatch(1) `--mem` does: a whole number and K, M (the default), G or T.
 
-    sbatch takes the suffix in either case and with a trailing "B" or without, and rounds K up to whole MiB.
+    sbatch takes the suffix in either case and with a trailing "B" or without, and rounds K up to whole MiB. A space
+    before it and "iB" are as people write it, and mean the same.
 
     Args:
-        value: "4096", "4096M", "4G", "1T", "512K", or MiB as an int.
+        value: "4096", "4096M", "4G", "4 GB", "4GiB", "1T", "512K", or MiB as an int.
 
     Returns:
         MiB. Zero is passed on: to `--mem` it means all memory of the node.
 
     Raises:
-        InvalidQuantityError: What sbatch would refuse: fractions, signs, "GiB", spaces, other suffixes.
+        InvalidQuantityError: Fractions, signs, other suffixes.
     """
     match = _MEMORY_REQUEST.fullmatch(_request_text(value, "amount of memory", MEMORY_FORMS))
     if not match:
         raise _invalid("amount of memory", value, MEMORY_FORMS)
     unit = (match.group("unit") or "M").upper()
     return -(-int(match.group("amount")) * _BYTES[unit] // _BYTES["M"])
+
+
+def for_sbatch(name: str, value: object) -> object:
+    """The value of an option without a field of its own, written as sbatch takes it where people write it otherwise."""
+    if not isinstance(value, str):
+        return value
+    if name in ("mem-per-gpu", "tmp") and (match := _MEMORY_REQUEST.fullmatch(value.strip())):
+        return f"{match['amount']}{match['unit'] or ''}"
+    in_words = _seconds_in_words(value.strip()) if name == "time-min" else 0
+    return format_time_limit(in_words) if in_words else value
 
 
 def format_memory(mib: int) -> str:

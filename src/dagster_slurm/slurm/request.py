@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -173,7 +174,7 @@ def _checked(name: str, key: str, value: object) -> object:
     field_, check = _FIELDS.get(name, ("", None))
     if field_ and (value is None or (isinstance(value, str) and not value.strip())):
         return None
-    return check(key, value) if check else checked_value(name, value)
+    return check(key, value) if check else checked_value(name, quantities.for_sbatch(name, value))
 
 
 def _refuse_two_kinds_of_memory(settings: Mapping[str, object], spelled: Mapping[str, str]) -> None:
@@ -223,13 +224,24 @@ def _memory(mib: int | None) -> str | None:
     return None if mib is None else quantities.format_memory(mib)
 
 
-def _time_limit(_key: str, value: object) -> object:
-    seconds = quantities.parse_time_limit_seconds(value)  # type: ignore[arg-type]
+def _time_limit(key: str, value: object) -> object:
+    with _naming(key):
+        seconds = quantities.parse_time_limit_seconds(value)  # type: ignore[arg-type]
     return _UNLIMITED if seconds is None else seconds
 
 
-def _memory_mib(_key: str, value: object) -> object:
-    return quantities.parse_memory_mib(value)  # type: ignore[arg-type]
+def _memory_mib(key: str, value: object) -> object:
+    with _naming(key):
+        return quantities.parse_memory_mib(value)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Say of which setting a value cannot be read."""
+    try:
+        yield
+    except InvalidQuantityError as error:
+        raise InvalidQuantityError(f"{key!r} is {error.message}", hint=error.hint) from None
 
 
 def _signal(_key: str, value: object) -> object:

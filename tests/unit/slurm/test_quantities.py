@@ -47,6 +47,17 @@ HOSTILE = st.text(max_size=30) | st.text(alphabet="0123456789:-.KMGTBnc+ ", max_
         (0, None),
         ("0", None),
         ("00:00:00", None),
+        ("2h", 7200),
+        ("1 hour", 3600),
+        ("1 Hour", 3600),
+        ("90 min", 5400),
+        ("90m", 5400),
+        ("30s", 30),
+        ("1d", 86400),
+        ("2 days", 172800),
+        ("1h30m", 5400),
+        ("1 day, 2 hours 30 minutes 5 secs", 86400 + 2 * 3600 + 1805),
+        ("3 hrs", 10800),
     ],
 )
 def test_time_limit(text: str | int, seconds: int | None) -> None:
@@ -54,7 +65,25 @@ def test_time_limit(text: str | int, seconds: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "30s", "1d", ":30", "1:2:3:4", "1-2:3:4:5", "1 0", "1.5", "-2", "٣", "1h30m", "2 days", "1-"]
+    "text",
+    [
+        *("", " ", ":30", "1:2:3:4", "1-2:3:4:5", "1 0", "1.5", "-2", "٣", "1-"),
+        # In no order, twice, of nothing, or with what is no unit.
+        *(
+            "30m 1h",
+            "1h 1h",
+            "0h",
+            "0 min",
+            "1.5h",
+            "-1h",
+            "2 months",
+            "2 weeks",
+            "1h30",
+            "h",
+            "1 hour and 5 min",
+            "1hm",
+        ),
+    ],
 )
 def test_time_limit_that_sbatch_refuses(text: str) -> None:
     with pytest.raises(InvalidQuantityError, match="DAYS-HOURS") as caught:
@@ -113,13 +142,20 @@ def test_elapsed(text: str, seconds: float) -> None:
         ("1025K", 2),
         ("0", 0),
         (" 4G", 4096),
+        ("4 G", 4096),
+        ("4 GB", 4096),
+        ("4GiB", 4096),
+        ("4 gib", 4096),
+        ("512 MiB", 512),
     ],
 )
 def test_memory(text: str | int, mib: int) -> None:
     assert parse_memory_mib(text) == mib
 
 
-@pytest.mark.parametrize("text", ["", "4GiB", "4Gi", "1.5G", "1P", "1B", "4 G", "-4", -4, "4Gx", "G", "٣G", True, 1.5])
+@pytest.mark.parametrize(
+    "text", ["", "4Gi", "4i", "4iB", "1.5G", "1P", "1B", "4 gigs", "-4", -4, "4Gx", "G", "٣G", True, 1.5]
+)
 def test_memory_that_sbatch_refuses(text: object) -> None:
     with pytest.raises(InvalidQuantityError, match="K, M, G, T") as caught:
         parse_memory_mib(text)  # type: ignore[arg-type]

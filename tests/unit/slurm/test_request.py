@@ -137,7 +137,8 @@ def test_a_request_cannot_be_changed() -> None:
         ({"cpus": 1.5}, InvalidQuantityError, "1.5"),
         ({"gpus_per_node": -1}, InvalidQuantityError, "at least 0"),
         ({"time": "soon"}, InvalidQuantityError, "'soon'"),
-        ({"mem": "4GiB"}, InvalidQuantityError, "'4GiB'"),
+        ({"mem": "4 gigs"}, InvalidQuantityError, "'mem' is not a valid amount of memory: '4 gigs'"),
+        ({"time_limit": "soon"}, InvalidQuantityError, "'time_limit' is not a valid time limit: 'soon'"),
         ({"max_queue_hours": 0}, InvalidQuantityError, "max_queue_hours"),
         ({"max_queue_hours": "2"}, InvalidQuantityError, "hours"),
         ({"signal_before_timeout": "SOON"}, InvalidQuantityError, "USR1@60"),
@@ -176,3 +177,25 @@ VALUES = (
 def test_any_layers_give_a_request_or_the_typed_error(layers: list[dict[str, object]]) -> None:
     with contextlib.suppress(InvalidRequestError):
         assert merge(*layers).sbatch_options()["nodes"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "given"),
+    [
+        ({"mem": "4 GB", "time_limit": "2h"}, {"mem": "4096M", "time": "02:00:00"}),
+        ({"mem_per_cpu": "512 MiB", "time": "1 hour 30 min"}, {"mem-per-cpu": "512M", "time": "01:30:00"}),
+        (
+            {"mem_per_gpu": "10 GiB", "tmp": "1TB", "time_min": "20 min"},
+            {"mem-per-gpu": "10G", "tmp": "1T", "time-min": "00:20:00"},
+        ),
+        # What it does not read is sbatch's.
+        (
+            {"mem_per_gpu": "10240", "tmp": "much", "time_min": "1-0"},
+            {"mem-per-gpu": "10240", "tmp": "much", "time-min": "1-0"},
+        ),
+    ],
+    ids=str,
+)
+def test_quantities_as_people_write_them(layer: dict[str, object], given: dict[str, str]) -> None:
+    options = merge(layer).sbatch_options()
+    assert {name: options[name] for name in given} == given
