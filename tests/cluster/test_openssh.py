@@ -252,7 +252,9 @@ class TestRefusals:
         key.chmod(0o644)
         with pytest.raises(AuthenticationError, match="refused") as caught:
             opened(key_path=str(key)).run("true")
-        assert caught.value.hint == f"ssh has not used the key: Permissions 0644 for '{key}' are too open."
+        assert caught.value.hint == (
+            f"ssh has not used the key: Permissions 0644 for '{key}' are too open. `chmod 600` mends that."
+        )
 
     def test_what_is_no_key_is_named(self, opened: Opened, tmp_path: Path) -> None:
         key = tmp_path / "key"

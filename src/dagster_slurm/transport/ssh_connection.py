@@ -248,7 +248,7 @@ _HOST_OF_KEY = re.compile(r"(?:Host key for|host key is known for) (\S+)")
 SESSION_REFUSED = "Session open refused by peer"
 _LOGIN_REFUSED = ("Permission denied", "Too many authentication failures")
 # Of a private key that others may read, and of one that is none.
-_UNUSED_KEY = re.compile(r"^(?:Permissions \S+ for .* are too open\.|Load key .*)$", re.MULTILINE)
+_UNUSED_KEY = re.compile(r"^(?:(Permissions \S+ for .* are too open\.)|Load key .*?)\r?$", re.MULTILINE)
 _UNKNOWN_HOST = "Could not resolve hostname"
 # What is left of a ProxyCommand, or ProxyJump, that failed.
 _PROXY_FAILED = "Connection closed by UNKNOWN port"
@@ -280,7 +280,7 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
         unused = _UNUSED_KEY.search(said)
         return AuthenticationError(
             f"The login was refused: {_line_with(said, _LOGIN_REFUSED)}",
-            hint=f"ssh has not used the key: {unused[0].strip()}"
+            hint=_of_unused_key(unused)
             if unused
             else "Check the user name and the key or password; where a code is asked for, run `dagster-slurm login`.",
             host=host,
@@ -296,6 +296,11 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
     if _PROXY_FAILED in last:
         return _proxy_fault(said, host=host)
     return ConnectionFailedError(f"The connection failed: {last}", host=host)
+
+
+def _of_unused_key(found: re.Match[str]) -> str:
+    mends = " `chmod 600` mends that." if found[1] else "; key_path has to name a private key."
+    return f"ssh has not used the key: {found[0].strip()}{mends}"
 
 
 def _proxy_fault(said: str, *, host: str) -> ConnectionFailedError:
