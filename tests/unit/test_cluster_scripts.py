@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +27,7 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.run_directory import STREAMS, RunDirectory
 from dagster_slurm.slurm.request import merge
-from dagster_slurm.transport import LocalTransport, TreeEntry
+from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 
 SBATCH = """#!/bin/sh
@@ -349,8 +350,8 @@ class TestBase:
         bases = [SlurmCluster(own.transport, remote_base=base).base() for base in ("~", "~/", "~/x/", "/x/y/")]
         assert bases == [home, home, f"{home}/x", "/x/y"]
 
-    @pytest.mark.parametrize("base", ["", "relative/x", "~other/x", "./x"])
-    def test_what_is_not_absolute_is_refused(self, transport: LocalTransport, base: str) -> None:
+    @pytest.mark.parametrize("base", ["", " ", "~other/x", "a\nb"])
+    def test_what_leads_nowhere_is_refused(self, transport: LocalTransport, base: str) -> None:
         with pytest.raises(ConfigurationError, match="not an absolute path"):
             SlurmCluster(transport, remote_base=base).base()
 
@@ -365,6 +366,85 @@ class TestBase:
             SlurmCluster(transport).facts()
         transport.close()
         assert caught.value.hint
+
+
+@pytest.fixture
+def at_home(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalTransport]:
+    """The way to a login with a home directory, whose profile alone sets SCRATCH and WORK, and prints something."""
+    (tmp_path / ".bash_profile").write_text("echo welcome\nexport SCRATCH=/scratch/of/$USER WORK=work\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USER", "me")
+    for name in ("SCRATCH", "WORK", "NOTHING"):
+        monkeypatch.delenv(name, raising=False)
+    transport = LocalTransport(channels=1)
+    yield transport
+    transport.close()
+
+
+class TestPaths:
+    """Those of the cluster are absolute before anything is made of them, and the login says where they lead."""
+
+    @pytest.mark.parametrize(
+        ("base", "leads_to"),
+        [
+            ("runs", "HOME/runs"),
+            ("./runs/", "HOME/runs"),
+            ("~/$USER/runs", "HOME/me/runs"),
+            ("$HOME", "HOME"),
+            ("$SCRATCH/runs", "/scratch/of/me/runs"),
+            ("$WORK/runs", "HOME/work/runs"),
+            ("/data/${USER}/runs", "/data/me/runs"),
+        ],
+    )
+    def test_of_the_runs(self, at_home: LocalTransport, tmp_path: Path, base: str, leads_to: str) -> None:
+        cluster = SlurmCluster(at_home, remote_base=base)
+        assert cluster.base() == leads_to.replace("HOME", str(tmp_path))
+        assert cluster.facts().home == str(tmp_path)
+
+    def test_a_base_in_which_others_may_write_is_refused_by_whatever_name(
+        self, at_home: LocalTransport, tmp_path: Path
+    ) -> None:
+        (tmp_path / "work" / "runs" / "runs").mkdir(parents=True)
+        (tmp_path / "work" / "runs" / "runs").chmod(0o777)
+        with pytest.raises(RemoteStorageError, match="everybody may write to 'runs'"):
+            SlurmCluster(at_home, remote_base="$WORK/runs").refuse_foreign_base()
+
+    def test_any_other(self, at_home: LocalTransport, tmp_path: Path) -> None:
+        cluster = SlurmCluster(at_home, remote_base=str(tmp_path / "base"))
+        paths = {
+            "${SCRATCH}/a b": "/scratch/of/me/a b",
+            "~": str(tmp_path),
+            "envs/analysis": f"{tmp_path}/envs/analysis",
+            "/shared//x/": "/shared//x",
+            "/": "/",
+            "/a$/b": "/a$/b",
+        }
+        assert {path: cluster.absolute(path, "a path") for path in paths} == paths
+
+    def test_a_variable_that_is_not_set_is_named(self, at_home: LocalTransport, tmp_path: Path) -> None:
+        cluster = SlurmCluster(at_home, remote_base=str(tmp_path / "base"))
+        with pytest.raises(ConfigurationError, match=r"It is '\$NOTHING/x', and the login has no variable NOTHING"):
+            cluster.absolute("$NOTHING/x", "It")
+        with pytest.raises(ConfigurationError, match="It '~you/x' is not an absolute path, and cannot be made one"):
+            cluster.absolute("~you/x", "It")
+
+    def test_each_is_asked_for_once(
+        self, at_home: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cluster = SlurmCluster(at_home, remote_base=str(tmp_path / "base"))
+        cluster.facts()
+        asked: list[Sequence[str]] = []
+        run = at_home.run
+
+        def counting(script: str, args: Sequence[str] = (), **options: Any) -> CompletedCommand:
+            asked.append(args)
+            return run(script, args, **options)
+
+        monkeypatch.setattr(at_home, "run", counting)
+        for _ in range(3):
+            for path in ("/x", "~/x", "$HOME/$USER", "x", "$SCRATCH/x"):
+                cluster.absolute(path, "a path")
+        assert asked == [["SCRATCH"]]
 
 
 class TestSubmit:

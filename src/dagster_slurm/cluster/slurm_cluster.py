@@ -34,7 +34,7 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.script import render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.base import reading, whole_number
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import absolute, is_absolute, shell_file, variables_in
 
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
 _USUAL_ARRAY_SIZE = 1001
@@ -85,7 +85,7 @@ class SlurmCluster:
 
     Args:
         transport: The way to its login node.
-        remote_base: Directory there that holds the runs; `~` stands for the home directory.
+        remote_base: Directory there that holds the runs, as `absolute` takes it.
         admissions: What Slurm has said of requests before; None begins anew.
     """
 
@@ -97,12 +97,14 @@ class SlurmCluster:
         self._facts: ClusterFacts | None = None
         self._interpreters: dict[tuple[str, str, str], CompletedCommand] = {}
         self._layouts: dict[str, tuple[float, str]] = {}
+        self._paths: dict[str, str] = {}
         self._largest_array: int | None = None
         self._submissions: Submissions | None = None
         self._admissions = admissions or Admissions()
         self._lock = threading.Lock()
         # Whoever asks the cluster for a layout must not keep those waiting who know all they need.
         self._layout_lock = threading.Lock()
+        self._paths_lock = threading.Lock()
 
     @property
     def host(self) -> str:
@@ -151,15 +153,30 @@ class SlurmCluster:
 
     def base(self) -> str:
         """`remote_base` as an absolute path."""
-        if self._remote_base == "~" or self._remote_base.startswith("~/"):
+        if _is_below_home(self._remote_base):
             return self.facts().home + self._remote_base[1:].rstrip("/")
-        if not self._remote_base.startswith("/"):
-            raise ConfigurationError(
-                f"remote_base {self._remote_base!r} is not an absolute path",
-                hint="Start it with `/` or `~/`.",
-                host=self.host,
-            )
-        return self._remote_base.rstrip("/")
+        return self._resolved(self._remote_base, "remote_base", {})
+
+    def absolute(self, path: str, what: str) -> str:
+        """A path of the cluster as one absolute path: `~`, variables and what is relative are the login's, asked once.
+
+        Args:
+            path: As a person writes it: `/shared/x`, `~/x`, `$SCRATCH/x`, or `x`, which is in the home directory.
+            what: What it is, for an error.
+
+        Raises:
+            ConfigurationError: A variable is not set there, or it is no path.
+        """
+        if is_absolute(path):
+            return path.rstrip("/") or "/"
+        facts = self.facts()
+        return self._resolved(path, what, {"HOME": facts.home, "USER": facts.user})
+
+    def _resolved(self, path: str, what: str, known: Mapping[str, str]) -> str:
+        with self._paths_lock:
+            if path not in self._paths:
+                self._paths[path] = resolved(self.transport, path, what, known)
+            return self._paths[path]
 
     def refuse_foreign_base(self) -> None:
         """Refuse a `remote_base` in which somebody else could change what our jobs run.
@@ -414,7 +431,9 @@ class SlurmCluster:
             return _split_blocks(answer.stdout)
 
     def _ask_facts(self) -> ClusterFacts:
-        answer = self.script("facts.sh", (self._remote_base,))
+        # Below home it is the script that knows where that is.
+        base = self._remote_base if _is_below_home(self._remote_base) else self.base()
+        answer = self.script("facts.sh", (base,))
         words = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
         if answer.returncode or not {"home", "user", "version"} <= set(words):
             raise ConnectionFailedError(f"The login node's answer was cut off: {answer.reason}", host=self.host)
@@ -453,6 +472,44 @@ class SlurmCluster:
         """Raise the typed error for a Slurm command that has failed."""
         if answer.returncode:
             raise rejections.classify_error(command, answer.returncode, answer.error_text, self.host)
+
+
+def _is_below_home(path: str) -> bool:
+    return (path == "~" or path.startswith("~/")) and variables_in(path) == ("HOME",)
+
+
+def resolved(transport: Transport, path: str, what: str, known: Mapping[str, str]) -> str:
+    """As `SlurmCluster.absolute`, without Slurm.
+
+    Args:
+        transport: The way to the login node.
+        path: As a person writes it.
+        what: What it is, for an error.
+        known: Variables whose values are known.
+
+    Raises:
+        ConfigurationError: A variable is not set there, or it is no path.
+    """
+    names = [name for name in variables_in(path) if name not in known]
+    said = ""
+    if names:
+        # One may stand for a relative path.
+        names = list(dict.fromkeys([*names, *({"HOME"} - set(known))]))
+        said = transport.run(shell_file("dagster_slurm.cluster_scripts", "variables.sh"), names).text
+    lines = (line.partition(" ") for line in said.splitlines())
+    variables = {**known, **{name: value for name, _, value in lines if name in names}}
+    try:
+        return absolute(path, variables)
+    except LookupError as error:
+        raise ConfigurationError(
+            f"{what} is {path!r}, and the login has no variable {error.args[0]}",
+            hint="Write the directory itself, or set the variable in the profile of the login.",
+            host=transport.host,
+        ) from None
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{what} {error}", hint="Begin it with `/`, `~/` or a variable such as `$SCRATCH`.", host=transport.host
+        ) from None
 
 
 def foreign_part(line: str, uid: str) -> str:

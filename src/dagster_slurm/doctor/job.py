@@ -37,6 +37,7 @@ def activation_of(world: World) -> Activation:
     path = world.asked.env_path
     if path is None:
         return CLUSTER_PYTHON
+    path = world.absolute(path, "--env-path")
     return activate_deployed(path, world.cluster.environment_layout(path))
 
 

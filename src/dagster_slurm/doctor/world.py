@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.slurm_cluster import resolved
 from dagster_slurm.doctor.settings import Asked, Settings, read_settings
 from dagster_slurm.errors import TransportError
 from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, SSHConnection, Transport
@@ -108,9 +109,11 @@ class World:
     @cached_property
     def cluster(self) -> SlurmCluster:
         """The cluster's verbs. The home directory comes from the login: it is known without Slurm's commands, too."""
-        base = self.settings.remote_base
-        home = self.log_in()["home"][0]
-        return SlurmCluster(self.transport, remote_base=home + base[1:] if base == "~" or base[:2] == "~/" else base)
+        return SlurmCluster(self.transport, remote_base=self.absolute(self.settings.remote_base, "remote_base"))
+
+    def absolute(self, path: str, what: str) -> str:
+        """As `SlurmCluster.absolute`, where Slurm's commands may be missing."""
+        return resolved(self.transport, path, what, {"HOME": self.log_in()["home"][0]})
 
     def run(self, name: str, args: Sequence[str] = (), *, timeout_seconds: float = 60.0) -> CompletedCommand:
         """Run one of the doctor's shell files at the far end."""

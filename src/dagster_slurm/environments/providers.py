@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from dagster_slurm.cluster import SlurmCluster
@@ -62,7 +62,11 @@ class ClusterPython:
 
 @dataclass(frozen=True)
 class Deployed:
-    """An environment that somebody has put on the cluster."""
+    """An environment that somebody has put on the cluster.
+
+    Args:
+        path: Where, as `SlurmCluster.absolute` takes it.
+    """
 
     path: str
 
@@ -72,8 +76,9 @@ class Deployed:
         return self.path
 
     def provide(self, site: Site) -> Activation:
-        """Look which layout it has."""
-        return activate_deployed(self.path, site.cluster.environment_layout(self.path))
+        """Look where it is, and which layout it has."""
+        path = site.cluster.absolute(self.path, "pre_deployed_env_path")
+        return activate_deployed(path, site.cluster.environment_layout(path))
 
 
 @dataclass(frozen=True)
@@ -228,11 +233,15 @@ class Container:
 
     def provide(self, site: Site) -> Activation:
         """See whether the image is there, if it is a file."""
-        if self.image.startswith("/") and site.cluster.transport.command(("test", "-e", self.image)).returncode:
+        # Anything else may be an address: `ubuntu:22.04`, `docker://...`.
+        is_file = self.image.startswith(("/", "~", "$"))
+        image = site.cluster.absolute(self.image, "image") if is_file else self.image
+        if is_file and site.cluster.transport.command(("test", "-e", image)).returncode:
             raise EnvironmentNotFoundError(
-                f"There is no image {self.image}", hint="`image` is a path on the cluster.", host=site.cluster.host
+                f"There is no image {image}", hint="`image` is a path on the cluster.", host=site.cluster.host
             )
-        return Activation((), self.python, self.title, wrapper=self.command(site.cluster.base()))
+        found = replace(self, image=image)
+        return Activation((), self.python, found.title, wrapper=found.command(site.cluster.base()))
 
     def command(self, base: str) -> tuple[str, ...]:
         """What stands before the payload's own command. Pure.

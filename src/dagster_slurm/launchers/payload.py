@@ -28,8 +28,8 @@ class Payload:
     """What is run.
 
     Args:
-        program: Its path as seen by the job, relative to the working directory or absolute; or, as `form` says,
-            `package.module` or `package.module:function`.
+        program: Its path as seen by the job, relative to the working directory or absolute, until a cluster is known
+            with `~` and variables of its login; or, as `form` says, `package.module` or `package.module:function`.
         interpreter: `python` for the environment's Python, `bash`, or None for a file that runs by itself.
         source: The file or directory on this machine that becomes `program`; None if there is nothing to upload.
         form: Whether `program` is a path, or what Python finds by its name: a module or package to run, or a
@@ -40,6 +40,11 @@ class Payload:
     interpreter: str | None
     source: Path | None
     form: Literal["path", "module", "function"] = "path"
+
+    @property
+    def has_path_there(self) -> bool:
+        """Whether it is a path of the cluster, of which the login may have to say where that leads."""
+        return self.source is None and self.form == "path" and self.program.startswith(("/", "~", "$"))
 
 
 def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payload:
@@ -67,9 +72,11 @@ def payload_from_path(path: PathLike, *, remote_path: str | None = None) -> Payl
         InvalidRequestError: It is neither Python nor shell, and cannot be run by itself.
     """
     if remote_path is not None:
-        if not remote_path.startswith("/"):
-            raise InvalidRequestError(f"remote_payload_path {remote_path!r} is not an absolute path")
-        return Payload(remote_path, _interpreter_by_name(PurePosixPath(remote_path).suffix), None)
+        if not remote_path.strip():
+            raise InvalidRequestError("remote_payload_path is empty", hint="It is a path on the cluster.")
+        # What is relative is so to the home directory; a program of that name is in the working directory.
+        program = remote_path if remote_path.startswith(("/", "~", "$")) else f"~/{remote_path.removeprefix('./')}"
+        return Payload(program, _interpreter_by_name(PurePosixPath(remote_path).suffix), None)
     source = Path(path).expanduser()
     if source.is_dir():
         return _of_directory(source)

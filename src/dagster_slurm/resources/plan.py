@@ -138,6 +138,7 @@ class _PlanForCluster:
         start, start_reason = self._start()
         environment = preview(spec.environment, Site(self._cluster, _tell_nobody, spec.force_env_push))
         directory = self._key.first_attempt(self._cluster.base())
+        spec = self._spec = spec.at(self._cluster.absolute)
         return JobPlan(
             mode="slurm",
             title=f"{spec.payload.program} on {self._cluster.host}",
@@ -209,7 +210,9 @@ class _PlanForCluster:
         asked = inputs if is_little else Inputs({}, inputs.remote)
         there = InputStore(self._cluster, asked, _tell_nobody).there()
         files = [PlannedFile(name, size, name in there if is_little else None) for name, size in sizes.items()]
-        files += [PlannedFile(f"{name} ({path.path})", None, is_there=True) for name, path in inputs.remote.items()]
+        for name, path in inputs.remote.items():
+            leads_to = self._cluster.absolute(path.path, f"RemotePath of {name!r}")
+            files.append(PlannedFile(f"{name} ({leads_to})", None, is_there=True))
         note = "" if is_little else "too large to be read for a plan; what the cluster has of them is not sent again"
         return PlannedUpload("inputs", tuple(files), note)
 

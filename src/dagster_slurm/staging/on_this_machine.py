@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.patterns import kept_names, missing, output_not_found, select
 from dagster_slurm.staging.plan import Inputs, RemotePath, Staging
+from dagster_slurm.transport.shell import absolute
 
 HOST = "this machine"
 """As a cluster is called whose commands are run here."""
@@ -36,7 +38,10 @@ def used_in_place(remote: RemotePath) -> Path:
     Raises:
         InvalidRequestError: It is another machine's, or is not there.
     """
-    target = Path(remote.on(HOST))
+    try:
+        target = Path(absolute(remote.on(HOST), {"HOME": str(Path.home()), **os.environ}))
+    except (LookupError, ValueError) as error:
+        raise InvalidRequestError(f"RemotePath {remote.path!r} leads nowhere on this machine: {error}") from None
     if not target.exists():
         raise InvalidRequestError(
             f"There is no {target} on this machine",

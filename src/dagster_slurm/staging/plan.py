@@ -21,11 +21,11 @@ class RemotePath:
     """A file or directory on the cluster (in mode `local`: on this machine), which a job reads in place.
 
     Args:
-        path: Its absolute path there.
+        path: Its path there: `/shared/x`, `~/x`, `$SCRATCH/x`, or `x`, which is in the home directory.
         host: Which cluster, as the resource names its login node (`me@login.cluster`); None for wherever the job runs.
 
     Raises:
-        InvalidRequestError: The path is not absolute, or holds what no path there may hold.
+        InvalidRequestError: The path is empty, or holds what no path there may hold.
     """
 
     path: str
@@ -33,9 +33,9 @@ class RemotePath:
 
     def __post_init__(self) -> None:
         """Refuse what is no path."""
-        if not self.path.startswith("/") or not {"\n", "\0"}.isdisjoint(self.path):
+        if not self.path.strip() or not {"\n", "\0"}.isdisjoint(self.path):
             raise InvalidRequestError(
-                f"RemotePath {self.path!r} is not an absolute path", hint="It begins with `/`, and has one line."
+                f"RemotePath {self.path!r} is not a path", hint="It is one line: `/shared/x`, `~/x`, `$SCRATCH/x`."
             )
 
     def on(self, host: str) -> str:

@@ -66,7 +66,11 @@ class InputStore:
 
     @cached_property
     def _paths(self) -> Mapping[str, str]:
-        return {name: path.on(self._cluster.host) for name, path in self._inputs.remote.items()}
+        host = self._cluster.host
+        return {
+            name: self._cluster.absolute(path.on(host), f"RemotePath of {name!r}")
+            for name, path in self._inputs.remote.items()
+        }
 
     @cached_property
     def _contents(self) -> Mapping[str, Content]:

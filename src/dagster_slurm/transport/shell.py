@@ -1,13 +1,48 @@
-"""The one place where values meet the shell: quoting, and the shell files of this package."""
+"""The one place where values meet the shell: quoting, paths as people write them, and this package's shell files."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
 from dagster_slurm.errors import InvalidRequestError
+
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+
+
+def is_absolute(path: str) -> bool:
+    """Whether nobody has to be asked where a path leads."""
+    return path.startswith("/") and _VARIABLE.search(path) is None
+
+
+def variables_in(path: str) -> tuple[str, ...]:
+    """The variables that are needed for `absolute`, in their order."""
+    named = [found[1] or found[2] for found in _VARIABLE.finditer(path)]
+    return tuple(dict.fromkeys([*([] if path.startswith(("/", "$")) else ["HOME"]), *named]))
+
+
+def absolute(path: str, variables: Mapping[str, str]) -> str:
+    """A path as one absolute path: `~`, variables, and what is relative, which is so to the home directory.
+
+    Args:
+        path: As a person writes it.
+        variables: The values of those that `variables_in` names, and HOME.
+
+    Raises:
+        LookupError: A variable is not set.
+        ValueError: It is empty, of several lines, or another user's home.
+    """
+    found = _VARIABLE.sub(lambda named: variables[named[1] or named[2]], path)
+    if not found.strip() or not {"\n", "\0"}.isdisjoint(found) or (found[0] == "~" and found[1:2] not in ("", "/")):
+        raise ValueError(f"{path!r} is not an absolute path, and cannot be made one")
+    if found[0] == "~":
+        found = variables["HOME"] + found[1:]
+    if found[0] != "/":
+        found = f"{variables['HOME']}/{found.removeprefix('./')}"
+    return found.rstrip("/") or "/"
 
 
 def quote(value: str) -> str:

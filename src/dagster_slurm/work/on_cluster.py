@@ -216,7 +216,7 @@ class ClusterCarriers(Carriers):
         inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
         inputs.upload()
         array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
-        script = self._spec.batch_script(directory, activation, request, array=array)
+        script = self._spec.at(self._cluster.absolute).batch_script(directory, activation, request, array=array)
         description = describe(
             self._step,
             self._work,

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, TypeVar, cast
 
 from dagster_slurm.environments import Activation, ClusterPython, Provider
@@ -206,6 +206,17 @@ class WorkSpec:
                     f"The value of {name!r} in extras cannot be sent: {error}", hint="Values have to be JSON's."
                 ) from None
         affordable(self.request, self.max_node_hours, tasks=self.tasks.count if self.tasks else 1)
+
+    def at(self, absolute: Callable[[str, str], str]) -> WorkSpec:
+        """The same with a payload whose path on the cluster is absolute.
+
+        Args:
+            absolute: As `SlurmCluster.absolute`.
+        """
+        if not self.payload.has_path_there:
+            return self
+        program = absolute(self.payload.program, "remote_payload_path")
+        return replace(self, payload=replace(self.payload, program=program))
 
     def beside_payload(self, module: str) -> str:
         """What to do about a module that lies beside the payload on this machine; empty if it does not."""

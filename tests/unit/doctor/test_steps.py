@@ -121,13 +121,20 @@ def test_an_answer_that_nobody_expected_is_told_without_a_traceback(changes: dic
     assert "cannot be read" in found[step].problem
 
 
-@pytest.mark.parametrize("base", ["runs", "./runs", "~other/runs"])
-def test_a_relative_base(base: str) -> None:
+@pytest.mark.parametrize("base", ["~other/runs", " "])
+def test_a_base_that_leads_nowhere(base: str) -> None:
     world = played()
     world.settings = Settings(None, world.settings.request, base)
     found = {finding.step: finding for finding in diagnose(world)}
     assert found["space"].status == "wrong"
     assert "is not an absolute path" in found["space"].problem
+
+
+@pytest.mark.parametrize("base", ["runs", "./runs", "~/runs", "$HOME/runs"])
+def test_a_base_is_made_absolute(base: str) -> None:
+    world = played()
+    world.settings = Settings(None, world.settings.request, base)
+    assert world.cluster.base() == f"{world.log_in()['home'][0]}/runs"
 
 
 def test_only_what_depends_on_a_fault_is_left_out() -> None:

@@ -149,9 +149,24 @@ def test_one_that_lies_on_the_cluster_is_not_looked_for_here(remote: str, kind: 
     assert payload_from_path("missing.py", remote_path=remote) == Payload(remote, kind, None)
 
 
-def test_a_relative_remote_path_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="absolute"):
-        payload_from_path("x.py", remote_path="x.py")
+@pytest.mark.parametrize(
+    ("remote", "program"),
+    [("x.py", "~/x.py"), ("./x.py", "~/x.py"), ("~/x.py", "~/x.py"), ("$WORK/x.py", "$WORK/x.py")],
+)
+def test_the_login_says_where_a_remote_path_leads(remote: str, program: str) -> None:
+    payload = payload_from_path("x.py", remote_path=remote)
+    assert payload == Payload(program, "python", None)
+    assert payload.has_path_there
+
+
+def test_no_remote_path_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="remote_payload_path is empty"):
+        payload_from_path("x.py", remote_path=" ")
+
+
+@pytest.mark.parametrize("payload", [Payload("main.py", "python", None), Payload("~a", None, Path("~a"))], ids=str)
+def test_what_is_in_the_working_directory_has_no_path_there(payload: Payload) -> None:
+    assert not payload.has_path_there
 
 
 def test_files_keep_their_names_and_whether_they_can_be_run(tmp_path: Path) -> None:

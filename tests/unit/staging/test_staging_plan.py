@@ -13,6 +13,7 @@ import pytest
 from dagster_slurm.errors import InvalidRequestError, OutputNotFoundError, PayloadNotFoundError
 from dagster_slurm.launchers import Scratch
 from dagster_slurm.staging import DataOptions, RemotePath, Staging, plan_staging
+from dagster_slurm.staging.on_this_machine import used_in_place
 from dagster_slurm.staging.patterns import kept_names, missing, output_not_found, select
 
 FILES = ("model.txt", "stations/2024/a.csv", "stations/2024/b.csv", "stations/2025/a.csv", "odd[1].txt")
@@ -117,10 +118,20 @@ def test_another_host_is_refused_and_none_is_anywhere() -> None:
         WAVES.on("you@other")
 
 
-@pytest.mark.parametrize("path", ["relative", "", "/a\nb", "~/x"])
+@pytest.mark.parametrize("path", ["", " ", "/a\nb"])
 def test_remote_paths_that_are_none(path: str) -> None:
-    with pytest.raises(InvalidRequestError, match="not an absolute path"):
+    with pytest.raises(InvalidRequestError, match="is not a path"):
         RemotePath(path)
+
+
+def test_in_mode_local_this_machine_says_where_one_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "waves").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WORK", str(tmp_path))
+    for path in ("waves", "~/waves", "$WORK/waves", f"{tmp_path}/waves"):
+        assert used_in_place(RemotePath(path)) == tmp_path / "waves"
+    with pytest.raises(InvalidRequestError, match="leads nowhere on this machine: 'NOTHING'"):
+        used_in_place(RemotePath("$NOTHING/waves"))
 
 
 def test_where_outputs_go(tmp_path: Path) -> None:
