@@ -108,7 +108,7 @@ class Arguments(TypedDict, total=False):
         force_env_push: Install the environment anew, whatever is there.
         name: Tells this call from others in the same step. Calls that run at the same time need one.
         skip_payload_upload: Use the payload that is on the cluster at `remote_payload_path`.
-        remote_payload_path: Absolute path of the payload on the cluster.
+        remote_payload_path: Path of the payload on the cluster.
         slurm_metrics: Which figures to attach to the results; all by default.
         metrics_collector: Adds metadata of its own.
         retry_policy: Which ends of the job are tried again, in place of the resource's.
@@ -149,7 +149,7 @@ class SlurmRunConfig(Config):
     force_env_push: bool | None = Field(default=None, description="Install the environment anew.")
     environment_name: str | None = Field(default=None, description="Which of the project's environments.")
     skip_payload_upload: bool | None = Field(default=None, description="Use the payload that is on the cluster.")
-    remote_payload_path: str | None = Field(default=None, description="Absolute path of the payload on the cluster.")
+    remote_payload_path: str | None = Field(default=None, description="Path of the payload on the cluster.")
     extra_files: list[str] | None = Field(default=None, description="Files to put beside the payload.")
     extra_slurm_opts: dict[str, Any | None] | None = Field(default=None, description="Options for sbatch.")
     inputs: list[str] | None = Field(default=None, description="Files to read, by path or glob.")
@@ -183,7 +183,8 @@ class ComputeDefaults(ConfigurableResource[Any]):
         description="What payloads run in on the cluster; by default the project's, where it has a lock file.",
     )
     pre_deployed_env_path: str | None = Field(
-        default=None, description="An environment that is on the cluster already, in place of `environment`."
+        default=None,
+        description="An environment on the cluster, in place of `environment`: `/shared/x`, `~/x`, `$WORK/x`.",
     )
     default_skip_payload_upload: bool = Field(
         default=False, description="Take payloads from `scripts/` in the pre-deployed environment."

@@ -182,7 +182,8 @@ class SlurmResource(ConfigurableResource[Any]):
         default=None, description="What is asked of Slurm by default."
     )
     remote_base: str | None = Field(
-        default=None, description="Directory on the cluster for runs; `~/dagster_runs` by default."
+        default=None,
+        description="Directory on the cluster for runs, such as `$SCRATCH/runs`; `~/dagster_runs` by default.",
     )
     status_poll_interval_seconds: float = Field(
         default=5.0, description="Pause before Slurm is first asked for the state of running jobs, in seconds.", gt=0
