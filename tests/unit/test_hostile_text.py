@@ -620,6 +620,7 @@ OF_THIS_MACHINE: Mapping[str, str] = {
     "staging.on_this_machine:_with_parents": "a path of `PATHS`",
     "staging.on_this_machine:used_in_place": "a path of this user, in mode `local`",
     "staging.plan:_local_directory": "a path of the call",
+    "transport.openssh:ControlMaster._record": "beside the socket, which `PATHS` has",
 }
 
 
