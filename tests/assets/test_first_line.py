@@ -107,7 +107,8 @@ def test_a_refused_port_is_told_at_once_and_given_up(
     first, second = tried.run(payload("pass\n"), retries=0).splitlines()
     assert first.startswith("The connection failed: ")
     assert "Connection refused" in first
-    assert second == "`dagster-slurm doctor` checks the way to the cluster step by step."
+    doctor = "`dagster-slurm doctor` checks the way to the cluster step by step."
+    assert second == f"Check host, port and network. {doctor}"
     (told,) = [each for each in tried.messages if each.startswith("The cluster does not answer; ")]
     assert told.startswith("The cluster does not answer; it is tried for 2 s more. The connection failed: ")
 

@@ -69,5 +69,5 @@ def test_one_that_leads_nowhere_is_told_before_anything_is_submitted(
     slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, path: str, line: str
 ) -> None:
     result = run_asset(asset_of(payload("true\n", name="x.sh")), slurm(pre_deployed_env_path=path), instance)
-    _, text = failure_of(result)
-    assert text.startswith(line.replace("HOME", str(sandbox.home)))
+    kind, text = failure_of(result)
+    assert text.partition(f"{kind}: ")[2].startswith(line.replace("HOME", str(sandbox.home)))

@@ -7,12 +7,13 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
 
-from . import table
+from . import settings_page, table
 from .deployment import Deployment
 from .figures import Figures, summary
 from .project.plan import Plan
@@ -87,4 +88,9 @@ def record() -> Record:
 def pytest_sessionfinish(exitstatus: int) -> None:
     """After a complete run of the suite, write the table."""
     if ALL and FIGURES and exitstatus == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
-        print(table.write({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FIGURES.glob("*.json")}))
+        print(table.write(_read(FIGURES)))
+        print(settings_page.write(_read(FIGURES / "settings")))
+
+
+def _read(directory: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in directory.glob("*.json")}

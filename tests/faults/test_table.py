@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.sources import parsed
 
-from . import table
+from . import settings_page, table
 from .rows import LINES, Line
+from .settings import SETTINGS
 
 TESTS = Path(__file__).parents[1]
 
@@ -20,6 +21,13 @@ TESTS = Path(__file__).parents[1]
 def test_the_page_has_the_rows_of_the_suite() -> None:
     rows = table.rows_of(table.PAGE.read_text(encoding="utf-8"))
     assert rows == [(line.text, line.test) for line in LINES.values()]
+
+
+def test_the_page_on_wrong_settings_has_those_of_the_suite() -> None:
+    rows = settings_page.rows_of(settings_page.PAGE.read_text(encoding="utf-8"))
+    assert rows == [wrong.text for wrong in SETTINGS.values()]
+    assert len(rows) == 40
+    assert sum(wrong.is_quick for wrong in SETTINGS.values()) == 10
 
 
 @pytest.mark.process

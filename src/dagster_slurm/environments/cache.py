@@ -157,7 +157,11 @@ class EnvironmentCache:
         answer = self._cluster.interpreter(needs.python or "", "\n".join(needs.setup), needs.program or "")
         said, host = last_lines(answer.reason), self._cluster.host
         if answer.returncode == _SETUP_FAILED:
-            raise EnvironmentBuildError(f"The set-up of the environment failed on the login node:\n{said}", host=host)
+            raise EnvironmentBuildError(
+                f"The set-up of the environment failed on the login node:\n{said}",
+                hint="Try them by hand on the login node: the `setup_commands`, in a shell that is not a login shell.",
+                host=host,
+            )
         if answer.returncode == _NO_PYTHON:
             there = ", ".join(dict.fromkeys(answer.text.split()[1:])) or "none on the PATH"
             raise InterpreterNotFoundError(
@@ -166,7 +170,9 @@ class EnvironmentCache:
                 host=host,
             )
         if answer.returncode:
-            raise InterpreterNotFoundError(f"{needs.python} on the cluster does not work:\n{said}", host=host)
+            raise InterpreterNotFoundError(
+                f"{needs.python} on the cluster does not work:\n{said}", hint="Name another with `python`.", host=host
+            )
         with reading("What the login node says of its machine", host=host):
             return target_of(answer.text, platform=needs.platform)
 

@@ -165,7 +165,9 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
     """
     entries = list(_payload_entries(payload))
     if isinstance(extra_files, (str, os.PathLike)):
-        raise InvalidRequestError(f"extra_files is a list of files or a mapping, not one path, {extra_files!r}")
+        raise InvalidRequestError(
+            f"extra_files is a list of files or a mapping, not one path, {extra_files!r}", hint="Put it into a list."
+        )
     named = (
         extra_files.items()
         if isinstance(extra_files, Mapping)

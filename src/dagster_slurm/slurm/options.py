@@ -138,7 +138,7 @@ def canonical_option(name: str) -> str:
     if canonical not in SBATCH_OPTIONS:
         raise UnknownOptionError(f"sbatch has no option {name!r}", hint=_nearest(dashed))
     if canonical in MANAGED_OPTIONS:
-        raise InvalidRequestError(f"option {name!r} cannot be set: {MANAGED_OPTIONS[canonical]}")
+        raise InvalidRequestError(f"option {name!r} cannot be set", hint=f"{MANAGED_OPTIONS[canonical]}.")
     return canonical
 
 

@@ -185,7 +185,9 @@ def plan_staging(options: DataOptions, *, uploaded: Sequence[str] = ()) -> Stagi
 
 def _inputs(inputs: InputsOption | None) -> Inputs:
     if isinstance(inputs, (str, os.PathLike, RemotePath)):
-        raise InvalidRequestError(f"inputs is a list of paths or a mapping, not one path, {inputs!r}")
+        raise InvalidRequestError(
+            f"inputs is a list of paths or a mapping, not one path, {inputs!r}", hint="Put it into a list."
+        )
     files: dict[str, Path] = {}
     remote: dict[str, RemotePath] = {}
     named = inputs.items() if isinstance(inputs, Mapping) else ((None, path) for path in inputs or ())
@@ -238,7 +240,7 @@ def _outputs(options: DataOptions) -> Outputs:
     outputs = options.outputs
     for name, value in (("outputs", outputs), ("keep_on_cluster", options.keep_on_cluster)):
         if isinstance(value, (str, os.PathLike)):
-            raise InvalidRequestError(f"{name} is a list of globs, not one, {value!r}")
+            raise InvalidRequestError(f"{name} is a list of globs, not one, {value!r}", hint="Put it into a list.")
     listed = outputs.items() if isinstance(outputs, Mapping) else ((pattern, None) for pattern in outputs or ())
     fetched = {checked_output(pattern): _local_directory(directory) for pattern, directory in listed}
     kept = tuple(dict.fromkeys(checked_output(pattern) for pattern in options.keep_on_cluster or ()))

@@ -81,9 +81,12 @@ class Login:
         host = self._connection.label
         for answers in self._answers:
             if answers.refusal is not None:
+                was_given = answers.refusal == _PASSWORD_REFUSED
                 return AuthenticationError(
                     answers.refusal,
-                    hint="Set password or askpass_command, or run `dagster-slurm login` on a terminal first.",
+                    hint="Correct the password (PASSWORD); it was tried once only, since accounts lock."
+                    if was_given
+                    else "Set password or askpass_command, or run `dagster-slurm login` on a terminal first.",
                     host=host,
                 )
         on_the_way = self._said_on_the_way.read().decode("utf-8", "replace") if self._said_on_the_way else ""
@@ -120,6 +123,7 @@ _NOT_THE_PASSWORD = re.compile(
     re.IGNORECASE,
 )
 _COMMAND_TIMEOUT_SECONDS = 60.0
+_PASSWORD_REFUSED = "The password was refused"  # noqa: S105 - a message
 
 
 def asks_for_password(prompt: str) -> bool:
@@ -143,7 +147,7 @@ class Answers:
         """The answer; None if there is none, and then `refusal` says why."""
         if asks_for_password(prompt) and self._connection.password is not None:
             if self._password_given:
-                self.refusal = "The password was refused"
+                self.refusal = _PASSWORD_REFUSED
                 return None
             self._password_given = True
             return self._connection.password

@@ -292,10 +292,11 @@ def connection_fault(said: str, returncode: int | None, *, host: str) -> Transpo
             host=host,
         )
     if "Bad configuration option" in said or "Bad owner or permissions" in said:
-        return SSHConfigurationError(f"OpenSSH's configuration is not usable: {last}", host=host)
+        hint = "Correct extra_opts (OPTS_EXTRA), or `~/.ssh/config`."
+        return SSHConfigurationError(f"OpenSSH's configuration is not usable: {last}", hint=hint, host=host)
     if _PROXY_FAILED in last:
         return _proxy_fault(said, host=host)
-    return ConnectionFailedError(f"The connection failed: {last}", host=host)
+    return ConnectionFailedError(f"The connection failed: {last}", hint="Check host, port and network.", host=host)
 
 
 def _of_unused_key(found: re.Match[str]) -> str:
