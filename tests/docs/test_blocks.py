@@ -21,6 +21,9 @@ from dagster_slurm.housekeeping.cleaning import DANGLING, Facts, Terms, decide
 from dagster_slurm.housekeeping.rows import JobRow, RunStanding
 from dagster_slurm.housekeeping.rows import lines_of as table_of_jobs
 from dagster_slurm.housekeeping.seen import Fate
+from dagster_slurm.housekeeping.usage import COLUMNS as REPORT_COLUMNS
+from dagster_slurm.housekeeping.usage import Usage
+from dagster_slurm.housekeeping.usage import text_of as text_of_usage
 from dagster_slurm.job.events import Ended, Waiting, line_of
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
@@ -146,6 +149,34 @@ def _is_a_table_of_jobs(block: Block) -> None:
     assert table_of_jobs(made, width) == block.text.splitlines()
 
 
+def _is_a_report(block: Block) -> None:
+    *lines, _, last = block.text.splitlines()
+    heading, *rows = (line.split() for line in lines)
+    assert [word for word in heading if word not in {each.heading for each in REPORT_COLUMNS}] == []
+    assert {len(row) for row in rows} == {len(heading)}
+    jobs, hours = (sum(float(row[heading.index(name)]) for row in rows) for name in ("JOBS", "NODE_HOURS"))
+    assert last.startswith(f"{jobs:.0f} jobs, {hours:.2f} node-hours, since ")
+
+
+def _is_a_report_of_a_job(block: Block) -> None:
+    lines = dict(line.split(": ", 1) for line in block.text.splitlines())
+    usage = Usage(
+        lines["Job ID"],
+        lines["Asset"],
+        lines["Run"],
+        "COMPLETED",
+        0,
+        1,
+        8,
+        *(parse_elapsed_seconds(lines[name]) for name in ("Job Wall-clock time", "Time limit", "Waited")),
+        cpu_seconds=parse_elapsed_seconds(lines["CPU Utilized"]),
+        memory_bytes=round(3.2 * (1 << 30)),
+        asked_bytes=16 << 30,
+        node_hours=float(lines["Node-hours"]),
+    )
+    assert text_of_usage(usage) == block.text.splitlines()
+
+
 def _job_row(words: dict[str, str]) -> JobRow:
     said = {name: word.replace("-", "") if word == "-" else word for name, word in words.items()}
     states = re.findall(r"(\d+ )?([A-Z]+)", said["ST"])
@@ -260,6 +291,11 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/getting-started.md", "words - Submitted Slurm job"): _is_compared_with_what_is_printed,
     ("docs/jobs.md", JOBS_HEADING): _is_a_table_of_jobs,
     ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
+    (
+        "docs/jobs.md",
+        "ASSET         RUN       JOBS  NODE_HOURS  CPU%  MEM_USED  MEM_ASKED  TIME_USED   TIME_LIMIT",
+    ): _is_a_report,
+    ("docs/jobs.md", "Job ID: 4698"): _is_a_report_of_a_job,
     ("docs/plan.md", "# Plan: train.py on me@login.cluster"): _is_a_plan,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
     ("docs/ends.md", "Out of memory: Slurm job 31 used all of its 4 GiB on n1"): _shows_a_failure,

@@ -50,6 +50,12 @@ def test_every_help_ends_with_examples_that_click_would_take(
         understood(main, words[1:])
 
 
+def test_every_command_is_on_the_page_of_the_command_line() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    table = "".join(line for line in page.splitlines() if line.startswith("| [`"))
+    assert set(re.findall(r"`(\w+)`", table)) == {path[0] for path in ALL if path}
+
+
 def understood(command: click.Command, words: list[str]) -> None:
     """Every option is one of the command's, and every value one that it takes; nothing is done."""
     if isinstance(command, click.Group):

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from dagster_slurm.cli.reach import cluster_of, seconds, size_bytes, with_cluster_options
-from dagster_slurm.cli.terminal import examples, say
+from dagster_slurm.cli.terminal import examples, say, width
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.housekeeping.cleaning import size
 from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
-from dagster_slurm.housekeeping.tables import aligned
+from dagster_slurm.housekeeping.tables import aligned, fitted, wrapped
 
 _DAY_SECONDS = 86400
 
@@ -38,7 +38,8 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
         say(json.dumps(_as_json(found), indent=2))
     elif found.entries:
         rows = [(_size(each), _age(found, each), each.standing.value, each.name, each.title) for each in found.entries]
-        say("\n".join([*aligned(rows), "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
+        lines = [fitted(line, width()) for line in aligned(rows)]
+        say("\n".join([*lines, "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
     else:
         say(f"There are no environments in {shelf.directory}.")
 
@@ -109,7 +110,8 @@ def _pruned_lines(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:
     last = (
         f"To remove: {told} Nothing was removed; --yes does it." if gone is None else f"Removed: {len(gone)} of {told}"
     )
-    return "\n".join([*aligned(rows), "", last])
+    lines = [part for line in aligned(rows) for part in wrapped(line, width(), hanging=4)]
+    return "\n".join([*lines, "", *wrapped(last, width())])
 
 
 def _pruned_json(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from dagster_slurm.cli.reach import cluster_of, with_cluster_options
+from dagster_slurm.cli.reach import cluster_of, with_cluster_options, words
 from dagster_slurm.cli.terminal import examples, say, width
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def jobs(
     if in_json and watch_seconds:
         raise click.UsageError("--watch and --json exclude each other.")
     wanted = Wanted(everything=everything or bool(of_run), of_run=of_run, states=states)
-    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, _words() as word:
+    with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
         if watch_seconds:
             with suppress(KeyboardInterrupt):
                 _watch(lambda: _shown(cluster, word(), wanted), watch_seconds)
@@ -137,20 +136,3 @@ def _nothing(cluster: SlurmCluster, wanted: Wanted) -> str:
     if in_states:
         return f"There is no job of a run{in_states} on {cluster.host}; --all looks among older ones, too."
     return f"No job of a run waits or runs on {cluster.host}, and none ended just now; --all shows older ones."
-
-
-@contextmanager
-def _words() -> Iterator[Callable[[], WordOf]]:
-    """For each look, what Dagster's records say of pieces of work; they are asked once in a look.
-
-    Dagster, which takes a second to load, is loaded if there are any.
-    """
-    if not os.environ.get("DAGSTER_HOME"):
-        from dagster_slurm.housekeeping.rows import unknown  # noqa: PLC0415
-
-        yield lambda: unknown
-        return
-    from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415
-
-    with records_of_environment() as records:
-        yield lambda: records.afresh().word

@@ -12,6 +12,11 @@ from dagster_slurm.errors import DagsterSlurmError
 
 # Name of a sub-command -> module and attribute, and the line `--help` shows without importing it.
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "cancel": (
+        "dagster_slurm.cli.cancel",
+        "cancel",
+        "Cancel jobs of runs, by number or run, and nobody else's.",
+    ),
     "clean": (
         "dagster_slurm.cli.clean",
         "clean",
@@ -37,6 +42,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "login",
         "Log in once, on a terminal, for every process of this user.",
     ),
+    "logs": (
+        "dagster_slurm.cli.logs",
+        "logs",
+        "Print what the payload of a job, or of all jobs of a run, has said; follow it.",
+    ),
     "plan": (
         "dagster_slurm.cli.plan",
         "plan",
@@ -47,10 +57,20 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "reconcile",
         "Finish the runs whose processes have died, without a daemon.",
     ),
+    "report": (
+        "dagster_slurm.cli.report",
+        "report",
+        "Compare what jobs have asked for with what they used: node-hours, CPU, memory, time.",
+    ),
     "sandbox": (
         "dagster_slurm.cli.sandbox",
         "sandbox",
         "A real Slurm cluster on this machine, for trying and testing; not for production.",
+    ),
+    "shell": (
+        "dagster_slurm.cli.shell",
+        "shell",
+        "Open a shell beside the payload of a job that runs.",
     ),
 }
 

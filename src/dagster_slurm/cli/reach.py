@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
+    from dagster_slurm.housekeeping.rows import WordOf
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -48,6 +50,23 @@ def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator
         yield SlurmCluster(transport, remote_base=base)
     finally:
         transport.close()
+
+
+@contextmanager
+def words() -> Iterator[Callable[[], WordOf]]:
+    """For each look, what Dagster's records say of pieces of work; they are asked once in a look.
+
+    Dagster, which takes a second to load, is loaded if there are any.
+    """
+    if not os.environ.get("DAGSTER_HOME"):
+        from dagster_slurm.housekeeping.rows import unknown  # noqa: PLC0415
+
+        yield lambda: unknown
+        return
+    from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415
+
+    with records_of_environment() as records:
+        yield lambda: records.afresh().word
 
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

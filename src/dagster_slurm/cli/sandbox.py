@@ -9,14 +9,17 @@ from typing import Any
 
 import click
 
-from dagster_slurm.cli.terminal import examples, say
+from dagster_slurm.cli.terminal import examples, say, width
 from dagster_slurm.errors import SandboxError
+from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
-from dagster_slurm.sandbox.config import DEFAULT_NAME
+from dagster_slurm.sandbox.config import DEFAULT_NAME, base_dir
+from dagster_slurm.sandbox.sandbox import names
 
 _DEFAULTS = SandboxConfig()
 # Its name, and what is in it.
 _ENVIRONMENT = ("analysis", ("dagster-pipes",))
+_LISTED = (Column("NAME"), Column("READY"), Column("USER"), Column("NODES"), Column("FILES", least=20))
 _name = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which sandbox, if there are several.")
 
 
@@ -88,6 +91,25 @@ def _make_environment(cluster: Sandbox) -> None:
 def down(name: str) -> None:
     """Take the cluster down and leave nothing behind."""
     Sandbox(SandboxConfig(name=name)).down()
+
+
+@sandbox.command("list", epilog=examples("dagster-slurm sandbox list", "dagster-slurm sandbox list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(*, as_json: bool) -> None:
+    """List the sandboxes of this machine, or below $DAGSTER_SLURM_SANDBOX_DIR, and how each is."""
+    found = [Sandbox(SandboxConfig(name=name)) for name in names()]
+    rows = [(each.config.name, each.user, each.status()) for each in found]
+    if as_json:
+        told = [{"name": name, "user": user, **asdict(status)} for name, user, status in rows]
+        say(json.dumps({"sandboxes": told}, default=str, indent=2))
+    elif rows:
+        cells = [
+            (name, "yes" if status.ready else "no", user, str(len(status.nodes)), str(status.state_dir))
+            for name, user, status in rows
+        ]
+        say("\n".join(table(_LISTED, cells, width())))
+    else:
+        say(f"There is no sandbox in {base_dir()}.")
 
 
 @sandbox.command(epilog=examples("dagster-slurm sandbox status", "dagster-slurm sandbox status --json"))

@@ -11,9 +11,9 @@ import click
 from dagster_slurm.text import printable
 
 
-def say(text: object, *, err: bool = False) -> None:
+def say(text: object, *, err: bool = False, end: str = "\n") -> None:
     """Print a line, on stderr if `err`; whatever of it a terminal would obey is shown instead."""
-    click.echo(printable(str(text)), err=err)
+    click.echo(f"{printable(str(text))}{end}", err=err, nl=False)
 
 
 def say_painted(text: str) -> None:

@@ -364,6 +364,25 @@ class SlurmCluster:
         argv = commands.sacct(job_ids, self.facts().version, tres=tres)
         return self.records_in(self.transport.command(argv), job_ids, tres=tres)
 
+    def usage(
+        self, *, since: datetime | None = None, job_ids: Sequence[str] = ()
+    ) -> Mapping[str, AccountingRecord] | None:
+        """The accounting of this user's jobs with all that it tells; tasks of arrays are jobs. None if none is kept.
+
+        Args:
+            since: Of all jobs since then; an aware time.
+            job_ids: Without it, of these.
+
+        Raises:
+            SlurmUnavailableError: The accounting does not answer.
+        """
+        version = self.facts().version
+        answer = self.transport.command(commands.sacct_of_user(since=since, job_ids=job_ids, version=version))
+        if rejections.is_accounting_disabled(answer.error_text):
+            return None
+        self.refuse("sacct", answer)
+        return output.parse_sacct(answer.text, commands.sacct_of_user_fields(version))
+
     def records_in(
         self, answer: CompletedCommand, job_ids: Sequence[str], *, tres: bool = False
     ) -> Mapping[str, AccountingRecord] | None:

@@ -134,7 +134,27 @@ class Wanted:
         return self.everything if job.queued is None else lacks_tasks(job)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A job that is shown.
+
+    Args:
+        job: The job.
+        row: What is shown of it.
+        run_ids: The run that works on it, and those that have asked for it.
+    """
+
+    job: SeenJob
+    row: JobRow
+    run_ids: tuple[str, ...]
+
+
 def job_rows(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
+    """The rows of what is shown."""
+    return [each.row for each in shown(seen, word_of, wanted)]
+
+
+def shown(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[Shown]:
     """What is shown. Pure, but for what `word_of` asks.
 
     Args:
@@ -143,7 +163,7 @@ def job_rows(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
         wanted: Which jobs are shown.
     """
     pieces = {attempt.directory: piece for piece in pieces_of(seen.listing) for attempt in piece.attempts}
-    rows = []
+    found = []
     for job in seen.jobs:
         if job.queued is None and not wanted.everything:
             continue
@@ -152,10 +172,11 @@ def job_rows(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
         word = word_of(asked_by, step_key) if asked_by else None
         run_id, status = (word.run_id, word.status) if word and word.status else ("", "")
         row = job_row(job, seen.accounting, run_id=run_id, run_status=status)
-        is_of_run = any(each.startswith(wanted.of_run) for each in (row.run_id, *asked_by))
+        run_ids = (row.run_id, *asked_by)
+        is_of_run = any(each.startswith(wanted.of_run) for each in run_ids)
         if is_of_run and (not wanted.states or row.states & wanted.states):
-            rows.append(row)
-    return rows
+            found.append(Shown(job, row, run_ids))
+    return found
 
 
 def _asked(job: SeenJob, piece: Piece | None) -> tuple[Sequence[str], str]:

@@ -121,6 +121,12 @@ _WAITS = StatePhase.WAITING
 _JOB_NAME = re.compile(r"(?P<step>.+)-[0-9a-f]{12}(?:\.\d+\.\d+)?")
 
 
+def step_of_name(job_name: str) -> str | None:
+    """The step, as far as a job's name tells; None for that of another job than of a run."""
+    found = _JOB_NAME.fullmatch(job_name)
+    return found["step"] if found else None
+
+
 class Fate(Enum):
     """What became of a job, as far as its witnesses tell."""
 
@@ -178,8 +184,7 @@ class SeenJob:
     @property
     def step_of_name(self) -> str:
         """The step, as far as its name tells."""
-        found = _JOB_NAME.fullmatch(self.name)
-        return found["step"] if found else self.name
+        return step_of_name(self.name) or self.name
 
     @property
     def is_live(self) -> bool:
@@ -210,7 +215,7 @@ def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob
     found += [
         SeenJob(each.entry.array_job_id, name, queued=each)
         for name, entries in by_name.items()
-        if _JOB_NAME.fullmatch(name)
+        if step_of_name(name) is not None
         for each in entries
     ]
     known = (replace(job, tasks=tuple(tasks.get(job.job_id, ()))) if job.queued else job for job in found)

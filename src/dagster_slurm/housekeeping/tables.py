@@ -98,6 +98,11 @@ def cut(text: str, width: int) -> str:
     return set_cell_size(text, max(0, width - 1)) + "…"
 
 
+def fitted(line: str, width: int | None) -> str:
+    """A line, cut where it is longer than there is room; whole without a width."""
+    return line if width is None else cut(line, width).rstrip()
+
+
 def wrapped(text: str, width: int | None, *, indent: int = 0, hanging: int | None = None) -> list[str]:
     """A text as lines; a word that is longer than one, as a path may be, stays whole.
 

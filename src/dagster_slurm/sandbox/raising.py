@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
@@ -36,8 +38,10 @@ def make_room(config: SandboxConfig, paths: SandboxPaths) -> State:
     """Take subnet, ports and directories for a new sandbox, as no other that comes up at this moment takes them.
 
     Raises:
-        SandboxError: sshd would refuse every key below that base directory, or no subnet is free.
+        SandboxError: A user cannot be called so, sshd would refuse every key below that base directory, or no subnet
+            is free.
     """
+    refuse_names(config.all_users)
     refuse_writable_parents(paths.state_dir)
     with machine_locked():
         make_directories(paths)
@@ -46,6 +50,20 @@ def make_room(config: SandboxConfig, paths: SandboxPaths) -> State:
         save(paths, state)
         make_network(paths, state)
     return state
+
+
+def refuse_names(users_of_it: Collection[str]) -> None:
+    """Refuse names that useradd does not take, and those with capitals, which slurmdbd knows in lower case only.
+
+    Raises:
+        SandboxError: One is such.
+    """
+    for user in users_of_it:
+        if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+            raise SandboxError(
+                f"{user!r} is not a name for a user of a sandbox",
+                hint="Use up to 32 lower-case letters, digits, '-' and '_', beginning with a letter or '_'.",
+            )
 
 
 def refuse_writable_parents(state_dir: Path) -> None:
@@ -139,6 +157,26 @@ def raise_cluster(paths: SandboxPaths, state: State, progress: Progress) -> None
         daemons.ensure_started(daemon[f"slurmd:{node}"], paths, state)
     nodes.wait(paths, state, state.config.node_names)
     progress(f"slurmctld serves, nodes {', '.join(state.config.node_names)} are idle")
+
+
+def log_in(paths: SandboxPaths, state: State) -> None:
+    """Log in once, as its users do.
+
+    Raises:
+        SandboxError: It cannot be logged in to.
+    """
+    known = f'UserKnownHostsFile="{paths.known_hosts}"'
+    options = ("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ControlPath=none", known)
+    words = [word for option in (*options, "ConnectTimeout=30") for word in ("-o", option)]
+    to = f"{state.config.user}@127.0.0.1"
+    argv = ["ssh", "-F", "none", "-i", str(paths.client_key), "-p", str(state.ssh_port), *words, to, "true"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["ssh says nothing"]
+        raise SandboxError(
+            f"The sandbox is up, and {to} cannot log in: {said[-1]}",
+            hint=f"{paths.log('sshd')} has sshd's side of it; a user that was there before may have no shell.",
+        )
 
 
 def prepare(paths: SandboxPaths, state: State) -> None:

@@ -23,7 +23,7 @@ from dagster_slurm.sandbox import (
 )
 from dagster_slurm.sandbox import login_node as login_nodes
 from dagster_slurm.sandbox import state as states
-from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, paths_of
+from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, base_dir, paths_of
 from dagster_slurm.sandbox.login_node import LoginNode
 from dagster_slurm.sandbox.state import State
 from dagster_slurm.sandbox.storage import small_filesystem, unwritable_directory
@@ -50,6 +50,13 @@ class SandboxStatus:
     memory_enforced: bool
     memory_reason: str
     state_dir: Path
+
+
+def names() -> list[str]:
+    """The names of the sandboxes that were brought up here, whatever is left of them."""
+    here = base_dir()
+    found = here.iterdir() if here.is_dir() else ()
+    return sorted(path.name for path in found if SandboxPaths(path).state_file.exists())
 
 
 class Sandbox:
@@ -100,7 +107,8 @@ class Sandbox:
                 state = raising.make_room(self._asked, self.paths)
             faults.mend_everything(self.paths, state)
             raising.raise_cluster(self.paths, state, progress)
-        progress("ready")
+        raising.log_in(self.paths, state)
+        progress(f"{state.config.user} can log in: ready")
 
     def down(self) -> None:
         """Take the cluster down and leave nothing behind; nothing happens if there is none.

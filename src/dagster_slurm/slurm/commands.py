@@ -156,6 +156,31 @@ def sacct_by_name(name: str, since: datetime, version: SlurmVersion | None = Non
     return (*sacct_of_any(version), f"--name={_list_item('job name', name)}", *window)
 
 
+def sacct_of_user_fields(version: SlurmVersion | None = None) -> tuple[str, ...]:
+    """The fields that `sacct_of_user` asks for."""
+    fields = sacct_fields(version)
+    return (*fields[:-3], "TimelimitRaw", *fields[-3:])
+
+
+def sacct_of_user(
+    *, since: datetime | None = None, job_ids: Iterable[str] = (), version: SlurmVersion | None = None
+) -> Argv:
+    """The accounting of the user's own jobs, with their time limits.
+
+    Args:
+        since: Of all that have been in the queue, or have run, since then; an aware time.
+        job_ids: Without it, of these, whenever they were.
+        version: As for `sacct_fields`.
+    """
+    fields = ",".join(sacct_of_user_fields(version))
+    which = (
+        f"--jobs={_ids(job_ids)}"
+        if since is None
+        else f"--starttime={since.astimezone(timezone.utc).strftime('%Y-%m-%dT%H:%M:%S')}"
+    )
+    return (*UTC_TIMES, "sacct", "--noheader", "--parsable2", "--duplicates", f"--format={fields}", which)
+
+
 def scancel(job_ids: Iterable[str], signal: str | None = None, *, only_pending: bool = False) -> Argv:
     """Cancel jobs, or send them a signal ("USR1"); `--full` reaches the batch script and all steps.
 
@@ -172,6 +197,29 @@ def scancel_by_name(name: str, signal: str | None = None, user: str | None = Non
     """Cancel the jobs of one name, of one user if given; only administrators reach other users' jobs."""
     whose = () if user is None else (f"--user={_list_item('user', user)}",)
     return ("scancel", *_signal(signal), *whose, f"--name={_list_item('job name', name)}")
+
+
+def shell_in_job(job_id: str, directory: str | None, node: str | None = None) -> Argv:
+    """A shell on a node of a job that runs, beside its other steps (srun(1), `--overlap`, from 20.11 on).
+
+    Args:
+        job_id: The job's own number, which a task of an array has, too.
+        directory: Where it starts; None for Slurm's choice.
+        node: Which node; None for the first.
+    """
+    where = ("--relative=0",) if node is None else (f"--nodelist={_list_item('node', node)}",)
+    start = () if directory is None else (f"--chdir={_word('directory', directory)}",)
+    return (
+        "srun",
+        f"--jobid={_ids([job_id])}",
+        "--overlap",
+        "--nodes=1",
+        "--ntasks=1",
+        *where,
+        *start,
+        "--pty",
+        "bash",
+    )
 
 
 def scontrol_show_job(job_id: str) -> Argv:

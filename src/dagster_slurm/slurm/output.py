@@ -164,6 +164,7 @@ class AccountingRecord:
         restarts: How often it was requeued; older releases do not tell.
         steps: Its steps in the order of sacct.
         work_directory: Where it was submitted, or what `--chdir` says.
+        limit_seconds: Its time limit; None without one, or if it was not asked for.
     """
 
     job_id: str
@@ -191,6 +192,7 @@ class AccountingRecord:
     restarts: int | None
     steps: tuple[AccountingStep, ...]
     work_directory: str | None = None
+    limit_seconds: float | None = None
 
     @property
     def script_exit_code(self) -> int | None:
@@ -403,6 +405,7 @@ def _record(row: Mapping[str, str], steps: tuple[AccountingStep, ...]) -> Accoun
         restarts=_known(row, "Restarts", _number),
         steps=steps,
         work_directory=_text(row.get("WorkDir", "")),
+        limit_seconds=_minutes(row.get("TimelimitRaw", "")),
     )
 
 
@@ -433,6 +436,12 @@ def _number(value: str) -> int:
     if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
         raise SlurmOutputError(f"not a whole number as Slurm prints them: {value!r}")
     return int(value)
+
+
+def _minutes(value: str) -> float | None:
+    # Otherwise it is a word, such as UNLIMITED or Partition_Limit.
+    minutes = _whole(value)
+    return None if minutes is None else 60.0 * minutes
 
 
 def _exit(value: str) -> tuple[int | None, int | None]:

@@ -490,6 +490,28 @@ class ControlMaster:
             yield
 
 
+def run_on_terminal(connection: SSHConnection, command: str) -> int:
+    """Run a command at the far end with this terminal as its own, over the shared connection if that is open.
+
+    Without one, ssh asks on this terminal for what neither a password nor an `askpass_command` answers.
+
+    Returns:
+        Its exit status.
+    """
+    master, remote = ControlMaster(connection), connection.remote_command(command)
+    options = ["-t", *(master.channel_options() if master.is_alive() else ("-o", "ControlPath=none"))]
+    try:
+        if connection.password or connection.askpass_command:
+            with Login(connection) as login:
+                argv, variables = [*login.argv(options), remote], login.environment()
+                return subprocess.run(argv, env=variables, check=False).returncode
+        asking = _asking_on_terminal(connection)
+        argv, variables = [*Login(asking).argv(options), remote], client_environment(asking)
+        return subprocess.run(argv, env=variables, check=False).returncode
+    except FileNotFoundError:
+        raise no_ssh_program() from None
+
+
 @contextmanager
 def _refusing_foreign() -> Iterator[None]:
     """Whose socket it is tells the directory alone: ssh sends through it whatever it is given."""

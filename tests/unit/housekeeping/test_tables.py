@@ -10,7 +10,7 @@ from dagster_slurm.housekeeping.cleaning import Decision, Leftover
 from dagster_slurm.housekeeping.cleaning import lines_of as lines_of_clean
 from dagster_slurm.housekeeping.rows import JobRow, clock
 from dagster_slurm.housekeeping.rows import lines_of as lines_of_jobs
-from dagster_slurm.housekeeping.tables import Column, cut, table, without_long_ids, wrapped
+from dagster_slurm.housekeeping.tables import Column, cut, fitted, table, without_long_ids, wrapped
 
 DAYS = tuple(f"2026-01-{day:02d}" for day in range(1, 13))
 JOBS = [
@@ -153,5 +153,7 @@ def test_paths_and_ids_of_jobs_stay_whole() -> None:
         f"  {path}",
         "  is not there",
     ]
+    assert fitted("a line that is too long", 10) == "a line th…"
+    assert fitted("a line that is too long", None) == "a line that is too long"
     assert table([Column("JOBID")], [["123456789"]], 5)[1] == "123456789"
     assert without_long_ids(f"run {RUN} is over") == "run 5e3c7c44… is over"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox.raising import refuse_names
 
 
 @pytest.fixture
@@ -48,3 +51,20 @@ def test_parts_are_listed() -> None:
 
 def test_an_unknown_command_is_refused() -> None:
     assert call("sandbocks").exit_code == 2
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_without_a_sandbox_the_list_is_empty(tmp_path: Path) -> None:
+    assert call("sandbox", "list").output == f"There is no sandbox in {str(tmp_path)[:75]}.\n"
+    assert json.loads(call("sandbox", "list", "--json").output) == {"sandboxes": []}
+
+
+@pytest.mark.parametrize("user", ["Ada", "aDa", "0ada", "ada.lovelace", "-ada", "", "a" * 33, "ada bo"])
+def test_users_that_no_cluster_would_know_are_refused(user: str) -> None:
+    with pytest.raises(SandboxError, match="is not a name for a user of a sandbox"):
+        refuse_names(["fine", user])
+
+
+@pytest.mark.parametrize("user", ["ada", "ada_2", "_ada", "ada-bo"])
+def test_users_that_are_taken(user: str) -> None:
+    refuse_names([user])

@@ -1,0 +1,222 @@
+"""What payloads say: the files of their run directories, read as they grow."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.description import EndMark, Mark, StartMark, parse_marks
+from dagster_slurm.cluster.slurm_cluster import FilePosition
+from dagster_slurm.errors import SlurmCommandError
+from dagster_slurm.housekeeping.chosen import Chosen
+from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.slurm.job_id import JobId
+
+_STATUS, _SLURM = "status", "slurm.log"
+_MOST_BYTES = 1 << 20
+# Files in one request: its command line has a limit, and one for each task of an array may be thousands.
+_FILES_AT_ONCE = 200
+_MOST_STARTS = 10
+_WAIT_SECONDS = 10.0
+_PAUSES = (1.0, 2.0, 5.0, 10.0)
+# Slurm is asked whether a job goes on that has said nothing for so long.
+_SILENT_SECONDS = 30.0
+_MOST_SILENT_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """Some whole lines of one file.
+
+    Args:
+        source: Whose they are.
+        is_error: Whether they are of stderr, or of Slurm itself.
+        text: The lines.
+    """
+
+    source: Source
+    is_error: bool
+    text: str
+
+
+@dataclass
+class Source:
+    """The files of one payload, and how far they were read.
+
+    Args:
+        job_id: Slurm's id: "12", or "12_3".
+        key: The partition key of a task.
+        directory: Where it lies.
+    """
+
+    job_id: str
+    key: str
+    directory: RunDirectory
+    _texts: dict[str, _Text] = field(default_factory=dict)
+    _status: str = ""
+    is_gone: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is called beside others."""
+        return f"{self.job_id} {self.key}".rstrip()
+
+    @property
+    def positions(self) -> list[FilePosition]:
+        """What is to be read: of its status all that is new, and the streams of each time it was started."""
+        names = (_STATUS, *self._streams(), _SLURM)
+        return [FilePosition(self.directory.log_name(name), self._text(name).offset) for name in names]
+
+    def _streams(self) -> list[str]:
+        restarts = max((mark.restart for mark in self._marks()), default=0)
+        starts = range(max(0, restarts - _MOST_STARTS), restarts + 1)
+        return [f"{stream}.{number}" for number in starts for stream in ("stdout", "stderr")]
+
+    def _text(self, name: str) -> _Text:
+        return self._texts.setdefault(name, _Text())
+
+    def _marks(self) -> tuple[Mark, ...]:
+        return tuple(mark for mark in parse_marks(self._status)[0] if isinstance(mark, StartMark | EndMark))
+
+    def take(self, name: str, data: bytes) -> Iterator[Said]:
+        """Note what was read of one file, and give the lines that are whole by now."""
+        text = self._text(name)
+        if name == _STATUS:
+            # Nothing is new in one that is not there any more.
+            self.is_gone = self.is_gone or not data
+            self._status += text.take(data, is_last=True)
+            return
+        lines = text.take(data)
+        if lines:
+            yield Said(self, not name.startswith("stdout"), lines)
+
+    def rest(self) -> Iterator[Said]:
+        """What is left of lines without an end."""
+        for name, text in self._texts.items():
+            left = text.take(b"", is_last=True)
+            if left and name != _STATUS:
+                yield Said(self, not name.startswith("stdout"), f"{left}\n")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its last word is that it ends, and all was read that it counts."""
+        marks = self._marks()
+        last = marks[-1] if marks else None
+        if not isinstance(last, EndMark):
+            return False
+        counted = {f"{stream}.{last.restart}": last.bytes_of.get(stream, 0) for stream in ("stdout", "stderr")}
+        return all(self._text(name).offset >= size for name, size in counted.items())
+
+
+class _Text:
+    """A file that is read in parts."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._left = ""
+
+    def take(self, data: bytes, *, is_last: bool = False) -> str:
+        """The whole lines, with `is_last` also what has no end yet; a bar of progress has a line for each state."""
+        self.offset += len(data)
+        text = self._left + self._decoder.decode(data)
+        text = text.replace("\r\n", "\n").replace("\r", "\n") if not text.endswith("\r") else text
+        whole, end, left = text.rpartition("\n")
+        self._left = "" if is_last else left
+        return whole + end + (left if is_last else "")
+
+
+def sources_of(found: Sequence[Chosen]) -> list[Source]:
+    """The files of jobs; those of an array for each of its tasks. Jobs without a directory have none."""
+    sources = []
+    for each in found:
+        attempt = each.job.attempt
+        if attempt is None:
+            continue
+        elements = attempt.description.elements
+        if not elements:
+            keys = ",".join(attempt.description.partition_keys)
+            sources.append(Source(each.job_id, keys, attempt.directory))
+        tasks = range(len(elements)) if each.task is None else [each.task]
+        array = JobId.parse(each.job.job_id)
+        sources += [
+            Source(str(array.of_task(task)), elements[task], attempt.directory.of_element(task))
+            for task in (tasks if elements else ())
+        ]
+    return sources
+
+
+def _paused() -> Iterator[float]:
+    return itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
+
+
+class PayloadLogs:
+    """Reads what payloads say.
+
+    Args:
+        cluster: Where they lie.
+        sources: Their files.
+    """
+
+    def __init__(self, cluster: SlurmCluster, sources: Sequence[Source]) -> None:
+        self._cluster = cluster
+        self._open = list(sources)
+
+    def there(self) -> Iterator[Said]:
+        """What they have said until now."""
+        yield from self._new()
+        while True:
+            # The second look is at streams of which the first has learnt.
+            more = list(self._new())
+            if not more:
+                break
+            yield from more
+        for source in self._open:
+            yield from source.rest()
+
+    def followed(self) -> Iterator[Said]:
+        """What they say, until their jobs have ended."""
+        asked_at, silent, pauses = time.monotonic(), _SILENT_SECONDS, _paused()
+        while self._open:
+            began, heard = time.monotonic(), False
+            for said in self._new(wait_seconds=_WAIT_SECONDS):
+                heard = True
+                yield said
+            now = time.monotonic()
+            looks_over = all(each.has_ended or each.is_gone for each in self._open)
+            if heard:
+                asked_at, pauses = now, _paused()
+            elif looks_over or now - asked_at > silent:
+                yield from self._without_the_ended()
+                asked_at, silent = now, min(2 * silent, _MOST_SILENT_SECONDS)
+            if self._open and now - began < _WAIT_SECONDS / 2:
+                # It has not been waited there.
+                time.sleep(next(pauses))
+
+    def _new(self, wait_seconds: float = 0.0) -> Iterator[Said]:
+        files = {at.name: source for source in self._open for at in source.positions}
+        positions = [at for source in self._open for at in source.positions]
+        blocks = [positions[n : n + _FILES_AT_ONCE] for n in range(0, len(positions), _FILES_AT_ONCE)]
+        for block in blocks:
+            wait = wait_seconds if len(blocks) == 1 else 0.0
+            new = self._cluster.read_new(block, max_bytes=_MOST_BYTES, wait_seconds=wait)
+            for name, data in new.items():
+                if name in files:
+                    yield from files[name].take(name.rpartition("/")[2], data)
+
+    def _without_the_ended(self) -> Iterator[Said]:
+        """Leave those whose jobs Slurm has not as going on; what they have said meanwhile is read first."""
+        try:
+            entries = self._cluster.queue([source.job_id for source in self._open])
+        except SlurmCommandError:
+            # No answer ends nothing.
+            return
+        over = [each for each in self._open if each.job_id not in entries or entries[each.job_id].state.is_terminal]
+        yield from self._new()
+        for source in over:
+            yield from source.rest()
+        self._open = [each for each in self._open if each not in over]
