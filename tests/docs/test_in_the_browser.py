@@ -126,6 +126,7 @@ def ui(port: int) -> Iterator[Ui]:
 def test_an_asset_that_runs_as_a_job(ui: Ui) -> None:
     run = ui.materialize("forecast")
     ui.shows(re.compile(r"Submitted Slurm job \d+"), re.compile(r"Slurm job \d+ runs on n\d"), "step 2 of 9: residual")
+    ui.shows("asked", "--cpus-per-task=2", "directory")
     ui.picture("run")
     ui.clicks("View stdout / stderr", "stdout")
     ui.shows("solving step 4 of 9", "Terminate")  # it runs

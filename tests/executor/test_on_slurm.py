@@ -83,7 +83,8 @@ class Requests:
 def is_ours(entry: dg.EventLogEntry) -> bool:
     """Whether it is a line about a job that waits for nothing, and no event of Dagster's own."""
     waits = re.match(r"Slurm job \d+ (waits:|was started by Slurm)", entry.user_message)
-    return not entry.is_dagster_event and entry.level > logging.DEBUG and not waits
+    of_dagster = entry.is_dagster_event and "Slurm job" not in entry.user_message
+    return not of_dagster and entry.level > logging.DEBUG and not waits
 
 
 def test_many_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -113,6 +114,7 @@ __all__ = [
     "job_of_assets",
     "load_job",
     "load_repository",
+    "log_engine_event",
     "mark_failed",
     "mark_succeeded",
     "op_context",
@@ -237,6 +239,23 @@ def report_engine_event(
 ) -> None:
     """Write an engine event with metadata into a run's log; what holds the metadata has no public name."""
     instance.report_engine_event(message, run, EngineEventData(metadata=metadata), step_key=step_key)
+
+
+def log_engine_event(
+    log: DagsterLogManager,
+    run: DagsterRun,
+    message: str,
+    metadata: Mapping[str, Any],
+    *,
+    step_key: str,
+    begins: str = "",
+    ends: str = "",
+) -> None:
+    """Write an engine event through a step's log, at the level of its lines; the UI draws a span between markers."""
+    data = EngineEventData(metadata=metadata, marker_start=begins or None, marker_end=ends or None)
+    kind = DagsterEventType.ENGINE_EVENT.value
+    event = DagsterEvent(kind, run.job_name, event_specific_data=data, message=message, step_key=step_key)
+    log.log_dagster_event(logging.INFO, message, event)
 
 
 def is_step_over(instance: DagsterInstance, run_id: str) -> Callable[[str], bool]:

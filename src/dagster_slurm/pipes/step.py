@@ -17,6 +17,7 @@ from dagster import (
     DagsterInstance,
     DagsterLogManager,
     DagsterRun,
+    MetadataValue,
     OpExecutionContext,
 )
 
@@ -25,6 +26,7 @@ from dagster_slurm.pipes.dagster_private import (
     StepContext,
     dagster_run,
     is_of_graph,
+    log_engine_event,
     op_context,
     retry_number,
     step_key,
@@ -106,6 +108,21 @@ class Step:
             return None if context is None else cls.of(context)
         except DagsterError:
             return None
+
+    def tell(self, message: str, rows: Mapping[str, str], *, begins: str = "", ends: str = "") -> None:
+        """Log what has happened, with rows that a reader can copy; a line where there is no run.
+
+        Args:
+            message: What.
+            rows: Their names and texts.
+            begins: The name of a span in the run's time line that begins here.
+            ends: The name of one that ends here.
+        """
+        if self.run is None:
+            self.log.info(message)
+            return
+        texts = {name: MetadataValue.text(text) for name, text in rows.items()}
+        log_engine_event(self.log, self.run, message, texts, step_key=self.key, begins=begins, ends=ends)
 
 
 def _partition_keys(step: OpExecutionContext) -> tuple[str, ...] | None:

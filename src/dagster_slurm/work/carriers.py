@@ -56,6 +56,11 @@ class Carrier:
         return f"Slurm {'array' if self.is_array else 'job'} {self.handle.job_id}"
 
     @property
+    def wait(self) -> str:
+        """The name of its wait in the queue, as a span of the run's time line; empty where its units wait apart."""
+        return "" if self.is_array else self.title
+
+    @property
     def directory(self) -> RunDirectory:
         """Where it lies."""
         return self.handle.directory

@@ -240,7 +240,10 @@ class Followed:
         if event.restart:
             followed.session.reader.restart()
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
-        self._tell_of_own_job(followed, "info", f"{followed.of.carrier.title} runs on {event.nodes}{again}")
+        if followed.element is None and followed.handle.job_id:
+            carrier = followed.of.carrier
+            message, nodes = f"{carrier.title} runs on {event.nodes}{again}", {"nodes": event.nodes}
+            self._teller.tell(lambda: self._step.tell(message, nodes, ends=carrier.wait))
 
     def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
         """What would be a line for each task of an array is none."""

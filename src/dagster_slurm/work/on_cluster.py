@@ -43,6 +43,7 @@ from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
+from dagster_slurm.transport.shell import quote
 from dagster_slurm.work.carriers import Carrier, Carriers, Taken, Tries, unit_variables
 from dagster_slurm.work.spec import WorkSpec
 
@@ -191,9 +192,10 @@ class ClusterCarriers(Carriers):
         self._coming = ()
         units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
         carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
-        self._step.log.info(
-            f"Submitted {carrier.title} {self._described(carrier)} on {self.host} in {activation.description}; "
-            f"its directory is {directory.path}"
+        self._step.tell(
+            f"Submitted {carrier.title} {self._described(carrier)} on {self.host}",
+            _rows(carrier, activation),
+            begins=carrier.wait,
         )
         return carrier
 
@@ -393,3 +395,15 @@ class ClusterCarriers(Carriers):
         with suppress(DagsterSlurmError):
             # The next hour is early enough.
             self._cluster.touch(self.launch)
+
+
+def _rows(carrier: Carrier, activation: Activation) -> Mapping[str, str]:
+    """What a reader of the run's log may want to copy, for a terminal on the login node."""
+    job_id, options = carrier.handle.job_id, carrier.request.sbatch_options()
+    rows = {
+        "asked": " ".join(f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()),
+        "environment": activation.path or activation.description,
+        "directory": carrier.directory.path,
+        "state": f"squeue --jobs={job_id}; scontrol show job {job_id}",
+    }
+    return rows if carrier.is_array else {**rows, "output": f"tail -F {quote(carrier.directory.path)}/log/stdout.*"}
