@@ -316,7 +316,22 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     # It is exact where Slurm is not (see `job_failure`).
     exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
     exact |= {name: by_line[name] for name in ("max_memory_mb", "memory_efficiency_pct") if name in by_line}
-    return {**by_line, **known, **by_slurm, **exact}
+    return _shown({**by_line, **known, **by_slurm, **exact}, has_gpus=outcome.request.has_gpus)
+
+
+# In which order a reader of an asset's page has use for them; others follow.
+_ORDER = (
+    *("slurm_job_id", "slurm_state", "slurm_exit_code"),
+    *("elapsed_seconds", "queue_wait_seconds", "node_hours"),
+    *("cpu_efficiency_pct", "max_memory_mb", "memory_efficiency_pct"),
+)
+_OF_GPUS = frozenset({"slurm_requested_gpus", "slurm_allocated_gpus"})
+
+
+def _shown(found: Mapping[str, Any], *, has_gpus: bool) -> dict[str, Any]:
+    """In order, and without the GPUs of a job that has asked for none and got none."""
+    names = [*(name for name in _ORDER if name in found), *(name for name in found if name not in _ORDER)]
+    return {name: found[name] for name in names if has_gpus or found[name] or name not in _OF_GPUS}
 
 
 def _requested_gpus(request: JobRequest) -> dict[str, int]:

@@ -20,7 +20,7 @@ from dagster_slurm.slurm.states import JobState
 FIGURES = Figures(submitted_at=1.0, started_at=2.0, nodes=1, cpus=1, mem_mib=100, killed=0, memory_bytes=1 << 20)
 END = EndMark("5", 0, 0, 12.0, {"stdout": 0, "stderr": 0, "messages": 0}, figures=FIGURES)
 GOOD = Ended(JobState.COMPLETED, None, END, "n1")
-KNOWN = {"slurm_requested_gpus": 0, "slurm_job_id": "5", "slurm_state": "COMPLETED", "slurm_exit_code": 0}
+KNOWN = {"slurm_job_id": "5", "slurm_state": "COMPLETED", "slurm_exit_code": 0}
 
 
 def metadata(ended: Ended) -> Mapping[str, Any]:
@@ -35,8 +35,25 @@ def test_without_a_question_the_end_line_tells() -> None:
         "node_hours": round(10 / 3600, 6),
         "max_memory_mb": 1.0,
         "memory_efficiency_pct": 1.0,
-        "slurm_allocated_gpus": 0,
     }
+
+
+def test_the_order_is_the_same_whoever_has_told() -> None:
+    record = record_of_line("5", FIGURES, ended_at=12.0)
+    by_both = metadata(replace(GOOD, record=record, was_accounting_asked=True))
+    assert list(by_both) == [*metadata(GOOD), "slurm_accounting_available"]
+    assert list(by_both)[:4] == ["slurm_job_id", "slurm_state", "slurm_exit_code", "elapsed_seconds"]
+
+
+@pytest.mark.parametrize(("asked", "allocated"), [(0, 0), (0, 2), (1, 0)])
+def test_gpus_are_named_where_they_were_asked_for_or_allocated(asked: int, allocated: int) -> None:
+    tres = {"gres/gpu": str(allocated)} if allocated else {}
+    record = replace(record_of_line("5", FIGURES, ended_at=12.0), alloc_tres=tres)
+    ended = replace(GOOD, record=record, was_accounting_asked=True)
+    found = outcome_metadata(SlurmOutcome("5", ended, JobRequest(gpus_per_node=asked), cast(Any, SimpleNamespace())))
+    got = {name: value for name, value in found.items() if "gpus" in name}
+    both = {"slurm_requested_gpus": asked, "slurm_allocated_gpus": allocated}
+    assert got == (both if asked else {name: value for name, value in both.items() if value})
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -56,14 +73,13 @@ def test_of_memory_the_line_knows_more() -> None:
     """Of a short job sacct has no sample, or a small one, and without trackable resources not what it was given."""
     record = replace(record_of_line("5", FIGURES, ended_at=12.0), max_rss_bytes=0, steps=(), alloc_tres={})
     found = metadata(replace(GOOD, record=record, was_accounting_asked=True))
-    assert (found["max_memory_mb"], found["memory_efficiency_pct"], found["slurm_allocated_gpus"]) == (1.0, 1.0, 0)
+    assert (found["max_memory_mb"], found["memory_efficiency_pct"]) == (1.0, 1.0)
     without = metadata(replace(GOOD, end_mark=replace(END, figures=Figures()), record=replace(record, max_rss_bytes=9)))
     assert without["max_memory_mb"] == round(9 / (1 << 20), 2)
 
 
 def test_without_a_line_slurm_alone_tells() -> None:
     assert metadata(Ended(JobState.NODE_FAIL, None, None, None)) == {
-        "slurm_requested_gpus": 0,
         "slurm_job_id": "5",
         "slurm_state": "NODE_FAIL",
     }
