@@ -45,9 +45,16 @@ def slurm(sandbox: Sandbox, environment_path: str, tmp_path: Path) -> Callable[.
         known_hosts_file=env["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"],
     )
 
-    def make(*, queue: dict[str, Any] | None = None, remote_base: str | None = None, **options: Any) -> ComputeResource:
+    def make(
+        *,
+        queue: dict[str, Any] | None = None,
+        remote_base: str | None = None,
+        job_url: str | None = None,
+        **options: Any,
+    ) -> ComputeResource:
         base = remote_base or f"~/test-runs/{tmp_path.name}"
-        cluster = SlurmResource(ssh=ssh, queue=SlurmQueueConfig(**{**QUEUE, **(queue or {})}), remote_base=base)
+        config = SlurmQueueConfig(**{**QUEUE, **(queue or {})})
+        cluster = SlurmResource(ssh=ssh, queue=config, remote_base=base, job_url=job_url)
         return ComputeResource(mode="slurm", slurm=cluster, **{"pre_deployed_env_path": environment_path, **options})
 
     return make

@@ -30,14 +30,16 @@ def _rows(data: Any) -> Mapping[str, object]:
 def test_a_job(slurm: Make, instance: dg.DagsterInstance, tmp_path: Path) -> None:
     payload = tmp_path / "payload.sh"
     payload.write_text("echo here\n")
-    result = run_asset(asset_of(payload, extra_slurm_opts={"mem": "50M", "exclusive": True}), slurm(), instance)
+    asset = asset_of(payload, extra_slurm_opts={"mem": "50M", "exclusive": True})
+    result = run_asset(asset, slurm(job_url="https://portal.example.org/jobs/{job_id}?tab=1"), instance)
     (said, submitted), (where, runs) = _told(result, instance)
     job_id = said.split()[3]
     assert said.startswith(f"Submitted Slurm job {job_id} (measured-")
     assert where == f"Slurm job {job_id} runs on {runs.metadata['nodes'].value}"
     assert submitted.marker_start == runs.marker_end == f"Slurm job {job_id}"
     rows = _rows(submitted)
-    assert list(rows) == ["asked", "environment", "directory", "state", "output"]
+    assert list(rows) == ["page", "asked", "directory", "state", "output"]
+    assert submitted.metadata["page"] == dg.MetadataValue.url(f"https://portal.example.org/jobs/{job_id}?tab=1")
     assert {"--mem=50M", "--exclusive", "--partition=compute"} <= set(str(rows["asked"]).split())
     assert rows["state"] == f"squeue --jobs={job_id}; scontrol show job {job_id}"
     assert rows["output"] == f"tail -F {rows['directory']}/log/stdout.*"

@@ -49,11 +49,12 @@ class SubmissionTurns:
 
 @dataclass(frozen=True)
 class ClusterConnection:
-    """A cluster, the watcher of its jobs, and the turns to submit there."""
+    """A cluster, the watcher of its jobs, the turns to submit there, and where the site has a page of each job."""
 
     cluster: SlurmCluster
     watcher: JobWatcher
     turns: SubmissionTurns = field(default_factory=SubmissionTurns)
+    job_url: str = ""
 
     @property
     def is_shared(self) -> bool:

@@ -109,20 +109,22 @@ class Step:
         except DagsterError:
             return None
 
-    def tell(self, message: str, rows: Mapping[str, str], *, begins: str = "", ends: str = "") -> None:
+    def tell(self, message: str, rows: Mapping[str, str], *, url: str = "", begins: str = "", ends: str = "") -> None:
         """Log what has happened, with rows that a reader can copy; a line where there is no run.
 
         Args:
             message: What.
             rows: Their names and texts.
+            url: Where a page has more of it.
             begins: The name of a span in the run's time line that begins here.
             ends: The name of one that ends here.
         """
         if self.run is None:
             self.log.info(message)
             return
-        texts = {name: MetadataValue.text(text) for name, text in rows.items()}
-        log_engine_event(self.log, self.run, message, texts, step_key=self.key, begins=begins, ends=ends)
+        said = {name: MetadataValue.text(text) for name, text in rows.items()}
+        page = {"page": MetadataValue.url(url)} if url else {}
+        log_engine_event(self.log, self.run, message, {**page, **said}, step_key=self.key, begins=begins, ends=ends)
 
 
 def _partition_keys(step: OpExecutionContext) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from dagster import ConfigurableResource, EnvVar
@@ -198,6 +199,9 @@ class SlurmResource(ConfigurableResource[Any]):
         "the login node answers, sixteen at a time.",
         gt=0,
     )
+    job_url: str | None = Field(
+        default=None, description="Address of the site's page of a job, with `{job_id}` in it; linked in the run's log."
+    )
 
     @classmethod
     def from_env(cls) -> SlurmResource:
@@ -256,18 +260,29 @@ class SlurmResource(ConfigurableResource[Any]):
         return layers
 
     def connect(self) -> ClusterConnection:
-        """The cluster and its watcher, shared by all steps of this process that are configured alike."""
+        """The cluster and its watcher, shared by all steps of this process that are configured alike.
+
+        Raises:
+            ConfigurationError: `job_url` is no address, or does not name a job.
+        """
+        job_url = self.job_url or ""
+        if job_url and not (job_url.startswith(("https://", "http://")) and "{job_id}" in job_url):
+            raise ConfigurationError(
+                f"job_url={job_url!r} is no address of a job's page",
+                hint="Give one that begins with https:// or http:// and has {job_id} in the place of the job's number.",
+            )
         intervals = WatchIntervals(
             status_seconds=self.status_poll_interval_seconds,
             status_max_seconds=max(self.status_poll_interval_seconds, self.status_poll_max_interval_seconds),
             status_backoff=self.status_poll_backoff,
         )
-        return shared_connection(
+        connection = shared_connection(
             self.ssh.connection() if self.ssh else None,
             remote_base=self.remote_base or DEFAULT_REMOTE_BASE,
             intervals=intervals,
             max_submissions_per_second=self.max_submissions_per_second,
         )
+        return replace(connection, job_url=job_url) if job_url else connection
 
 
 def _variable_of(field: str) -> str:

@@ -193,8 +193,9 @@ class ClusterCarriers(Carriers):
         units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
         carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
         self._step.tell(
-            f"Submitted {carrier.title} {self._described(carrier)} on {self.host}",
-            _rows(carrier, activation),
+            f"Submitted {carrier.title} {self._described(carrier)} on {self.host} in {activation.description}",
+            _rows(carrier),
+            url=self._connection.job_url.replace("{job_id}", handle.job_id),
             begins=carrier.wait,
         )
         return carrier
@@ -397,12 +398,11 @@ class ClusterCarriers(Carriers):
             self._cluster.touch(self.launch)
 
 
-def _rows(carrier: Carrier, activation: Activation) -> Mapping[str, str]:
+def _rows(carrier: Carrier) -> Mapping[str, str]:
     """What a reader of the run's log may want to copy, for a terminal on the login node."""
     job_id, options = carrier.handle.job_id, carrier.request.sbatch_options()
     rows = {
         "asked": " ".join(f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()),
-        "environment": activation.path or activation.description,
         "directory": carrier.directory.path,
         "state": f"squeue --jobs={job_id}; scontrol show job {job_id}",
     }

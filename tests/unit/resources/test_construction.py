@@ -16,7 +16,8 @@ import pytest
 from pydantic import ValidationError
 
 import dagster_slurm
-from dagster_slurm import BashLauncher, SlurmRetryPolicy
+from dagster_slurm import BashLauncher, SlurmResource, SlurmRetryPolicy
+from dagster_slurm.errors import ConfigurationError
 
 CLASSES: dict[str, type[Any]] = {
     name: found
@@ -35,6 +36,7 @@ FORMS: dict[str, list[Any]] = {
     "jump_host": [dagster_slurm.SSHConnectionResource(host="jump.example.org")],
     "pack_cmd": [["pixi-pack", "-o", "{output}"], "pixi-pack -o {output}"],
     "remote_base": ["/scratch/me/runs", "~/runs"],
+    "job_url": ["https://portal.example.org/jobs/{job_id}"],
     "pre_deployed_env_path": ["/shared/envs/analysis"],
     "remote_payload_path": ["/shared/payload.py"],
     "default_launcher": [BashLauncher()],
@@ -149,3 +151,12 @@ def test_a_variable_with_a_number_that_is_too_small(field: str, monkeypatch: pyt
     assert "greater than or equal to 1" in str(caught.value.__cause__)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         dagster_slurm.SlurmQueueConfig(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    "job_url", ["portal.example.org/{job_id}", "https://portal.example.org/jobs", "file:///{job_id}"]
+)
+def test_an_address_without_a_job_is_refused(job_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no address of a job's page") as caught:
+        SlurmResource(job_url=job_url).connect()
+    assert repr(job_url) in str(caught.value)
