@@ -140,5 +140,6 @@ def test_an_asset_that_runs_as_a_job(ui: Ui) -> None:
 
 def test_an_asset_that_fails(ui: Ui) -> None:
     ui.materialize("prices")
-    ui.shows("Failure", "RUN_FAILURE", re.compile("KeyError: 'price'"))
+    # The first line of what has failed, before any stack of frames.
+    ui.shows("Failure", "RUN_FAILURE", re.compile(r"KeyError: 'price' \(exit code 1, Slurm job \d+ on n\d\)"))
     ui.picture("failure")
