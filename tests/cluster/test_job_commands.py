@@ -192,7 +192,7 @@ def the_report_has_them_when_their_directories_are_gone(trial: Trial, job_id: st
     assert (said["Nodes"], said["Cores"], said["Time limit"]) == ("1", "1", "00:30:00")
     assert re.fullmatch(r"[0-9.]+% of 00:0\d:\d\d core-walltime", said["CPU Efficiency"])
     eventually(lambda: trial.call("report", array).stdout.count("Job ID: ") == 3, trial.said)
-    told = json.loads(trial.call("report", "--since", "1d", "--run", run_id, "--json").stdout)
+    told = json.loads(trial.call("report", run_id[:8], "--since", "1d", "--json").stdout)
     (row,) = told["rows"]
     assert (row["asset"], row["run_id"], row["states"]) == ("a/talks", run_id, {"COMPLETED": 1})
     assert (row["asked_bytes"], row["limit_seconds"]) == (100 << 20, 1800.0)

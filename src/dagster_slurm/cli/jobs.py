@@ -98,9 +98,19 @@ def jobs(
 
 
 def _watch(look: Callable[[], str], seconds: float) -> None:
+    from dagster_slurm.errors import ConnectionFailedError, SlurmUnavailableError  # noqa: PLC0415
+
+    has_answered = False
     while True:
         began = time.monotonic()
-        shown = look()
+        try:
+            shown = look()
+        except (ConnectionFailedError, SlurmUnavailableError) as error:
+            if not has_answered:
+                raise
+            # It was there, and may be again. A login that is refused is none of these.
+            shown = f"{error.message}; it is asked again."
+        has_answered = True
         took = time.monotonic() - began
         if width() is not None:
             click.clear()

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     epilog=examples(
         "dagster-slurm report",
         "dagster-slurm report --since 30d --by asset",
-        "dagster-slurm report --run 5e3c7c44",
+        "dagster-slurm report 5e3c7c44",
         "dagster-slurm report 4711",
     )
 )
-@click.argument("job", required=False)
+@click.argument("name", metavar="[JOB|RUN]", required=False)
 @with_cluster_options
 @click.option(
     "--since",
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 def report(
     *,
-    job: str | None,
+    name: str | None,
     prefix: str,
     local: bool,
     remote_base: str | None,
@@ -65,7 +65,10 @@ def report(
     """
     from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.housekeeping.usage import as_json, lines_of, sums, text_of  # noqa: PLC0415
+    from dagster_slurm.slurm.job_id import JobId  # noqa: PLC0415
 
+    job = name if name and JobId.find(name) else None
+    of_run = of_run if job or not name else name
     since = None if job else datetime.now(timezone.utc) - timedelta(seconds=since_seconds)
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         found = [each for each in _usages(cluster, since, job) if each.run_id.startswith(of_run)]

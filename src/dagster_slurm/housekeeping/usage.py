@@ -12,7 +12,7 @@ from dagster_slurm.housekeeping.rows import clock
 from dagster_slurm.housekeeping.seen import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.efficiency import job_metrics
+from dagster_slurm.slurm.efficiency import gpu_count, job_metrics
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import parse_memory_bytes
 from dagster_slurm.slurm.states import JobState
@@ -42,6 +42,7 @@ class Usage:
         memory_bytes: The most that a task of it has had on a node, by Slurm's samples.
         asked_bytes: The memory that it had on a node.
         node_hours: Its nodes, for as long as it ran.
+        gpus: How many GPUs it had.
     """
 
     job_id: str
@@ -58,6 +59,7 @@ class Usage:
     memory_bytes: int | None = None
     asked_bytes: int | None = None
     node_hours: float = 0.0
+    gpus: int = 0
 
 
 def usages(records: Mapping[str, AccountingRecord], listing: Listing) -> list[Usage]:
@@ -84,10 +86,11 @@ def _assets(listing: Listing) -> Mapping[str, str]:
 
 
 def _usage(record: AccountingRecord, asset: str, run_id: str) -> Usage:
-    figures = job_metrics(record)
+    # Of one that still runs, sacct has what its steps have used that have ended.
+    figures, has_ended = job_metrics(record), record.state.is_terminal
     asked, nodes = _bytes(record.alloc_tres.get("mem")), record.node_count or 1
     used_pct, node_hours = figures.get("memory_efficiency_pct"), figures.get("node_hours")
-    is_sampled = (record.elapsed_seconds or 0) > _SAMPLED_SECONDS and isinstance(used_pct, float) and asked is not None
+    is_sampled = has_ended and (record.elapsed_seconds or 0) > _SAMPLED_SECONDS
     waited = figures.get("queue_wait_seconds")
     return Usage(
         record.job_id,
@@ -100,10 +103,11 @@ def _usage(record: AccountingRecord, asset: str, run_id: str) -> Usage:
         record.elapsed_seconds,
         record.limit_seconds,
         waited if isinstance(waited, float) else None,
-        record.total_cpu_seconds,
+        record.total_cpu_seconds if has_ended else None,
         round(used_pct / 100 * asked / nodes) if is_sampled and asked and isinstance(used_pct, float) else None,
         None if asked is None else asked // nodes,
         node_hours if isinstance(node_hours, float) else 0.0,
+        gpu_count(record.alloc_tres) or 0,
     )
 
 
@@ -121,6 +125,7 @@ class Sum:
         states: How many of the jobs are in which state.
         node_hours: Of all together.
         cpu_hours: The CPUs that they had, for as long as they ran.
+        gpu_hours: And the GPUs.
         cpu_used_pct: How much of that they used, of those of which it is known.
         asked_bytes: The most memory on a node that one had.
         memory_bytes: The most that one used there.
@@ -133,6 +138,7 @@ class Sum:
     states: Mapping[str, int]
     node_hours: float
     cpu_hours: float
+    gpu_hours: float
     cpu_used_pct: float | None
     asked_bytes: int | None
     memory_bytes: int | None
@@ -164,6 +170,7 @@ def _sum(asset: str, run_id: str, jobs: Sequence[Usage]) -> Sum:
         dict(Counter(each.state for each in jobs)),
         round(sum(each.node_hours for each in jobs), 6),
         round(sum(map(_cpu_seconds_had, jobs)) / 3600, 6),
+        round(sum(each.gpus * (each.elapsed_seconds or 0.0) for each in jobs) / 3600, 6),
         round(100 * used / had, 2) if had else None,
         max((each.asked_bytes for each in jobs if each.asked_bytes is not None), default=None),
         max((each.memory_bytes for each in jobs if each.memory_bytes is not None), default=None),
@@ -183,6 +190,7 @@ COLUMNS = (
     Column("ST", goes=4),
     Column("NODE_HOURS"),
     Column("CPU_HOURS", goes=5),
+    Column("GPU_HOURS", goes=4),
     Column("CPU%"),
     Column("MEM_USED"),
     Column("MEM_ASKED"),
@@ -205,6 +213,7 @@ def _words(each: Sum) -> tuple[str, ...]:
         states,
         f"{each.node_hours:.2f}",
         f"{each.cpu_hours:.2f}",
+        f"{each.gpu_hours:.2f}" if each.gpu_hours else "",
         "" if each.cpu_used_pct is None else f"{each.cpu_used_pct:.0f}",
         _memory(each.memory_bytes),
         _memory(each.asked_bytes),
@@ -231,6 +240,7 @@ def text_of(each: Usage) -> list[str]:
         ("State", state),
         ("Nodes", "" if each.nodes is None else str(each.nodes)),
         ("Cores", "" if each.cpus is None else str(each.cpus)),
+        ("GPUs", str(each.gpus or "")),
         ("CPU Utilized", _long(each.cpu_seconds)),
         (
             "CPU Efficiency",

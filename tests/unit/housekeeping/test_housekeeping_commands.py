@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
+from dagster_slurm.errors import SlurmUnavailableError
 
+# The package has the command under this name.
+jobs_command = importlib.import_module("dagster_slurm.cli.jobs")
 SQUEUE = """#!/bin/sh
 echo squeue >>"$TRIAL/calls"
 [ ! -e "$TRIAL/away" ] || { echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1; }
@@ -124,3 +130,41 @@ def test_without_a_host_it_says_which_variable_is_missing(command: str, monkeypa
     done = call(command)
     assert done.exit_code == 1
     assert "SLURM_EDGE_NODE_HOST" in done.stderr
+
+
+def test_a_watch_outlasts_an_outage_but_not_at_its_beginning(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = SlurmUnavailableError("squeue: no answer", returncode=1, stderr="")
+
+    def looks(answers: list[str | Exception]) -> Callable[[], str]:
+        def look() -> str:
+            if not answers:
+                raise KeyboardInterrupt
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return look
+
+    monkeypatch.setattr(jobs_command, "time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: 0.0))
+    with pytest.raises(KeyboardInterrupt):
+        jobs_command._watch(looks(["one", away, "two"]), 7)
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line and ":" not in line[:3]] == [
+        "one",
+        "squeue: no answer; it is asked again.",
+        "two",
+    ]
+    with pytest.raises(SlurmUnavailableError):
+        jobs_command._watch(looks([away]), 7)
+
+
+def test_without_accounting_there_is_no_report(here: Path) -> None:
+    done = call("report", "--local")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("dagster-slurm: sacct: ")
+    (here / "bin" / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    done = call("report", "--local")
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (1, "dagster-slurm: this machine keeps no accounting")

@@ -10,7 +10,15 @@ from tests.support.launches import claim_record
 
 from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
-from dagster_slurm.housekeeping.seen import Accounting, Fate, SeenJob, fate_of, seen_jobs
+from dagster_slurm.housekeeping.seen import (
+    Accounting,
+    Fate,
+    SeenJob,
+    fate_of,
+    lacks_tasks,
+    seen_jobs,
+    tasks_of,
+)
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry, parse_sacct, parse_squeue_of_user
 from dagster_slurm.slurm.states import JobState
@@ -132,3 +140,39 @@ def test_marks_of_another_try_are_not_its_own() -> None:
     (job,) = seen_jobs(listing(claim_record(0, "18", "18"), status=START + END), [])
     assert fate_of(job, Accounting({})) is Fate.NOT_KNOWN
     assert replace(job, marks=()) == job
+
+
+@pytest.mark.parametrize(
+    ("path", "relative"),
+    [
+        (f"/b/runs/run/{KEY}/0/work", f"run/{KEY}/0"),
+        (f"/b/runs/x/runs/run/{KEY}/3/work", f"run/{KEY}/3"),
+        (f"/b/runs/run/{KEY}/0", None),
+        (f"/b/runs/../{KEY}/0/work", None),
+        ("/home/me", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_path_of_a_job_tells_where_it_has_lain(path: str | None, relative: str | None) -> None:
+    found = RunDirectory.from_work(path)
+    assert (found and found.relative) == relative
+
+
+def test_an_array_of_which_squeue_has_forgotten_some_is_asked_about() -> None:
+    def line(job_id: str, tasks: str, state: str) -> UserQueueEntry:
+        found = queued(job_id, state)
+        return replace(found, entry=replace(found.entry, array_job_id="17", array_task_id=tasks))
+
+    told = Description(elements=("a", "b", "c", "d"))
+    attempt = AttemptRecord(RunDirectory("/b", "run", KEY), "1", told, (), (claim_record(0, "17", "17"),))
+    both = Listing(0.0, (LaunchRecord("run", KEY, (attempt,)),))
+    (some,) = seen_jobs(both, [line("17", "2-3", "PENDING"), line("19", "1", "RUNNING")])
+    (whole,) = seen_jobs(both, [line("17", "1-3", "PENDING"), line("18", "0", "COMPLETED")])
+    assert (lacks_tasks(some), lacks_tasks(whole)) == (True, False)
+    # It is as one of its tasks that runs.
+    assert some.queued is not None and some.queued.entry.state is JobState.RUNNING
+    mine, other = replace(accounted("FAILED"), job_id="17_0"), replace(accounted("FAILED", "another"), job_id="17_0")
+    expected = {JobState.RUNNING: 1, JobState.PENDING: 2}
+    assert tasks_of(some, Accounting({"17_0": mine})) == {**expected, JobState.FAILED: 1}
+    assert tasks_of(some, Accounting({"17_0": other})) == expected

@@ -121,3 +121,19 @@ def test_assets_and_runs() -> None:
 def test_at_80_columns() -> None:
     found = [each for each in usages(RECORDS, LISTING) if each.job_id != "15"]
     assert "".join(f"{line}\n" for line in lines_of(sums(found, by_run=True), 80)) == AT_80
+
+
+def test_of_a_job_that_runs_what_it_uses_is_not_known() -> None:
+    (found,) = usages(accounted("16", GRID, RUN, seconds=600, rss="1G", state="RUNNING"), Listing(0.0))
+    assert (found.cpu_seconds, found.memory_bytes, found.node_hours) == (None, None, 0.333333)
+    assert sums([found], by_run=True)[0].cpu_used_pct is None
+
+
+def test_gpus_are_counted_where_there_were_any() -> None:
+    record = replace(RECORDS["11"], alloc_tres={"mem": "4G", "gres/gpu": "4"})
+    (found,) = usages({"11": record}, Listing(0.0))
+    assert "GPUs: 4" in text_of(found)
+    (row,) = sums([found], by_run=True)
+    assert row.gpu_hours == 4.0
+    assert "GPU_HOURS" in lines_of([row], 120)[0]
+    assert "GPU_HOURS" not in lines_of(sums(usages(RECORDS, LISTING), by_run=True), 200)[0]

@@ -87,3 +87,20 @@ def test_an_array_as_a_whole_in_the_accounting(states: list[str], whole: JobStat
 
 def test_the_number_of_a_task_is_no_job_of_its_own() -> None:
     assert arrays.entries_of(parse_squeue(LINES), ["2", "3"]) == {}
+
+
+def test_a_tally_of_tasks() -> None:
+    """Those that hold nodes, then those that wait, then the ended; what squeue has forgotten is as sacct has it."""
+    entries = [each for each in parse_squeue(LINES) if each.array_job_id == "1"]
+    assert list(arrays.tally(entries, ()).items()) == [
+        (JobState.RUNNING, 1),
+        (JobState.PENDING, 7),
+        (JobState.COMPLETED, 1),
+    ]
+    empty = "|" * (len(SACCT_FIELDS) - 3)
+    records = parse_sacct(
+        "".join(f"1_{task}|{task}|{state}{empty}\n" for task, state in ((2, "FAILED"), (0, "TIMEOUT")))
+    )
+    assert arrays.tally(entries, records.values())[JobState.FAILED] == 1
+    assert JobState.TIMEOUT not in arrays.tally(entries, records.values())
+    assert arrays.tally([], ()) == {}

@@ -80,3 +80,26 @@ def test_no_jobs_is_refused_because_it_would_mean_all() -> None:
             build([])
     with pytest.raises(InvalidRequestError):
         commands.scancel_by_name("a,b")
+
+
+def test_the_accounting_of_the_user() -> None:
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    argv = commands.sacct_of_user(since=since)
+    assert argv[: len(ENV)] == ENV
+    assert argv[-1] == "--starttime=2026-01-02T01:04:05"
+    assert argv[-2].partition("=")[2].split(",") == [*commands.sacct_of_user_fields()]
+    assert commands.sacct_of_user(job_ids=["12", "13_1"])[-1] == "--jobs=12,13_1"
+
+
+def test_a_shell_in_a_job() -> None:
+    assert commands.shell_in_job("12", "/b/work")[:3] == ("srun", "--jobid=12", "--overlap")
+    assert {"--relative=0", "--chdir=/b/work", "--pty"} <= set(commands.shell_in_job("12", "/b/work"))
+    assert "--nodelist=n2" in commands.shell_in_job("12", None, "n2")
+    for job_id, directory, node in (
+        ("12;id", None, None),
+        ("12", "-x", None),
+        ("12", None, "n1,n2"),
+        ("12", None, "-w"),
+    ):
+        with pytest.raises(InvalidRequestError):
+            commands.shell_in_job(job_id, directory, node)
