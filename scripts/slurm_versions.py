@@ -60,6 +60,8 @@ TESTS = (
         )
     ),
     "tests/contract/test_work_followed.py::test_a_termination_cancels_what_runs_and_nothing_begins_after_it",
+    # squeue's and sacct's fields for people, and a shell by `srun --overlap`.
+    "tests/cluster/test_job_commands.py",
     *(
         f"{_SANDBOX}::test_a_broken_part_is_seen_and_comes_back[{part}-end]"
         for part in ("sshd", "slurmctld", "slurmdbd", "mariadb", "munged", "slurmd:n1", "node:n2")
