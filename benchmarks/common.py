@@ -1,5 +1,6 @@
 """What the benchmarks share: the sandbox, a payload, runs of one asset, and a table."""
 
+import json
 import os
 import statistics
 import tempfile
@@ -55,11 +56,23 @@ def compute_on(sandbox: Sandbox, **fields: Any) -> ComputeResource:
     )
 
 
-def make_dagster_home(directory: Path) -> Path:
-    """A DAGSTER_HOME without telemetry, which reads a file and asks the storage for each event of each step."""
+def make_dagster_home(directory: Path, *, keeps: bool = False) -> Path:
+    """A DAGSTER_HOME without telemetry, which reads a file and asks the storage for each event of each step.
+
+    Args:
+        directory: Where it is made.
+        keeps: Whether the event log is the one that keeps its connections.
+    """
     home = directory / "home"
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+    settings: dict[str, object] = {"telemetry": {"enabled": False}}
+    if keeps:
+        settings["event_log_storage"] = {
+            "module": "dagster_slurm",
+            "class": "KeptSqliteEventLogStorage",
+            "config": {"base_dir": f"{home}/history/runs"},
+        }
+    (home / "dagster.yaml").write_text(json.dumps(settings), encoding="utf-8")
     return home
 
 

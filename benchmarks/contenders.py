@@ -92,12 +92,21 @@ class Site:
         assert self.released_python and self.submitit_python and self.deployed
 
 
-def with_dagster(site: Site, python: str, program: str, number: int, payload: str, seconds: int = JOB_SECONDS) -> Ended:
-    """`dagster job execute` on this machine."""
+def with_dagster(
+    site: Site,
+    python: str,
+    program: str,
+    number: int,
+    payload: str,
+    seconds: int = JOB_SECONDS,
+    *,
+    keeps: bool = False,
+) -> Ended:
+    """`dagster job execute` on this machine, with Dagster's own event log or the one that keeps its connections."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name:
         directory = Path(name)
         shutil.copytree(PROGRAMS, directory / "programs")
-        home = common.make_dagster_home(directory)
+        home = common.make_dagster_home(directory, keeps=keeps)
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))},
             **site.node.env(),
@@ -176,6 +185,9 @@ JOBS = (
     Contender("empty", lambda site, n: with_dagster(site, sys.executable, "empty.py", n, "payload.sh")),
     Contender("threaded", lambda site, n: with_dagster(site, sys.executable, "threaded.py", n, "payload.sh")),
     Contender(
+        "threaded-kept", lambda site, n: with_dagster(site, sys.executable, "threaded.py", n, "payload.sh", keeps=True)
+    ),
+    Contender(
         "submitit",
         lambda site, n: on_login_node(site, [site.submitit_python, "by_submitit.py", str(n), str(JOB_SECONDS)]),
     ),
@@ -199,6 +211,10 @@ ARRAYS = (
     Contender(
         "partitions",
         lambda site, n: with_dagster(site, sys.executable, "partitions.py", n, "payload.sh", TASK_SECONDS),
+    ),
+    Contender(
+        "partitions-kept",
+        lambda site, n: with_dagster(site, sys.executable, "partitions.py", n, "payload.sh", TASK_SECONDS, keeps=True),
     ),
     # Each of its tasks starts srun and Python: with 1,000 on a busy machine slurmd did not answer it in time.
     Contender(

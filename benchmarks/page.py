@@ -32,6 +32,7 @@ Each job prints a line a second for 10 s. Here is who runs them:
 | `sbatch` | the floor: `sbatch` for each job by a loop of the shell on the login node, then `squeue` every second |
 | empty | as many assets that do nothing, with the same executor and Dagster's own storage: what any integration costs |
 | `threaded_executor` | this project: an asset for each job, over SSH, see [many steps at once](executor.md) |
+| the same, kept | the same with [an event log that keeps its connections](executor.md#with-hundreds-of-steps) |
 | the same, Pipes | the same with the payload that the released one runs |
 | `submitit` | on the login node: `map_array` of a Python function, then `result()` of each |
 | released | `dagster-slurm` from PyPI with Dagster's multiprocess executor, an asset for each job, over SSH |
@@ -49,7 +50,7 @@ The payload of the released one is in Python and opens Dagster Pipes, since it w
 """
 _ARRAYS = """\
 Each task prints a line and takes 1 s; 256 run at a time. `run_partitions` records a materialisation for each;
-*empty* is a run over the same range in which nothing is done.
+*empty* is a run over the same range in which nothing is done; *kept* has an event log that keeps its connections.
 `submitit` starts `srun` and Python for each task and is measured up to 100: tried with 1,000 on a busy machine, the one
 node did not answer `srun` in time, and tasks failed. The released `dagster-slurm` has no arrays.
 """
@@ -74,10 +75,12 @@ CONTENDERS = {
     "empty": Contender("empty", "", None),
     "empty-partitions": Contender("empty", "", None),
     "threaded": Contender("**`threaded_executor`**", "threaded_executor", "#0072b2"),
+    "threaded-kept": Contender("the same, kept", "", None),
     "threaded-pipes": Contender("the same, Pipes", "", None),
     "submitit": Contender("`submitit`", "submitit", "#009e73"),
     "released": Contender("released", "released", "#d55e00"),
     "partitions": Contender("**`run_partitions`**", "run_partitions", "#0072b2"),
+    "partitions-kept": Contender("the same, kept", "", None),
 }
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, nodes_hook, payload_command
+    from dagster_slurm.pipes.dagster_storage import KeptSqliteEventLogStorage
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
@@ -57,6 +58,7 @@ _ROOMS = {
     "Hook": "launchers",
     "JobPlan": "resources.job_plan",
     "JobRequest": "slurm.request",
+    "KeptSqliteEventLogStorage": "pipes.dagster_storage",
     "LaunchPlan": "launchers",
     "LocalPipesClient": "clients",
     "MPILauncher": "resources.mpi_launcher",
@@ -103,6 +105,7 @@ __all__ = [
     "Hook",
     "JobPlan",
     "JobRequest",
+    "KeptSqliteEventLogStorage",
     "LaunchPlan",
     "LocalPipesClient",
     "MPILauncher",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +16,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from sqlalchemy import RootTransaction
 from tests.support.instances import empty_instance
 
+from dagster_slurm import KeptSqliteEventLogStorage
 from dagster_slurm.pipes.dagster_storage import kept_connections, one_transaction
 
 ROOT = Path(__file__).parents[3]
@@ -30,10 +31,13 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def write(instance: dg.DagsterInstance, text: str, run_id: str = RUN) -> None:
-    entry = dg.EventLogEntry(
+    instance.event_log_storage.store_event(entry(text, run_id))
+
+
+def entry(text: str, run_id: str) -> dg.EventLogEntry:
+    return dg.EventLogEntry(
         error_info=None, level=20, user_message=text, run_id=run_id, timestamp=0.0, dagster_event=None
     )
-    instance.event_log_storage.store_event(entry)
 
 
 def materialize(instance: dg.DagsterInstance, partition: str) -> None:
@@ -351,3 +355,88 @@ def test_one_event_waits_for_the_disk_once(instance: dg.DagsterInstance, tmp_pat
         pytest.skip(f"tracing is forbidden on this machine: {done.stderr.splitlines()[0]}")
     assert done.returncode == 0, done.stderr
     assert trace.read_text().count("sync(") <= 2 * 20
+
+
+class TestStorageOfDagsterYaml:
+    """The storage that keeps all connections, in a process that executes nothing as well."""
+
+    @pytest.fixture
+    def instance(self, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+        named = {"module": "dagster_slurm", "class": "KeptSqliteEventLogStorage"}
+        files = str(tmp_path / "history" / "runs")
+        with empty_instance(tmp_path, {"event_log_storage": {**named, "config": {"base_dir": files}}}) as made:
+            yield made
+
+    def test_what_it_writes_is_read_by_dagsters_own(self, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+        assert type(instance.event_log_storage) is KeptSqliteEventLogStorage
+        write(instance, "one")
+        materialize(instance, "a")
+        own = SqliteEventLogStorage(str(tmp_path / "history" / "runs"))
+        assert [each.user_message for each in own.get_logs_for_run(RUN)] == ["one"]
+        assert own.get_materialized_partitions(dg.AssetKey("asset")) == {"a"}
+
+    def test_files_stay_open_until_it_is_closed(self, instance: dg.DagsterInstance) -> None:
+        for number in range(12):
+            write(instance, "one", f"run-{number}")
+            write(instance, "two", RUN)
+        assert len(open_files(instance)) == 8
+        assert f"{RUN}.db" in {Path(path).name for path in open_files(instance)}
+        assert all(written(instance, f"run-{number}") == ["one"] for number in range(12))
+        instance.event_log_storage.dispose()
+        assert open_files(instance) == []
+        write(instance, "three")
+        assert written(instance) == ["two"] * 12 + ["three"]
+
+    def test_planned_events_go_through_them(self, instance: dg.DagsterInstance) -> None:
+        """What is written before any executor begins."""
+
+        @dg.asset
+        def one() -> None:
+            pass
+
+        write(instance, "what opens the file")
+        before = open_files(instance)
+        job = dg.Definitions([one], jobs=[dg.define_asset_job("all", [one])]).resolve_job_def("all")
+        instance.create_run_for_job(job, run_id=RUN)
+        assert set(before) <= set(open_files(instance))
+        with as_another(instance) as other:
+            assert len(other.event_log_storage.get_logs_for_run(RUN)) == 2
+
+    def test_in_another_form_it_is_dagsters_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dagster_slurm.pipes.dagster_storage._NEEDED", ("what_there_is_not",))
+        storage = KeptSqliteEventLogStorage(str(tmp_path))
+        storage.store_event(entry("one", RUN))
+        assert [each.user_message for each in storage.get_logs_for_run(RUN)] == ["one"]
+        assert not [each for each in tmp_path.iterdir() if each.name.endswith("-wal")]
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            test_an_event_is_there_for_others_as_soon_as_it_is_written,
+            test_many_threads,
+            test_a_file_that_is_replaced_is_opened_anew,
+            test_after_an_error_it_goes_on,
+            TestTogether().test_they_are_there_at_its_end,
+            TestTogether().test_another_threads_event_is_there_when_it_is_written,
+            TestTogether().test_an_error_of_another_thread_takes_nothing_of_it,
+            TestTogether().test_who_logs_under_the_lock_of_a_handler_waits_for_no_batch,
+            TestOtherProcesses().test_a_fork_has_connections_of_its_own,
+        ],
+    )
+    def test_as_kept_connections(
+        self, case: Callable[[dg.DagsterInstance], None], instance: dg.DagsterInstance
+    ) -> None:
+        case(instance)
+
+    @pytest.mark.process
+    @pytest.mark.parametrize(
+        "case",
+        [
+            TestOtherProcesses().test_two_processes_on_one_run,
+            TestOtherProcesses().test_what_was_written_survives_a_kill,
+        ],
+    )
+    def test_beside_another_process(
+        self, case: Callable[[dg.DagsterInstance, Path], None], instance: dg.DagsterInstance, tmp_path: Path
+    ) -> None:
+        case(instance, tmp_path)
