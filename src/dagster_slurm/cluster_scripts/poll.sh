@@ -26,7 +26,7 @@ perl -e '
         for (my $at = 0; $at < @asked; $at += 2) {
             my ($offset, $name) = @asked[$at, $at + 1];
             my $file;
-            if (!open $file, "<:raw", $name) {
+            if (!open $file, "<:unix", $name) {
                 $found = print "$name $offset 0\n" if $name =~ m{/status$} && ($! == 2 || $! == 20);
                 next;
             }
@@ -40,7 +40,7 @@ perl -e '
         my $now = $uptime->();
         my ($took, $left) = ($now - $began, $until - $now);
         last if $left <= 0 || 10 * $took > $wait;
-        my $pause = 0.1 + 20 * $took;
+        my $pause = 0.1 + 40 * $took;
         select undef, undef, undef, $pause < $left ? $pause : $left;
     }
 ' "$@" 2>/dev/null && exit

@@ -17,8 +17,8 @@ log=$place/log
 restart=${SLURM_RESTART_COUNT:-0}
 
 # The first act: whoever takes the gate runs the payload, every other job of this piece of work ends here.
-# A symlink is made in one step, on NFS too, and its target names the owner at once.
-if ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
+# A symlink is made in one step, on NFS too, and its target names the owner at once. Of an array's tasks the first makes it.
+if [ -L "$claim/gate" ] || ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
     if ! taken_by=$(readlink -- "$claim/gate"); then
         say "cannot take $claim/gate, so it is not known whether another job runs this payload; nothing was run"
         exit 75

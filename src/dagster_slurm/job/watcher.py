@@ -349,7 +349,7 @@ class JobWatcher:
     def _shortest_pause(self, jobs: int) -> float:
         every = self._intervals
         # Of hundreds of jobs some always write, and every look costs both ends something.
-        times = max(1 + min(jobs / 40, 0.5), jobs / 200)
+        times = max(1 + min(jobs / 40, 0.8), jobs / 200)
         return max(every.tick_seconds, min(every.tick_seconds * times, every.tick_many_seconds))
 
     def _settle(self, job: WatchedJob) -> Action:

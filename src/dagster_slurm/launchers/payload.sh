@@ -145,19 +145,22 @@ catch_signals() {
 
 # What the payload writes goes through pipes. The log itself it could cut off: `> /dev/stderr` opens the file anew, and
 # empties it (benchexec#535). On a full disk the payload waits for space. Where there is no Perl, it lives on and what it
-# says is lost, as it does where the log cannot be written for another reason.
+# says is lost, as it does where the log cannot be written for another reason. 4 is EINTR: its name costs as much to load as
+# Perl itself, and so it is loaded when there is an error.
 pump() {
     # shellcheck disable=SC2016  # the variables are Perl's
     local fd lines='
     while (1) {
         my $read = sysread(STDIN, my $block, 65536);
-        next if !defined $read && $!{EINTR};
+        next if !defined $read && $! == 4;
         last if !$read;
         for (my $at = 0; $at < $read;) {
             my $written = syswrite(STDOUT, $block, $read - $at, $at);
-            if (defined $written) { $at += $written }
-            elsif ($!{ENOSPC} || $!{EDQUOT}) { select(undef, undef, undef, 0.5) }
-            elsif (!$!{EINTR}) { last }
+            if (defined $written) { $at += $written; next }
+            my $error = $! + 0;
+            require Errno;
+            if ($error == Errno::ENOSPC() || $error == Errno::EDQUOT()) { select(undef, undef, undef, 0.5) }
+            elsif ($error != 4) { last }
         }
     }'
     # shellcheck disable=SC2086  # several words
@@ -167,11 +170,13 @@ pump() {
         fd=${fd##*/}
         case $fd in 0 | 1 | 2 | 255) ;; *) eval "exec $fd>&-" ;; esac
     done 2>/dev/null
-    if command -v perl >/dev/null; then exec perl -MErrno -e "$lines"; fi
+    if command -v perl >/dev/null; then exec perl -e "$lines"; fi
     cat || { say 'the log cannot be written; what the payload says from now on is lost' && exec cat >/dev/null; }
 }
 
 open_streams() {
+    # Held open at both ends, it has never anything to read, and never ends: `read` waits without a process.
+    exec 5<> <(:)
     exec 8> >(pump)
     pumps=$!
     exec 9> >(pump >&2)
@@ -196,7 +201,7 @@ measure_pumps() {
 # What still writes when the payload has ended, as the `tee` of `exec > >(tee log)`, gets as long as something comes, and a
 # second. What merely holds the streams open does not hold up the job.
 drain_streams() {
-    local idle=0 tries moved before=
+    local idle=0 tries pause=0.002 moved before=
     exec 8>&- 9>&-
     for ((tries = 0; tries < 500 && idle < 50; tries++)); do
         is_pumping || return
@@ -204,7 +209,8 @@ drain_streams() {
         idle=$((idle + 1))
         [ "$moved" = "$before" ] || idle=0
         before=$moved
-        sleep 0.02
+        read -rt "$pause" -u 5
+        pause=0.02
     done
 }
 
@@ -213,7 +219,7 @@ finish_streams() {
     local tries
     for ((tries = 0; tries < 100; tries++)); do
         is_pumping || return
-        sleep 0.02
+        read -rt 0.02 -u 5
     done
 }
 
@@ -224,7 +230,7 @@ run_payload() {
     open_streams
     set -m
     # 6 and 7: what batch.sh reads and measures.
-    launch </dev/null >&8 2>&9 6<&- 7>&- 8>&- 9>&- &
+    launch </dev/null >&8 2>&9 5<&- 6<&- 7>&- 8>&- 9>&- &
     payload=$!
     set +m
     wait_for "$payload"
