@@ -69,6 +69,8 @@ class ClusterConnection:
 
 
 _UNUSED_SECONDS = 7 * 86400.0
+# Of a user whose clusters come and go, as in tests, there are thousands, and each process would look at them all.
+_SWEEP_SECONDS = 3600.0
 
 _transports: dict[SSHConnection | None, Transport] = {}
 _connections: dict[Hashable, ClusterConnection] = {}
@@ -120,12 +122,19 @@ def shared_directory() -> Path:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what nobody has written to for long: of clusters that are not used any more."""
-    try:
+    """Remove what nobody has written to for long, of clusters that are not used any more; once in a while."""
+    swept = directory / "swept"
+    with suppress(OSError):
         refuse_foreign(directory)
-    except OSError:
-        return
-    for found in directory.glob("answers-*"):
-        with suppress(OSError):
-            if time.time() - found.lstat().st_mtime > _UNUSED_SECONDS:
-                shutil.rmtree(found)
+        if not swept.exists() or time.time() - swept.lstat().st_mtime > _SWEEP_SECONDS:
+            swept.touch()
+            _remove_unused(directory)
+
+
+def _remove_unused(directory: Path) -> None:
+    with os.scandir(directory) as entries:
+        for found in entries:
+            with suppress(OSError):
+                age = time.time() - found.stat(follow_symlinks=False).st_mtime
+                if found.name.startswith("answers-") and age > _UNUSED_SECONDS:
+                    shutil.rmtree(found.path)

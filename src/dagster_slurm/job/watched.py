@@ -10,7 +10,7 @@ from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
 from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
-from dagster_slurm.cluster.judge import Silence, Witnesses
+from dagster_slurm.cluster.judge import Silence, Verdict, Witnesses
 from dagster_slurm.job.events import Ended, Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
 from dagster_slurm.run_directory import STREAMS, JobHandle
 from dagster_slurm.slurm.efficiency import Needs, record_of_line
@@ -45,11 +45,13 @@ class WatchedJob:
     told: bool = False
     is_removed: bool = False
     answers_after: float = float("-inf")
+    judged: tuple[Witnesses, Verdict] | None = None
     _has_new_marks: bool = False
     _timed_mark: EndMark | None = None
     _ending_since: float = 0.0
     _looked_since_over: bool = False
     _offsets: dict[str, int] = field(default_factory=dict)
+    _paths: tuple[int, Mapping[str, str]] | None = None
     _status_rest: str = ""
     _catching_up: bool = False
     _teller: QueueTeller = field(default_factory=QueueTeller)
@@ -68,19 +70,24 @@ class WatchedJob:
 
     def positions(self) -> list[FilePosition]:
         """What to ask for at the next tick; the streams only while the waiting side keeps up."""
-        names = ["status"]
-        if self.subscription.room_bytes:
-            names += [f"{stream}.{self.restart}" for stream in STREAMS]
-        directory = self.handle.directory
-        return [FilePosition(directory.log_name(name), self._offsets.get(name, 0)) for name in names]
+        files = list(self._files().items())
+        asked = files if self.subscription.room_bytes else files[:1]
+        return [FilePosition(path, self._offsets.get(name, 0)) for name, path in asked]
+
+    def _files(self) -> Mapping[str, str]:
+        """The paths of the files of this incarnation by their names, `status` first; each look asks for them twice."""
+        if self._paths is None or self._paths[0] != self.restart:
+            names = ["status", *(f"{stream}.{self.restart}" for stream in STREAMS)]
+            self._paths = self.restart, {name: self.handle.directory.log_name(name) for name in names}
+        return self._paths[1]
 
     def take(self, blocks: Mapping[str, bytes]) -> bool:
         """Take in what was read; whether anything was."""
         has_room = self.subscription.room_bytes > 0
         self._looked_since_over = self.over_since is not None
-        names = ["status", *(f"{stream}.{self.restart}" for stream in STREAMS)]
-        mine = {name: blocks.get(self.handle.directory.log_name(name), b"") for name in names}
-        self.is_removed = blocks.get(self.handle.directory.log_name("status")) == b""
+        files = self._files()
+        mine = {name: blocks.get(path, b"") for name, path in files.items()}
+        self.is_removed = blocks.get(files["status"]) == b""
         if self.is_removed:
             # Where only files are removed, its end makes another one.
             self._offsets["status"], self._status_rest = 0, ""

@@ -356,7 +356,10 @@ class JobWatcher:
         """Decide about one job, and tell its end, once, when it is known."""
         now = self._clock.now()
         seen = job.witnesses(now)
-        verdict = judge(seen, self._patience)
+        if job.judged is None or job.judged[0] != seen:
+            # Of hundreds of jobs, most have nothing new at a look.
+            job.judged = seen, judge(seen, self._patience)
+        verdict = job.judged[1]
         if job.told:
             return Action.WAIT
         job.notice_removal(now, self._patience.logs_seconds)

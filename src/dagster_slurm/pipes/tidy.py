@@ -22,7 +22,8 @@ from dagster_slurm.transport import Transport
 
 _SUCCESS = DagsterEventType.STEP_SUCCESS
 _ENDS = {_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY}
-_FIRST_SECONDS = 0.05
+# Each look asks Dagster's storage twice; what ends at about the same time is removed together.
+_FIRST_SECONDS = 0.4
 _LONGEST_SECONDS = 5.0
 
 

@@ -81,4 +81,18 @@ def test_what_nobody_uses_is_removed(temporary: Path) -> None:
         (temporary / name / "answer").touch()
         os.utime(temporary / name, (time.time() - days * 86400,) * 2)
     place(ALICE)
-    assert sorted(file.name for file in temporary.iterdir()) == ["answers-b.queue", "socket"]
+    assert sorted(file.name for file in temporary.iterdir()) == ["answers-b.queue", "socket", "swept"]
+
+
+def test_it_is_looked_for_once_an_hour(temporary: Path) -> None:
+    """Of a user whose clusters come and go there are thousands, and every process would look at them all."""
+    temporary.mkdir(mode=0o700)
+    place(ALICE)
+    old = temporary / "answers-a.queue"
+    old.mkdir()
+    os.utime(old, (time.time() - 8 * 86400,) * 2)
+    place(ALICE)
+    assert old.exists()
+    os.utime(temporary / "swept", (time.time() - 3601,) * 2)
+    place(ALICE)
+    assert not old.exists()
