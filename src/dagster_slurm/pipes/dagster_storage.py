@@ -32,7 +32,15 @@ _INDEX = "index"
 _MOST_FILES = 8
 # As Dagster's own (SQLITE_BUSY_TIMEOUT_SECONDS).
 _BUSY_SECONDS = 60
-_NEEDED = ("_connect", "_db_lock", "_initdb", "_initialized_dbs", "conn_string_for_shard", "path_for_shard")
+_NEEDED = (
+    "_connect",
+    "has_table",
+    "_db_lock",
+    "_initdb",
+    "_initialized_dbs",
+    "conn_string_for_shard",
+    "path_for_shard",
+)
 
 _FileId = tuple[int, int]
 
@@ -67,14 +75,22 @@ class _Kept:
     Args:
         storage: The storage.
         original: Dagster's own method in the place of `connect`.
+        has_table: Dagster's own method in the place of `has_table`.
         most: How many files are kept open, whichever are used; None for those of the runs that ask for it.
     """
 
     def __init__(
-        self, storage: Any, original: Callable[[str], AbstractContextManager[Connection]], *, most: int | None = None
+        self,
+        storage: Any,
+        original: Callable[[str], AbstractContextManager[Connection]],
+        has_table: Callable[[str], bool],
+        *,
+        most: int | None = None,
     ) -> None:
         self._storage = storage
         self._original = original
+        self._original_has_table = has_table
+        self._tables: set[str] = set()
         self._most = most
         self._process = os.getpid()
         self._open: dict[str, _Open] = {}
@@ -103,6 +119,12 @@ class _Kept:
             self._commit()
             for shard in set(self._open) - self._kept:
                 self._forget(shard)
+
+    def has_table(self, name: str) -> bool:
+        """In place of the storage's own, which opens the index anew for each materialisation; what is there stays."""
+        if name not in self._tables and self._original_has_table(name):
+            self._tables.add(name)
+        return name in self._tables
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Connection]:
@@ -249,7 +271,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         if _is_known(self):
-            self._kept = _Kept(self, super()._connect, most=_MOST_FILES)
+            self._kept = _Kept(self, super()._connect, super().has_table, most=_MOST_FILES)
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> KeptSqliteEventLogStorage:
@@ -258,6 +280,10 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def _connect(self, shard: str) -> Any:
         return super()._connect(shard) if self._kept is None else self._kept.connect(shard)
+
+    def has_table(self, table_name: str) -> bool:
+        """As Dagster's own, which is asked until there is one."""
+        return super().has_table(table_name) if self._kept is None else self._kept.has_table(table_name)
 
     def dispose(self) -> None:
         """Close all connections, besides what Dagster does."""
@@ -289,15 +315,15 @@ def kept_connections(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     with _lock:
         kept = _known.get(storage)
         if kept is None:
-            kept = _known[storage] = _Kept(storage, storage._connect)
-            vars(storage)["_connect"] = kept.connect
+            kept = _known[storage] = _Kept(storage, storage._connect, storage.has_table)
+            vars(storage).update(_connect=kept.connect, has_table=kept.has_table)
         kept.ask(run_id)
     try:
         yield
     finally:
         with _lock:
             if not kept.release(run_id) and _known.get(storage) is kept:
-                del vars(storage)["_connect"], _known[storage]
+                del vars(storage)["_connect"], vars(storage)["has_table"], _known[storage]
 
 
 @contextmanager

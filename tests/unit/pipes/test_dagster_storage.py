@@ -73,7 +73,7 @@ def test_the_file_of_a_run_stays_open_and_is_closed_at_the_end(instance: dg.Dags
         assert len(open_files(instance)) == 1
         write(instance, "two")
     assert open_files(instance) == []
-    assert "_connect" not in vars(instance.event_log_storage)
+    assert not {"_connect", "has_table"} & set(vars(instance.event_log_storage))
     write(instance, "three")
     assert written(instance) == ["one", "two", "three"]
     assert written(instance, OTHER) == ["other"]
@@ -212,6 +212,22 @@ class TestTogether:
                 assert other.get_materialized_partitions(dg.AssetKey("asset")) == set()
         assert instance.get_materialized_partitions(dg.AssetKey("asset")) == {"a", "b"}
         assert open_files(instance) == []
+
+    def test_a_table_that_is_there_is_not_asked_for_again(
+        self, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def has_table(storage: SqliteEventLogStorage, table_name: str) -> bool:
+            asked.append(table_name)
+            return len(asked) > 1
+
+        monkeypatch.setattr(SqliteEventLogStorage, "has_table", has_table)
+        with kept_connections(instance, RUN):
+            assert [instance.event_log_storage.has_table("one") for _ in range(4)] == [False, True, True, True]  # type: ignore[attr-defined]
+        assert asked == ["one", "one"]
+        assert instance.event_log_storage.has_table("two")  # type: ignore[attr-defined]
+        assert asked == ["one", "one", "two"]
 
     def test_one_within_another_is_the_same(self, instance: dg.DagsterInstance) -> None:
         with kept_connections(instance, RUN), one_transaction(instance), one_transaction(instance):
