@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 from dagster_slurm.text import printable
 
 _MOST_CHARACTERS = 300
+# What our own scripts say.
+_OURS = "dagster-slurm: "
 # What `srun --label` puts in front of a line.
 _RANK = re.compile(r"^ *\d+: ?")
 _FRAME = re.compile(r' +File ".*", line \d+')
@@ -26,8 +29,13 @@ def exception_in(stderr: str) -> str:
 
 
 def last_line(stderr: str) -> str:
-    """The last line that is not blank; empty without one."""
-    return next((_shown(line) for line in reversed(stderr.splitlines()) if line.strip()), "")
+    """The last line that is not blank; empty without one.
+
+    Of ours, the first of the last: the cause comes before what follows from it.
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    ours = list(takewhile(lambda line: line.startswith(_OURS), reversed(lines)))
+    return _shown(ours[-1].removeprefix(_OURS) if ours else lines[-1]) if lines else ""
 
 
 def missing_module(cause: str) -> str:

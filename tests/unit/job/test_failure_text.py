@@ -128,6 +128,11 @@ def first_line_of(ended: Ended, **known: Any) -> str:
         (3, TRACEBACK + "no prices today\n", "Exit code 3, Slurm job 4711 on n1: no prices today"),
         (1, TRACEBACK.replace("KeyError: 'price'", ""), "Exit code 1, Slurm job 4711 on n1: ~~~~^^^^^^^^^"),
         (3, "a warning\n\nno such column: price\n\n", "Exit code 3, Slurm job 4711 on n1: no such column: price"),
+        (
+            74,
+            "x\ndagster-slurm: no pyspark\ndagster-slurm: it has failed\n",
+            "Exit code 74, Slurm job 4711 on n1: no pyspark",
+        ),
         (3, "", "Exit code 3, Slurm job 4711 on n1"),
         (139, "x\n", "Signal 11 (SIGSEGV), Slurm job 4711 on n1: x"),
         (3, "\x1b[31mred\n", "Exit code 3, Slurm job 4711 on n1: \\x1b[31mred"),
