@@ -165,13 +165,22 @@ class WheelNotFoundError(EnvironmentBuildError):
     is_of_request = True
 
 
+_LOOKS = "`dagster-slurm doctor` checks the way to the cluster step by step."
+
+
+def _with_doctor(hint: str) -> str:
+    return hint if "dagster-slurm doctor" in hint else f"{hint} {_LOOKS}".strip()
+
+
 class ConfigurationError(DagsterSlurmError, ValueError):
     """A resource, an environment variable or a settings file is wrong or incomplete."""
 
     is_of_request = True
 
-
-_LOOKS = "`dagster-slurm doctor` checks the way to the cluster step by step."
+    @property
+    def advice(self) -> str:
+        """What to do about it, and what finds out more where a host was asked."""
+        return _with_doctor(super().advice) if self.host else super().advice
 
 
 class TransportError(DagsterSlurmError):
@@ -180,8 +189,7 @@ class TransportError(DagsterSlurmError):
     @property
     def advice(self) -> str:
         """What to do about it, and what finds out more."""
-        hint = super().advice
-        return hint if "dagster-slurm doctor" in hint else f"{hint} {_LOOKS}".strip()
+        return _with_doctor(super().advice)
 
 
 class ConnectionFailedError(TransportError):

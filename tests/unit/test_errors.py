@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dagster_slurm import errors
-from dagster_slurm.errors import DagsterSlurmError, JobFailedError, SlurmError, TransportError
+from dagster_slurm.errors import ConfigurationError, DagsterSlurmError, JobFailedError, SlurmError, TransportError
 
 CLASSES = [
     each
@@ -83,6 +83,11 @@ def test_golden_text() -> None:
 def test_the_doctor_is_named_once() -> None:
     error = TransportError("It broke", hint="`dagster-slurm doctor` looks at it.")
     assert str(error) == "It broke\n`dagster-slurm doctor` looks at it."
+
+
+def test_settings_that_a_host_does_not_have_are_of_the_way() -> None:
+    assert str(ConfigurationError("No sbatch", hint="Extend PATH.", host="login")).endswith(DOCTOR.replace("\n", " "))
+    assert str(ConfigurationError("No host", hint="Set it.")) == "No host\nSet it."
 
 
 def test_what_was_said_comes_after_what_to_do() -> None:
