@@ -10,7 +10,7 @@ import pytest
 from dagster_slurm import ComputeResource, RemotePath
 from dagster_slurm.sandbox import Sandbox
 
-from .conftest import asset_of, compute_log, failure_of, log_messages, run_asset
+from .conftest import asset_of, compute_log, failure_of, run_asset
 
 pytestmark = pytest.mark.cluster
 
@@ -53,9 +53,12 @@ def test_an_environment_a_payload_an_input_and_the_runs(
     result = run_asset(asset, compute, instance)
     assert result.success, failure_of(result)
     assert compute_log(result, instance) == "there\nthree waves\n"
-    (submitted,) = [each for each in log_messages(result, instance) if each.startswith("Submitted Slurm job ")]
+    events = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    (submitted,) = [each for each in events if each.user_message.startswith("Submitted Slurm job ")]
     home = sandbox.home / place
-    assert f" in the environment {home}/analysis; its directory is {home}/runs/runs/" in submitted
+    assert submitted.user_message.endswith(f" in the environment {home}/analysis")
+    rows = submitted.get_dagster_event().engine_event_data.metadata
+    assert str(rows["directory"].value).startswith(f"{home}/runs/runs/")
 
 
 @pytest.mark.parametrize(
