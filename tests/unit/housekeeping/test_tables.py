@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from dagster_slurm.housekeeping.cleaning import Decision, Leftover
 from dagster_slurm.housekeeping.cleaning import lines_of as lines_of_clean
@@ -143,7 +144,7 @@ def test_words_are_as_wide_as_a_terminal_shows_them(text: str, width: int, made:
 @given(st.lists(st.lists(st.text(max_size=30), min_size=3, max_size=3), max_size=4), st.integers(30, 90))
 def test_what_may_be_cut_is_cut_until_it_fits(rows: list[list[str]], width: int) -> None:
     columns = [Column("A", least=5), Column("B", goes=1, least=5), Column("C", least=5)]
-    assert all(len(line) <= width for line in table(columns, rows, width))
+    assert all(cell_len(line) <= width for line in table(columns, rows, width))
 
 
 def test_paths_and_ids_of_jobs_stay_whole() -> None:
