@@ -262,7 +262,7 @@ WAITED = (
 
 def _is_what_a_run_logs(block: Block) -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (SOURCE / "work").glob("*.py"))
-    submitted, training, runs = (line.partition(" - ")[2] for line in block.text.splitlines())
+    submitted, runs, training = (line.rpartition(" - ")[2] for line in block.text.splitlines())
     assert submitted == "Submitted Slurm job 4711"
     assert '"Submitted {' in source
     assert training == "training on 5000 rows"
@@ -277,7 +277,7 @@ def _is_compared_with_what_is_printed(block: Block) -> None:
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
-    ("README.md", "model - Submitted Slurm job 4711"): _is_what_a_run_logs,
+    ("README.md", "model - ENGINE_EVENT - Submitted Slurm job 4711"): _is_what_a_run_logs,
     ("docs/doctor.md", "ok       settings      me@login.cluster, runs in ~/dagster_runs"): _is_a_report_of_the_doctor,
     ("docs/doctor.md", "{"): _is_json_of_the_doctor,
     ("docs/environments.md", "The environment /shared/envs/nothing does not exist"): _names_both_layouts,
@@ -288,7 +288,7 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
         "run 1b6f8f8e-1f2b-5a43-8c0e-6a3d2f9c7e10, succeeded",
     ): _is_output_of_reconcile,
     ("docs/getting-started.md", "words - Running count_words.py on this machine in"): _is_compared_with_what_is_printed,
-    ("docs/getting-started.md", "words - Submitted Slurm job"): _is_compared_with_what_is_printed,
+    ("docs/getting-started.md", "words - ENGINE_EVENT - Submitted Slurm job"): _is_compared_with_what_is_printed,
     ("docs/jobs.md", JOBS_HEADING): _is_a_table_of_jobs,
     ("docs/jobs.md", WHAT_CLEAN_KEEPS): _is_what_clean_says,
     (
