@@ -156,6 +156,20 @@ def test_a_node_has_no_network_devices_but_its_own(own: Sandbox) -> None:
     assert done.stdout.splitlines() == ["eth0 lo 1"] * 3, done.stderr
 
 
+def test_a_node_has_its_own_processes_and_no_others(own: Sandbox) -> None:
+    """As `ray stop`, `pkill` and a look for what is left mean it."""
+    met = own.home / "met"
+    assert own.run(["mkdir", str(met)]).returncode == 0
+    # All three are there before one looks.
+    wait = f"touch {met}/$SLURM_PROCID; until [ $(ls {met} | wc -l) = 3 ]; do sleep 0.1; done"
+    look = "pgrep -xc sleep; tr '\\0' ' ' </proc/1/cmdline; pkill -u $(id -u) -x sleep; wait; echo"
+    done = own.run(["srun", "-N3", "--ntasks-per-node=1", "sh", "-c", f"sleep 60 & {wait}; {look}"])
+    said = done.stdout.splitlines()
+    # With that of the node's first process.
+    assert (said.count("2"), len(said)) == (3, 6), done.stdout + done.stderr
+    assert len([line for line in said if "enter.sh inside" in line]) == 3
+
+
 def test_slurm_is_found_on_nodes_also_without_its_variable(own: Sandbox) -> None:
     output = own.home / "export-none.out"
     job = submit(own, "--export=NONE", "-o", str(output), script="env -u SLURM_CONF srun /bin/true")

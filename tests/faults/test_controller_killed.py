@@ -21,11 +21,10 @@ from .test_requeues import Trial
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400), pytest.mark.all_faults]
 
+# What is left of a start that has ended goes at once; a node does not see the processes of another.
 ALONE = """
-while read -r pid; do
-    ! grep -q "^State:.[RSDT]" /proc/$pid/status || echo $pid >>$HOME/beside
-done 2>/dev/null <$HOME/pids
-echo $$ >>$HOME/pids
+exec 9>>$HOME/alone
+flock --wait 1 9 || echo $$ >>$HOME/beside
 """
 
 

@@ -35,11 +35,11 @@ _KILLING = """
 import os, pathlib, signal
 for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
     try:
-        told = [each for each in environ.read_bytes().split(b"\\0") if each.startswith(b"DAGSTER_SLURM_NODE=")]
+        is_of_node = b"DAGSTER_SLURM_NODE=" in environ.read_bytes()
         name = environ.with_name("cmdline").read_bytes()
     except OSError:
         continue
-    if told and told[0].endswith(b" {node}") and b"{word}" in name:
+    if is_of_node and b"{word}" in name and int(environ.parent.name) != os.getpid():
         os.kill(int(environ.parent.name), signal.SIGKILL)
 """
 
@@ -47,6 +47,7 @@ for environ in pathlib.Path("/proc").glob("[0-9]*/environ"):
 def killing_on(node: int, word: str) -> str:
     """Lines of a payload that kill what of a node's task has a word in its command line.
 
-    In the sandbox a payload sees all nodes' processes.
+    It is done on the node itself: each has processes of its own.
     """
-    return _KILLING.format(node=node, word=word)
+    step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--relative={node}", "python3", "-c"]
+    return f"import subprocess\nsubprocess.run([*{step!r}, {_KILLING.format(word=word)!r}], check=True)\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import cgroups, processes
 from dagster_slurm.sandbox.config import CONTROL, MARKER_VARIABLE, SandboxPaths
 from dagster_slurm.sandbox.files import SLURMD_PORT, SLURMDBD_PORT, SshdSite
-from dagster_slurm.sandbox.programs import find, run, slurm_version
+from dagster_slurm.sandbox.programs import find, run, slurm_version, system_environment
 from dagster_slurm.sandbox.state import State, note
 from dagster_slurm.sandbox.waiting import accepts_connections, sends_banner, wait_until
 
@@ -21,6 +23,8 @@ SLURMCTLD = "slurmctld"
 SSHD = "sshd"
 STRICT_SSHD = "strict-sshd"
 _LAST_TO_START_WITHOUT_STATE = (24, 11)
+# By it a daemon is found on this machine, where it has another id than on its node.
+_SIGN_VARIABLE = "DAGSTER_SLURM_SANDBOX_SIGN"
 _ENTER = Path(__file__).with_name("enter.sh")
 
 
@@ -183,32 +187,69 @@ def is_running(state: State, name: str) -> bool:
 
 
 def ensure_started(daemon: Daemon, paths: SandboxPaths, state: State) -> None:
-    """Start a daemon unless it runs; let it go on if it was stopped."""
-    process = state.processes.get(daemon.name)
-    if process is not None and processes.is_alive(process):
+    """Start a daemon unless it runs."""
+    if daemon.host in state.config.node_names:
+        _ensure_power(daemon.host, paths, state)
+    if is_running(state, daemon.name):
         return
-    argv = [*_entering(daemon, paths, state), *daemon.argv]
+    if daemon.host in state.config.node_names:
+        _start_on_node(daemon, paths, state)
+    else:
+        _start(daemon.name, [*_entering(daemon.host, paths, state), *daemon.argv], daemon.environment, paths, state)
+
+
+def _start(name: str, argv: Sequence[str], variables: Mapping[str, str], paths: SandboxPaths, state: State) -> None:
     processes.start(
         argv,
-        log=paths.logs / f"{daemon.name.replace(':', '-')}.out",
-        environment={**daemon.environment, MARKER_VARIABLE: str(paths.state_dir)},
-        on_start=lambda started: note(paths, state, daemon.name, started),
+        log=_out(name, paths),
+        environment={**variables, MARKER_VARIABLE: str(paths.state_dir)},
+        on_start=lambda started: note(paths, state, name, started),
     )
 
 
-def _entering(daemon: Daemon, paths: SandboxPaths, state: State) -> list[str]:
-    plan = state.plan(paths)
-    netns = plan.netns_path(daemon.host) if daemon.host else Path("/proc/self/ns/net")
-    on_node = daemon.host in state.config.node_names and state.cgroups
-    cgroup = f"{cgroups.group(paths.tag)}/{daemon.host}" if on_node else "-"
-    return [
-        "/bin/sh",
-        str(_ENTER),
-        str(netns),
-        daemon.host or "-",
-        str(paths.state_dir),
-        cgroup,
-    ]
+def _entering(host: str, paths: SandboxPaths, state: State, cgroup: str = "-") -> list[str]:
+    netns = state.plan(paths).netns_path(host) if host else Path("/proc/self/ns/net")
+    return ["/bin/sh", str(_ENTER), str(netns), host or "-", str(paths.state_dir), cgroup]
+
+
+def _ensure_power(node: str, paths: SandboxPaths, state: State) -> None:
+    """Start a node's first process: with it all others of the node end; with slurmd alone, jobs go on."""
+    name = f"power:{node}"
+    if is_running(state, name):
+        return
+    is_up = paths.state_dir / "run" / f"up-{node}"
+    is_up.unlink(missing_ok=True)
+    cgroup = f"{cgroups.group(paths.tag)}/{node}" if state.cgroups else "-"
+    _start(name, [*_entering(node, paths, state, cgroup), "-"], {}, paths, state)
+    wait_until(is_up.exists, f"the node {node}", log=_out(name, paths), broken=lambda: not is_running(state, name))
+
+
+def _start_on_node(daemon: Daemon, paths: SandboxPaths, state: State) -> None:
+    """Start a daemon as a child of its node's first process: a parent outside of the node could keep it from ending."""
+    # What was started for it waits for it, and has no other child.
+    first, *_ = processes.descendants(state.processes[f"power:{daemon.host}"])
+    # With the root: `make slurm-versions` has one of its own, which a mount namespace alone would leave.
+    namespaces = ("--pid", "--mount", "--root", "--uts", "--net", "--cgroup")
+    # In the node these are its own groups.
+    groups = [f"{cgroups.ROOT / each / 'cgroup.procs'}" for each in (cgroups.CONTROLLERS if state.cgroups else ())]
+    script = "".join(f"echo 0 >{group} && " for group in groups) + 'exec setsid "$@" &'
+    sign = secrets.token_hex(8)
+    environment = {**daemon.environment, MARKER_VARIABLE: str(paths.state_dir), _SIGN_VARIABLE: sign}
+    with _out(daemon.name, paths).open("ab") as output:
+        subprocess.run(
+            ["nsenter", f"--target={first.pid}", *namespaces, "/bin/sh", "-c", script, "sh", *daemon.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=system_environment(environment),
+            cwd="/",
+            check=True,
+        )
+    note(paths, state, daemon.name, processes.found_by(_SIGN_VARIABLE, sign))
+
+
+def _out(name: str, paths: SandboxPaths) -> Path:
+    return paths.logs / f"{name.replace(':', '-')}.out"
 
 
 def wait_ready(daemon: Daemon, paths: SandboxPaths, state: State) -> None:
@@ -217,7 +258,7 @@ def wait_ready(daemon: Daemon, paths: SandboxPaths, state: State) -> None:
     Raises:
         SandboxError: It ended, or does not serve in time; with the end of its log.
     """
-    out = paths.logs / f"{daemon.name.replace(':', '-')}.out"
+    out = _out(daemon.name, paths)
     log = daemon.log if daemon.log.exists() and daemon.log.stat().st_size else out
     wait_until(daemon.ready, daemon.name, log=log, broken=lambda: not is_running(state, daemon.name))
 

@@ -8,21 +8,30 @@
 #   STATE     state directory: its hosts, resolv.conf and etc are seen as /etc/hosts, /etc/resolv.conf and, where
 #             there is one, /etc/slurm; each host has a directory `pmix` of its own there
 #   CGROUP    directory below the memory and freezer controllers to be seen as their root; "-" for none
+#   COMMAND   "-": a node's first process, which sees none but the node's; others enter the node, and end with it
 #
-# Everything is done by exec: the process that was started is in the end the command itself.
+# Everything is done by exec: the process that was started is in the end the command itself, or waits for that of a node.
 set -eu
 
 if [ "$1" != inside ]; then
-    cgroup=$4
+    cgroup=$4 apart=
+    if [ "$5" = - ]; then
+        apart='--pid --fork --kill-child --mount-proc'
+        # A container may keep parts of /proc to itself, and then none can be mounted.
+        # shellcheck disable=SC2086  # several words
+        unshare $apart true 2>/dev/null || apart='--fork --kill-child'
+    fi
     set -- inside "$@"
     if [ "$cgroup" != - ]; then
         for controller in memory freezer; do
             echo $$ >"/sys/fs/cgroup/$controller/$cgroup/cgroup.procs"
         done
         # nsenter and not `ip netns exec`, which mounts another /sys over the cgroups.
-        exec nsenter --net="$2" unshare --uts --cgroup --mount --propagation slave /bin/sh "$0" "$@"
+        # shellcheck disable=SC2086
+        exec nsenter --net="$2" unshare --uts --cgroup --mount --propagation slave $apart /bin/sh "$0" "$@"
     fi
-    exec nsenter --net="$2" unshare --uts --mount --propagation slave /bin/sh "$0" "$@"
+    # shellcheck disable=SC2086
+    exec nsenter --net="$2" unshare --uts --mount --propagation slave $apart /bin/sh "$0" "$@"
 fi
 
 hostname=$3 state=$4 cgroup=$5
@@ -59,4 +68,8 @@ if [ "$cgroup" != - ]; then
         mount --bind "/sys/fs/cgroup/$controller/$cgroup" "/sys/fs/cgroup/$controller"
     done
 fi
-exec "$@"
+[ "$1" = - ] || exec "$@"
+# A node's first process is the parent of those that have lost theirs.
+sleep infinity &
+: >"$state/run/up-$hostname"
+while :; do wait; done

@@ -128,6 +128,20 @@ def start(
     return process
 
 
+def found_by(name: str, value: str, *, timeout_seconds: float = 10.0) -> Process:
+    """The oldest process with that environment variable, as soon as there is one.
+
+    Raises:
+        SandboxError: There is none.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not (found := matching(lambda directory: has_variable(directory, name, value))):
+        if time.monotonic() > deadline:
+            raise SandboxError(f"There is no process with {name}={value}", hint="It may have ended at once.")
+        time.sleep(0.01)
+    return min(found, key=lambda process: (process.start_ticks, process.pid))
+
+
 def end(processes: Sequence[Process], *, grace_seconds: float = 0.0) -> None:
     """End processes: SIGTERM, then SIGKILL to those that are there after the grace period. Returns when gone.
 

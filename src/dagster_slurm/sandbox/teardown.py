@@ -51,6 +51,8 @@ def end_processes(paths: SandboxPaths, remains: Remains) -> None:
     """
     started = [each for each in remains.processes if processes.is_alive(each)]
     trees = [child for each in started for child in processes.descendants(each)]
+    # A node's first process waits for all others of the node.
+    cgroups.thaw(paths.tag)
     processes.end([*started, *trees])
     deadline = time.monotonic() + 20
     while left := leftovers(paths, remains):
