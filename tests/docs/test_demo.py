@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -97,21 +94,10 @@ def test_the_output_is_short(output: str) -> None:
 @pytest.mark.xdist_group(READERS)
 def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path) -> None:
     command = next(line.strip() for line in output.splitlines() if " dev " in line)
-    port = graphql.free_port()
-    server = subprocess.Popen(
-        ["bash", "-c", f"{command.replace('&& ', '&& exec ')} --port {port}"],
-        cwd="/",
-        env={name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DAGSTER_"))},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        answer = eventually(lambda: _asked(port), "the web server")
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # with the servers it started; it keeps nothing that could be lost
-        server.wait(30)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DAGSTER_"))}
+    command = command.replace("&& ", "&& exec ")
+    with graphql.served(command, cwd=Path("/"), env=inherited, log=home / "dev.log", assets=len(ASSETS)) as port:
+        answer = graphql.ask(port, QUERY)
     runs = answer["runsOrError"]["results"]
     assert [run["status"] for run in runs] == ["SUCCESS"] * 4  # here and there, twice
     assets = {node["key"]["path"][0]: node for node in answer["assetsOrError"]["nodes"]}
@@ -119,12 +105,6 @@ def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path)
     entries = assets["lookouts"]["assetMaterializations"][0]["metadataEntries"]
     (image,) = [entry["mdStr"] for entry in entries if entry["label"] == "map"]
     assert image.startswith("![lookouts](data:image/png;base64,iVBOR")
-
-
-def _asked(port: int) -> dict[str, Any] | None:
-    with suppress(OSError):
-        return graphql.ask(port, QUERY)
-    return None
 
 
 def test_without_a_cluster_it_shows_the_local_part_and_says_why(tmp_path: Path) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.docs.markdown import READERS, ROOT, Block, blocks_of
 from tests.support import forked, graphql
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.cluster, pytest.mark.xdist_group(READERS)]
 
@@ -65,28 +61,11 @@ class Transcript:
 
     def runs_in_the_ui(self, command: str) -> list[str]:
         """How the runs stand that its last command shows."""
-        port = graphql.free_port()
-        server = subprocess.Popen(
-            ["bash", "-c", f"exec {command.strip()} -p {port}"],
-            cwd=self.home / "words",
-            env={**self._variables, "DAGSTER_HOME": str(self.home / "words" / "dagster")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            answer = eventually(lambda: _asked(port), "the web server")
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(30)
+        words = self.home / "words"
+        variables = {**self._variables, "DAGSTER_HOME": str(words / "dagster")}
+        with graphql.served(f"exec {command.strip()}", cwd=words, env=variables, log=words / "log", assets=1) as port:
+            answer = graphql.ask(port, RUNS)
         return [run["status"] for run in answer["runsOrError"]["results"]]
-
-
-def _asked(port: int) -> dict[str, Any] | None:
-    with suppress(OSError):
-        return graphql.ask(port, RUNS)
-    return None
 
 
 def _blocks() -> list[Block]:

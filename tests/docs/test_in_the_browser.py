@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,29 +80,10 @@ def port(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (directory / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
     environment = sandbox.create_environment("documentation", ["dagster-pipes"])
     variables = {**sandbox.env(), "CLUSTER_ENVIRONMENT": environment, "DAGSTER_HOME": str(directory)}
-    port = graphql.free_port()
-    with (directory / "dev.log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(Path(sys.prefix, "bin", "dg")), "dev", "-f", "weather.py", "-p", str(port)],
-            cwd=PROJECT,
-            env={**os.environ, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        eventually(lambda: _serves(port), (directory / "dev.log").read_text)
+    command = f"exec {Path(sys.prefix, 'bin', 'dg')} dev -f weather.py"
+    log = directory / "dev.log"
+    with graphql.served(command, cwd=PROJECT, env={**os.environ, **variables}, log=log, assets=2) as port:
         yield port
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
-
-
-def _serves(port: int) -> bool:
-    with suppress(OSError):
-        return len(graphql.ask(port, "{ assetNodes { id } }")["assetNodes"]) == 2
-    return False
 
 
 @pytest.fixture
