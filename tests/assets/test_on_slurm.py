@@ -85,7 +85,7 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     record = accounted(sandbox, got["slurm_job_id"])
     told = job_metrics(record)
     # Nobody has asked for GPUs.
-    assert told.keys() - got.keys() == {"slurm_allocated_gpus"}
+    assert told.keys() - got.keys() <= {"slurm_requested_gpus", "slurm_allocated_gpus"}
     # Slurm samples memory, and has no sample of a short job.
     assert got.keys() - told.keys() <= {"max_memory_mb", "memory_efficiency_pct"}
     exact = ("slurm_job_id", "slurm_state", "slurm_exit_code")

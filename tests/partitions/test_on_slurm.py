@@ -198,8 +198,8 @@ def test_it_is_one_job_in_the_listing(make: Make, sandbox: Sandbox) -> None:
     world.eventually_executed(4)
     (array,) = {line.partition("_")[0] for line in squeue(sandbox)}
     listed = CliRunner().invoke(main, ["jobs"], catch_exceptions=False).output
-    mine = [line for line in listed.splitlines() if "many" in line]
-    assert len(mine) == 1 and mine[0].split()[0] == array and re.search(r"\b3R\b", mine[0]), listed
+    mine = [line for line in listed.splitlines() if "many" in line and re.search(r"\b3R\b", line)]
+    assert len(mine) == 1 and mine[0].split()[0] == array, listed
     (world.marks / "go").touch()
     assert process.wait(timeout=60) == 0
 

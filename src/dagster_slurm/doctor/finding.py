@@ -100,6 +100,9 @@ def _lines(status: Status, step: str, texts: Sequence[str], paint: Paint, width:
     indent = _STATUS_WIDTH + _STEP_WIDTH
     first, *rest = [line for text in texts for line in wrapped(printable(text), width, indent=indent)]
     word = paint(f"{_WORDS[status]:{_STATUS_WIDTH}}", status)
+    if width is not None and len(first) > width:
+        # A path that is longer than there is room: whole, to be copied, and on a line of its own.
+        return [f"{word}{step}", first, *rest]
     return [f"{word}{step:{_STEP_WIDTH}}{first[indent:]}", *rest]
 
 

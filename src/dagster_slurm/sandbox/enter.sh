@@ -51,8 +51,8 @@ fi
 # Names there are of a machine: MPICH's are made of the numbers of job and step, which every sandbox has from 1 on. What a
 # killed world of another has left there was taken for its own ("invalid bandwidth 0.00"), or refused ("Out of memory").
 [ "$hostname" = - ] || mount -t tmpfs -o mode=1777 dagster-slurm-shm /dev/shm
-# The machine's network devices come and go with every other sandbox, and none of them can be used here; UCX looks for
-# its own in /sys ("Destination is unreachable", in one MPI world of some thousand). Not every container allows it.
+# The machine's network devices come and go with every other sandbox, and none of them can be used here; UCX and others
+# look for theirs in /sys. Not every container allows it.
 if mount -t sysfs dagster-slurm-sys "$state/pmix" 2>/dev/null; then
     for devices in class/net devices/virtual/net; do
         mount --bind "$state/pmix/$devices" "/sys/$devices"

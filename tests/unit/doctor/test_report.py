@@ -186,3 +186,13 @@ def test_help_does_not_load_dagster() -> None:
     # tests/unit/test_imports.py asks the same of the modules; this, that the list of commands is there.
     assert "doctor" in CliRunner().invoke(main, ["--help"]).output
     assert issubclass(DagsterSlurmError, Exception)
+
+
+def test_a_path_that_is_too_long_stays_whole_on_a_line_of_its_own() -> None:
+    path = f"/shared/{'long/' * 14}runs"
+    found = Finding("space", "ok", f"{path} on ext4: 45.3 GiB of 252 GiB free")
+    first, second, third = lines_of(found, width=80)
+    assert first.split() == ["ok", "space"]
+    assert second.strip() == path
+    assert third.strip() == "on ext4: 45.3 GiB of 252 GiB free"
+    assert len(lines_of(found)) == 1
