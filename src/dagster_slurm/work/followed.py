@@ -81,6 +81,11 @@ class FollowedUnit:
     has_started: bool = False
     has_waited: bool = False
 
+    @property
+    def is_own_job(self) -> bool:
+        """Whether a job executes it and nothing else."""
+        return self.element is None and bool(self.handle.job_id)
+
 
 class Followed:
     """What a call follows.
@@ -240,14 +245,14 @@ class Followed:
         if event.restart:
             followed.session.reader.restart()
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
-        if followed.element is None and followed.handle.job_id:
+        if followed.is_own_job:
             carrier = followed.of.carrier
             message, nodes = f"{carrier.title} runs on {event.nodes}{again}", {"nodes": event.nodes}
             self._teller.tell(lambda: self._step.tell(message, nodes, ends=carrier.wait))
 
     def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
         """What would be a line for each task of an array is none."""
-        if followed.element is None and followed.handle.job_id:
+        if followed.is_own_job:
             self._tell(level, text)
 
     def _tell_once(self, followed: FollowedUnit, level: str, text: str) -> None:
