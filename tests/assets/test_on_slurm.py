@@ -52,10 +52,11 @@ def last_job_id(sandbox: Sandbox) -> int:
 
 
 def submitted_jobs(sandbox: Sandbox) -> set[str]:
-    """The ids of all jobs the user ever submitted."""
+    """The ids of all jobs the user ever submitted, an array's without its tasks: sacct has those as they start."""
     argv = ["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]
     queued = ["squeue", "--me", "--noheader", "--states=all", "--format=%A"]
-    return set(sandbox.run(argv).stdout.split()) | set(sandbox.run(queued).stdout.split())
+    ids = sandbox.run(argv).stdout.split() + sandbox.run(queued).stdout.split()
+    return {job_id.partition("_")[0] for job_id in ids}
 
 
 BUSY = """

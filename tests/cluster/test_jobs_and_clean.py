@@ -244,7 +244,8 @@ def on_a_terminal_no_row_is_too_long(trial: Trial) -> None:
     assert code == 0
     assert_fits(lines)
     heading, *rows = lines
-    assert heading.split()[:4] == ["JOBID", "RUN", "ASSET", "KEY"]
+    # Which others have room depends on what else the user has in the queue.
+    assert [word for word in heading.split() if word in {"JOBID", "ASSET", "ST"}] == ["JOBID", "ASSET", "ST"]
     assert {"R", "PD", "CD", "F"} <= {word for row in rows for word in row.split()}
     code, lines = lines_on_a_terminal(["clean"], trial.variables)
     assert code == 0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox import state as states
 from dagster_slurm.sandbox.processes import is_alive
 
+# A user of the same number may have left files on this machine before.
+_BEGUN = time.time()
+
 
 def left_on_nodes(sandbox: Sandbox, *names: str) -> list[str]:
-    """What of a cluster is still there, on this machine with all its nodes: processes, files in /tmp and /dev/shm.
+    """What of a cluster is still there, on all nodes: processes, and files in /tmp, which they share, and /dev/shm.
 
     Args:
         sandbox: The sandbox.
@@ -16,9 +21,10 @@ def left_on_nodes(sandbox: Sandbox, *names: str) -> list[str]:
     """
     processes = sandbox.run(["sh", "-c", "grep -lsz ^DAGSTER_SLURM_NODE= /proc/[0-9]*/environ"]).stdout.split()
     patterns = " -o ".join(f'-path "*/{name}"' for name in names)
-    directories = " ".join(["/tmp", "/dev/shm", *shared_memory(sandbox)])
+    directories = " ".join(["/tmp", *shared_memory(sandbox)])
     # Those of the tests of transports, of the same user, have files of any name.
-    look = f"find {directories} -not -path '/tmp/contract*' -user {sandbox.user} \\( {patterns} \\)"
+    ours = f"-not -path '/tmp/contract*' -user {sandbox.user} -newermt @{_BEGUN}"
+    look = f"find {directories} {ours} \\( {patterns} \\)"
     files = sandbox.run(["sh", "-c", look], user="root").stdout
     return processes + files.split()
 
