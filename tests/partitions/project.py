@@ -27,7 +27,7 @@ def compute_resource() -> ComputeResource:
     if os.environ["MODE"] == "local":
         return ComputeResource(mode="local")
     base = SlurmResource.from_env()
-    queue = SlurmQueueConfig(partition="compute", mem="20M", cpus=1, time_limit="00:05:00")
+    queue = SlurmQueueConfig(partition="compute", mem=os.environ.get("MEM", "20M"), cpus=1, time_limit="00:05:00")
     return ComputeResource(
         mode="slurm",
         slurm=SlurmResource(ssh=base.ssh, queue=queue, remote_base=base.remote_base),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
-from ..support import forked
+from ..support import forked, memory
 from ..support.waiting import eventually
 from .conftest import Make, World
 
@@ -79,6 +79,23 @@ def test_pipes_in_every_task(make: Make, sandbox: Sandbox) -> None:
         assert world.run().success
     made = {str(each.partition): each.metadata["number"].value for each in world.materializations()}
     assert made == {"p000": 0, "p001": 3, "p002": 6, "p003": 9}
+
+
+def test_each_task_tells_the_memory_that_it_has_had(make: Make, sandbox: Sandbox) -> None:
+    """Its own, whatever its neighbours have."""
+    world = make("", count=3, cluster=sandbox, MEM="2G")
+    payload = world.directory / "payload.py"
+    of_each = {"p000": memory.HAS_150_MIB, "p001": memory.READS_1_GIB, "p002": "pass\n"}
+    payload.write_text(f"import os\nexec({of_each!r}[os.environ['DAGSTER_SLURM_PARTITION_KEY']])\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PAYLOAD", str(payload))
+        assert world.run().success
+    made = {str(each.partition): each.metadata for each in world.materializations()}
+    had = {name: metadata["max_memory_mb"].value for name, metadata in made.items()}
+    assert memory.is_150_mib(had["p000"]) and memory.is_without_files(had["p001"]) and had["p002"] < 40, had
+    used = {name: metadata["memory_efficiency_pct"].value for name, metadata in made.items()}
+    assert used == {name: pytest.approx(100 * mib / 2048, abs=0.1) for name, mib in had.items()}
+    assert all(0 < metadata["cpu_efficiency_pct"].value <= 110 for metadata in made.values())
 
 
 def test_failures_fail_alone_and_a_retry_submits_only_those(make: Make, sandbox: Sandbox) -> None:

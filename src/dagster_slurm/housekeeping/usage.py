@@ -12,14 +12,11 @@ from dagster_slurm.housekeeping.rows import clock
 from dagster_slurm.housekeeping.seen import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.efficiency import gpu_count, job_metrics
+from dagster_slurm.slurm.efficiency import gpu_count, job_metrics, sampled
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import parse_memory_bytes
 from dagster_slurm.slurm.states import JobState
 
-# Slurm's own default of JobAcctGatherFrequency (slurm.conf(5)): a job that was not sampled while it ran has no memory
-# that could be told.
-_SAMPLED_SECONDS = 30
 _MIB = 1 << 20
 
 
@@ -87,10 +84,9 @@ def _assets(listing: Listing) -> Mapping[str, str]:
 
 def _usage(record: AccountingRecord, asset: str, run_id: str) -> Usage:
     # Of one that still runs, sacct has what its steps have used that have ended.
-    figures, has_ended = job_metrics(record), record.state.is_terminal
+    figures, has_ended = job_metrics(sampled(record)), record.state.is_terminal
     asked, nodes = _bytes(record.alloc_tres.get("mem")), record.node_count or 1
     used_pct, node_hours = figures.get("memory_efficiency_pct"), figures.get("node_hours")
-    is_sampled = has_ended and (record.elapsed_seconds or 0) > _SAMPLED_SECONDS
     waited = figures.get("queue_wait_seconds")
     return Usage(
         record.job_id,
@@ -104,7 +100,7 @@ def _usage(record: AccountingRecord, asset: str, run_id: str) -> Usage:
         record.limit_seconds,
         waited if isinstance(waited, float) else None,
         record.total_cpu_seconds if has_ended else None,
-        round(used_pct / 100 * asked / nodes) if is_sampled and asked and isinstance(used_pct, float) else None,
+        round(used_pct / 100 * asked / nodes) if has_ended and asked and isinstance(used_pct, float) else None,
         None if asked is None else asked // nodes,
         node_hours if isinstance(node_hours, float) else 0.0,
         gpu_count(record.alloc_tres) or 0,

@@ -19,7 +19,7 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line
+from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line, sampled
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
@@ -312,7 +312,7 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in end.nodes] if end else []
     line = record_of_line(outcome.job_id, end.figures, ended_at=end.at_epoch_seconds) if end else None
     by_line = job_metrics(line, usages) if line else {}
-    by_slurm = job_metrics(ended.record, usages) if ended.record else {}
+    by_slurm = job_metrics(sampled(ended.record), usages) if ended.record else {}
     # It is exact where Slurm is not (see `job_failure`).
     exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
     exact |= {name: by_line[name] for name in ("max_memory_mb", "memory_efficiency_pct") if name in by_line}

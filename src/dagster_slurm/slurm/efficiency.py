@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from dagster_slurm.errors import SlurmOutputError
@@ -16,6 +16,8 @@ Metric = str | int | float | bool
 _MIB = 1024**2
 _OF_TRES = frozenset({"slurm_allocated_gpus", "gpu_utilization_pct", "max_gpu_memory_mb", "memory_efficiency_pct"})
 _OF_THE_REQUEST = "slurm_requested_gpus"
+# Slurm's own default of JobAcctGatherFrequency (slurm.conf(5)).
+_SAMPLED_SECONDS = 30
 _LAST_SECOND = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 
 
@@ -139,6 +141,19 @@ def _utc(epoch_seconds: float | None) -> datetime | None:
     if epoch_seconds is None or epoch_seconds > _LAST_SECOND:
         return None
     return datetime.fromtimestamp(epoch_seconds, timezone.utc)
+
+
+def sampled(record: AccountingRecord) -> AccountingRecord:
+    """What sacct knows of a job, without the memory of one that may have ended before Slurm's first sample of it.
+
+    Of such a one sacct has what its first process began with, some MiB whatever it has had.
+
+    Args:
+        record: What sacct has told.
+    """
+    if (record.elapsed_seconds or 0) > _SAMPLED_SECONDS:
+        return record
+    return replace(record, max_rss_bytes=None, steps=tuple(replace(step, max_rss_bytes=None) for step in record.steps))
 
 
 def job_metrics(record: AccountingRecord, usages: Sequence[NodeUsage] = ()) -> dict[str, Metric]:

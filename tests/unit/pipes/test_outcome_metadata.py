@@ -74,8 +74,16 @@ def test_of_memory_the_line_knows_more() -> None:
     record = replace(record_of_line("5", FIGURES, ended_at=12.0), max_rss_bytes=0, steps=(), alloc_tres={})
     found = metadata(replace(GOOD, record=record, was_accounting_asked=True))
     assert (found["max_memory_mb"], found["memory_efficiency_pct"]) == (1.0, 1.0)
-    without = metadata(replace(GOOD, end_mark=replace(END, figures=Figures()), record=replace(record, max_rss_bytes=9)))
-    assert without["max_memory_mb"] == round(9 / (1 << 20), 2)
+
+
+@pytest.mark.parametrize(("elapsed_seconds", "is_told"), [(None, False), (12, False), (30, False), (31, True)])
+def test_where_the_line_has_no_memory_slurm_tells_that_of_a_job_it_has_sampled(
+    elapsed_seconds: int | None, is_told: bool
+) -> None:
+    record = replace(record_of_line("5", FIGURES, ended_at=12.0), elapsed_seconds=elapsed_seconds)
+    found = metadata(replace(GOOD, end_mark=replace(END, figures=Figures()), record=record))
+    names = ("max_memory_mb", "memory_efficiency_pct")
+    assert {name: found[name] for name in names if name in found} == (dict.fromkeys(names, 1.0) if is_told else {})
 
 
 def test_without_a_line_slurm_alone_tells() -> None:
