@@ -86,6 +86,11 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the same, and the run is terminated while it waits",
             "faults/test_max_job_count.py::test_a_termination_meanwhile_ends_the_step",
         ),
+        "throttled": Line(
+            "a plugin lets a user submit one job an hour (`JobSubmitPlugins=throttle`): said at once, waited for, "
+            "submitted once",
+            "faults/test_throttled.py::test_it_is_said_at_once_waited_for_and_submitted_once",
+        ),
     },
     "The cluster is away": {
         "sshd-killed": Line(

@@ -170,6 +170,11 @@ class Claims:
         said = self._said(SbatchAnswer(status, printed, answer.error_text), directory, generation)
         return SubmitAnswer("", said, made_now) if isinstance(said, SlurmError) else SubmitAnswer(said, None, made_now)
 
+    def newest(self, directory: RunDirectory) -> int:
+        """The number of the newest try to submit in an attempt; 0 without one."""
+        attempt = look(self._cluster, [directory]).listing.attempts(directory).get(directory.attempt)
+        return (attempt.generation if attempt else None) or 0
+
     def _refuse_claim(self, answer: CompletedCommand, directory: RunDirectory, claim: str) -> None:
         if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, claim)

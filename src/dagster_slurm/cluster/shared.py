@@ -21,12 +21,18 @@ from typing import Any
 
 from dagster_slurm.errors import SubmitLimitError
 from dagster_slurm.process_identity import Vantage
+from dagster_slurm.slurm import rejections
 from dagster_slurm.transport.pool import make_own
 
 FULL_SECONDS = 5.0
 """For how long "no more jobs" is believed without asking again."""
 
+THROTTLED_SECONDS = 30.0
+"""The same where it is submissions that are counted, by the hour; each try leaves its files on the cluster."""
+
 _ACCEPTED_SECONDS = 300.0
+# A site that counts submissions is taken to count them tomorrow.
+_COUNTS_SECONDS = 86400.0
 _POLL_SECONDS = 0.02
 # One that was stopped while it asked is not waited for again and again.
 _IMPATIENT_SECONDS = 60.0
@@ -138,6 +144,7 @@ class Admissions:
         self._accepted: set[str] = set()
         self._full: SubmitLimitError | None = None
         self._full_until = 0.0
+        self._counts_questions = False
         self._lock = threading.Lock()
 
     @contextmanager
@@ -166,7 +173,10 @@ class Admissions:
         """Why no more jobs are taken, if that was said just now."""
         if self._full is not None and time.monotonic() < self._full_until:
             return self._full
-        said = self._lately("full", FULL_SECONDS)
+        return self._told_full(THROTTLED_SECONDS if self.counts_questions() else FULL_SECONDS)
+
+    def _told_full(self, seconds: float) -> SubmitLimitError | None:
+        said = self._lately("full", seconds)
         try:
             return SubmitLimitError(**said) if said else None
         except TypeError:
@@ -175,9 +185,25 @@ class Admissions:
 
     def fill(self, error: SubmitLimitError) -> None:
         """No more jobs are taken."""
-        self._full, self._full_until = error, time.monotonic() + FULL_SECONDS
+        if rejections.is_throttled(error.stderr):
+            self._counts_questions = True
+            self._try(lambda shared: shared.write("counts", {}))
+        seconds = THROTTLED_SECONDS if self._counts_questions else FULL_SECONDS
+        self._full, self._full_until = error, time.monotonic() + seconds
         names = ("message", "returncode", "stderr", "hint", "host", "command")
         self._try(lambda shared: shared.write("full", {name: getattr(error, name) for name in names}))
+
+    def counts_questions(self) -> bool:
+        """Whether Slurm counts a question as a submission, as a refusal has shown."""
+        if not self._counts_questions:
+            self._counts_questions = self._lately("counts", _COUNTS_SECONDS) is not None
+        return self._counts_questions
+
+    def try_for_others(self) -> None:
+        """Who has the turn submits without a question; if the last was refused, others wait for what comes of it."""
+        last = self._told_full(float("inf")) if self._shared else self._full
+        if last is not None:
+            self.fill(last)
 
     def clear(self) -> None:
         """There is a place."""

@@ -213,12 +213,10 @@ class SlurmCluster:
             host=self.host,
         )
 
-    def check(self, request: JobRequest, *, afresh: bool = False) -> None:
+    def check(self, request: JobRequest) -> None:
         """Have Slurm say whether it would take a request, without queueing it; each is asked about once.
 
-        Args:
-            request: What is to be asked for.
-            afresh: Ask although it was accepted before.
+        Nothing is asked where a question is counted as a submission: sbatch says it then.
 
         Raises:
             SubmissionRejectedError: It would not.
@@ -227,21 +225,49 @@ class SlurmCluster:
         """
         self.refuse_foreign_base()
         script = render_script(request, output_path="/dev/null", body="true")
-        if self._admissions.has_accepted(script) and not afresh:
+        if self._admissions.has_accepted(script):
             return
         with self._admissions.turn():
-            if self._admissions.has_accepted(script) and not afresh:
+            if self._admissions.has_accepted(script) or self._admissions.counts_questions():
                 return
             self._refuse_while_full()
             try:
-                said = self._try(request, script)
-            except SubmitLimitError as error:
-                self._admissions.fill(error)
-                raise
-            self._admissions.clear()
-            # What may wait for nodes that are away has not been accepted: with them it may be refused.
-            if said is not None:
-                self._admissions.accept(script)
+                self._ask(request, script)
+            except SubmitLimitError:
+                if not self._admissions.counts_questions():
+                    raise
+
+    def check_again(self, request: JobRequest) -> None:
+        """As `check`, for a job that sbatch has refused since there are too many: of all that wait, one asks.
+
+        Where a question is counted as a submission, that one is to submit, and the others are refused meanwhile.
+        """
+        with self._admissions.turn():
+            self._refuse_while_full()
+            if self._admissions.counts_questions():
+                self._admissions.try_for_others()
+            else:
+                self._ask(request, render_script(request, output_path="/dev/null", body="true"))
+
+    def _ask(self, request: JobRequest, script: str) -> None:
+        try:
+            said = self._try(request, script)
+        except SubmitLimitError as error:
+            self._admissions.fill(error)
+            raise
+        self._admissions.clear()
+        # What may wait for nodes that are away has not been accepted: with them it may be refused.
+        if said is not None:
+            self._admissions.accept(script)
+
+    def note_refusal(self, error: SubmitLimitError) -> None:
+        """Let others know of a refusal of sbatch that a question would not have found without being counted."""
+        if rejections.is_throttled(error.stderr):
+            self._admissions.fill(error)
+
+    def note_place(self) -> None:
+        """Let others know that there is a place again."""
+        self._admissions.clear()
 
     def _refuse_while_full(self) -> None:
         full = self._admissions.full()
@@ -283,7 +309,7 @@ class SlurmCluster:
                 try:
                     self._try(request, render_script(request, output_path="/dev/null", body="true", array=array))
                 except SubmitLimitError as error:
-                    if tasks == 1:
+                    if tasks == 1 or rejections.is_throttled(error.stderr):
                         self._admissions.fill(error)
                         raise
                     tasks //= 2

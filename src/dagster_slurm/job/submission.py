@@ -49,7 +49,7 @@ def submit_once(
             return JobHandle(directory, answer.job_id, generation)
         if isinstance(answer.error, SubmitLimitError) and not answer.made_now:
             # A refusal of before, for good: it has no job. Its place is taken, and there is another one.
-            generation += 1
+            generation = max(generation + 1, claims.newest(directory))
             continue
         if not isinstance(answer.error, UNSETTLED):
             raise answer.error

@@ -200,6 +200,14 @@ def is_waiting_for_a_place(stderr: str) -> bool:
     return bool(_WAITS.search(stderr))
 
 
+def is_throttled(stderr: str) -> bool:
+    """Whether sbatch is refused by a job_submit plugin that counts submissions, and so each `--test-only` it accepts.
+
+    A refused one is not counted (JobSubmitPlugins=throttle, 22.05.8).
+    """
+    return _kind_of_refusal(stderr)[1] == _THROTTLED
+
+
 def is_accounting_disabled(stderr: str) -> bool:
     """Whether sacct says that the cluster keeps no accounting at all (AccountingStorageType, slurm.conf(5))."""
     return bool(_NO_ACCOUNTING.search(stderr))

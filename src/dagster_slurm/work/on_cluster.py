@@ -267,12 +267,16 @@ class ClusterCarriers(Carriers):
             nonlocal is_full
             if is_full:
                 # It leaves nothing behind, which each try to submit does.
-                self._cluster.check(request, afresh=True)
+                self._cluster.check_again(request)
             try:
-                return submit_once(Claims(self._cluster), directory, files, slow=slow)
-            except SubmitLimitError:
+                handle = submit_once(Claims(self._cluster), directory, files, slow=slow)
+            except SubmitLimitError as error:
                 is_full = True
+                self._cluster.note_refusal(error)
                 raise
+            if is_full:
+                self._cluster.note_place()
+            return handle
 
         return self._calls.persist(try_to)
 

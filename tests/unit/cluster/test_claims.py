@@ -16,6 +16,10 @@ from dagster_slurm.errors import RemoteStorageError, SlurmOutputError, SlurmUnav
 from dagster_slurm.job.submission import submit_once
 from dagster_slurm.run_directory import JobHandle, RunDirectory
 
+FULL = (
+    "sbatch: error: Reached jobs per hour limit\nsbatch: error: Batch job submission failed: Job violates "
+    "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
 LOST = "sbatch: error: Socket timed out on send/recv operation"
 
 
@@ -134,6 +138,23 @@ def test_an_answer_of_the_site_s_own_loses_no_job(cluster: SlurmCluster, slurm: 
     slurm.says("sbatch", "slurm 22.05.8\n")
     slurm.says("squeue", queued("18", name=KEY))
     assert submit_once(Claims(cluster), directory) == JobHandle(directory, "18", 0)
+
+
+def test_what_was_refused_a_hundred_times_is_not_gone_through_again(
+    cluster: SlurmCluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin that throttles refuses for an hour; each try left a claim, and the next walked past all of them."""
+    directory = created(cluster)
+    for generation in range(100):
+        claimed(directory, generation, job_id="", refused=FULL)
+    slurm.says("sbatch", "18\n")
+    trips: list[str] = []
+    run = cluster.transport.run
+    monkeypatch.setattr(
+        cluster.transport, "run", lambda script, *args, **more: trips.append(script) or run(script, *args, **more)
+    )
+    assert submit_once(Claims(cluster), directory) == JobHandle(directory, "18", 100)
+    assert len(trips) <= 5
 
 
 def test_an_answer_without_a_job_is_not_asked_for_again_and_again(cluster: SlurmCluster, slurm: Slurm) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.scripted import ScriptedTransport
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.shared import FULL_SECONDS, Admissions, SharedDirectory
+from dagster_slurm.cluster.shared import FULL_SECONDS, THROTTLED_SECONDS, Admissions, SharedDirectory
 from dagster_slurm.errors import SubmissionRejectedError, SubmitLimitError
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import CompletedCommand
@@ -24,6 +24,9 @@ FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
 NODES_AWAY = shell_file("dagster_slurm.cluster_scripts", "nodes_away.sh")
 TOO_MUCH = b"allocation failure: Requested node configuration is not available\n"
 FULL = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure: Job violates accounting/QOS policy\n"
+# JobSubmitPlugins=throttle (22.05.8).
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
+THROTTLED = f"sbatch: error: Reached jobs per hour limit\nsbatch: error: Batch job submission failed: {POLICY}"
 
 
 class Site:
@@ -116,14 +119,60 @@ def test_of_those_who_wait_for_a_place_one_asks(site: Site, clock: Clock, direct
     processes = [site.process(directory, clock) for _ in range(8)]
     for process in processes:
         with pytest.raises(SubmitLimitError, match="QOSMaxSubmitJobPerUserLimit"):
-            process.check(request(), afresh=True)
+            process.check_again(request())
     assert site.questions == 1
     clock.now += FULL_SECONDS
     site.is_full = False
-    processes[7].check(request(), afresh=True)
+    processes[7].check_again(request())
     # Places are counted: each asks for its own.
-    processes[6].check(request(), afresh=True)
+    processes[6].check_again(request())
     assert site.questions == 3
+
+
+def refusal() -> SubmitLimitError:
+    return SubmitLimitError("sbatch: Reached jobs per hour limit", returncode=1, stderr=THROTTLED)
+
+
+def test_where_a_question_is_counted_as_a_submission_nobody_asks(site: Site, clock: Clock, directory: Path) -> None:
+    """With a limit of one an hour, nothing was ever submitted: the question took the place."""
+    refused, other, third = (site.process(directory, clock) for _ in range(3))
+    refused.note_refusal(refusal())
+    for process in (refused, other):
+        with pytest.raises(SubmitLimitError, match="Reached jobs per hour limit"):
+            process.check_again(request())
+    clock.now += THROTTLED_SECONDS
+    # One submits, and the rest waits for what comes of it.
+    other.check_again(request())
+    with pytest.raises(SubmitLimitError, match="Reached jobs per hour limit"):
+        third.check_again(request())
+    other.note_place()
+    third.check_again(request())
+    third.check_again(request())
+    site.process(directory, clock).check(request("b"))
+    assert site.questions == 0
+    clock.now += 86400
+    site.process(directory, clock).check(request("b"))
+    assert site.questions == 1
+
+
+def test_where_nothing_can_be_shared_the_process_knows_what_is_counted(
+    site: Site, clock: Clock, directory: Path
+) -> None:
+    directory.parent.chmod(0o777)
+    process = site.process(directory, clock)
+    process.note_refusal(refusal())
+    with pytest.raises(SubmitLimitError, match="Reached jobs per hour limit"):
+        process.check_again(request())
+    process.note_place()
+    process.check_again(request())
+    assert site.questions == 0
+
+
+def test_a_refusal_for_a_number_of_jobs_is_asked_about_as_before(site: Site, clock: Clock, directory: Path) -> None:
+    process = site.process(directory, clock)
+    process.note_refusal(SubmitLimitError("sbatch: a limit", returncode=1, stderr=FULL.decode()))
+    process.check_again(request())
+    assert site.questions == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"era": "this boot", "at": "x", "said": {}}'])

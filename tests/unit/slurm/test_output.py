@@ -27,7 +27,7 @@ from dagster_slurm.slurm.output import (
     parse_squeue,
     parse_start_estimate,
 )
-from dagster_slurm.slurm.rejections import refused_option
+from dagster_slurm.slurm.rejections import is_throttled, refused_option
 from dagster_slurm.slurm.states import JobState
 
 
@@ -325,6 +325,21 @@ def test_what_has_to_wait_for_a_place(command: str, stderr: str) -> None:
     found = classify_error(command, 1, stderr)
     assert type(found) is SubmitLimitError
     assert ("MaxJobCount" in str(found.hint)) is ("Resource temporarily" in stderr)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "expected"),
+    [
+        (f"sbatch: error: Reached jobs per hour limit\nsbatch: error: Batch job submission failed: {POLICY}", True),
+        (f"sbatch: error: Reached jobs per hour limit\nallocation failure: {POLICY}", True),
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: {POLICY}", False),
+        ("allocation failure: Resource temporarily unavailable\n", False),
+        ("sbatch: error: invalid partition specified: x\n", False),
+        ("", False),
+    ],
+)
+def test_what_counts_submissions(stderr: str, expected: bool) -> None:
+    assert is_throttled(stderr) is expected
 
 
 NO_MUNGE = (
