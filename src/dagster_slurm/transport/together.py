@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -86,8 +86,15 @@ def taken_apart(answer: CompletedCommand, nonce: str, count: int, *, host: str) 
     with reading("The answers to several requests", host=host):
         outs, errs = (_parts(stream, nonce.encode()) for stream in (answer.stdout, answer.stderr))
     if not len(outs) == len(errs) == count:
-        raise ConnectionFailedError("The answer was cut off", host=host)
+        raise ConnectionFailedError(f"The answer was cut off: {_last_words(answer, nonce)}", host=host)
     return [CompletedCommand(out, err, status) for (out, status), (err, _) in zip(outs, errs, strict=True)]
+
+
+def _last_words(answer: CompletedCommand, nonce: str) -> str:
+    """What the shell has said behind the last whole answer: where a user's processes are limited, "Cannot fork"."""
+    whole, mark, rest = answer.stderr.rpartition(f"\n{nonce} ".encode())
+    said = rest.partition(b"\n")[2] if mark else whole + rest
+    return replace(answer, stdout=b"", stderr=said).reason
 
 
 def _parts(stream: bytes, nonce: bytes) -> list[tuple[bytes, int]]:

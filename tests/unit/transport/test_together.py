@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from dagster_slurm.errors import ConnectionFailedError
 from dagster_slurm.transport import CompletedCommand
-from dagster_slurm.transport.together import MOST, Together, together
+from dagster_slurm.transport.together import MOST, Together, taken_apart, together
 
 THREADS = 30
 
@@ -115,6 +115,14 @@ def test_an_error_is_everybodys_and_the_next_works(transport: Counting) -> None:
                 errors += 1
     assert errors > 1
     assert combined.run("echo again").text == "again\n"
+
+
+@pytest.mark.parametrize("whole", [0, 1], ids=["none of them", "one of them"])
+def test_what_was_cut_off_says_why(whole: int) -> None:
+    """As dash says it where a login may have no more processes."""
+    stdout, stderr = b"out\n17 0\n" * whole, b"err\n17 0\n" * whole + b"sh: 1: Cannot fork\n"
+    with pytest.raises(ConnectionFailedError, match=r"cut off: sh: 1: Cannot fork \[host beast\]"):
+        taken_apart(CompletedCommand(stdout, stderr, 2), "17", 2, host="beast")
 
 
 def test_one_for_each_transport(transport: Counting) -> None:
