@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import pytest
-from dagster import DagsterRun, DagsterRunStatus
+from dagster import DagsterRun, DagsterRunStatus, RunsFilter
 
 from dagster_slurm.pipes.interruptions import SHARED, RunSignals
 
@@ -21,12 +21,12 @@ class Storage:
         self.asked = 0
         self.away = False
 
-    def get_run_by_id(self, run_id: str) -> DagsterRun:
+    def get_runs(self, filters: RunsFilter) -> list[DagsterRun]:
         self.asked += 1
         if self.away:
             raise ConnectionError("database away")
-        assert run_id == RUN.run_id
-        return RUN
+        assert filters == RunsFilter(run_ids=[RUN.run_id])
+        return [RUN]
 
 
 @pytest.fixture
