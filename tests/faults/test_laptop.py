@@ -56,6 +56,7 @@ def test_interrupted(laptop: Deployment, record: Record) -> None:
     record("ctrl-c", [figures_at_the_end(laptop, plan)])
 
 
+@pytest.mark.all_faults
 def test_terminal_closed(laptop: Deployment, record: Record) -> None:
     plan = Plan("terminal-closed", lines=60, pause_seconds=0.25)
     launched(laptop, plan)

@@ -157,6 +157,7 @@ class TestOnThreeNodes:
         assert "InvalidAuthToken" in text or "token" in text
         assert left_behind(sandbox) == []
 
+    @pytest.mark.all_faults
     def test_a_head_that_does_not_come_up(
         self,
         ray_compute: ComputeResource,
