@@ -183,7 +183,9 @@ class SlurmPipesClient(PipesClient):
     def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
         """As `run`, with what is known of the step and merged of the call."""
         work = piece_of_work(step, spec.name, self._reattach)
-        return run_one(step, partial(self._follow, step, spec, work), partial(self._metadata, step, spec.metadata))
+        return run_one(
+            step, partial(self._follow, step, spec, work), partial(self._metadata_of_job, step, spec.metadata)
+        )
 
     @takes(JobOptions)
     def run_partitions(
@@ -209,7 +211,19 @@ class SlurmPipesClient(PipesClient):
         work = piece_of_work(step, spec.name, self._reattach)
         done = {} if self._reattach == "never" else recorded(step, work.key.origin_run_id, spec.name)
         follow = partial(self._follow, step, spec, work)
-        return run_each(step, spec.name, done, follow, partial(self._metadata, step, spec.metadata))
+        from dagster_slurm.slurm.advice import Use, advice  # noqa: PLC0415 - what is needed at its end alone
+
+        uses: list[Use] = []
+
+        def metadata_of(end: UnitEnd) -> Mapping[str, Any]:
+            uses.append(Use.of(outcome_metadata(self._outcome(end))))
+            return self._metadata(step, spec.metadata, end)
+
+        invocation = run_each(step, spec.name, done, follow, metadata_of)
+        # One line for all of them: their own figures are what the next range may go by.
+        if said := advice(spec.request, uses, of="{} partitions"):
+            step.log.info(said)
+        return invocation
 
     def _spec(
         self, payload: Payload | PathLike, request: Request, options: JobOptions, tasks: Tasks | None = None
@@ -259,8 +273,21 @@ class SlurmPipesClient(PipesClient):
             )
         return is_lost
 
+    def _outcome(self, end: UnitEnd) -> SlurmOutcome:
+        return SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
+
+    def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
+        """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""
+        from dagster_slurm.pipes.usage import usage_metadata  # noqa: PLC0415 - what is needed at its end alone
+
+        outcome = self._outcome(end)
+        return {
+            **self._metadata(step, metadata_of, end),
+            **usage_metadata(step, outcome, outcome_metadata(outcome), metadata_of),
+        }
+
     def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
-        outcome = SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
+        outcome = self._outcome(end)
         metadata = metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
         if COLLECTOR_FAULT in metadata:
             step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")

@@ -210,7 +210,7 @@ _COMMAND = "import sys; from dagster_slurm.cli import main; sys.argv[1:] = {!r};
 @pytest.mark.parametrize(
     ("program", "most"),
     [
-        ("from dagster_slurm import ComputeResource", 90),
+        ("from dagster_slurm import ComputeResource", 91),
         (_COMMAND.format(["--help"]), 5),
         (_COMMAND.format(["jobs", "--help"]), 30),
         (_COMMAND.format(["plan", "--help"]), 30),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.efficiency import Figures
+from dagster_slurm.slurm.samples import parse_samples
 
 DIGESTS = ("payload", "options", "environment", "inputs")
 """What tells one deploy from another: the names of the digests."""
@@ -272,6 +273,7 @@ def _parse_figures(words: Sequence[str]) -> Figures:
         whole.get("memory"),
         None if cpu is None else cpu / 1e6,
         whole.get("killed"),
+        parse_samples("".join(word.removeprefix("usage=") for word in words if word.startswith("usage="))),
     )
 
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154,SC2317  # read, and assigned, in front of this file; reached through the trap
-# The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that, and figures.sh.
-# Its argument says which try to submit it is.
+# The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that, figures.sh and
+# samples.sh. Its argument says which try to submit it is.
 claim=$run_directory/claim/${1:-0}
 
 # Sets `owner`, by which the gate names this job; `job`, by which the status file does; and `place`, where its files lie.
@@ -95,14 +95,19 @@ sweep() {
 # end: a pipe that is held open at both ends has never anything to read, and never ends. Between two times it prints what
 # it sees of the job's memory: each look costs a millisecond.
 stay_fresh() {
-    local pause=0.2 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0
+    local pause=0.2 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached
+    local held=0 next=0 unwritten='' smi
     exec {never}<> <(:) || return
     find_group
+    find_gpu_tool
     [ -n "$job_group" ] || pause=3600
     while :; do
         read -rt "$pause" -u "$never"
         case $pause in 0.2) pause=0.5 ;; 0.5) pause=1 ;; 1) pause=2 ;; 2) pause=5 ;; 5) pause=10 ;; esac
-        [ -z "$job_group" ] || sample
+        if [ -n "$job_group" ]; then
+            sample
+            note_use "$resident"
+        fi
         if [ $((SECONDS - touched)) -ge 3600 ]; then
             touched=$SECONDS
             touch -c -- "${run_directory%/*/*}" >/dev/null
@@ -167,6 +172,7 @@ finish() {
     measure
     look_at_clock
     take_figures
+    tell_use
     printf -v line ' %s' "$job" "$restart" "$code" "$now" "${sizes[@]}" "${node_ends[@]}" "${figures[@]}"
     printf 'end%s\n' "$line" >>"$log/status"
     exit "$code"

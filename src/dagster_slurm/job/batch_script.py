@@ -30,6 +30,7 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, a
             f"forwarded_signals={quote(' '.join(_signals(request)))}",
             launch,
             shell_file("dagster_slurm.job", "figures.sh"),
+            shell_file("dagster_slurm.job", "samples.sh"),
             shell_file("dagster_slurm.job", "batch.sh"),
         )
     )

@@ -60,9 +60,8 @@ has_steps() {
 }
 
 # Prints, whenever it has grown by a sixteenth, "MEMORY FILES STEPS": the most anonymous and shared memory, and the most of
-# files, that was seen; and whether there was a step. `stay_fresh` keeps what it knows.
+# files, that was seen; and whether there was a step. `stay_fresh` keeps what it knows. Sets what `read_memory` does.
 sample() {
-    local resident cached
     read_memory
     if [ "${resident:-0}" -gt "$most" ]; then most=$resident; fi
     if [ "${cached:-0}" -gt "$files" ]; then files=$cached; fi
@@ -99,15 +98,21 @@ measure_memory() {
     [ -z "$most" ] || figures+=("memory=$most")
 }
 
+# Sets `number`, the CPU time that the job's group has counted, in microseconds; it stays as it is if there is none.
+read_group_cpu() {
+    local key value
+    while read -r key value; do
+        if [ "$key" = usage_usec ]; then number=$value; fi
+    done <"$cpu_group/cpu.stat"
+    if [ -z "$number" ] && first_line "$cpu_group/cpuacct.usage"; then number=$((number / 1000)); fi
+} 2>/dev/null
+
 # measure_cpu STEPS: adds the job's CPU time, in microseconds. Where no group counts it, this shell knows that of all that
 # it has started and waited for, as Slurm does of a batch script; but not that of steps, which slurmstepd starts.
 measure_cpu() {
-    local key value number='' stat
+    local number='' stat
     if [ -n "$cpu_group" ]; then
-        while read -r key value; do
-            if [ "$key" = usage_usec ]; then number=$value; fi
-        done 2>/dev/null <"$cpu_group/cpu.stat"
-        if [ -z "$number" ] && first_line "$cpu_group/cpuacct.usage"; then number=$((number / 1000)); fi
+        read_group_cpu
     elif [ -n "$job_group" ] && [ -z "$1" ] && ! has_steps && read -r stat <"/proc/$$/stat"; then
         # proc(5): utime, stime, cutime and cstime, in hundredths of a second.
         # shellcheck disable=SC2086  # several words

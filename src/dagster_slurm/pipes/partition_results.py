@@ -19,14 +19,17 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line, sampled
+from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line, sampled, series
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.samples import UsageSample, sample_metrics
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
 
 CALL_METADATA = "slurm_call"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
+ADVICE = "slurm_advice"
+USAGE_PLOT = "slurm_usage_plot"
 
 
 @dataclass(frozen=True)
@@ -311,7 +314,7 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     end = ended.end_mark
     usages = [NodeUsage(each.name, each.peak_bytes, each.cpu_seconds) for each in end.nodes] if end else []
     line = record_of_line(outcome.job_id, end.figures, ended_at=end.at_epoch_seconds) if end else None
-    by_line = job_metrics(line, usages) if line else {}
+    by_line = {**sample_metrics(samples_of(ended)), **(job_metrics(line, usages) if line else {})}
     by_slurm = job_metrics(sampled(ended.record), usages) if ended.record else {}
     # It is exact where Slurm is not (see `job_failure`).
     exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
@@ -319,11 +322,17 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     return _shown({**by_line, **known, **by_slurm, **exact}, has_gpus=outcome.request.has_gpus)
 
 
+def samples_of(ended: Ended) -> tuple[UsageSample, ...]:
+    """What a job has used as time went on; none where its end line does not tell."""
+    end = ended.end_mark
+    return series(end.figures, ended_at=end.at_epoch_seconds) if end else ()
+
+
 # In which order a reader of an asset's page has use for them; others follow.
 _ORDER = (
     *("slurm_job_id", "slurm_state", "slurm_exit_code"),
     *("elapsed_seconds", "queue_wait_seconds", "node_hours"),
-    *("cpu_efficiency_pct", "max_memory_mb", "memory_efficiency_pct"),
+    *("cpu_efficiency_pct", "max_cpus_used", "max_memory_mb", "memory_efficiency_pct"),
 )
 _OF_GPUS = frozenset({"slurm_requested_gpus", "slurm_allocated_gpus"})
 

@@ -14,7 +14,14 @@ from pydantic import ConfigDict, Field
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import RetryRules
 from dagster_slurm.launchers.payload import ExtraFiles, PathLike
-from dagster_slurm.pipes.partition_results import COLLECTOR_FAULT, MetadataOf, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import (
+    ADVICE,
+    COLLECTOR_FAULT,
+    USAGE_PLOT,
+    MetadataOf,
+    SlurmOutcome,
+    outcome_metadata,
+)
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.field_types import LAUNCHPAD, ExitCode, NotNegative, choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
@@ -75,6 +82,7 @@ class SlurmMetric(str, enum.Enum):
     QUEUE_WAIT_SECONDS = "queue_wait_seconds"
     NODE_HOURS = "node_hours"
     CPU_EFFICIENCY_PCT = "cpu_efficiency_pct"
+    MAX_CPUS_USED = "max_cpus_used"
     MAX_MEMORY_MB = "max_memory_mb"
     MEMORY_EFFICIENCY_PCT = "memory_efficiency_pct"
     MAX_NODE_MEMORY_MB = "max_node_memory_mb"
@@ -88,10 +96,13 @@ class SlurmMetric(str, enum.Enum):
     GPU_UTILIZATION_PCT = "gpu_utilization_pct"
     MAX_GPU_MEMORY_MB = "max_gpu_memory_mb"
     ACCOUNTING_AVAILABLE = "slurm_accounting_available"
+    ADVICE = ADVICE
+    USAGE_PLOT = USAGE_PLOT
 
 
 # What sacct never tells.
 _OF_LAUNCHERS = frozenset(metric.value for metric in SlurmMetric if "_node_" in metric.value)
+_OF_SAMPLES = frozenset({SlurmMetric.MAX_CPUS_USED.value, SlurmMetric.ADVICE.value, SlurmMetric.USAGE_PLOT.value})
 
 
 class Arguments(TypedDict, total=False):
@@ -255,7 +266,7 @@ class ChosenMetadata:
     @property
     def needs(self) -> Needs:
         """What of it sacct may have to tell."""
-        return Needs(self.collector is not None, (self.wanted or frozenset()) - _OF_LAUNCHERS)
+        return Needs(self.collector is not None, (self.wanted or frozenset()) - _OF_LAUNCHERS - _OF_SAMPLES)
 
 
 def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: MetricsCollector | None) -> MetadataOf:

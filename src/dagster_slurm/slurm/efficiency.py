@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.output import AccountingRecord, AccountingStep
 from dagster_slurm.slurm.quantities import parse_memory_bytes
+from dagster_slurm.slurm.samples import UsageSample
 from dagster_slurm.slurm.states import JobState
 
 Metric = str | int | float | bool
@@ -51,6 +52,7 @@ class Figures:
         memory_bytes: The most that the job has had at once on the node that tells, without files in memory.
         cpu_seconds: Its CPU time there.
         killed: How many of its processes the kernel has killed there for want of memory.
+        samples: What it used there as time went on.
     """
 
     submitted_at: float | None = None
@@ -63,6 +65,22 @@ class Figures:
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     killed: int | None = None
+    samples: tuple[UsageSample, ...] = ()
+
+
+def series(told: Figures, *, ended_at: float) -> tuple[UsageSample, ...]:
+    """The samples of a job on one node, with its CPU time at its end; of several nodes they would be those of one.
+
+    Args:
+        told: What its end line tells.
+        ended_at: When it was written, in seconds since the epoch.
+    """
+    samples, began = told.samples, told.started_at
+    if told.nodes != 1 or not samples:
+        return ()
+    if began is None or told.cpu_seconds is None or ended_at - began <= samples[-1].at_seconds:
+        return samples
+    return (*samples, UsageSample(ended_at - began, told.cpu_seconds))
 
 
 @dataclass(frozen=True)

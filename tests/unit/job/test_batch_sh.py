@@ -213,6 +213,7 @@ def test_no_name_of_ours_reaches_a_payload_with_our_value(tmp_path: Path, monkey
     """Twenty names of variables of these scripts (`job`, `log`, `place`, ...) overwrote what a login exports."""
     files = [
         ("job", "figures.sh"),
+        ("job", "samples.sh"),
         ("job", "batch.sh"),
         *(("launchers", f"{name}.sh") for name in ("payload", "scratch", "nodes")),
     ]

@@ -242,7 +242,7 @@ def test_values_with_the_names_of_the_scripts_variables_are_refused() -> None:
 
 
 def test_no_variable_of_the_scripts_is_forgotten() -> None:
-    files = [Path(dagster_slurm.job.__file__).with_name(name) for name in ("batch.sh", "figures.sh")]
+    files = [Path(dagster_slurm.job.__file__).with_name(name) for name in ("batch.sh", "figures.sh", "samples.sh")]
     files += [Path(dagster_slurm.launchers.__file__).with_name(name) for name in ("payload.sh", "here.sh")]
     assigned = set()
     for file in files:
