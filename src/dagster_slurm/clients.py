@@ -28,6 +28,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmCompletedInvocation,
     SlurmOutcome,
     SlurmPartitionsInvocation,
+    has_lasted,
     is_temporary,
     outcome_metadata,
     partitions_of,
@@ -278,13 +279,13 @@ class SlurmPipesClient(PipesClient):
 
     def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""
-        from dagster_slurm.pipes.usage import usage_metadata  # noqa: PLC0415 - what is needed at its end alone
-
         outcome = self._outcome(end)
-        return {
-            **self._metadata(step, metadata_of, end),
-            **usage_metadata(step, outcome, outcome_metadata(outcome), metadata_of),
-        }
+        metadata = self._metadata(step, metadata_of, end)
+        if not has_lasted(end.ended):
+            return metadata
+        from dagster_slurm.pipes.usage import usage_metadata  # noqa: PLC0415 - what is short does without
+
+        return {**metadata, **usage_metadata(step, outcome, metadata_of)}
 
     def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         outcome = self._outcome(end)

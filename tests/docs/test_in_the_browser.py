@@ -55,6 +55,12 @@ class Ui:
         for text in texts:
             self.page.get_by_text(text, exact=True).first.click()
 
+    def draws(self, name: str) -> None:
+        """Wait until the page shows the picture of that name, which the browser could read."""
+        picture = self.page.get_by_alt_text(name)
+        picture.wait_for(timeout=PATIENCE_MILLISECONDS)
+        assert eventually(lambda: picture.evaluate("image => image.naturalWidth"), f"the picture {name}") == 640
+
     def opens(self, path: str) -> None:
         """Go to another page."""
         self._open(path)
@@ -112,8 +118,11 @@ def test_an_asset_that_runs_as_a_job(ui: Ui) -> None:
     ui.opens(f"runs/{run}")
     ui.shows("RUN_SUCCESS")
     ui.opens("assets/forecast")
-    ui.shows("slurm_job_id", "COMPLETED", "residual")
+    ui.shows("slurm_job_id", "COMPLETED", "residual", "slurm_usage_plot")
     ui.picture("asset")
+    ui.clicks("[Show Markdown]")
+    ui.draws("Use against what was asked")
+    ui.picture("plot")
 
 
 def test_an_asset_that_fails(ui: Ui) -> None:

@@ -28,6 +28,8 @@ from dagster_slurm.staging.plan import RemotePath
 CALL_METADATA = "slurm_call"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
+LEAST_SECONDS_OF_USE = 5.0
+"""What is shorter has too few samples for a plot."""
 ADVICE = "slurm_advice"
 USAGE_PLOT = "slurm_usage_plot"
 
@@ -320,6 +322,13 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
     exact |= {name: by_line[name] for name in ("max_memory_mb", "memory_efficiency_pct") if name in by_line}
     return _shown({**by_line, **known, **by_slurm, **exact}, has_gpus=outcome.request.has_gpus)
+
+
+def has_lasted(ended: Ended) -> bool:
+    """Whether its use as time went on is worth more than its figures."""
+    end = ended.end_mark
+    began = end.figures.started_at if end else None
+    return end is not None and began is not None and end.at_epoch_seconds - began >= LEAST_SECONDS_OF_USE
 
 
 def samples_of(ended: Ended) -> tuple[UsageSample, ...]:

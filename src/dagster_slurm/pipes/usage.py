@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, MetadataValue
@@ -24,20 +23,17 @@ PAST_RUNS = 11
 """With the one that has ended, a dozen."""
 
 
-def usage_metadata(
-    step: Step, outcome: SlurmOutcome, figures: Mapping[str, Any], metadata_of: MetadataOf
-) -> dict[str, Any]:
+def usage_metadata(step: Step, outcome: SlurmOutcome, metadata_of: MetadataOf) -> dict[str, Any]:
     """The advice and the plot of a job of its own, where there is something to say or to draw.
 
     Args:
         step: Its step.
         outcome: Its end.
-        figures: All that is known of it.
         metadata_of: What the materialisation is to have; a function of users has all of it.
     """
     found: dict[str, Any] = {}
     if outcome.ended.is_success and _is_wanted(metadata_of, ADVICE):
-        said = _advice(step, outcome.request, Use.of(figures))
+        said = _advice(step, outcome.request, Use.of(outcome_metadata(outcome)))
         found |= {ADVICE: said} if said else {}
     if _is_wanted(metadata_of, USAGE_PLOT):
         found |= _plot(step, outcome)

@@ -15,9 +15,6 @@ from dagster_slurm.slurm.samples import UsageSample, cpu_spans
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHORTEST_SECONDS = 5.0
-"""What is shorter has too few samples for a plot."""
-
 _DOTS_PER_INCH = 100
 _WIDTH_INCHES, _PANEL_INCHES, _MARGIN_INCHES = 6.4, 1.25, 0.45
 _USED, _ASKED = "#2b6cb0", "#c05621"
@@ -52,7 +49,7 @@ def panels(
         mem_mib: The memory.
         has_gpus: Whether GPUs were.
     """
-    if len(samples) < 2 or samples[-1].at_seconds < SHORTEST_SECONDS:
+    if len(samples) < 2:
         return ()
     unit, size = (
         ("GiB", 1024) if max([mem_mib or 0, *(each.memory_mib or 0 for each in samples)]) >= 2048 else ("MiB", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from PIL import Image
 from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.job.events import Ended
 from dagster_slurm.pipes import usage
-from dagster_slurm.pipes.partition_results import ADVICE, USAGE_PLOT, SlurmOutcome, outcome_metadata
+from dagster_slurm.pipes.partition_results import ADVICE, USAGE_PLOT, SlurmOutcome, has_lasted, outcome_metadata
 from dagster_slurm.pipes.usage import usage_metadata
 from dagster_slurm.pipes.usage_plot import Panel, drawn, panels
 from dagster_slurm.resources.settings import metadata_of
@@ -47,7 +48,7 @@ def test_panels() -> None:
     assert titles == ["CPUs", "Memory, GiB", "GPU, %", "GPU memory, GiB"]
 
 
-@pytest.mark.parametrize("samples", [(), WEEK[:1], parse_samples("20:1:1,40:1:1"), parse_samples("20:-:-,90:-:-")])
+@pytest.mark.parametrize("samples", [(), WEEK[:1], parse_samples("20:-:-,90:-:-")])
 def test_what_there_is_nothing_to_draw_of(samples: tuple[UsageSample, ...]) -> None:
     assert panels(samples, cpus=2, mem_mib=200) == ()
 
@@ -62,30 +63,30 @@ def test_it_is_a_small_picture(samples: tuple[UsageSample, ...]) -> None:
 
 
 def test_a_job_has_it_as_its_last_metadata() -> None:
-    found = usage_metadata(STEP, outcome(), {}, outcome_metadata)
+    found = usage_metadata(STEP, outcome(), outcome_metadata)
     assert list(found) == [USAGE_PLOT]
     assert found[USAGE_PLOT].value.startswith("![")
 
 
 def test_a_job_that_has_failed_has_it_too() -> None:
-    assert list(usage_metadata(STEP, outcome(state=JobState.FAILED), {}, outcome_metadata)) == [USAGE_PLOT]
+    assert list(usage_metadata(STEP, outcome(state=JobState.FAILED), outcome_metadata)) == [USAGE_PLOT]
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"), [(None, {USAGE_PLOT}), (["slurm_usage_plot"], {USAGE_PLOT}), (["slurm_job_id"], set())]
 )
 def test_it_can_be_chosen(wanted: list[str] | None, expected: set[str]) -> None:
-    assert usage_metadata(STEP, outcome(), {}, metadata_of(wanted, None)).keys() == expected
+    assert usage_metadata(STEP, outcome(), metadata_of(wanted, None)).keys() == expected
 
 
 def test_who_makes_the_metadata_makes_all_of_it() -> None:
-    assert usage_metadata(STEP, outcome(), {}, lambda job: {}) == {}
+    assert usage_metadata(STEP, outcome(), lambda job: {}) == {}
 
 
 def test_without_the_extra_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("dagster_slurm.pipes.usage_plot.find_spec", lambda name: None)
-    assert usage_metadata(STEP, outcome(), {}, outcome_metadata) == {}
+    assert usage_metadata(STEP, outcome(), outcome_metadata) == {}
     assert capsys.readouterr().out == ""
 
 
@@ -93,7 +94,7 @@ def test_what_matplotlib_cannot_do_fails_no_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert usage_metadata(STEP, outcome(), {}, outcome_metadata) == {}
+    assert usage_metadata(STEP, outcome(), outcome_metadata) == {}
     assert "could not be drawn" in capsys.readouterr().out
 
 
@@ -114,8 +115,9 @@ def test_earlier_runs_are_asked_for_where_there_is_something_to_say(
         return [usage.Use.of(LONG)] * 11
 
     monkeypatch.setattr(usage, "past_uses", past)
+    monkeypatch.setattr(usage, "outcome_metadata", lambda outcome: figures)
     step = cast(Any, SimpleNamespace(is_asset=True, asset_keys=("a", "b"), instance=None))
-    found = usage_metadata(step, outcome(mem="16G"), figures, metadata_of([ADVICE], None))
+    found = usage_metadata(step, outcome(mem="16G"), metadata_of([ADVICE], None))
     said = 'Used at most 1.0 of 16 GiB in the last 12 runs: mem="2G" would do'
     assert (asked, found) == (["a"], {ADVICE: said}) if asks else ([], {})
 
@@ -123,4 +125,13 @@ def test_earlier_runs_are_asked_for_where_there_is_something_to_say(
 def test_of_nothing_asked_for_the_allocation_counts() -> None:
     job = outcome()
     bare = SlurmOutcome(job.job_id, job.ended, JobRequest(), job.connection)
-    assert list(usage_metadata(STEP, bare, {}, outcome_metadata)) == [USAGE_PLOT]
+    assert list(usage_metadata(STEP, bare, outcome_metadata)) == [USAGE_PLOT]
+
+
+@pytest.mark.parametrize(("started_at", "expected"), [(1000.0, True), (1006.0, False), (None, False)])
+def test_what_is_short_is_not_looked_at(started_at: float | None, expected: bool) -> None:
+    ended = outcome().ended
+    assert ended.end_mark is not None
+    figures = replace(ended.end_mark.figures, started_at=started_at)
+    assert has_lasted(replace(ended, end_mark=replace(ended.end_mark, figures=figures))) is expected
+    assert not has_lasted(replace(ended, end_mark=None))
