@@ -28,10 +28,11 @@ from dagster_slurm.job.events import Ended, Waiting, line_of
 from dagster_slurm.job.failure import job_failure
 from dagster_slurm.resources.job_plan import JobPlan, PlannedSetting
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.slurm.advice import Use, advice
 from dagster_slurm.slurm.options import canonical_option
 from dagster_slurm.slurm.quantities import parse_elapsed_seconds
 from dagster_slurm.slurm.reasons import parse_reason
-from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.slurm.states import JobState, parse_job_state
 from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
@@ -274,6 +275,13 @@ def _is_compared_with_what_is_printed(block: Block) -> None:
     assert (ROOT / "tests" / "docs" / "test_getting_started.py").exists()
 
 
+def _is_an_advice(block: Block) -> None:
+    request = merge({"mem": "16G", "cpus": 8})
+    assert advice(request, [Use(elapsed_seconds=600.0, cpus=1.0, memory_mib=1126.4)] * 12) == block.text.strip()
+
+
+ADVISED = 'Used at most 1.1 of 16 GiB and 1.0 of 8 CPUs in the last 12 runs: mem="2G", cpus_per_task=1 would do'
+
 # Blocks that nobody runs, by page and first line, and what is checked of them.
 TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "this machine                  login node                      compute node"): _is_a_picture,
@@ -298,6 +306,7 @@ TEXT: dict[tuple[str, str], Callable[[Block], None]] = {
     ("docs/jobs.md", "Job ID: 4698"): _is_a_report_of_a_job,
     ("docs/plan.md", "# Plan: train.py on me@login.cluster"): _is_a_plan,
     ("docs/runs.md", "~/dagster_runs/runs/<run>/<step and call>/<attempt>/"): _names_files_of_a_run,
+    ("docs/runs.md", ADVISED): _is_an_advice,
     ("docs/ends.md", "Out of memory: Slurm job 31 used all of its 4 GiB on n1"): _shows_a_failure,
     ("docs/runs.md", "Exit code 3, Slurm job 17 on n1: no such column: price"): _shows_a_failure,
     ("docs/waiting.md", WAITED): _is_told_of_waiting,

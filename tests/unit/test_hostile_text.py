@@ -200,7 +200,8 @@ PARSERS: Mapping[str, Parser] = {
     ),
     "cluster.description:parse_marks": Parser(
         description.parse_marks,
-        "start 17 0 12.5 n1 n[1-2]\nend 17 0 1 13.5 1 2 3 n1:died:1:2:3 submitted=1.5 cpus=2(x3) killed=0 told=TERM\n",
+        "start 17 0 12.5 n1 n[1-2]\nend 17 0 1 13.5 1 2 3 n1:died:1:2:3 submitted=1.5 cpus=2(x3) killed=0 told=TERM "
+        "usage=20:1:5,37:2:-:90:1000\n",
     ),
     "cluster.look:_commands_of": Parser(
         lambda text: look._commands_of({"squeue 17,18": text}, raw(text)), "0\nx\n", is_of_an_answer=True
@@ -311,6 +312,7 @@ WITHIN: Mapping[str, str] = {
     "cluster.description:_parse_line": "cluster.description:parse_marks",
     "cluster.description:_parse_nodes": "cluster.description:parse_marks",
     "cluster.description:_seconds": "cluster.description:parse_marks",
+    "slurm.samples:parse_samples": "cluster.description:parse_marks",
     "cluster.records:_attempt": "cluster.records:parse_listing",
     "cluster.records:_claim": "cluster.records:parse_listing",
     "cluster.records:_entries": "cluster.records:parse_listing",
