@@ -88,7 +88,8 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     # Nobody has asked for GPUs.
     assert told.keys() - got.keys() <= {"slurm_requested_gpus", "slurm_allocated_gpus"}
     # Slurm samples memory, and has no sample of a short job.
-    assert got.keys() - told.keys() <= {"max_memory_mb", "memory_efficiency_pct"}
+    of_samples = {"max_cpus_used", "slurm_usage_plot"}
+    assert got.keys() - told.keys() <= {"max_memory_mb", "memory_efficiency_pct", *of_samples}
     exact = ("slurm_job_id", "slurm_state", "slurm_exit_code")
     assert [got[name] for name in exact] == [told[name] for name in exact]
     assert (got["slurm_state"], got["slurm_exit_code"]) == ("COMPLETED", 0)
