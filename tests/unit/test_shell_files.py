@@ -38,6 +38,13 @@ def test_it_parses_in_the_shell_it_names(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_what_proc_says_of_another_process_is_read_to_its_end(file: Path) -> None:
+    """The rest was given to the next `read`: the end of a node had the words of /proc/PID/io."""
+    found = re.findall(r'read (?!-rd \'\').*</?"?/proc/\$(?!\$).*', file.read_text(encoding="utf-8"))
+    assert not found
+
+
 # Of one machine, or compared with nothing that lies in a file system.
 CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "clock.sh", "environment_install.sh"}
 

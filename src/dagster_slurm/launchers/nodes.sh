@@ -481,7 +481,7 @@ nodes_is_ending() {
     # In a trap, `return` alone is the status before it.
     kill -0 -- "$nodes_ending" 2>/dev/null || return 1
     [ "${nodes_ending#-}" = "$nodes_ending" ] || return 0
-    { read -r stat <"/proc/$nodes_ending/stat"; } 2>/dev/null
+    { read -rd '' stat <"/proc/$nodes_ending/stat"; } 2>/dev/null
     case ${stat##*) } in [ZX]*) return 1 ;; esac
     ! nodes_read end.0
 }

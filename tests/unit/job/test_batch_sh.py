@@ -89,6 +89,26 @@ def test_what_merely_holds_the_streams_open_is_ended(tmp_path: Path) -> None:
     assert not ProcessIdentity.of(int((root / "work/pid").read_text()))
 
 
+MEASURED_AT_ITS_END = """
+echo 'what was written' >known
+for ((tries = 0; tries < 80; tries++)); do
+    exec 8> >(read -r _)
+    pumps=$!
+    exec 8>&-
+    while measure_pumps && [ -n "${moved# }" ]; do :; done
+    read -r line <known
+    [ "$line" = 'what was written' ] || echo "$line"
+done
+"""
+
+
+def test_a_pipe_that_ends_while_it_is_measured_is_not_heard_in_what_is_read_next(tmp_path: Path) -> None:
+    """On a loaded machine: a node "has ended with status" and none, for its end line was a line of /proc/PID/io."""
+    script = shell_file("dagster_slurm.launchers", "payload.sh") + MEASURED_AT_ITS_END
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 START, END = f"start {JOB_ID} 0 1.0 {{}}\n", f"end {JOB_ID} 0 5 2.0 0 0 0\n"
 
 
