@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,13 @@ from dagster_slurm.job.submission import look_for_jobs
 from dagster_slurm.run_directory import RunDirectory
 
 
-def looks(cluster: SlurmCluster, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The job that sbatch has named, look by look, until one is an answer."""
+def looks(
+    cluster: SlurmCluster,
+    directory: RunDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    then: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """The job that sbatch has named, look by look, until one is an answer; what happens after the first of them."""
     found: list[str] = []
     once = submission.look
 
@@ -27,6 +32,8 @@ def looks(cluster: SlurmCluster, directory: RunDirectory, monkeypatch: pytest.Mo
         seen = once(*args, **options)  # type: ignore[arg-type]
         newest = seen.listing.newest(directory)
         found.append(newest[1].claims[-1].job_id if newest and newest[1].claims else "")
+        if len(found) == 1:
+            then()
         return seen
 
     monkeypatch.setattr(submission, "look", look)
@@ -39,15 +46,10 @@ def test_its_answer_is_waited_for(cluster: SlurmCluster, monkeypatch: pytest.Mon
     claim = claimed(directory, job_id="")
 
     def answer() -> None:
-        time.sleep(0.5)
         (claim / "stdout").write_text("17\n")
         (claim / "status").write_text("0\n")
 
-    thread = threading.Thread(target=answer)
-    thread.start()
-    found = looks(cluster, directory, monkeypatch)
-    thread.join()
-    assert (found[0], found[-1]) == ("", "17")
+    assert looks(cluster, directory, monkeypatch, answer) == ["", "17"]
 
 
 def test_one_that_nobody_answers_any_more_is_not_waited_for(
@@ -84,4 +86,8 @@ def test_nor_longer_than_the_patience(cluster: SlurmCluster, monkeypatch: pytest
     claim = claimed(directory, job_id="")
     # By a clock of the storage that is ahead.
     os.utime(claim, (time.time() + 3600,) * 2)
-    assert looks(cluster, directory, monkeypatch) == ["", "", ""]
+    began = time.monotonic()
+    found = looks(cluster, directory, monkeypatch)
+    assert time.monotonic() - began >= 1.5
+    # Fewer where a look takes its time.
+    assert found == ["", "", ""][: len(found)]
