@@ -64,7 +64,7 @@ def demonstrate(home: Path) -> None:
     """Both parts, or the local one and why there is no other."""
     local = {"LOOKOUTS_FILES": str(home / "files")}
     results = timed("Running the assets on this machine", lambda: materialize(home, "local", local))
-    say(table(("asset", "seconds", "result"), (local_row(each) for each in results)))
+    say(table(("asset", "seconds", "CPU used", "memory", "result"), (local_row(each) for each in results)))
 
     sandbox = Sandbox()
     try:
@@ -150,21 +150,26 @@ def nodes_of(sandbox: Sandbox, jobs: Sequence[str]) -> dict[str, str]:
 
 def local_row(result: Result) -> Row:
     """An asset that ran here."""
-    return (result.asset, f"{result.step_seconds:.1f}", shown(result.metadata))
+    return (result.asset, f"{result.step_seconds:.1f}", *used(result.metadata), shown(result.metadata))
 
 
 def slurm_row(result: Result, nodes: Mapping[str, str]) -> Row:
     """An asset that was a job."""
     metadata = result.metadata
     job = str(metadata["slurm_job_id"])
-    figures = (
-        ("elapsed_seconds", "{:.0f} s"),
-        ("queue_wait_seconds", "{:.0f} s"),
-        ("cpu_efficiency_pct", "{:.0f} %"),
-        ("max_memory_mb", "{:.0f} MiB"),
-    )
-    known = (form.format(metadata[name]) if name in metadata else "-" for name, form in figures)
-    return (result.asset, job, nodes.get(job, "-"), metadata["slurm_state"], *known, shown(metadata))
+    times = figures(metadata, {"elapsed_seconds": "{:.0f} s", "queue_wait_seconds": "{:.0f} s"})
+    place = (nodes.get(job, "-"), metadata["slurm_state"])
+    return (result.asset, job, *place, *times, *used(metadata), shown(metadata))
+
+
+def used(metadata: Mapping[str, Any]) -> Row:
+    """What its payload has used."""
+    return figures(metadata, {"cpu_efficiency_pct": "{:.0f} %", "max_memory_mb": "{:.0f} MiB"})
+
+
+def figures(metadata: Mapping[str, Any], forms: Mapping[str, str]) -> Row:
+    """Each in its form, or a dash."""
+    return [form.format(metadata[name]) if name in metadata else "-" for name, form in forms.items()]
 
 
 def shown(metadata: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmPartitionsInvocation,
     has_lasted,
     is_temporary,
+    metadata_here,
     outcome_metadata,
     partitions_of,
     recorded,
@@ -330,7 +331,7 @@ class LocalPipesClient(PipesClient):
     def do(self, step: Step, spec: WorkSpec) -> SlurmCompletedInvocation:
         """The same, for what is merged already."""
         call = piece_of_work(step, spec.name, "retry").key.call
-        return run_one(step, partial(self._follow, step, spec, call), lambda end: {})
+        return run_one(step, partial(self._follow, step, spec, call), partial(self._metadata, spec.metadata))
 
     @takes(PayloadOptions)
     def run_partitions(
@@ -355,7 +356,11 @@ class LocalPipesClient(PipesClient):
         """The same, for what is merged already."""
         key = piece_of_work(step, spec.name, "retry").key
         done = recorded(step, key.origin_run_id, spec.name)
-        return run_each(step, spec.name, done, partial(self._follow, step, spec, key.call), lambda end: {})
+        follow = partial(self._follow, step, spec, key.call)
+        return run_each(step, spec.name, done, follow, partial(self._metadata, spec.metadata))
+
+    def _metadata(self, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
+        return metadata_here(metadata_of, end.ended)
 
     def _follow(self, step: Step, spec: WorkSpec, call: str, units: Sequence[str], succeeded: Report) -> Failures:
         carriers = LocalCarriers(step, spec, call, python=self._python, keeps=self._keep)

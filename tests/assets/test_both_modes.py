@@ -12,6 +12,7 @@ from dagster_slurm import ComputeResource, SlurmRunConfig
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import metadata_of_assets
 
+from ..support import memory
 from .conftest import asset_of, compute_log, echo_back, failure_of, log_messages, metadata_of, run_asset
 
 pytestmark = pytest.mark.process
@@ -56,6 +57,30 @@ def test_messages_logs_and_metadata_arrive(
     assert "said by the payload" in log_messages(result, instance)
     assert "on stdout\n" in compute_log(result, instance)
     assert "on stderr\n" in compute_log(result, instance, "stderr")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [(memory.HAS_150_MIB, memory.is_150_mib), (memory.READS_1_GIB, memory.is_without_files)],
+    ids=["a short one", "one that reads a large file"],
+)
+def test_memory_and_cpu_time_are_what_the_payload_has_used(
+    compute: ComputeResource,
+    instance: dg.DagsterInstance,
+    payload: Write,
+    text: str,
+    is_right: Callable[[float], bool],
+) -> None:
+    ballast = bytearray(300 << 20)  # what this process has is not the payload's
+    got = metadata_of(run_asset(asset_of(payload(text)), compute, instance))
+    assert ballast and is_right(got["max_memory_mb"]), got
+    assert got["elapsed_seconds"] >= 0.4
+    assert 0 < got["cpu_efficiency_pct"] <= 110
+
+
+def test_chosen_figures(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:
+    asset = asset_of(payload("import time; time.sleep(0.3)"), slurm_metrics=["max_memory_mb"])
+    assert list(metadata_of(run_asset(asset, compute, instance))) == ["max_memory_mb"]
 
 
 def test_output_arrives_byte_by_byte(compute: ComputeResource, instance: dg.DagsterInstance, payload: Write) -> None:

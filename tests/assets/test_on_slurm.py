@@ -17,7 +17,7 @@ from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.transport.shell import shell_file
-from tests.support import forked, memory
+from tests.support import forked
 from tests.support.waiting import eventually
 
 from .conftest import (
@@ -103,19 +103,6 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     assert used == pytest.approx(record.total_cpu_seconds, abs=0.5)
     assert 50 <= got["max_memory_mb"] <= 90
     assert got["memory_efficiency_pct"] == pytest.approx(got["max_memory_mb"] / 2, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_right"),
-    [(memory.HAS_150_MIB, memory.is_150_mib), (memory.READS_1_GIB, memory.is_without_files)],
-    ids=["a short one", "one that reads a large file"],
-)
-def test_memory_is_what_the_payload_has_had(
-    slurm: Make, instance: dg.DagsterInstance, payload: Write, text: str, is_right: Callable[[float], bool]
-) -> None:
-    got = metadata_of(run_asset(asset_of(payload(text)), slurm(queue={"mem": "2G"}), instance))
-    assert is_right(got["max_memory_mb"]), got
-    assert got["memory_efficiency_pct"] == pytest.approx(100 * got["max_memory_mb"] / 2048, abs=0.1)
 
 
 def test_files_that_were_read_and_written_are_no_memory_of_the_job(

@@ -65,6 +65,10 @@ def test_each_asset_is_shown_here_and_there(output: str) -> None:
     here, there = _rows(output, "asset +seconds"), _rows(output, "asset +job")
     assert [row["asset"] for row in here] == [row["asset"] for row in there] == ASSETS
     assert [row["result"] for row in here] == [row["result"] for row in there]
+    for row in [*here, *there]:
+        assert re.fullmatch(r"\d+ %", row["CPU used"])
+        # Python alone has some; a job's was 3 when Slurm had told it.
+        assert int(row["memory"].removesuffix(" MiB")) >= 6
     for row in there:
         assert row["state"] == "COMPLETED"
         assert re.fullmatch(r"n\d", row["node"])

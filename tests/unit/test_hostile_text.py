@@ -349,6 +349,7 @@ OWN: Mapping[str, str] = {
     "slurm.request:_build": "options of the call, each of which was parsed",
     "staging.collect:Collector._list": "unit/cluster/test_hostile_login_node.py has it",
     "cluster.slurm_cluster:SlurmCluster.read_new": "unit/cluster/test_hostile_login_node.py has it",
+    "work.memory_here:_figures": "/proc",
 }
 # -- what is sent
 

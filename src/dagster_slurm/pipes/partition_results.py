@@ -337,6 +337,22 @@ def samples_of(ended: Ended) -> tuple[UsageSample, ...]:
     return series(end.figures, ended_at=end.at_epoch_seconds) if end else ()
 
 
+# On this machine nothing is allocated, and no job has a state.
+_HERE = ("elapsed_seconds", "cpu_efficiency_pct", "max_memory_mb")
+
+
+def metadata_here(metadata: MetadataOf, ended: Ended) -> dict[str, Any]:
+    """The same of a payload that was a process of this machine.
+
+    Args:
+        metadata: What chooses figures, if it does.
+        ended: How it ended.
+    """
+    end, wanted = ended.end_mark, getattr(metadata, "wanted", None)
+    found = job_metrics(record_of_line("", end.figures, ended_at=end.at_epoch_seconds)) if end else {}
+    return {name: found[name] for name in _HERE if name in found and (wanted is None or name in wanted)}
+
+
 # In which order a reader of an asset's page has use for them; others follow.
 _ORDER = (
     *("slurm_job_id", "slurm_state", "slurm_exit_code"),

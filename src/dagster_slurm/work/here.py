@@ -28,12 +28,14 @@ from dagster_slurm.pipes.partition_results import outputs_directory, result_name
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import of_session
 from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest
+from dagster_slurm.slurm.efficiency import Figures
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.staging import on_this_machine
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.work.carriers import Carrier, Carriers, Tries, unit_variables
-from dagster_slurm.work.spec import WorkSpec
+from dagster_slurm.work.memory_here import MemoryHere
+from dagster_slurm.work.spec import WorkSpec, cpus_here
 
 _POLL_SECONDS = 0.05
 _BLOCK_BYTES = 1 << 16
@@ -41,6 +43,8 @@ _TERMINATION_SECONDS = 10.0
 _QUIET_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 _SIGNAL_BASE = 128
+# Of one that is over sooner, too little was seen of its memory.
+_SEEN_SECONDS = 0.2
 # Its streams, its messages and its lifeline, and what a start needs for a moment; and as much for everything else.
 _ROOM = descriptors.Room(32)
 # The read end of a pipe whose other end is this process's: it ends with it, however it dies, and the payload as well.
@@ -197,6 +201,9 @@ class Process:
             pass_fds=(read,),
         )
         os.close(read)
+        self._started_at = time.time()
+        self._cpu_seconds: float | None = None
+        self._memory = MemoryHere(self._process.pid)
         self._messages, self._listener = messages, listener
         self._has_ended = threading.Event()
         self._is_to_end = False
@@ -218,15 +225,38 @@ class Process:
         try:
             with self._messages.open("rb") as inbox:
                 self._pump(inbox)
-            status = self._process.wait()
+            while not self._is_over():
+                time.sleep(_POLL_SECONDS)
         finally:
             self._kill_session()
             os.close(self._lifeline)
             _ROOM.closed()
             self._has_ended.set()
+        status = self._process.returncode or 0
         code = _SIGNAL_BASE - status if status < 0 else status
-        state = JobState.FAILED if code else JobState.COMPLETED
-        self._listener.put(Ended(state, None, EndMark("", 0, code, time.time(), {}), node))
+        state, now = JobState.FAILED if code else JobState.COMPLETED, time.time()
+        self._listener.put(Ended(state, None, EndMark("", 0, code, now, {}, figures=self._figures(now)), node))
+
+    def _is_over(self) -> bool:
+        """Whether the payload has ended; while it has not, a look at its memory."""
+        if self._process.returncode is None:
+            self._memory.look()
+            pid, status, used = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                # Its ru_maxrss is no use: it counts what this process had when it started the payload.
+                self._cpu_seconds = used.ru_utime + used.ru_stime
+        return self._process.returncode is not None
+
+    def _figures(self, ended_at: float) -> Figures:
+        was_seen = ended_at - self._started_at >= _SEEN_SECONDS
+        return Figures(
+            started_at=self._started_at,
+            nodes=1,
+            cpus=cpus_here(),
+            memory_bytes=self._memory.most_bytes if was_seen else None,
+            cpu_seconds=self._cpu_seconds,
+        )
 
     def _pump(self, inbox: IO[bytes]) -> None:
         streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
@@ -236,7 +266,7 @@ class Process:
                     selector.register(pipe, selectors.EVENT_READ, name)
             drain, is_over = Drain(), False
             while selector.get_map():
-                has_ended = self._process.poll() is not None
+                has_ended = self._is_over()
                 if has_ended and not is_over and (self._is_to_end or drain.is_over(time.monotonic())):
                     self._kill_session()
                     is_over = True

@@ -243,10 +243,14 @@ class WorkSpec:
 
     def script_here(self, directory: str, python: str) -> str:
         """What bash runs for it on this machine, in a directory that has `work` and `env.sh`."""
-        # Where it is not known which CPUs this process may use (macOS), those of the machine.
-        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        plan = self.plan(self.payload, Place.here(python, len(usable(0))))
+        plan = self.plan(self.payload, Place.here(python, cpus_here()))
         return script_here(plan.in_scratch(self.staging.scratch), directory)
+
+
+def cpus_here() -> int:
+    """How many CPUs this process may use; where that is not known (macOS), how many the machine has."""
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return len(usable(0))
 
 
 def _variables(values: Mapping[str, object]) -> dict[str, str]:
