@@ -12,6 +12,7 @@ from dagster_slurm import ComputeResource, MPILauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 
+from ..support.memory import READS_1_GIB
 from .conftest import left_of_ranks
 
 Write = Callable[..., Path]
@@ -105,6 +106,15 @@ class TestOverNodes:
         assert "[5] rows 51 to 60\n" in compute_log(result, instance)
         assert sum("successfully opened dagster pipes" in each for each in log_messages(result, instance)) == 1
         assert left_of_ranks(sandbox) == []
+
+    def test_files_that_a_rank_reads_are_no_memory_of_its_node(
+        self, over_nodes: Make, instance: dg.DagsterInstance, payload: Write
+    ) -> None:
+        path = payload(f"from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 0: exec({READS_1_GIB!r})\n")
+        asset = asset_of(path, launcher=MPILauncher(tasks_per_node=1), extra_slurm_opts={**NODES, "mem": "2G"})
+        found = metadata_of(run_asset(asset, over_nodes(), instance))
+        assert 100 <= found["max_node_memory_mb"] < 200
+        assert found["memory_efficiency_pct"] == pytest.approx(found["max_node_memory_mb"] / 20.48, abs=0.1)
 
     @pytest.mark.parametrize(
         ("library", "way", "expected"),

@@ -446,7 +446,7 @@ nodes_mib() {
     [ -n "$nodes_is_here" ] || [ -z "$SLURM_MEM_PER_CPU" ] || asked=$((SLURM_MEM_PER_CPU * $(nodes_cpus)))
     [ "$asked" = 0 ] || [ "$asked" -ge "$least" ] || least=$asked
     nodes_find_group
-    limit=$(cat -- "$nodes_group/memory.max" "$nodes_memory/memory.limit_in_bytes" 2>/dev/null | head -n 1)
+    limit=$(cat -- "$memory_group/memory.max" "$memory_group/memory.limit_in_bytes" 2>/dev/null | head -n 1)
     # `max`, or a number that is larger than any machine's.
     case $limit in '' | *[!0-9]*) limit=$((1 << 60)) ;; esac
     [ $((limit >> 20)) -ge "$least" ] || least=$((limit >> 20))

@@ -1,42 +1,35 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # assigned in front of this file
-# What the job uses of this node, by its control groups there; `nodes_is_here` says that this is no job's node.
-# Sets the directories of the job's control groups on this node: nodes_group (version 2), nodes_memory, nodes_cpu (1).
+# shellcheck disable=SC2034,SC2154  # read or assigned in front of this file
+# What the job uses of this node, by its control groups there; `nodes_is_here` says that this is no job's node. What reads
+# them is figures.sh, which stands in the batch script and goes to every node with all other functions.
 nodes_find_group() {
-    local controllers path
-    nodes_group=/nowhere nodes_memory=/nowhere nodes_cpu=/nowhere
-    [ -z "$nodes_is_here" ] || return 0
-    while IFS=: read -r _ controllers path; do
-        case $path in
-        */job_"$SLURM_JOB_ID"/*) path=${path%%/job_"$SLURM_JOB_ID"/*}/job_$SLURM_JOB_ID ;;
-        */"${SLURM_JOB_SLUID:-none}"/*) path=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
-        *) continue ;;
-        esac
-        case ,$controllers, in
-        ,,) nodes_group=/sys/fs/cgroup$path ;;
-        *,memory,*) nodes_memory=/sys/fs/cgroup/$controllers$path ;;
-        *,cpuacct,*) nodes_cpu=/sys/fs/cgroup/$controllers$path ;;
-        esac
-    done </proc/self/cgroup
+    groups_root=${groups_root:-/sys/fs/cgroup} groups_list=${groups_list:-/proc/self/cgroup}
+    group='' job_group='' memory_group='' cpu_group=''
+    [ -n "$nodes_is_here" ] || find_group
 }
 
-# Prints PEAK_BYTES CPU_MICROSECONDS KILLED of the job on this node, `-` for what its control groups do not tell.
+# Prints PEAK_BYTES CPU_MICROSECONDS KILLED of the job on this node, `-` for what its control groups do not tell. The peak
+# is without files, as far as they are in memory at the end.
 nodes_usage() {
-    local peak cpu
+    local figures=() each peak=- cpu=- killed=0
     nodes_find_group
-    peak=$(cat -- "$nodes_group/memory.peak" "$nodes_memory/memory.max_usage_in_bytes" 2>/dev/null | head -n 1)
-    cpu=$(sed -n 's/^usage_usec //p' "$nodes_group/cpu.stat" 2>/dev/null)
-    [ -n "$cpu" ] || cpu=$(sed 's/...$//' "$nodes_cpu/cpuacct.usage" 2>/dev/null)
-    printf '%s %s %s' "${peak:--}" "${cpu:--}" "$(nodes_killed)"
+    [ -z "$memory_group" ] || measure_memory '' ''
+    [ -z "$cpu_group" ] || measure_cpu ''
+    [ -z "$memory_group" ] || count_killed
+    for each in "${figures[@]}"; do
+        case $each in
+        memory=*) peak=${each#*=} ;;
+        cpu=*) cpu=${each#*=} ;;
+        killed=*) killed=${each#*=} ;;
+        esac
+    done
+    printf '%s %s %s' "$peak" "$cpu" "$killed"
 }
 
-# How many processes the kernel has killed for want of memory. Version 1 counts those of each group for itself.
+# How many processes the kernel has killed for want of memory; 0 where it does not tell.
 nodes_killed() {
+    local figures=()
     nodes_find_group
-    if [ -r "$nodes_group/memory.events" ]; then
-        sed -n 's/^oom_kill //p' "$nodes_group/memory.events"
-    else
-        find "$nodes_memory" -name memory.oom_control -exec sed -n 's/^oom_kill //p' {} + 2>/dev/null |
-            awk '{ sum += $1 } END { print sum + 0 }'
-    fi
+    [ -z "$memory_group" ] || count_killed
+    printf '%s' "$((${figures[0]#*=}))"
 }

@@ -155,6 +155,21 @@ def test_memory_is_that_of_the_programs_and_not_of_files(
     assert found.get("memory") == (None if expected_mib is None else str(expected_mib * MIB))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_launcher_tells_the_same_of_each_node(tmp_path: Path, version: int) -> None:
+    """Ray, MPI and torchrun: with what the batch script reads, on nodes that have none."""
+    usage = shell_file("dagster_slurm.launchers", "usage.sh")
+    if version == 1:
+        lay(tmp_path, {**of_version_1(memory(2, 1, 30), 100, (0, 1, 1)), f"{CPU_1}/cpuacct.usage": "2500000999\n"})
+    else:
+        lay(tmp_path, of_version_2(f"job_{JOB_ID}", memory(2, 1, 30), 100, 2))
+    listed = WITH_CPU if version == 1 else OF_VERSION_2.format(f"job_{JOB_ID}")
+    assert run(tmp_path, listed, f"{usage}\nnodes_usage; echo; nodes_killed") == f"{70 * MIB} 2500000 2\n2"
+    assert run(tmp_path, "0::/user.slice\n", f"{usage}\nnodes_usage; echo; nodes_killed") == "- - 0\n0"
+    here = "nodes_is_here=yes; unset -f find_group measure_memory measure_cpu count_killed"
+    assert run(tmp_path, listed, f"{usage}\n{here}\nnodes_usage; echo; nodes_killed") == "- - 0\n0"
+
+
 def test_where_nobody_counts_cpu_time_this_shell_does(tmp_path: Path) -> None:
     """As Slurm does of a batch script, by what has ended and was waited for."""
     lay(tmp_path, of_version_1(memory(1), 5))
