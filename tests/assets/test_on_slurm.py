@@ -94,7 +94,8 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     assert [got[name] for name in exact] == [told[name] for name in exact]
     assert (got["slurm_state"], got["slurm_exit_code"]) == ("COMPLETED", 0)
     # Slurm's times are whole seconds, and it begins before the batch script, and ends after it.
-    assert (record.elapsed_seconds, record.cpus, record.node_count) == (pytest.approx(2, abs=2), 2, 1)
+    assert (record.cpus, record.node_count) == (2, 1)
+    assert record.elapsed_seconds is not None and record.elapsed_seconds >= 1
     assert got["elapsed_seconds"] == pytest.approx(told["elapsed_seconds"], abs=2.5)
     assert got["queue_wait_seconds"] == pytest.approx(told["queue_wait_seconds"], abs=2.5)
     assert got["node_hours"] == pytest.approx(got["elapsed_seconds"] / 3600, abs=1e-6)
