@@ -9,7 +9,7 @@ job.sh              the batch script
 env.sh              the environment of the payload, 0600: it may hold secrets
 pipes/context.json  the Dagster Pipes context
 work/               payload and extra files; the payload's working directory
-log/                stdout.N stderr.N messages.N for the N-th restart; status; slurm.log
+log/                stdout.N stderr.N messages.N usage.N for the N-th restart; status; slurm.log
 claim/{generation}/ who submitted, what sbatch answered, and the gate; a link `closed` in the place of the next one
                     means that nothing can be submitted in this attempt any more
 

@@ -5,7 +5,7 @@ for file in log/stderr.* elements/*/log/stderr.*; do
     [ -f "$file" ] || continue
     tail -n 1000 -- "$file" >"$file.end" && mv -- "$file.end" "$file"
 done
-rm -rf -- work pipes env.sh log/stdout.* log/messages*
+rm -rf -- work pipes env.sh log/stdout.* log/messages* log/usage.*
 for place in elements/*/; do
-    [ ! -d "$place" ] || (cd -- "$place" && rm -rf -- work pipes env.sh log/stdout.* log/messages*)
+    [ ! -d "$place" ] || (cd -- "$place" && rm -rf -- work pipes env.sh log/stdout.* log/messages* log/usage.*)
 done
