@@ -16,7 +16,10 @@ read_cpu() {
     for processes in "$job_group"/{,*/,*/*/}cgroup.procs; do
         if [ ! -r "$processes" ]; then continue; fi
         while read -r pid; do
-            read -r stat <"/proc/$pid/stat" || continue
+            stat=''
+            # To its end, as in `measure_pumps`.
+            read -rd '' stat <"/proc/$pid/stat"
+            if [ -z "$stat" ]; then continue; fi
             # proc(5): utime, stime, cutime and cstime, in hundredths of a second.
             # shellcheck disable=SC2086  # several words
             set -- ${stat##*) }
