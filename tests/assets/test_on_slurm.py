@@ -1,6 +1,7 @@
 """What only a cluster shows: jobs, their figures, their errors, what is left of them."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -11,7 +12,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, SlurmMetric, SlurmMetricsContext, SlurmQueueConfig, SlurmResource
+from dagster_slurm import (
+    ComputeResource,
+    SlurmMetric,
+    SlurmMetricsContext,
+    SlurmQueueConfig,
+    SlurmResource,
+)
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.efficiency import job_metrics
@@ -513,3 +520,29 @@ def test_more_processes_than_channels(sandbox: Sandbox, payload: Write, environm
     assert sandbox.logins() - logins <= 1
     logs = [file.read_text() for file in (tmp_path / "home").rglob("*.out")]
     assert [text for text in logs if text] == ["tick\n" * 30] * 12
+
+
+def test_what_is_another_since_is_in_the_log(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside.csv"
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
+    def measured(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        tries = context.retry_number
+        beside.write_text(f"{tries}\n")
+        call: dict[str, Any] = {"extras": {"tries": tries}, "extra_env": {"TRIES": str(tries)}}
+        completed = compute.run(context, path, extra_files=[beside], **call)
+        if tries == 0:
+            raise RuntimeError("behind the job")
+        return completed.get_materialize_result()
+
+    path = payload("print('once')\n")
+    result = run_asset(measured, slurm(), instance)
+    assert result.success
+    what = ("one of `extra_files`", "`extras`", "`extra_env`")
+    logged = log_messages(result, instance)
+    (job_id,) = {match[1] for match in (re.match(r"Collecting Slurm job (\d+)", each) for each in logged) if match}
+    assert [f"Slurm job {job_id} was submitted when {each} was another" for each in what] == [
+        each for each in logged if "was submitted when" in each
+    ]

@@ -12,7 +12,7 @@ from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.efficiency import Figures
 from dagster_slurm.slurm.samples import parse_samples
 
-DIGESTS = ("payload", "options", "environment", "inputs")
+DIGESTS = ("payload", "options", "environment", "inputs", "files", "extras", "variables", "launcher")
 """What tells one deploy from another: the names of the digests."""
 _NODE = re.compile(r"([^:]+):([a-z]+):(\d{1,18}|-):(\d{1,18}|-):(\d{1,18}|-)", re.ASCII)
 
@@ -38,7 +38,7 @@ class Description:
         environment_path: What its payload runs in, so that `dagster-slurm env prune` leaves it.
         elements: The partitions of a job array, by the number of the task.
         earlier: How each of them has ended before, as `job.retrying` writes it; empty if none has.
-        digests: What stands for payload, options, environment and inputs, by the names in `DIGESTS`.
+        digests: What stands for payload, options, environment and the like, by the names in `DIGESTS`.
     """
 
     origin_run_id: str = ""

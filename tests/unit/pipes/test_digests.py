@@ -15,7 +15,8 @@ from dagster_slurm.slurm.request import merge
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    return differences(Description(digests=before), after)
+    """As told from what `launch.json` keeps."""
+    return differences(Description.from_json(Description(digests=before).to_json()), after)
 
 
 def test_what_else_makes_it_another_deploy(tmp_path: Path) -> None:
