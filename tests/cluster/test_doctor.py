@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from dagster_slurm.cli.main import main
+from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
@@ -263,6 +266,17 @@ class TestTheTwelve:
             done = doctor(SLURM_REMOTE_BASE=f"{path}/runs")
         assert_names(done, "writing", f"Cannot write {path}/runs: Permission denied", "SLURM_REMOTE_BASE")
 
+    def test_a_base_with_somebody_else_s_directory(self, sandbox: Sandbox, doctor: Doctor) -> None:
+        base = sandbox.home / "foreign-base"
+        (base / "runs").mkdir(parents=True)
+        shutil.chown(base, sandbox.user)
+        shutil.chown(base / "runs", sandbox.config.users[0])
+        try:
+            done = doctor(SLURM_REMOTE_BASE=str(base))
+        finally:
+            shutil.rmtree(base)
+        assert_names(done, "writing", f"Below remote_base {base}, 'runs' belongs to somebody else", "of your own")
+
     def test_clock_that_is_off(self, doctor: Doctor) -> None:
         if shutil.which("faketime") is None:
             assert not os.environ.get("CI"), "faketime is missing"
@@ -294,6 +308,20 @@ class TestMoreThatBreaks:
         assert said, done.stdout
         left = sandbox.run(["squeue", "--noheader", "--format=%T", f"--jobs={said.group(1)}"]).stdout.split()
         assert left in ([], ["CANCELLED"])
+
+    def test_a_job_of_the_same_number_is_left_alone(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As after a controller that has lost its state, and gives the numbers anew."""
+        stranger = sandbox.run(["sbatch", "--parsable", "--hold", "--wrap", "true"]).stdout.strip()
+        for name, value in sandbox.env().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(Claims, "submit", lambda *args: stranger)
+        try:
+            done = CliRunner().invoke(main, ["doctor", "--job", "--job-timeout", "1"])
+            left = sandbox.run(["squeue", "--noheader", "--format=%T", f"--jobs={stranger}"]).stdout.split()
+        finally:
+            sandbox.run(["scancel", stranger])
+        assert f"Job {stranger} did not end within" in done.output
+        assert left == ["PENDING"]
 
     def test_a_key_where_only_passwords_are_taken(self, sandbox: Sandbox, doctor: Doctor) -> None:
         done = doctor(SLURM_EDGE_NODE_PORT=sandbox.env(strict=True)["SLURM_EDGE_NODE_PORT"])

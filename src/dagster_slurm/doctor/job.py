@@ -15,6 +15,7 @@ from dagster_slurm.doctor.world import World
 from dagster_slurm.environments import CLUSTER_PYTHON, Activation, activate_deployed
 from dagster_slurm.errors import SubmissionUnknownError
 from dagster_slurm.job.batch_script import batch_script, env_file
+from dagster_slurm.job.cancelling import Canceller, Order
 from dagster_slurm.job.events import Broken, Ended, Event, Started, Subscription
 from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.launchers import LaunchPlan, launch_script
@@ -125,7 +126,7 @@ def check_job(world: World) -> Finding:
     try:
         probe = _follow(world, job, submitted)
         if probe.is_alive:
-            world.cluster.cancel([job.job_id])
+            Canceller(world.cluster).carry_out(Order((), (job,)))
         return judge_job(probe, name)
     finally:
         directory.remove(world.cluster.transport)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
-from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
+from dagster_slurm.errors import RemoteStorageError, SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.slurm.quantities import format_time_limit, parse_time_limit_seconds
 from dagster_slurm.slurm.rejections import classify_error
 from dagster_slurm.slurm.request import JobRequest
@@ -146,7 +146,11 @@ def describe(partition: Partition) -> str:
 def check_request(world: World) -> Finding:
     """Whether Slurm would take a job as configured; nothing is queued."""
     request = world.settings.request
-    world.cluster.check(request)
+    try:
+        world.cluster.check(request)
+    except RemoteStorageError:
+        # The step `writing` says what is wrong.
+        return skipped(REQUEST, "no job is submitted from a remote_base that is not this user's alone")
     partition = _if_told(lambda: partitions(world).get(request.partition or ""), None)
     return judge_request(request, partition, _if_told(lambda: associations(world), []))
 

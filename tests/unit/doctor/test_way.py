@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from dagster_slurm.doctor.login import judge_connection, judge_host_key, login_remedy, method
+from dagster_slurm.doctor.login import check_connection, judge_connection, judge_host_key, login_remedy, method
 from dagster_slurm.doctor.storage import Way, judge_banner, parse_ssh_config, read_banner
 from dagster_slurm.errors import AuthenticationError, ConnectionFailedError
 from dagster_slurm.transport import SSHConnection
@@ -136,3 +139,12 @@ class TestLogin:
         finding = judge_connection(connection, is_shared=is_shared, was_open=False, logins=1)
         assert finding.status == status
         assert said in f"{finding.found}{finding.problem}"
+
+
+def test_answers_that_are_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr("dagster_slurm.doctor.login.shared_directory", lambda: tmp_path)
+    world: Any = SimpleNamespace(transport=None, connection=None)
+    finding = check_connection(world)
+    assert finding.status == "warning"
+    assert f"What Slurm answers is not shared between processes: {tmp_path}" in finding.problem
