@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dagster_slurm.errors import (
     PayloadFailedError,
 )
 from dagster_slurm.sandbox import Sandbox
+from tests.support.waiting import eventually
 
 from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 
@@ -113,6 +115,30 @@ class TestTypes:
             r"Waited \d+ s for JobHeldUser, more than max_queue_hours: Slurm job \d+ was cancelled", error.first_line
         )
         assert isinstance(error, JobNotStartedError)
+
+    def test_waited_for_too_long_while_the_login_node_is_away(
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
+    ) -> None:
+        path = payload("true\n", name="payload.sh")
+        held = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%i %r"]
+        before = set(sandbox.run(held).stdout.splitlines())
+        mine: list[str] = []
+
+        def disturb() -> None:
+            line = eventually(lambda: set(sandbox.run(held).stdout.splitlines()) - before, "the job").pop()
+            mine.append(line.split()[0])
+            with sandbox.broken("sshd"):
+                time.sleep(6)
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        options = {"hold": True, "max_queue_hours": 4 / 3600}
+        error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
+        thread.join()
+        assert type(error) is JobHeldError
+        assert f"Slurm job {mine[0]} was cancelled" in error.first_line
+        state = ["sacct", "-X", "-n", "-P", "--format=State", f"--jobs={mine[0]}"]
+        eventually(lambda: sandbox.run(state).stdout.startswith("CANCELLED"), "the end in the accounting")
 
     @pytest.mark.parametrize("options", [{"max_queue_hours": 8 / 3600}, {"kill_on_invalid_dep": "yes"}], ids=str)
     def test_the_dependency_is_never_satisfied(
