@@ -23,7 +23,7 @@ from dagster_slurm.errors import (
     PayloadFailedError,
 )
 from dagster_slurm.sandbox import Sandbox
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, stretched
 
 from .conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 
@@ -120,19 +120,19 @@ class TestTypes:
         self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox
     ) -> None:
         path = payload("true\n", name="payload.sh")
-        held = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%i %r"]
+        held = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%i"]
         before = set(sandbox.run(held).stdout.splitlines())
         mine: list[str] = []
 
         def disturb() -> None:
-            line = eventually(lambda: set(sandbox.run(held).stdout.splitlines()) - before, "the job").pop()
-            mine.append(line.split()[0])
+            job_id = eventually(lambda: set(sandbox.run(held).stdout.splitlines()) - before, "the job").pop()
+            mine.append(job_id)
             with sandbox.broken("sshd"):
-                time.sleep(6)
+                time.sleep(stretched(6))
 
         thread = threading.Thread(target=disturb)
         thread.start()
-        options = {"hold": True, "max_queue_hours": 4 / 3600}
+        options = {"hold": True, "max_queue_hours": stretched(4) / 3600}
         error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
         thread.join()
         assert type(error) is JobHeldError
@@ -140,14 +140,25 @@ class TestTypes:
         state = ["sacct", "-X", "-n", "-P", "--format=State", f"--jobs={mine[0]}"]
         eventually(lambda: sandbox.run(state).stdout.startswith("CANCELLED"), "the end in the accounting")
 
-    @pytest.mark.parametrize("options", [{"max_queue_hours": 8 / 3600}, {"kill_on_invalid_dep": "yes"}], ids=str)
+    @pytest.mark.parametrize("ends_by", ["max_queue_hours", "kill_on_invalid_dep"])
     def test_the_dependency_is_never_satisfied(
-        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, options: dict[str, object]
+        self, slurm: Make, instance: dg.DagsterInstance, payload: Write, sandbox: Sandbox, ends_by: str
     ) -> None:
         path = payload("true\n", name="payload.sh")
-        other = sandbox.run(["sbatch", "--parsable", "--wrap=sleep 4; exit 1"]).stdout.strip()
-        options = {**options, "dependency": f"afterok:{other}"}
+        other = sandbox.run(["sbatch", "--parsable", "--hold", "--wrap=exit 1"]).stdout.strip()
+        # Before that, Slurm would refuse ours.
+        waiting = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%E"]
+
+        def release() -> None:
+            eventually(lambda: f"afterok:{other}" in sandbox.run(waiting).stdout, "a job that depends on the other")
+            sandbox.run(["scontrol", "release", other])
+
+        given = {"max_queue_hours": stretched(8) / 3600, "kill_on_invalid_dep": "yes"}
+        options = {ends_by: given[ends_by], "dependency": f"afterok:{other}"}
+        thread = threading.Thread(target=release)
+        thread.start()
         error = failed(lambda compute, context: compute.run(context, path, extra_slurm_opts=options), slurm(), instance)
+        thread.join()
         assert type(error) is JobDependencyError, (error.facts, str(error))
 
 

@@ -18,7 +18,7 @@ from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, stretched
 
 from .conftest import SQUARES, THREE, Elsewhere, left_behind
 
@@ -132,13 +132,14 @@ class TestOnThreeNodes:
         sandbox: Sandbox,
         record: Record,
     ) -> None:
+        seconds = stretched(15)
         launcher = RayLauncher(
-            head_startup_timeout=15,
+            head_startup_timeout=seconds,
             pre_start_commands=['echo "here is $SLURMD_NODENAME"', '[ "$SLURM_NODEID" != 2 ] || sleep 900'],
         )
         result = run_asset(on_nodes(payload("print('begun')\n"), launcher), ray_compute, instance)
         _, text = failure_of(result)
-        assert "Ray does not come up: node n3: it has not joined the cluster in 15 s" in text
+        assert f"Ray does not come up: node n3: it has not joined the cluster in {seconds} s" in text
         assert "here is n3" in text
         executed = compute_log(result, instance).count("begun")
         record("ray-no-worker", [Figures(executed, executed, "FAILURE")], executed=0, ends=["FAILURE"], lines=False)

@@ -14,6 +14,7 @@ from tests.assets.conftest import asset_of, compute_log, failure_of, log_message
 from tests.faults.conftest import Record
 from tests.faults.figures import Figures
 from tests.support.nodes import killing_on
+from tests.support.waiting import stretched
 
 from .conftest import QUICK, SESSION, THREE_OF_SPARK, Elsewhere, left_of_spark
 
@@ -211,10 +212,11 @@ class TestOnThreeNodes:
         record: Record,
     ) -> None:
         compute = elsewhere(with_spark, 2, f"export JAVA_TOOL_OPTIONS=-Dspark.authenticate.secret={'ab' * 32}")
-        launcher = SparkLauncher(startup_timeout=40)
+        seconds = stretched(40)
+        launcher = SparkLauncher(startup_timeout=seconds)
         result = run_asset(on_nodes(payload("print('begun')\n"), launcher), compute, instance)
         _, text = failure_of(result)
-        assert "Spark does not come up: node n3: it has not joined the cluster in 40 s" in text
+        assert f"Spark does not come up: node n3: it has not joined the cluster in {seconds} s" in text
         assert "begun" not in compute_log(result, instance)
         record("spark-no-worker", [figures(result, instance)], executed=0, ends=["FAILURE"], lines=False)
         assert left_of_spark(sandbox) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 # Longer than all that a test waits for; the ends of jobs take their time on a busy machine.
 PATIENCE_SECONDS = 90.0
+
+# So much longer a loaded machine may take for what it does when it is quiet.
+MOST_TIMES = 4.0
+
+
+def stretched(seconds: float) -> int:
+    """For a limit that a test gives to what it tries: so much longer as processes wait for each processor now."""
+    times = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return round(seconds * min(max(times, 1.0), MOST_TIMES))
 
 
 def eventually(
