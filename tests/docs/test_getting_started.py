@@ -100,6 +100,7 @@ def test_a_new_user(named_by_a_reader: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.all_faults
+@pytest.mark.timeout(900)
 def test_a_new_user_on_a_fresh_machine(named_by_a_reader: dict[str, str], tmp_path: Path) -> None:
     """With a clone and a virtual environment of its own, and the UI at the end."""
     clone = tmp_path / "dagster-slurm"
