@@ -28,8 +28,8 @@ from dagster_slurm.staging.plan import RemotePath
 CALL_METADATA = "slurm_call"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
-LEAST_SECONDS_OF_USE = 5.0
-"""What is shorter has too few samples for a plot."""
+LEAST_SECONDS_OF_USE = 15.0
+"""Of what is shorter, a plot would cost more than a hundredth of its time; hundreds of them are drawn by one process."""
 ADVICE = "slurm_advice"
 USAGE_PLOT = "slurm_usage_plot"
 

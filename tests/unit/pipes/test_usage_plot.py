@@ -31,7 +31,7 @@ TEN_SECONDS = parse_samples("20:150:90,40:350:100,100:950:120")
 
 def outcome(*, mem: str = "200M", state: JobState = JobState.COMPLETED, **options: object) -> SlurmOutcome:
     figures = Figures(started_at=1000.0, nodes=1, cpus=2, mem_mib=200, cpu_seconds=9.5, killed=0, samples=TEN_SECONDS)
-    end = EndMark("5", 0, 0, 1010.5, {"stdout": 0, "stderr": 0, "messages": 0}, figures=figures)
+    end = EndMark("5", 0, 0, 1015.5, {"stdout": 0, "stderr": 0, "messages": 0}, figures=figures)
     request = merge({"mem": mem, **options})
     return SlurmOutcome("5", Ended(state, None, end, "n1"), request, cast(Any, SimpleNamespace()))
 
@@ -128,7 +128,7 @@ def test_of_nothing_asked_for_the_allocation_counts() -> None:
     assert list(usage_metadata(STEP, bare, outcome_metadata)) == [USAGE_PLOT]
 
 
-@pytest.mark.parametrize(("started_at", "expected"), [(1000.0, True), (1006.0, False), (None, False)])
+@pytest.mark.parametrize(("started_at", "expected"), [(1000.0, True), (1001.0, False), (None, False)])
 def test_what_is_short_is_not_looked_at(started_at: float | None, expected: bool) -> None:
     ended = outcome().ended
     assert ended.end_mark is not None
