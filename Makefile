@@ -3,9 +3,8 @@
 .SUFFIXES:
 
 bin = .venv/bin
-# Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two. Four
-# left them idle for a quarter of the time.
-workers = 6
+# Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
+workers = 4
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/partitions tests/executor tests/environments tests/launchers $(in_contract) $(in_assets) \
 	$(in_runs) tests/cluster/test_openssh.py $(in_docs)

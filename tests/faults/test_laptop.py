@@ -48,6 +48,7 @@ def come_back(laptop: Deployment) -> None:
     laptop.up(on_terminal=True)
 
 
+@pytest.mark.all_faults
 def test_interrupted(laptop: Deployment, record: Record) -> None:
     plan = Plan("ctrl-c", lines=60, pause_seconds=0.25)
     launched(laptop, plan)

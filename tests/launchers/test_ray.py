@@ -98,6 +98,7 @@ class TestOnThreeNodes:
         # On how many nodes short trials run is Ray's choice. The noise that it cannot predict is 0.15.
         assert 0.1 < metadata_of(result)["error_m"] < 0.2
 
+    @pytest.mark.all_faults
     def test_a_payload_that_raises(
         self,
         ray_compute: ComputeResource,
