@@ -424,6 +424,10 @@ nodes_bring_up() {
     return "$nodes_has_said"
 }
 
+# nodes_seconds_left SECONDS: of so many since this task has begun, one at least: the batch script counts from then too, and
+# would give up before who knows the node that is missing.
+nodes_seconds_left() { printf '%s' $(($1 > SECONDS ? $1 - SECONDS : 1)); }
+
 # nodes_missing ADDRESSES: the number of the first node that is not among them, and what is known of it.
 nodes_missing() {
     local id

@@ -170,7 +170,7 @@ ray_head() {
     nodes_publish address "$address $version $python"
     # Ready is what is alive in Ray's own table.
     nodes_bring_up "$address $version" "$ray_timeout" "${ray_python[@]}" "$nodes_dir/program.py" \
-        wait "$address" "$ray_timeout" "$nodes_count"
+        wait "$address" "$(nodes_seconds_left "$ray_timeout")" "$nodes_count"
 }
 
 ray_worker() {

@@ -195,7 +195,8 @@ spark_head() {
     ) </dev/null {nodes_lifeline}<&- &
     page=$nodes_address:${page##*:}
     nodes_bring_up "$url $page $nodes_tmp $heap $cores $executors $driver" "$spark_timeout" \
-        "${spark_wrapper[@]}" "$spark_python" "$nodes_dir/program.py" wait "$page" "$spark_timeout" "$nodes_count"
+        "${spark_wrapper[@]}" "$spark_python" "$nodes_dir/program.py" \
+        wait "$page" "$(nodes_seconds_left "$spark_timeout")" "$nodes_count"
 }
 
 # spark_run_worker URL EXECUTORS HEAP CORES: what it offers is for so many of one size.
