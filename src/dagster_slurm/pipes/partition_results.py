@@ -29,7 +29,7 @@ CALL_METADATA = "slurm_call"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
 LEAST_SECONDS_OF_USE = 15.0
-"""Of what is shorter, a plot would cost more than a hundredth of its time; hundreds of them are drawn by one process."""
+"""Of what is shorter, a plot would cost more than a hundredth of its time; one process draws hundreds of them."""
 ADVICE = "slurm_advice"
 USAGE_PLOT = "slurm_usage_plot"
 
