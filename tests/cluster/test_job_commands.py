@@ -8,7 +8,7 @@ import re
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
+from dagster_slurm.cli import report as report_module
+from dagster_slurm.housekeeping.usage import Usage
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
 from tests.support.instances import lay_out_storage
@@ -185,6 +187,22 @@ def what_dagster_has_captured_stays(trial: Trial, run_id: str) -> None:
     assert re.search(r"^last of \d+$", done.stdout, re.M)
 
 
+def a_run_may_begin_with_digits(trial: Trial, run_id: str) -> None:
+    """One of forty does."""
+
+    def numbered(*arguments: Any) -> list[Usage]:
+        return [replace(each, run_id=each.run_id.replace(run_id, "40404040")) for each in usages_of(*arguments)]
+
+    usages_of = report_module._usages
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_module, "_usages", numbered)
+        (row,) = json.loads(trial.call("report", "40404040", "--json").stdout)["rows"]
+        missing = trial.call("report", "40404041")
+    assert (row["asset"], row["run_id"]) == ("a/talks", "40404040")
+    assert missing.exit_code == 1
+    assert "Slurm's accounting has no job 40404041 of a run" in missing.stderr
+
+
 def the_report_has_them_when_their_directories_are_gone(trial: Trial, job_id: str, array: str, run_id: str) -> None:
     eventually(lambda: "State: COMPLETED" in trial.call("report", job_id).stdout, trial.said)
     said = dict(line.split(": ", 1) for line in trial.call("report", job_id).stdout.splitlines())
@@ -197,6 +215,7 @@ def the_report_has_them_when_their_directories_are_gone(trial: Trial, job_id: st
     assert (row["asset"], row["run_id"], row["states"]) == ("a/talks", run_id, {"COMPLETED": 1})
     assert (row["asked_bytes"], row["limit_seconds"]) == (100 << 20, 1800.0)
     assert 0 < row["node_hours"] < 0.1
+    a_run_may_begin_with_digits(trial, run_id)
     by_asset = trial.call("report", "--by", "asset").stdout.splitlines()
     assert by_asset[0].split()[:4] == ["ASSET", "RUN", "JOBS", "ST"]
     assert "node-hours, since " in by_asset[-1]

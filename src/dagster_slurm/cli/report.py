@@ -63,17 +63,24 @@ def report(
 
     Exit status: 0 done, 1 there is no such job of a run, or no accounting, 2 wrong usage.
     """
+    from dagster_slurm.housekeeping.chosen import LEAST_OF_A_RUN  # noqa: PLC0415 - as below
     from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.housekeeping.usage import as_json, lines_of, sums, text_of  # noqa: PLC0415
     from dagster_slurm.slurm.job_id import JobId  # noqa: PLC0415
 
-    job = name if name and JobId.find(name) else None
-    of_run = of_run if job or not name else name
-    since = None if job else datetime.now(timezone.utc) - timedelta(seconds=since_seconds)
+    number = name if name and JobId.find(name) else None
+    since = datetime.now(timezone.utc) - timedelta(seconds=since_seconds)
+    found: Sequence[Usage] = ()
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
-        found = [each for each in _usages(cluster, since, job) if each.run_id.startswith(of_run)]
-    if job and not found:
-        raise _no_job(job)
+        if number:
+            found = [each for each in _usages(cluster, None, number) if each.run_id.startswith(of_run)]
+        job = number if found else None
+        # The id of a run may begin with digits alone.
+        if not number or (not job and len(number) >= LEAST_OF_A_RUN):
+            beginning = name or of_run
+            found = [each for each in _usages(cluster, since, None) if each.run_id.startswith(beginning)]
+    if number and not found:
+        raise _no_job(number)
     rows = sums(found, by_run=by == "run")
     if in_json:
         say(json.dumps({"jobs": as_json(found), "rows": as_json(rows)}, indent=2))

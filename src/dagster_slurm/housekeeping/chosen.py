@@ -12,7 +12,8 @@ from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 
-_LEAST_OF_A_RUN = 4
+LEAST_OF_A_RUN = 4
+"""How much of a run's id names it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _part(found: Shown, task: int | None) -> Chosen:
 
 
 def _of_run(everything: Sequence[Shown], named: str) -> list[Shown]:
-    if len(named) < _LEAST_OF_A_RUN:
+    if len(named) < LEAST_OF_A_RUN:
         return []
     runs = {run for each in everything for run in each.run_ids if run.startswith(named)}
     if len(runs) > 1 and named not in runs:
