@@ -218,8 +218,11 @@ class SlurmPipesClient(PipesClient):
         uses: list[Use] = []
 
         def metadata_of(end: UnitEnd) -> Mapping[str, Any]:
-            uses.append(Use.of(outcome_metadata(self._outcome(end))))
-            return self._metadata(step, spec.metadata, end)
+            outcome = self._outcome(end)
+            metadata = self._metadata(step, spec.metadata, end, outcome)
+            # What chooses figures may have left out those that the advice is about.
+            uses.append(Use.of(metadata if spec.metadata is outcome_metadata else outcome_metadata(outcome)))
+            return metadata
 
         invocation = run_each(step, spec.name, done, follow, metadata_of)
         # One line for all of them: their own figures are what the next range may go by.
@@ -281,15 +284,14 @@ class SlurmPipesClient(PipesClient):
     def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""
         outcome = self._outcome(end)
-        metadata = self._metadata(step, metadata_of, end)
+        metadata = self._metadata(step, metadata_of, end, outcome)
         if not has_lasted(end.ended):
             return metadata
         from dagster_slurm.pipes.usage import usage_metadata  # noqa: PLC0415 - what is short does without
 
         return {**metadata, **usage_metadata(step, outcome, metadata_of)}
 
-    def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
-        outcome = self._outcome(end)
+    def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd, outcome: SlurmOutcome) -> Mapping[str, Any]:
         metadata = metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
         if COLLECTOR_FAULT in metadata:
             step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")

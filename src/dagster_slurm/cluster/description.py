@@ -12,8 +12,17 @@ from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.efficiency import Figures
 from dagster_slurm.slurm.samples import parse_samples
 
-DIGESTS = ("payload", "options", "environment", "inputs", "files", "extras", "variables", "launcher")
-"""What tells one deploy from another: the names of the digests."""
+DIGESTS = {
+    "payload": "the payload",
+    "options": "what is asked of Slurm",
+    "environment": "the environment",
+    "inputs": "what it reads as inputs",
+    "files": "one of `extra_files`",
+    "extras": "`extras`",
+    "variables": "`extra_env`",
+    "launcher": "the launcher",
+}
+"""What tells one deploy from another: the names of the digests, and what each stands for."""
 _NODE = re.compile(r"([^:]+):([a-z]+):(\d{1,18}|-):(\d{1,18}|-):(\d{1,18}|-)", re.ASCII)
 
 _FIGURE = re.compile(r"([a-z_]+)=([^\s=]{1,200})", re.ASCII)

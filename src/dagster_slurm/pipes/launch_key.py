@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
-from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.description import DIGESTS, Description
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.launchers import Payload, Place, work_files
@@ -174,16 +174,6 @@ def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
     return any(tag in run.tags for tag in _RETRY_TAGS) or continues_from_parent(instance, run)
 
 
-_DIGESTS = {
-    "payload": "the payload",
-    "options": "what is asked of Slurm",
-    "environment": "the environment",
-    "inputs": "what it reads as inputs",
-    "files": "one of `extra_files`",
-    "extras": "`extras`",
-    "variables": "`extra_env`",
-    "launcher": "the launcher",
-}
 _ADDED = ("files", "extras", "variables", "launcher")
 
 
@@ -279,8 +269,8 @@ def describe(
 def differences(found: Description, digests_of: Mapping[str, str]) -> list[str]:
     """What differs between an adopted job and what would be submitted now, in words."""
     # What a release of before has not noted is not known to differ.
-    noted = [name for name in _DIGESTS if name in found.digests or name not in _ADDED]
-    return [_DIGESTS[name] for name in noted if found.digests.get(name) != digests_of.get(name)]
+    noted = [name for name in DIGESTS if name in found.digests or name not in _ADDED]
+    return [DIGESTS[name] for name in noted if found.digests.get(name) != digests_of.get(name)]
 
 
 def is_abandoned(found: Description, instance: DagsterInstance) -> bool:

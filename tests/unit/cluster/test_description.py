@@ -23,7 +23,7 @@ DESCRIPTIONS = st.builds(
     TEXTS,
     st.lists(TEXTS, max_size=3).map(tuple),
     st.lists(st.lists(st.dictionaries(TEXTS, TEXTS, max_size=2), max_size=2).map(tuple), max_size=2).map(tuple),
-    st.dictionaries(st.sampled_from(DIGESTS), TEXTS),
+    st.dictionaries(st.sampled_from(list(DIGESTS)), TEXTS),
 )
 # As commit 251ced3 wrote it.
 OLD = (
