@@ -25,6 +25,7 @@ from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.transport.shell import shell_file
 from tests.support import forked
+from tests.support.slurm_jobs import submitted_jobs
 from tests.support.waiting import eventually
 
 from .conftest import (
@@ -56,14 +57,6 @@ def last_job_id(sandbox: Sandbox) -> int:
     shown = sandbox.run(["scontrol", "show", "config"]).stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("NEXT_JOB_ID")]
     return int(line.split("=")[1])
-
-
-def submitted_jobs(sandbox: Sandbox) -> set[str]:
-    """The ids of all jobs the user ever submitted, an array's without its tasks: sacct has those as they start."""
-    argv = ["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]
-    queued = ["squeue", "--me", "--noheader", "--states=all", "--format=%A"]
-    ids = sandbox.run(argv).stdout.split() + sandbox.run(queued).stdout.split()
-    return {job_id.partition("_")[0] for job_id in ids}
 
 
 BUSY = """

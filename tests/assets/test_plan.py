@@ -15,10 +15,10 @@ from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmRunConfig, 
 from dagster_slurm.errors import EnvironmentNotFoundError, InvalidRequestError, SubmissionRejectedError
 from dagster_slurm.sandbox import Sandbox
 from tests.support.instances import empty_instance
+from tests.support.slurm_jobs import submitted_jobs
 
 from ..environments.projects import Package, Project
 from .conftest import asset_of, run_asset
-from .test_on_slurm import submitted_jobs
 
 pytestmark = pytest.mark.cluster
 

@@ -14,6 +14,7 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 from ..support.controller import controller_stopped
+from ..support.slurm_jobs import submitted_jobs
 from ..support.waiting import eventually
 from .conftest import Record
 from .marking import figures_of, marking
@@ -42,14 +43,6 @@ def compute(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         remote_base=f"~/runs/{tmp_path.name}",
     )
     return ComputeResource(mode="slurm", slurm=cluster, debug_mode=True)
-
-
-def jobs_of(sandbox: Sandbox) -> set[str]:
-    """The ids of all jobs the user ever submitted."""
-    accounted = sandbox.run(["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]).stdout
-    # sacct learns of a short job some seconds after its end, and squeue forgets it after minutes.
-    queued = sandbox.run(["squeue", "--me", "--noheader", "--states=all", "--format=%A"]).stdout
-    return set(accounted.split()) | set(queued.split())
 
 
 def run_while(disturb: Callable[[], None], run: Callable[[], Any]) -> Any:
@@ -90,7 +83,7 @@ def test_away_while_the_job_runs(
 ) -> None:
     path = tmp_path / "talkative.py"
     path.write_text(marking(tmp_path.name) + TALKATIVE)
-    before = jobs_of(sandbox)
+    before = submitted_jobs(sandbox)
 
     def disturb() -> None:
         wait_for_running_job(sandbox)
@@ -101,7 +94,7 @@ def test_away_while_the_job_runs(
     result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
     assert result.success
     assert compute_log(result, instance) == EXPECTED
-    assert jobs_of(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
+    assert submitted_jobs(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
     messages = log_messages(result, instance)
     # A connection that hangs is found out after half a minute or so.
     told = 1 if ALL or not hang else 0
@@ -121,7 +114,7 @@ def test_killed_while_200_mb_are_sent(
     with large.open("wb") as file:
         for _ in range(200):
             file.write(bytes(1000) * 1000)
-    before = jobs_of(sandbox)
+    before = submitted_jobs(sandbox)
 
     def disturb() -> None:
         runs = sandbox.home / "runs" / tmp_path.name
@@ -132,7 +125,7 @@ def test_killed_while_200_mb_are_sent(
     result = run_while(disturb, lambda: run_asset(asset_of(path, extra_files=[large]), compute, instance))
     assert result.success
     assert compute_log(result, instance) == f"{size}\n"
-    assert jobs_of(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
+    assert submitted_jobs(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
     figures = figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), f"{size}\n")
     record("upload-interrupted", [figures])
 
@@ -142,7 +135,7 @@ def test_controller_away_at_submission(
 ) -> None:
     path = tmp_path / "once.py"
     path.write_text(marking(tmp_path.name) + "print('once')\n")
-    before = jobs_of(sandbox)
+    before = submitted_jobs(sandbox)
     away = threading.Event()
 
     def disturb() -> None:
@@ -158,6 +151,6 @@ def test_controller_away_at_submission(
     result = run_while(disturb, run)
     assert result.success
     assert compute_log(result, instance) == "once\n"
-    assert len(jobs_of(sandbox) - before) == 1
+    assert len(submitted_jobs(sandbox) - before) == 1
     figures = figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), "once\n")
     record("controller-at-submission", [figures])

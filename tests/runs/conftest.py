@@ -19,7 +19,7 @@ import yaml
 
 from tests.support import forked, graphql
 from tests.support.instances import QUIET, lay_out_storage
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, written
 
 PROJECT = """
 import os
@@ -75,7 +75,7 @@ def last(context: dg.AssetExecutionContext):
 
 @dg.success_hook
 def after(context: dg.HookContext):
-    (HERE / f"after-{context.op.name}").touch()
+    (HERE / f"after-{context.op.name}").write_text("done\n")
     while (HERE / f"hold-after-{context.op.name}").exists():
         time.sleep(0.05)
 
@@ -184,7 +184,8 @@ class World:
 
     def wait_for(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a step has made its mark."""
-        eventually((self.directory / name).exists, f"{name} was not begun: {self.said()}", seconds=seconds)
+        mark = self.directory / name
+        eventually(lambda: written(mark), lambda: f"{name} was not begun: {self.said()}", seconds=seconds)
 
     def said(self) -> str:
         """What the commands have printed."""

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,6 +44,12 @@ def eventually(
         assert time.monotonic() < deadline, f"{what() if callable(what) else what}: not after {seconds:.0f} s"
         time.sleep(pause_seconds)
     return seen
+
+
+def written(path: Path) -> str:
+    """The text of a file with a whole line, and else nothing: a file is there before what is written to it."""
+    text = path.read_text() if path.exists() else ""
+    return text if text.endswith("\n") else ""
 
 
 def at_the_same_time(do: Callable[[T], R], items: Iterable[T], *, most: int = 5) -> list[R]:

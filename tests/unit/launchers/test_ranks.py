@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.batch_script import in_slurm
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, written
 
 from dagster_slurm import MPILauncher
 from dagster_slurm.environments import Activation
@@ -200,8 +200,7 @@ def test_sigterm_reaches_the_ranks_by_slurm_and_others_by_srun(job: Job) -> None
     eventually(lambda: ready.exists() and len(ready.read_text().split()) == 3)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    eventually((job.directory / "scancel").exists)
-    assert (job.directory / "scancel").read_text() == "--signal=TERM 12.7\n"
+    assert eventually(lambda: written(job.directory / "scancel")) == "--signal=TERM 12.7\n"
     assert process.poll() is None, "srun is not told: it would kill all ranks at once"
     subprocess.run(["pkill", "-TERM", "-f", f"^bash {job.directory}/ranks[.].*/rank.sh"], check=True)
     process.communicate(timeout=30)
