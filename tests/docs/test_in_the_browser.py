@@ -61,6 +61,17 @@ class Ui:
         picture.wait_for(timeout=PATIENCE_MILLISECONDS)
         assert eventually(lambda: picture.evaluate("image => image.naturalWidth"), f"the picture {name}") == 640
 
+    def spans(self, name: re.Pattern[str]) -> None:
+        """Wait until the time line of a run has a span of that name; what is too short for one is drawn as a dot."""
+        spans = self.page.locator(".marker-whiskers")
+        names: list[str] = []
+
+        def is_drawn() -> bool:
+            names[:] = spans.evaluate_all("spans => spans.map(span => span.dataset.tooltip)")
+            return any(name.fullmatch(each) for each in names)
+
+        eventually(is_drawn, lambda: f"a span {name.pattern} among {names}")
+
     def opens(self, path: str) -> None:
         """Go to another page."""
         self._open(path)
@@ -107,9 +118,18 @@ def ui(port: int) -> Iterator[Ui]:
             browser.close()
 
 
-def test_an_asset_that_runs_as_a_job(ui: Ui) -> None:
+def occupy(sandbox: Sandbox, seconds: int) -> None:
+    """Let what is submitted now wait for its nodes."""
+    asked = ["sbatch", "--exclusive", "--nodes=3", "--time=1", "--output=/dev/null", f"--wrap=sleep {seconds}"]
+    done = sandbox.run(asked)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_asset_that_runs_as_a_job(ui: Ui, sandbox: Sandbox) -> None:
+    occupy(sandbox, seconds=8)
     run = ui.materialize("forecast")
     ui.shows(re.compile(r"Submitted Slurm job \d+"), re.compile(r"Slurm job \d+ runs on n\d"), "step 2 of 9: residual")
+    ui.spans(re.compile(r"forecast:Slurm job \d+"))
     ui.shows("asked", "--cpus-per-task=2", "directory")
     ui.picture("run")
     ui.clicks("View stdout / stderr", "stdout")
