@@ -1,8 +1,9 @@
-"""Connections of Dagster's own SQLite event log that stay open for a run: all that touches its storage is here.
+"""Connections of Dagster's own SQLite storage that stay open for a run: all that touches that storage is here.
 
-That storage makes a new engine for every event (Dagster 1.13, `sqlite_event_log.py`): each statement is compiled anew,
+The event log makes a new engine for every event (Dagster 1.13, `sqlite_event_log.py`): each statement is compiled anew,
 under one lock of the process, and closing the only connection makes SQLite copy its write-ahead log back and remove it.
-That is five fsync and 4 ms of CPU for an event, against one fsync and 0.8 ms with a connection that stays open.
+That is five fsync and 4 ms of CPU for an event, against one fsync and 0.8 ms with a connection that stays open. So does
+the storage of runs, which is asked for the run's status up to five times a second.
 
 What is written, and when it is durable, is the same. Any other storage is left as it is, and so is this one in any
 other form. An executor begins when the planned events of its run are written; a storage that is named in `dagster.yaml`
@@ -23,8 +24,9 @@ from weakref import WeakKeyDictionary
 
 from dagster import DagsterInstance
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, RootTransaction, create_engine
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, make_url
 from sqlalchemy.pool import NullPool, StaticPool
 
 _INDEX = "index"
@@ -97,6 +99,8 @@ class _Kept:
         self._thread = threading.local()
         self._batch: _Batch | None = None
         self._runs: Counter[str] = Counter()
+        # What stands in the place of the storage's own methods while a run asks for it.
+        self.methods: dict[str, Any] = {}
         # Replaced as a whole: threads that write look at it without a lock.
         self._kept: frozenset[str] = frozenset()
 
@@ -292,6 +296,43 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
             self._kept.close()
 
 
+class _Runs:
+    """The one file of Dagster's SQLite run storage, as `_Kept` takes those of the event log.
+
+    Args:
+        storage: The storage.
+    """
+
+    def __init__(self, storage: SqliteRunStorage) -> None:
+        self._db_lock = threading.Lock()
+        # Whoever opens an instance makes the tables.
+        self._initialized_dbs = {_INDEX}
+        self._url = storage._conn_string
+        self._connect_anew = storage.connect
+        self._thread = threading.local()
+        self.kept = _Kept(self, lambda _: self._connect_anew(), lambda _: False)
+
+    def conn_string_for_shard(self, _: str) -> str:
+        return self._url
+
+    def path_for_shard(self, _: str) -> str:
+        return make_url(self._url).database or ""
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """In place of the storage's own method, which some of its methods call within a block of another one."""
+        if getattr(self._thread, "is_within", False):
+            with self._connect_anew() as connection:
+                yield connection
+            return
+        self._thread.is_within = True
+        try:
+            with self.kept.connect(_INDEX) as connection:
+                yield connection
+        finally:
+            self._thread.is_within = False
+
+
 def _is_known(storage: object) -> bool:
     return all(hasattr(storage, name) for name in _NEEDED)
 
@@ -300,30 +341,44 @@ _known: WeakKeyDictionary[Any, _Kept] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
+def _keep(storage: Any) -> _Kept | None:
+    """Put methods of ours in the place of a storage's own; None, and nothing is done, where it is not what we know."""
+    if type(storage) is SqliteEventLogStorage and _is_known(storage):
+        kept = _Kept(storage, storage._connect, storage.has_table)
+        kept.methods.update(_connect=kept.connect, has_table=kept.has_table)
+    elif type(storage) is SqliteRunStorage and hasattr(storage, "_conn_string"):
+        runs = _Runs(storage)
+        kept = runs.kept
+        kept.methods.update(connect=runs.connect)
+    else:
+        return None
+    vars(storage).update(kept.methods)
+    _known[storage] = kept
+    return kept
+
+
 @contextmanager
 def kept_connections(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """Let Dagster's SQLite event log keep its connections to the file of a run, and to its index, for this block.
+    """Let Dagster's SQLite storage keep, for this block, its connections to a run's file, to the index and to the runs.
 
     Args:
         instance: The instance.
         run_id: The run.
     """
-    storage: Any = instance.event_log_storage
-    if type(storage) is not SqliteEventLogStorage or not _is_known(storage):
-        yield
-        return
+    storages: tuple[Any, ...] = (instance.event_log_storage, instance.run_storage)
     with _lock:
-        kept = _known.get(storage)
-        if kept is None:
-            kept = _known[storage] = _Kept(storage, storage._connect, storage.has_table)
-            vars(storage).update(_connect=kept.connect, has_table=kept.has_table)
-        kept.ask(run_id)
+        asked = [(storage, kept) for storage in storages if (kept := _known.get(storage) or _keep(storage))]
+        for _, kept in asked:
+            kept.ask(run_id)
     try:
         yield
     finally:
         with _lock:
-            if not kept.release(run_id) and _known.get(storage) is kept:
-                del vars(storage)["_connect"], vars(storage)["has_table"], _known[storage]
+            for storage, kept in asked:
+                if not kept.release(run_id) and _known.get(storage) is kept:
+                    del _known[storage]
+                    for name in kept.methods:
+                        del vars(storage)[name]
 
 
 @contextmanager

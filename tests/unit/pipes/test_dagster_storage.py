@@ -1,4 +1,4 @@
-"""Kept connections to Dagster's own SQLite event log: the same events as without, whoever else writes or dies."""
+"""Kept connections to Dagster's own SQLite storage: the same events as without, whoever else writes or dies."""
 
 import contextlib
 import os
@@ -13,8 +13,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from sqlalchemy import RootTransaction
+from sqlalchemy import RootTransaction, text
 from tests.support.instances import empty_instance
+from tests.support.waiting import at_the_same_time
 
 from dagster_slurm import KeptSqliteEventLogStorage
 from dagster_slurm.pipes.dagster_storage import kept_connections, one_transaction
@@ -177,6 +178,76 @@ def test_another_storage_is_left_as_it_is(kind: str, tmp_path: Path, monkeypatch
             monkeypatch.delattr(SqliteEventLogStorage, "_initdb")
         with kept_connections(instance, RUN), one_transaction(instance):
             assert "_connect" not in vars(instance.event_log_storage)
+
+
+class TestRuns:
+    """The storage of runs, which has one file for all."""
+
+    @pytest.fixture
+    def run(self, instance: dg.DagsterInstance) -> dg.DagsterRun:
+        return instance.add_run(dg.DagsterRun("all", RUN))
+
+    def status(self, instance: dg.DagsterInstance) -> dg.DagsterRunStatus:
+        (found,) = instance.get_runs(dg.RunsFilter(run_ids=[RUN]))
+        return found.status
+
+    def test_its_file_stays_open_and_is_closed_at_the_end(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun
+    ) -> None:
+        with kept_connections(instance, RUN):
+            for _ in range(3):
+                assert self.status(instance) is dg.DagsterRunStatus.NOT_STARTED
+                assert [Path(path).name for path in open_files(instance)] == ["runs.db"]
+        assert open_files(instance) == []
+        assert "connect" not in vars(instance.run_storage)
+
+    def test_what_others_write_is_seen_at_once_and_by_them(
+        self, instance: dg.DagsterInstance, run: dg.DagsterRun
+    ) -> None:
+        with kept_connections(instance, RUN), as_another(instance) as other:
+            self.status(instance)
+            other.report_run_canceling(run)
+            assert self.status(instance) is dg.DagsterRunStatus.CANCELING
+            instance.add_run_tags(RUN, {"mine": "1"})
+            other.add_run_tags(RUN, {"theirs": "2"})
+            for each in (instance, other):
+                (found,) = each.get_runs()
+                assert {"mine": "1", "theirs": "2"}.items() <= found.tags.items()
+
+    def test_a_block_within_a_block_is_dagsters_own(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        """As in `add_backfill`: who ends the inner one commits nothing of the outer one."""
+        storage = instance.run_storage
+        insert = text("insert into kvs (key, value) values ('one', '1')")
+        with kept_connections(instance, RUN):
+            with contextlib.suppress(LookupError), storage.connect() as connection:  # type: ignore[attr-defined]
+                connection.execute(insert)
+                assert self.status(instance) is dg.DagsterRunStatus.NOT_STARTED
+                raise LookupError
+            assert storage.get_cursor_values({"one"}) == {}
+            storage.set_cursor_values({"one": "2"})
+            assert storage.get_cursor_values({"one"}) == {"one": "2"}
+
+    def test_many_threads_and_a_fork(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        storage = instance.run_storage
+
+        def some(name: int) -> None:
+            for number in range(20):
+                storage.set_cursor_values({f"{name}": f"{number}"})
+                assert self.status(instance) is dg.DagsterRunStatus.NOT_STARTED
+
+        with kept_connections(instance, RUN):
+            at_the_same_time(some, range(6), most=6)
+            child = os.fork()
+            if child == 0:
+                storage.set_cursor_values({"child": "1"})
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            expected = {**{f"{name}": "19" for name in range(6)}, "child": "1"}
+            assert storage.get_cursor_values(set(expected)) == expected
+
+    def test_any_other_storage_is_left_as_it_is(self) -> None:
+        with dg.DagsterInstance.ephemeral() as instance, kept_connections(instance, RUN):
+            assert "connect" not in vars(instance.run_storage)
 
 
 class TestTogether:
