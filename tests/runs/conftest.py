@@ -75,7 +75,7 @@ def last(context: dg.AssetExecutionContext):
 
 @dg.success_hook
 def after(context: dg.HookContext):
-    (HERE / f"after-{context.op.name}").write_text("done\n")
+    (HERE / f"after-{context.op.name}").write_text("done\\n")
     while (HERE / f"hold-after-{context.op.name}").exists():
         time.sleep(0.05)
 
