@@ -220,7 +220,7 @@ def test_a_node_that_fails_is_left_out(make: Make, kind: Kind) -> None:
     )
     process = world.start(work)
     world.started()
-    node = world.cluster.run(["squeue", "--me", "--noheader", "--format=%N"]).stdout.strip()
+    (node,) = world.jobs("RUNNING", "%N")
     with world.cluster.broken(f"node:{node}"):
         assert process.wait(180) == 0, world.said()
     assert world.executed() == {"a": 2}

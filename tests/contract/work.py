@@ -21,6 +21,7 @@ from dagster_slurm.sandbox import Sandbox
 from tests.executor.test_threaded import run
 from tests.support import forked
 from tests.support.instances import lay_out_storage
+from tests.support.slurm_jobs import IN_THE_QUEUE, queued_jobs
 from tests.support.waiting import eventually
 
 from .project import VARIABLE, Kind, Work
@@ -183,11 +184,10 @@ class World:
         else:
             Path(path).touch()
 
-    def jobs(self, states: str = "PENDING,RUNNING,COMPLETING,SUSPENDED") -> list[str]:
-        """The user's jobs in the queue."""
+    def jobs(self, states: str = IN_THE_QUEUE, shown: str = "%i") -> list[str]:
+        """The jobs in the queue."""
         assert self.cluster
-        asked = [f"--user={self.cluster.user}", "--noheader", f"--states={states}", "--format=%i"]
-        return self.cluster.run(["squeue", *asked]).stdout.split()
+        return queued_jobs(self.cluster, self.marks_path.name, states, shown)
 
     def control_job(self, verb: str, job: str) -> None:
         """What the cluster's administrator does with a job."""

@@ -19,6 +19,7 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..support import forked
 from ..support.instances import empty_instance, lay_out_storage
+from ..support.slurm_jobs import queued_jobs
 from ..support.traced import name_of, watched_requests
 from ..support.waiting import eventually
 from .test_threaded import keys, log_of, run
@@ -249,7 +250,7 @@ def test_a_users_termination_cancels_every_job(worker: Worker) -> None:
     worker.process.wait(timeout=90)
     assert instance.get_run_by_id(only.run_id).status == dg.DagsterRunStatus.CANCELED  # type: ignore[union-attr]
     assert worker.count("end") == 0
-    assert not worker.sandbox.run(["squeue", "--me", "--noheader", "--states=RUNNING,PENDING"]).stdout
+    assert not queued_jobs(worker.sandbox, worker.directory.name, "RUNNING,PENDING")
 
 
 @pytest.mark.parametrize("worker", [IN_FLIGHT], indirect=True)

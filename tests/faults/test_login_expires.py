@@ -64,7 +64,7 @@ def test_the_run_waits_for_a_login(
         told: list[str] = []
 
         def expire_and_log_in() -> None:
-            wait_for_running_job(sandbox)
+            wait_for_running_job(sandbox, "expiring")
             subprocess.run([*COMMAND, "--end"], env=environment, capture_output=True, check=True)
             told.extend(eventually(lambda: told_to_log_in(instance), "a line that says how to log in"))
             on_a_terminal(COMMAND, environment, answers)

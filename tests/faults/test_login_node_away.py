@@ -14,7 +14,7 @@ from dagster_slurm.sandbox import Sandbox
 
 from ..assets.conftest import asset_of, compute_log, log_messages, metadata_of, run_asset
 from ..support.controller import controller_stopped
-from ..support.slurm_jobs import submitted_jobs
+from ..support.slurm_jobs import queued_jobs, submitted_jobs
 from ..support.waiting import eventually
 from .conftest import Record
 from .marking import figures_of, marking
@@ -67,9 +67,8 @@ def bytes_below(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def wait_for_running_job(sandbox: Sandbox) -> None:
-    asked = ["squeue", "--me", "--noheader", "--format=%T"]
-    eventually(lambda: "RUNNING" in sandbox.run(asked).stdout, "a running job", pause_seconds=0.2)
+def wait_for_running_job(sandbox: Sandbox, below: str) -> None:
+    eventually(lambda: queued_jobs(sandbox, below, "RUNNING"), "a running job", pause_seconds=0.2)
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["killed", "hanging"])
@@ -86,7 +85,7 @@ def test_away_while_the_job_runs(
     before = submitted_jobs(sandbox)
 
     def disturb() -> None:
-        wait_for_running_job(sandbox)
+        wait_for_running_job(sandbox, tmp_path.name)
         time.sleep(2.0)
         with sandbox.broken("sshd", hang=hang):
             time.sleep(AWAY_SECONDS)

@@ -14,6 +14,7 @@ from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 
 from ..support import forked, memory
+from ..support.slurm_jobs import queued_jobs
 from ..support.waiting import eventually
 from .conftest import Make, World
 
@@ -213,7 +214,7 @@ def test_it_is_one_job_in_the_listing(make: Make, sandbox: Sandbox) -> None:
     world = make(f"[ $DAGSTER_SLURM_PARTITION_KEY = p000 ] || {HELD}", count=4, cluster=sandbox)
     process = world.process()
     world.eventually_executed(4)
-    (array,) = {line.partition("_")[0] for line in squeue(sandbox)}
+    (array,) = {line.partition("_")[0] for line in queued_jobs(sandbox, world.directory.name)}
     listed = CliRunner().invoke(main, ["jobs"], catch_exceptions=False).output
     mine = [line for line in listed.splitlines() if "many" in line and re.search(r"\b3R\b", line)]
     assert len(mine) == 1 and mine[0].split()[0] == array, listed
@@ -226,17 +227,13 @@ def test_a_requeued_task_has_one_record(make: Make, sandbox: Sandbox) -> None:
     world = make(HELD, count=3, cluster=sandbox)
     process = world.process()
     world.eventually_executed(3)
-    (array,) = {line.partition("_")[0] for line in squeue(sandbox)}
+    (array,) = {line.partition("_")[0] for line in queued_jobs(sandbox, world.directory.name)}
     assert sandbox.run(["scontrol", "requeue", f"{array}_1"], user="root").returncode == 0
     eventually(lambda: world.executed()["p001"] == 2, "it runs again", seconds=200.0)
     (world.marks / "go").touch()
     assert process.wait(timeout=60) == 0
     assert world.materialized() == dict.fromkeys(world.all_names(), 1)
     assert world.executed() == {"p000": 1, "p001": 2, "p002": 1}
-
-
-def squeue(sandbox: Sandbox) -> list[str]:
-    return sandbox.run(["squeue", "--me", "--noheader", "--format=%i"]).stdout.split()
 
 
 def test_a_wrong_option_is_refused_before_anything_is_uploaded(make: Make, sandbox: Sandbox) -> None:

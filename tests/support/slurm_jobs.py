@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dagster_slurm.sandbox import Sandbox
 
+# What may still change.
+IN_THE_QUEUE = "PENDING,RUNNING,COMPLETING,SUSPENDED"
 SACCT = ["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]
 # sacct learns of a short job some seconds after its end, and squeue forgets it after minutes.
 SQUEUE = ["squeue", "--me", "--noheader", "--states=all", "--format=%F"]
@@ -16,3 +18,17 @@ def submitted_jobs(sandbox: Sandbox) -> set[str]:
     """
     ids = [job_id for argv in (SACCT, SQUEUE) for job_id in sandbox.run(argv).stdout.split()]
     return {job_id.partition("_")[0] for job_id in ids}
+
+
+def queued_jobs(sandbox: Sandbox, below: str, states: str = IN_THE_QUEUE, shown: str = "%i") -> list[str]:
+    """The jobs in the queue that belong to one test; those of earlier ones may still be there.
+
+    Args:
+        sandbox: The cluster.
+        below: The last part of its `remote_base`, which all their working directories are below.
+        states: In which they are.
+        shown: What to return of each, as `squeue --format` takes it.
+    """
+    asked = ["squeue", "--me", "--noheader", f"--states={states}", f"--format={shown}|%Z"]
+    jobs = (line.split("|") for line in sandbox.run(asked).stdout.splitlines())
+    return [job for job, directory in jobs if f"/{below}/" in directory]
