@@ -131,7 +131,7 @@ def test_one_that_runs_is_followed(recorded: Recorded) -> None:
 
 
 def test_one_that_has_ended_is_collected(recorded: Recorded) -> None:
-    job = recorded.submit("--mem=20M", "--output=/dev/null", "--wrap=true")
+    job = recorded.submit(f"--chdir={recorded.attempt}/work", "--mem=20M", "--output=/dev/null", "--wrap=true")
     eventually(lambda: job in recorded.world.jobs("COMPLETED"), "the end of the job")
     again = recorded.world.retry(recorded.killed, recorded.work)
     assert not recorded.marks.exists()
