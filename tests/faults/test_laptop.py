@@ -66,6 +66,7 @@ def test_terminal_closed(laptop: Deployment, record: Record) -> None:
     record("terminal-closed", [figures_at_the_end(laptop, plan)])
 
 
+@pytest.mark.all_faults
 def test_killed(laptop: Deployment, record: Record) -> None:
     """Two jobs: one ends before anybody comes back, one goes on."""
     ended, running = Plan("killed-ended"), Plan("killed-running", lines=60, hold=True)

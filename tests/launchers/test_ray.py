@@ -125,6 +125,7 @@ class TestOnThreeNodes:
         token = sandbox.run(["sh", "-c", f"find ~/test-runs/{tmp_path.name} -name token"]).stdout
         assert token == ""
 
+    @pytest.mark.all_faults
     def test_a_node_that_does_not_join(
         self,
         ray_compute: ComputeResource,
