@@ -491,6 +491,7 @@ defs = dg.Definitions(
 """
 
 
+@pytest.mark.all_faults
 def test_more_processes_than_channels(sandbox: Sandbox, payload: Write, environment_path: str, tmp_path: Path) -> None:
     """Twelve step processes at once over one connection of a server with MaxSessions 10: none is turned away."""
     path = payload("import time\nfor _ in range(30):\n    print('tick'); time.sleep(0.1)\n")

@@ -48,6 +48,8 @@ SOURCE = ROOT / "src" / "dagster_slurm"
 SANDBOX_PAGE = "docs/sandbox.md"
 # Followed in tests of their own.
 APART = (SANDBOX_PAGE, "docs/getting-started.md")
+# What is on them `make test` runs in the examples as well.
+AT_LENGTH = ("docs/launchers.md", "docs/ray.md", "docs/spark.md")
 
 
 def _is_make_target(block: Block) -> None:
@@ -368,7 +370,15 @@ def names(sandbox: Sandbox) -> dict[str, str]:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) not in APART], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.all_faults] if name_of(page) in AT_LENGTH else [])
+        for page in PAGES
+        if name_of(page) not in APART
+    ],
+    ids=name_of,
+)
 def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict[str, str], tmp_path: Path) -> None:
     if name_of(page).startswith("examples/"):
         (tmp_path / "examples").symlink_to(ROOT / "examples")

@@ -254,7 +254,13 @@ def test_a_users_termination_cancels_every_job(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("worker", [IN_FLIGHT], indirect=True)
-@pytest.mark.parametrize("share", [1.0, 0.2], ids=["all in flight", "most not submitted yet"])
+@pytest.mark.parametrize(
+    "share",
+    [
+        pytest.param(1.0, id="all in flight"),
+        pytest.param(0.2, id="most not submitted yet", marks=pytest.mark.all_faults),
+    ],
+)
 def test_killed_and_retried_each_executed_once(worker: Worker, share: float) -> None:
     worker.started(int(worker.number * share))
     worker.process.kill()

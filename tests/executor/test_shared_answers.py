@@ -138,6 +138,7 @@ def test_eight_runs_ask_no_more_than_one(sandbox: Sandbox, tmp_path: Path, runs:
     assert counts[1] <= 1.2 * counts[0] + 1
 
 
+@pytest.mark.all_faults
 def test_jobs_that_end_together_are_asked_about_once_a_second(
     sandbox: Sandbox, tmp_path: Path, runs: list[Runs]
 ) -> None:

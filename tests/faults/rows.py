@@ -147,19 +147,19 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         ),
     },
     "Sites": {
-        "sacct-absent": Line("there is no sacct", "faults/test_sites.py::test_peculiar_sites"),
+        "sacct-absent": Line("there is no sacct", "faults/test_sites.py::test_more_peculiar_sites"),
         "squeue-times-out": Line(
             "two of three calls of squeue fail with `Socket timed out`", "faults/test_sites.py::test_peculiar_sites"
         ),
         "disk-full-submission": Line(
             "the disk full at submission: the run fails and says so; re-executed when there is space",
-            "faults/test_sites.py::test_peculiar_sites",
+            "faults/test_sites.py::test_more_peculiar_sites",
         ),
         "disk-full-running": Line(
             "the disk full at the run directory while the job runs", "faults/test_sites.py::test_peculiar_sites"
         ),
         "clock-behind": Line("Dagster's clock 10 minutes behind", "faults/test_sites.py::test_peculiar_sites"),
-        "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_peculiar_sites"),
+        "clock-ahead": Line("Dagster's clock 10 minutes ahead", "faults/test_sites.py::test_more_peculiar_sites"),
         "sacct-refused": Line("sacct refuses for good", "faults/test_sites.py::test_peculiar_sites"),
         "removed-running": Line(
             "the run directory removed while the job runs: a warning, and the run fails",
@@ -169,9 +169,9 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             "the run directory removed while the job waits: a warning, the job does not begin, and the run fails",
             "faults/test_removed.py::test_while_the_job_waits",
         ),
-        "renamed": Line("the site gives jobs other names", "faults/test_sites.py::test_peculiar_sites"),
+        "renamed": Line("the site gives jobs other names", "faults/test_sites.py::test_more_peculiar_sites"),
         "login-clock-behind": Line(
-            "the login node's clock an hour behind", "faults/test_sites.py::test_peculiar_sites"
+            "the login node's clock an hour behind", "faults/test_sites.py::test_more_peculiar_sites"
         ),
         "login-clock-ahead": Line("the login node's clock an hour ahead", "faults/test_sites.py::test_peculiar_sites"),
         "banner": Line("a banner before all that Slurm's commands print", "faults/test_sites.py::test_peculiar_sites"),
@@ -181,7 +181,7 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
         ),
         "quiet-ssh": Line(
             "ssh is quiet (`LogLevel QUIET`) and the key is refused: the run fails and says so, without any wait",
-            "faults/test_sites.py::test_peculiar_sites",
+            "faults/test_sites.py::test_more_peculiar_sites",
         ),
         "hostile-login-node": Line(
             "Slurm's commands answer with noise: the run fails, and says of which",

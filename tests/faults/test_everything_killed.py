@@ -97,6 +97,7 @@ def dying_with_everything(world: World, number: int, point: str) -> Figures:
     return world.figures(plan)
 
 
+@pytest.mark.all_faults
 def test_at_each_remote_step(world: World, points: list[str], chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, str]) -> Figures:
         return dying_with_everything(world, *numbered)

@@ -38,6 +38,7 @@ def dying(deployment: Deployment, job: str, plan: Plan) -> Figures:
     return deployment.figures(plan)
 
 
+@pytest.mark.all_faults
 def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, float]) -> Figures:
         number, moment = numbered

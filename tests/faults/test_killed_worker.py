@@ -29,6 +29,7 @@ def killed_at(deployment: Deployment, executor: str, plan: Plan, moment: float) 
     return deployment.figures(plan)
 
 
+@pytest.mark.all_faults
 def test_at_random_moments(deployment: Deployment, chance: random.Random, record: Record) -> None:
     def trial(case: tuple[str, float]) -> Figures:
         executor, moment = case

@@ -48,6 +48,7 @@ def retry(deployment: Deployment, plan: Plan, partition: str) -> None:
     deployment.event(retried, DagsterEventType.STEP_START, seconds=180.0)
 
 
+@pytest.mark.all_faults
 def test_two_processes_launch_one_key(deployment: Deployment, record: Record) -> None:
     """Two re-executions from failure of one run, launched at the same time, are the same piece of work."""
 

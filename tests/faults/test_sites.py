@@ -80,27 +80,50 @@ exec faketime -f {} /usr/bin/date "$@"
 """
 
 
+Trials = Mapping[str, Callable[[Sandbox, Path, Plan], Figures]]
+
+
 def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
     """All of them at the same time: each has a login node or a directory of its own."""
-    sites: Mapping[str, Callable[[Sandbox, Path, Plan], Figures]] = {
-        "sacct-absent": without_sacct,
-        "squeue-times-out": with_a_busy_controller,
-        "disk-full-submission": full_at_submission,
-        "disk-full-running": full_while_running,
-        "clock-behind": lambda *site: with_clock("-10m", *site),
-        "clock-ahead": lambda *site: with_clock("+10m", *site),
-        "sacct-refused": lambda *site: with_programs({"sacct": REFUSING_SACCT}, *site),
-        "renamed": lambda *site: with_programs({"sbatch": RENAMING_SBATCH}, *site),
-        "login-clock-behind": lambda *site: with_programs({"date": OTHER_DATE.format("-1h")}, *site),
-        "login-clock-ahead": lambda *site: with_programs({"date": OTHER_DATE.format("+1h")}, *site),
-        "banner": lambda *site: with_programs({name: WITH_BANNER.format(name) for name in SLURM}, *site),
-        "plugin-refuses": with_a_plugin_that_refuses,
-        "quiet-ssh": with_a_quiet_ssh,
-    }
+    try_all(
+        {
+            "squeue-times-out": with_a_busy_controller,
+            "disk-full-running": full_while_running,
+            "clock-behind": lambda *site: with_clock("-10m", *site),
+            "sacct-refused": lambda *site: with_programs({"sacct": REFUSING_SACCT}, *site),
+            "login-clock-ahead": lambda *site: with_programs({"date": OTHER_DATE.format("+1h")}, *site),
+            "banner": lambda *site: with_programs({name: WITH_BANNER.format(name) for name in SLURM}, *site),
+            "plugin-refuses": with_a_plugin_that_refuses,
+        },
+        sandbox,
+        tmp_path,
+        record,
+    )
+
+
+@pytest.mark.all_faults
+def test_more_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> None:
+    """The other side of those above, and what costs most."""
+    try_all(
+        {
+            "sacct-absent": without_sacct,
+            "disk-full-submission": full_at_submission,
+            "clock-ahead": lambda *site: with_clock("+10m", *site),
+            "renamed": lambda *site: with_programs({"sbatch": RENAMING_SBATCH}, *site),
+            "login-clock-behind": lambda *site: with_programs({"date": OTHER_DATE.format("-1h")}, *site),
+            "quiet-ssh": with_a_quiet_ssh,
+        },
+        sandbox,
+        tmp_path,
+        record,
+    )
+
+
+def try_all(sites: Trials, sandbox: Sandbox, directory: Path, record: Record) -> None:
     expected: Mapping[str, Mapping[str, Any]] = {"quiet-ssh": {"executed": 0, "ends": ("FAILURE",), "lines": False}}
 
     def trial(row: str) -> None:
-        figures = sites[row](sandbox, tmp_path / row, Plan(row, line_bytes=500))
+        figures = sites[row](sandbox, directory / row, Plan(row, line_bytes=500))
         record(row, [figures], **expected.get(row, {}))
 
     at_the_same_time(trial, sites, most=3)

@@ -45,6 +45,7 @@ def test_the_sensor_marks_and_the_daemon_retries(world: World) -> None:
     assert any(message.startswith("The processes of this run have died") for message in messages)
 
 
+@pytest.mark.all_faults
 def test_reconcile_leaves_the_retry_to_the_daemon(world: World) -> None:
     (world.directory / "home" / "dagster.yaml").write_text(RUN_RETRIES)
     lines = world.project.read_text().splitlines()
