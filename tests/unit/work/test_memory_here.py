@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -124,6 +126,24 @@ def test_what_is_there_after_a_while_counts_however_small_it_was_at_first(tmp_pa
         memory._due = 0.0
         memory.look()
     assert memory.most_bytes == 155 << 20
+
+
+def test_what_is_found_once_is_looked_for_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each two looks the second one, since a payload may end before a look that costs much is due again."""
+    seconds = itertools.count()
+    monkeypatch.setattr("time.thread_time", lambda: float(next(seconds)))
+    memory = MemoryHere(ROOT, tmp_path)
+    is_soon = []
+    for share in (50, 60, 70, 80, 80):
+        lay(
+            tmp_path,
+            {ROOT: process(1, 5), **{pid: process(ROOT, share) for pid in (101, 102)}},
+            {101: share, 102: share},
+        )
+        memory._due = 0.0
+        memory.look()
+        is_soon.append(memory._due - time.monotonic() < 1)
+    assert is_soon == [True, False, True, False, False]
 
 
 def test_where_there_is_no_proc_the_figure_is_missing(tmp_path: Path) -> None:
