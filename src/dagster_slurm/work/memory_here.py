@@ -13,8 +13,8 @@ _PROC = Path("/proc")
 _KIB = 1024
 _LINE = re.compile(r"^(\w+):\s+(\d+)", re.MULTILINE)
 _LEAST_PAUSE_SECONDS = 0.05
-# A look takes a fiftieth of the time at most, two in a row a 25th: of one process 0.2 ms (0.8 % of a core, measured), of
-# 64 some 12.
+# A look takes a fiftieth of the time at most, two in a row a 25th: of one process 0.2 ms (0.8 % of a core, measured),
+# of 64 some 12.
 _PAUSES_FOR_A_LOOK = 50
 # What matters: less than a sixteenth is left to chance, as in figures.sh.
 _PART = 16
