@@ -226,13 +226,13 @@ class TestRunEverywhere:
         def ask(thread: int) -> list[tuple[str, bytes, int]]:
             answers = [
                 far.transport.run('cat; printf %s "$1" >&2; exit "$2"', [f"e{thread}.{n}", str(n)], stdin=b"%d" % n)
-                for n in range(20)
+                for n in range(50)
             ]
             return [(answer.error_text, answer.stdout, answer.returncode) for answer in answers]
 
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(ask, range(8)))
-        assert answers == [[(f"e{thread}.{n}", b"%d" % n, n) for n in range(20)] for thread in range(8)]
+        assert answers == [[(f"e{thread}.{n}", b"%d" % n, n) for n in range(50)] for thread in range(8)]
 
     def test_it_can_be_used_after_close(self, far: Far) -> None:
         far.transport.close()
