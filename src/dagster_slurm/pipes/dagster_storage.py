@@ -308,6 +308,7 @@ class _Runs:
         # Whoever opens an instance makes the tables.
         self._initialized_dbs = {_INDEX}
         self._url = storage._conn_string
+        self._path = make_url(self._url).database or ""
         self._connect_anew = storage.connect
         self._thread = threading.local()
         self.kept = _Kept(self, lambda _: self._connect_anew(), lambda _: False)
@@ -316,7 +317,7 @@ class _Runs:
         return self._url
 
     def path_for_shard(self, _: str) -> str:
-        return make_url(self._url).database or ""
+        return self._path
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
