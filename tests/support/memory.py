@@ -17,6 +17,7 @@ with open("large", "wb") as file:
 with open("large", "rb", buffering=0) as file:
     while file.readinto(memoryview(block)[: 1 << 20]):
         pass
+time.sleep(0.5)
 """
 
 

@@ -33,16 +33,19 @@ find_group() {
 }
 
 # Sets `resident`, the job's anonymous and shared memory in bytes, and `cached`, its files in memory without that; both
-# empty if they cannot be told.
+# empty if they cannot be told. And `dropped`, the files that the kernel has taken back for want of memory; 0 with
+# version 1, which does not tell.
 read_memory() {
     local key value shared=0
-    resident='' cached=''
+    resident='' cached='' dropped=0
     while read -r key value; do
         case $key in
         anon | total_rss) resident=$value ;;
         # Version 1 has a group's own before the total.
         shmem | total_shmem) shared=$value ;;
         file | total_cache) cached=$value ;;
+        # A page has 4 KiB at least.
+        pgsteal) dropped=$((value * 4096)) ;;
         esac
     done 2>/dev/null <"$memory_group/memory.stat"
     if [[ $resident/$cached/$shared =~ ^[0-9]+/[0-9]+/[0-9]+$ ]]; then
@@ -82,18 +85,28 @@ first_line() {
     [[ $line =~ ^[0-9]+$ ]] && number=$line
 }
 
+# was_at_limit: whether the kernel has taken something back so that the job stays within its memory, which version 1 counts
+# in each group. Its peak is that limit then.
+was_at_limit() {
+    local file number=0
+    for file in "$memory_group"/{,*/,*/*/}memory.failcnt; do
+        if first_line "$file" && [ "$number" -gt 0 ]; then return; fi
+    done
+    return 1
+}
+
 # measure_memory MOST FILES: adds the most memory that the job has had at once to the figures. The kernel's peak counts the
-# files that were read and written, so that what of them is there at the end is taken off; if there was more of them
-# before, that tells nothing. What was seen of anonymous and shared memory is no less than it was.
+# files that were read and written, so that what of them is there at the end, or was taken back, is taken off; if there was
+# more of them before, that tells nothing. What was seen of anonymous and shared memory is no less than it was.
 measure_memory() {
-    local resident cached number='' most=$1 files=${2:-0}
+    local resident cached dropped number='' most=$1 files=${2:-0}
     read_memory
     [ -n "$resident" ] || return
     if [ "$resident" -gt "${most:--1}" ]; then most=${most:+$resident}; fi
-    if [ "$files" -le $((cached + cached / 16 + 1048576)) ] &&
+    if [ "$files" -le $((cached + cached / 16 + 1048576)) ] && ! was_at_limit &&
         first_line "$memory_group/memory.peak" "$memory_group/memory.max_usage_in_bytes" &&
-        [ $((number - cached)) -gt "${most:-0}" ]; then
-        most=$((number - cached))
+        [ $((number - cached - dropped)) -gt "${most:-0}" ]; then
+        most=$((number - cached - dropped))
     fi
     [ -z "$most" ] || figures+=("memory=$most")
 }

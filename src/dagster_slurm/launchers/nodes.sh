@@ -328,9 +328,11 @@ nodes_hear() {
 # Until the work has ended, or is to end.
 nodes_stay() {
     local looks=0
+    nodes_find_group
     until [ -n "$nodes_is_stopping" ] || ! kill -0 "$nodes_work" 2>/dev/null; do
         nodes_pause 0.3
         [ -z "$nodes_until" ] || nodes_hear
+        nodes_look
         ((looks = (looks + 1) % 15)) || nodes_tell_killed
     done
 }

@@ -83,7 +83,7 @@ total_rss {anonymous}
 total_shmem {shared}
 """
 OOM_1 = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
-STAT_2 = "anon {anonymous}\nfile {files}\nkernel 524288\nshmem {shared}\n"
+STAT_2 = "anon {anonymous}\nfile {files}\nkernel 524288\nshmem {shared}\npgscan 128\npgsteal 0\n"
 EVENTS_2 = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 0\n"
 LIST_1 = f"6:freezer:/slurm_n1/uid_1/job_{JOB_ID}/step_batch\n4:memory:/slurm_n1/uid_1/job_{JOB_ID}/step_batch/task_0\n"
 WITH_CPU = f"{LIST_1}2:cpu,cpuacct:/slurm_n1/uid_1/job_{JOB_ID}/step_batch\n0::/\n"
@@ -155,6 +155,20 @@ def test_memory_is_that_of_the_programs_and_not_of_files(
     assert found.get("memory") == (None if expected_mib is None else str(expected_mib * MIB))
 
 
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [(0, {"memory": str(890 * MIB)}), (256, {"memory": str(889 * MIB)}), (300_000, {})],
+    ids=["none", "a few", "more than there ever were"],
+)
+def test_what_the_kernel_has_taken_back_is_taken_off(tmp_path: Path, pages: int, expected: Mapping[str, str]) -> None:
+    name = f"job_{JOB_ID}"
+    files = of_version_2(name, memory(2, 0, 10), 900)
+    (stat,) = [path for path in files if path.endswith("/memory.stat")]
+    lay(tmp_path, {**files, stat: files[stat].replace("pgsteal 0", f"pgsteal {pages}")})
+    found = figures(tmp_path, OF_VERSION_2.format(name))
+    assert {key: value for key, value in found.items() if key == "memory"} == expected
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_launcher_tells_the_same_of_each_node(tmp_path: Path, version: int) -> None:
     """Ray, MPI and torchrun: with what the batch script reads, on nodes that have none."""
@@ -168,6 +182,26 @@ def test_a_launcher_tells_the_same_of_each_node(tmp_path: Path, version: int) ->
     assert run(tmp_path, "0::/user.slice\n", f"{usage}\nnodes_usage; echo; nodes_killed") == "- - 0\n0"
     here = "nodes_is_here=yes; unset -f find_group measure_memory measure_cpu count_killed"
     assert run(tmp_path, listed, f"{usage}\n{here}\nnodes_usage; echo; nodes_killed") == "- - 0\n0"
+
+
+@pytest.mark.parametrize("group", ["", "/step_batch", "/step_batch/task_0"])
+@pytest.mark.parametrize(("failures", "expected_mib"), [(0, 290), (7, 110)])
+def test_a_peak_that_is_the_limit_tells_nothing(tmp_path: Path, group: str, failures: int, expected_mib: int) -> None:
+    """Of version 1. A file was read that has more than the job may: most of it was taken back at once."""
+    lay(tmp_path, {**of_version_1(memory(2, 0, 10), 300), f"{MEMORY_1}{group}/memory.failcnt": f"{failures}\n"})
+    assert figures(tmp_path, LIST_1, f"{110 * MIB} 0")["memory"] == str(expected_mib * MIB)
+
+
+def test_a_launcher_looks_at_each_node_while_it_runs(tmp_path: Path) -> None:
+    """A file of 800 MiB was read, and the kernel has dropped it since."""
+    usage = shell_file("dagster_slurm.launchers", "usage.sh")
+    name = f"job_{JOB_ID}"
+    now = of_version_2(name, memory(2, 1, 30), 900)
+    (stat,) = [path for path in now if path.endswith("/memory.stat")]
+    lay(tmp_path, {**now, stat: STAT_2.format(**memory(100, 0, 800))})
+    after = f"printf '%s' '{now[stat]}' >'{tmp_path / stat}'"
+    calls = f"{usage}\nnodes_find_group; nodes_look\n{after}\nnodes_look; nodes_usage"
+    assert run(tmp_path, OF_VERSION_2.format(name), calls) == f"{100 * MIB} 2500000 0"
 
 
 def test_where_nobody_counts_cpu_time_this_shell_does(tmp_path: Path) -> None:
