@@ -236,6 +236,19 @@ class TestWaitingForNews:
             shutil.rmtree(runs / "one")
             assert self.said(waiting) == b"one/status 0 0\n"
 
+    def test_looks_at_many_files_are_gentle(self, tmp_path: Path) -> None:
+        """Of each a few milliseconds, which is less than the clock of proc(5) tells."""
+        names = [f"{number}.out" for number in range(400)]
+        for name in names:
+            (tmp_path / name).touch()
+        words = [word for name in names for word in ("0", name)]
+        began, before = time.monotonic(), os.times()
+        argv = ["sh", "-c", shell_file("dagster_slurm.cluster_scripts", "poll.sh"), "poll", str(tmp_path), "100", "3"]
+        assert subprocess.run([*argv, *words], capture_output=True, check=True).stdout == b""
+        after, elapsed = os.times(), time.monotonic() - began
+        used = after.children_user - before.children_user + after.children_system - before.children_system
+        assert 0 < used < 0.1 * elapsed
+
     def test_without_perl_it_does_not_wait(self, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         programs = tmp_path_factory.mktemp("programs")
         for name in ("wc", "dd"):
