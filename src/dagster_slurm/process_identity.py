@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
@@ -170,8 +171,17 @@ def _epoch_of(started: str) -> float:
     return booted + int(started) / os.sysconf("SC_CLK_TCK")
 
 
-def parse_stat(text: str) -> tuple[str, str]:
-    """State and start time, in clock ticks since boot, of a line of /proc/PID/stat (proc(5), fields 3 and 22).
+class Stat(NamedTuple):
+    """What /proc/PID/stat says of a process. Its start is in clock ticks since boot."""
+
+    state: str
+    parent: int
+    session: int
+    start_ticks: int
+
+
+def parse_stat(text: str) -> Stat:
+    """Read a line of /proc/PID/stat (proc(5), fields 3, 4, 6 and 22).
 
     The second field is the name in parentheses, which may hold blanks and parentheses itself.
 
@@ -181,18 +191,21 @@ def parse_stat(text: str) -> tuple[str, str]:
     rest = text.rpartition(")")[2].split()
     if len(rest) < 20:
         raise ValueError(f"not a line of /proc/PID/stat: {text[:200]!r}")
-    return rest[0], rest[19]
+    return Stat(rest[0], int(rest[1]), int(rest[3]), int(rest[19]))
+
+
+def stat_of(pid: int) -> Stat | None:
+    """What the kernel says of a process of this machine; None if there is none of that number, or it is hidden."""
+    try:
+        return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
+        return None
 
 
 def of_session(session: int) -> list[int]:
     """The numbers of the processes of a session, whatever group they are in; none where there is no /proc."""
-    found = []
-    for path in _PROC.glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # proc(5), field 6.
-            if path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[3] == str(session):
-                found.append(int(path.parent.name))
-    return found
+    pids = [int(path.name) for path in _PROC.glob("[0-9]*")]
+    return [pid for pid in pids if (stat := stat_of(pid)) and stat.session == session]
 
 
 def parse_ps(text: str) -> tuple[str, str] | None:
@@ -212,10 +225,8 @@ def _start_of(pid: int) -> str | None:
 
 
 def _look_in_proc(pid: int) -> tuple[str, str] | None:
-    try:
-        return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
-        return None
+    stat = stat_of(pid)
+    return stat and (stat.state, str(stat.start_ticks))
 
 
 def _ask_ps(pid: int) -> tuple[str, str] | None:

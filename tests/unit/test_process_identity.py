@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, judge, may_have_been, parse_ps, parse_stat
+from dagster_slurm.process_identity import (
+    Life,
+    ProcessIdentity,
+    Stat,
+    Vantage,
+    judge,
+    may_have_been,
+    parse_ps,
+    parse_stat,
+)
 
 HERE = Vantage("laptop", "boot-1", "pid:[1]", "m1")
 NOTED = ProcessIdentity("laptop", "boot-1", "pid:[1]", 123, "456")
@@ -95,7 +104,7 @@ def test_what_is_no_identity_is_refused(text: str) -> None:
 @pytest.mark.parametrize("name", ["python", "a b", "a) S 1 2 (", "((", ") Z", ""])
 def test_start_time_of_a_process_with_any_name(name: str) -> None:
     fields = ["R", *map(str, range(4, 22)), "4242", *map(str, range(23, 53))]
-    assert parse_stat(f"17 ({name}) {' '.join(fields)}\n") == ("R", "4242")
+    assert parse_stat(f"17 ({name}) {' '.join(fields)}\n") == Stat(state="R", parent=4, session=6, start_ticks=4242)
 
 
 @pytest.mark.parametrize(

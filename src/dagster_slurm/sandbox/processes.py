@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
+from dagster_slurm.process_identity import stat_of
 from dagster_slurm.sandbox.programs import system_environment
 
 _PROC = Path("/proc")
@@ -30,33 +31,10 @@ class Process:
     start_ticks: int
 
 
-@dataclass(frozen=True)
-class Status:
-    """What /proc/PID/stat says of a process."""
-
-    state: str
-    parent: int
-    start_ticks: int
-
-
-def parse_stat(text: str) -> Status:
-    """Read the text of /proc/PID/stat. The name, field 2, may hold blanks and parentheses."""
-    fields = text.rpartition(")")[2].split()
-    return Status(state=fields[0], parent=int(fields[1]), start_ticks=int(fields[19]))
-
-
-def status_of(pid: int) -> Status | None:
-    """What the kernel says of a process, or None if there is none of that id."""
-    try:
-        return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
 def identify(pid: int) -> Process | None:
     """The process that has this id now; None if there is none, or only what is left of one (a zombie)."""
-    status = status_of(pid)
-    return None if status is None or status.state in "ZX" else Process(pid, status.start_ticks)
+    stat = stat_of(pid)
+    return None if stat is None or stat.state in "ZX" else Process(pid, stat.start_ticks)
 
 
 def is_alive(process: Process) -> bool:
@@ -67,8 +45,8 @@ def is_alive(process: Process) -> bool:
 
 def is_stopped(process: Process) -> bool:
     """Whether it is stopped by SIGSTOP."""
-    status = status_of(process.pid)
-    return status is not None and status.start_ticks == process.start_ticks and status.state == "T"
+    stat = stat_of(process.pid)
+    return stat is not None and stat.start_ticks == process.start_ticks and stat.state == "T"
 
 
 def _reap(pid: int) -> None:
@@ -178,7 +156,7 @@ def descendants(process: Process) -> list[Process]:
     """Children, their children and so on, of that process."""
     if not is_alive(process):
         return []
-    parents = {pid: status.parent for pid in pids() if (status := status_of(pid))}
+    parents = {pid: stat.parent for pid in pids() if (stat := stat_of(pid))}
     found, frontier = [], {process.pid}
     while frontier:
         frontier = {pid for pid, parent in parents.items() if parent in frontier}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm.process_identity import stat_of
 from dagster_slurm.sandbox import processes
 from dagster_slurm.sandbox.processes import Process
 
@@ -27,11 +28,6 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
     assert noted == [process]
     yield process
     processes.end(processes.matching(lambda directory: processes.has_variable(directory, "MARK", mark)))
-
-
-def test_stat_is_read_with_any_name() -> None:
-    text = "7 (a) b) (c) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 2 3"
-    assert processes.parse_stat(text) == processes.Status(state="S", parent=3, start_ticks=4711)
 
 
 def test_end_ends_the_process_and_reaps_it(sleeper: Process) -> None:
@@ -78,7 +74,7 @@ def test_a_process_is_found_by_its_environment(sleeper: Process, tmp_path: Path)
 
 def test_a_zombie_is_not_alive() -> None:
     child = subprocess.Popen(["/bin/true"])
-    while (status := processes.status_of(child.pid)) and status.state != "Z":
+    while (status := stat_of(child.pid)) and status.state != "Z":
         pass
     assert processes.identify(child.pid) is None
     child.wait()
