@@ -6,6 +6,7 @@ The classes and their fields are read from `dagster_slurm.__all__`: a new one is
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import types
 from collections.abc import Iterator
@@ -105,6 +106,12 @@ CASES = [
 ]
 
 
+@functools.cache
+def instance() -> dg.DagsterInstance:
+    """In memory, and nothing is written to it: to make one takes longer than all else here."""
+    return dg.DagsterInstance.ephemeral()
+
+
 def put_into_definitions(made: Any) -> Any:
     """As a user does it; what the resource is in a run, where its variables are known."""
     if not isinstance(made, (dg.ConfigurableResource, dg.ConfigurableIOManager)):
@@ -115,7 +122,7 @@ def put_into_definitions(made: Any) -> Any:
     def measured() -> None: ...
 
     dg.Definitions.validate_loadable(dg.Definitions(assets=[measured], resources={"it": made}))
-    with dg.build_resources({"it": made}) as resources:
+    with dg.build_resources({"it": made}, instance=instance()) as resources:
         return resources.it
 
 
