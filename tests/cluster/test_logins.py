@@ -575,7 +575,7 @@ class TestWaitingAtTheFarEnd:
             # Its channel is opened beside the first look, which does not wait.
             eventually(lambda: transport.run_aside(":"))
             waiting = threads.submit(self.new, cluster, 600.0)
-            sleeping = "exec pgrep -u \"$(id -un)\" -f 'self/[s]chedstat'"
+            sleeping = "exec pgrep -u \"$(id -un)\" -f '/proc/[u]ptime'"
             eventually(lambda: transport.run(sleeping).text)
             for _ in range(3):
                 assert {each.text for each in threads.map(transport.run, ["sleep 0.1; echo on"] * 4)} == {"on\n"}

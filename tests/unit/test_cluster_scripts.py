@@ -237,7 +237,7 @@ class TestWaitingForNews:
             assert self.said(waiting) == b"one/status 0 0\n"
 
     def test_looks_at_many_files_are_gentle(self, tmp_path: Path) -> None:
-        """Of each a few milliseconds, which is less than the clock of proc(5) tells."""
+        """Of each a few milliseconds."""
         names = [f"{number}.out" for number in range(400)]
         for name in names:
             (tmp_path / name).touch()

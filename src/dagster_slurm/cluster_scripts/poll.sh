@@ -10,21 +10,19 @@ shift
 # seconds ago (nfs(5), close-to-open). Files that are not there yet are left out.
 # Login nodes have Perl, since Slurm's own `seff` is written in it; where not, each file that grew costs a process, and
 # nothing waits. There are ten looks a second at most, fewer of those that take longer, and of those that take a tenth of
-# the time, as on a slow NFS, no other. A finer clock than that of proc(5), a hundredth of a second, costs more to load than
-# all the looks, and so do the names of ENOENT and ENOTDIR, 2 and 20: of a look that took a tick at most, `schedstat` tells
-# the processor time, in nanoseconds (Linux with CONFIG_SCHED_INFO).
+# the time, as on a slow NFS, no other. A finer clock than that of proc(5) costs more to load than all the looks, and so do
+# the names of ENOENT and ENOTDIR, 2 and 20.
 unset PERL5OPT PERL5LIB
 # shellcheck disable=SC2016
 perl -e '
     my ($max, $wait, @asked) = @ARGV;
-    my $of_proc = sub { open my $file, "<", "/proc/$_[0]" or return; (split " ", <$file>)[0] };
-    my $until = $wait > 0 && $of_proc->("uptime");
-    my $ran = $until && $of_proc->("self/schedstat");
+    my $uptime = sub { open my $file, "<", "/proc/uptime" or return; (split " ", <$file>)[0] };
+    my $until = $wait > 0 && $uptime->();
     $until += $wait if $until;
     my $found;
     binmode STDOUT;
     while (1) {
-        my $began = $until && $of_proc->("uptime");
+        my $began = $until && $uptime->();
         for (my $at = 0; $at < @asked; $at += 2) {
             my ($offset, $name) = @asked[$at, $at + 1];
             my $file;
@@ -39,12 +37,9 @@ perl -e '
             $found = printf "%s %d %d\n%s", $name, $offset, length $data, $data if length $data;
         }
         last if $found || !$until;
-        my $now = $of_proc->("uptime");
+        my $now = $uptime->();
         my ($took, $left) = ($now - $began, $until - $now);
         last if $left <= 0 || 10 * $took > $wait;
-        my $before = $ran;
-        $ran = $of_proc->("self/schedstat") if $before;
-        $took = ($ran - $before) / 1e9 if $before && $took < 0.015;
         my $pause = 0.1 + 40 * $took;
         select undef, undef, undef, $pause < $left ? $pause : $left;
     }
