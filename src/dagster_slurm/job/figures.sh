@@ -85,16 +85,6 @@ first_line() {
     [[ $line =~ ^[0-9]+$ ]] && number=$line
 }
 
-# was_at_limit: whether the kernel has taken something back so that the job stays within its memory, which version 1 counts
-# in each group. Its peak is that limit then.
-was_at_limit() {
-    local file number=0
-    for file in "$memory_group"/{,*/,*/*/}memory.failcnt; do
-        if first_line "$file" && [ "$number" -gt 0 ]; then return; fi
-    done
-    return 1
-}
-
 # measure_memory MOST FILES: adds the most memory that the job has had at once to the figures. The kernel's peak counts the
 # files that were read and written, so that what of them is there at the end, or was taken back, is taken off; if there was
 # more of them before, that tells nothing. What was seen of anonymous and shared memory is no less than it was.
@@ -103,7 +93,7 @@ measure_memory() {
     read_memory
     [ -n "$resident" ] || return
     if [ "$resident" -gt "${most:--1}" ]; then most=${most:+$resident}; fi
-    if [ "$files" -le $((cached + cached / 16 + 1048576)) ] && ! was_at_limit &&
+    if [ "$files" -le $((cached + cached / 16 + 1048576)) ] &&
         first_line "$memory_group/memory.peak" "$memory_group/memory.max_usage_in_bytes" &&
         [ $((number - cached - dropped)) -gt "${most:-0}" ]; then
         most=$((number - cached - dropped))

@@ -184,14 +184,6 @@ def test_a_launcher_tells_the_same_of_each_node(tmp_path: Path, version: int) ->
     assert run(tmp_path, listed, f"{usage}\n{here}\nnodes_usage; echo; nodes_killed") == "- - 0\n0"
 
 
-@pytest.mark.parametrize("group", ["", "/step_batch", "/step_batch/task_0"])
-@pytest.mark.parametrize(("failures", "expected_mib"), [(0, 290), (7, 110)])
-def test_a_peak_that_is_the_limit_tells_nothing(tmp_path: Path, group: str, failures: int, expected_mib: int) -> None:
-    """Of version 1. A file was read that has more than the job may: most of it was taken back at once."""
-    lay(tmp_path, {**of_version_1(memory(2, 0, 10), 300), f"{MEMORY_1}{group}/memory.failcnt": f"{failures}\n"})
-    assert figures(tmp_path, LIST_1, f"{110 * MIB} 0")["memory"] == str(expected_mib * MIB)
-
-
 def test_a_launcher_looks_at_each_node_while_it_runs(tmp_path: Path) -> None:
     """A file of 800 MiB was read, and the kernel has dropped it since."""
     usage = shell_file("dagster_slurm.launchers", "usage.sh")

@@ -24,13 +24,13 @@ def begun(tmp_path: Path) -> Iterator[Path]:
     """The directory of a task that has begun; afterwards nothing of the test's is left."""
     (tmp_path / "begun").touch()
     yield tmp_path
+    (tmp_path / "enough").touch()  # also where the test has failed
     for path in MEMORY.glob(f"mpich_shm_{os.getpid()}_*"):
         path.unlink()
 
 
-def clean(begun: Path, times: int = 1) -> subprocess.Popen[str]:
-    calls = f"nodes_tmp=$1\nfor ((at = 0; at < {times}; at++)); do ranks_clean; done"
-    return subprocess.Popen(["bash", "-c", f"{HOOK}\n{calls}", "bash", str(begun)], text=True)
+def clean(begun: Path, calls: str = "ranks_clean") -> subprocess.Popen[str]:
+    return subprocess.Popen(["bash", "-c", f"{HOOK}\nnodes_tmp=$1\n{calls}", "bash", str(begun)], text=True)
 
 
 def shared(name: str) -> tuple[Path, int]:
@@ -61,13 +61,14 @@ def test_what_no_process_has_is_taken_away_and_nothing_else(begun: Path) -> None
 def test_a_world_that_begins_meanwhile_keeps_its_memory(begun: Path) -> None:
     """Of another job on the node: its ranks open the file by its name, which the first has made."""
     time.sleep(0.02)
-    cleaning, worlds = clean(begun, 100), 0
-    while cleaning.poll() is None:
-        path, descriptor = shared(f"world{worlds}")
-        time.sleep(0.004 * (worlds % 5))
+    cleaning = clean(begun, 'until [ -e "$nodes_tmp/enough" ]; do ranks_clean; done')
+    for number in range(60):
+        path, descriptor = shared(f"world{number}")
+        time.sleep(0.004 * (number % 5))
         with contextlib.closing(mmap.mmap(descriptor, SIZE)):
             os.close(descriptor)
-            time.sleep(0.0005 * (worlds % 8))
+            time.sleep(0.0005 * (number % 8))
             path.unlink()  # there is one still
-        worlds += 1
-    assert (cleaning.returncode, worlds > 20) == (0, True)
+    assert cleaning.poll() is None
+    (begun / "enough").touch()
+    assert cleaning.wait() == 0
