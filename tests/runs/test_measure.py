@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 # On the step's own thread, but for functions. Those of other threads vary with what else the machine does. Stations
 # until sbatch are 100 in a run that nothing disturbs; 103 were seen once beside other tests.
 SUBMITTED = {"files": 35, "stations": 104, "functions": 486}
-ENDED = {"files": 45, "stations": 332, "functions": 845}
+ENDED = {"files": 45, "stations": 230, "functions": 845}
+# The loop turns once for each piece of news: as often as the machine lets the job and the looks at it fall together.
+STATIONS_A_TURN = 12
 # But for looks at the files of the job, which are as many as it runs long.
 ROUND_TRIPS = {"facts.sh": 1, "look.sh": 1, "submit.sh": 1}
 # Following a job; having sbatch say whether it would take one, and sending what is large before, or all of it.
@@ -43,7 +45,9 @@ def test_of_one_run(sandbox: Sandbox, tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)
     for when, most in (("submitted", SUBMITTED), ("ended", ENDED)):
-        assert {name: value for name, value in found[when].items() if value > most[name]} == {}, when
+        figures = found[when]
+        figures["stations"] -= STATIONS_A_TURN * figures.pop("turns")
+        assert {name: value for name, value in figures.items() if value > most[name]} == {}, when
     asked = found["asked"]
     assert {name: asked.pop(name, 0) for name in ROUND_TRIPS} == ROUND_TRIPS
     assert asked.pop("poll.sh") <= 40

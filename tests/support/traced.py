@@ -1,7 +1,8 @@
 """One run on a cluster, traced: `python -m tests.support.traced BASE` prints, as JSON, what of the package it entered.
 
-Counted is what happens within `compute.run`: files, and stations (entries into a file from another one), on the own
-thread of the step, functions on all threads, and round trips by what they ask, until the submission and until the end.
+Counted is what happens within `compute.run`: files, stations (entries into a file from another one) and turns of the loop
+that follows a job on the own thread of the step, functions on all threads, and round trips by what they ask, until the
+submission and until the end.
 """
 
 import json
@@ -27,6 +28,8 @@ from tests.support.instances import empty_instance
 PACKAGE = str(Path(dagster_slurm.__file__).parent)
 SCRIPTS = {path.read_text(encoding="utf-8"): path.name for path in Path(PACKAGE).rglob("*.sh")}
 SUBMITS = "submit.sh"
+# Of work/loop.py.
+TURN = "_follow_on"
 
 
 class Trace:
@@ -39,6 +42,7 @@ class Trace:
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.stations = 0
+        self.turns = 0
         self.functions: set[tuple[str, int]] = set()
         self.round_trips: Counter[str] = Counter()
         self.submitted: dict[str, int] | None = None
@@ -54,6 +58,7 @@ class Trace:
         if threading.get_ident() == self._own:
             self.files.add(code.co_filename)
             self.stations += code.co_filename != self._last
+            self.turns += code.co_name == TURN
             self._last = code.co_filename
 
     def asked(self, script: str, args: Sequence[str]) -> None:
@@ -65,7 +70,8 @@ class Trace:
 
     def figures(self) -> dict[str, int]:
         """The counts."""
-        return {"files": len(self.files), "stations": self.stations, "functions": len(self.functions)}
+        counted = {"files": len(self.files), "stations": self.stations, "functions": len(self.functions)}
+        return {**counted, "turns": self.turns}
 
 
 def name_of(script: str, args: Sequence[str]) -> str:
