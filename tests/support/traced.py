@@ -1,8 +1,8 @@
 """One run on a cluster, traced: `python -m tests.support.traced BASE` prints, as JSON, what of the package it entered.
 
-Counted is what happens within `compute.run`: files, stations (entries into a file from another one) and turns of the loop
-that follows a job on the own thread of the step, functions on all threads, and round trips by what they ask, until the
-submission and until the end.
+Counted is what happens within `compute.run`: files, stations (entries into a file from another one) and turns of the
+loop that follows a job on the own thread of the step, functions on all threads, and round trips by what they ask, until
+the submission and until the end.
 """
 
 import json
