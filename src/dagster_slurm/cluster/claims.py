@@ -1,7 +1,15 @@
 """The attempts at a piece of work, and who may submit in them.
 
-Everything here is one step on the cluster that succeeds for one process only, and may be repeated by all: see
-docs/adr/0002 and 0006. Nothing here decides what comes next.
+A piece of work has attempts (`RunDirectory`), an attempt has tries to submit (`claim/0`, `claim/1` ...). Making the
+directory of a try succeeds for one process only (mkdir(2), on NFS too): that one runs sbatch, detached, so that it ends
+whatever becomes of the connection; all others read the outcome that it publishes by rename. Where no outcome comes, it
+is unknown whether there is a job, and no look-up can tell: it may come later. So each try has a *gate*, a symlink that
+the batch script makes as its first act, with the job's id as its target. Whoever makes it runs the payload; a job that
+finds it made ends at once. Before there is a next try, the gate of the last one is taken ("revoked"), unless a job
+has it. To close an attempt is to make its next try as a symlink, which is then no directory that one could make; to
+withdraw it, to take all its gates besides. Each step here succeeds for one, may be repeated by all, and leaves on the
+cluster what the next process needs to know. Nothing here decides what comes next.
+docs/adr/0002 and 0006 have the reasons.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """How a job stands, by its witnesses: one table for following, retries, `jobs`, `clean` and the doctor. Pure.
 
-*Unknown* is not *failed*, and *unreachable* is not *unknown*: no answer never ends anything. A number is not an
-identity: what Slurm says under a job's number is a witness only if it is about that job (`RunDirectory.is_of`).
+There are three witnesses. The *end line* is the batch script's own, and missing where it was killed; *squeue* forgets a
+job soon after its end; *sacct* learns of it late, or is not kept. None of them is enough alone: `Witnesses` is what all
+have said until now, and `decide` goes down `TABLE` until a row's facts all hold: its action is what to do next.
+*Unknown* is not *failed*, and *unreachable* is not *unknown*: no answer never ends anything, and each wait for a
+witness has a patience of its own (`Patience`), after which the others decide. A number is not an identity: what Slurm
+says under a job's number is a witness only if it is about that job (`RunDirectory.is_of`). To add a rule is to add a
+row, and its case in tests/unit/cluster/test_judge.py, which fails for a row that no case reaches; the diagram of
+docs/ends.md is drawn from the table.
 """
 
 from __future__ import annotations

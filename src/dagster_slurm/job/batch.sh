@@ -2,6 +2,14 @@
 # shellcheck disable=SC2034,SC2154,SC2317  # read, and assigned, in front of this file; reached through the trap
 # The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that, figures.sh and
 # samples.sh. Its argument says which try to submit it is.
+#
+# One job runs the payload: whoever makes the symlink `gate` (cluster/claims.py). What has happened is known from
+# log/status alone: "start JOB RESTART ..." before the payload, "end JOB RESTART CODE ..." behind it, each written in one
+# go. A start without an end says that the script was killed, or that its node is gone; a requeued job counts RESTART up
+# and has output files of its own. The end line is written by the trap of EXIT, when nothing of the payload lives any
+# more: it has the exit code, how many bytes each log has, so that a reader knows when it has seen all, and what
+# was used (figures.sh). Signals are passed to the payload's process group, and waited for. Nothing here may fail the job
+# for a reason of ours: a look at memory, a clock or a directory that cannot be had is left out of the line.
 claim=$run_directory/claim/${1:-0}
 
 # Sets `owner`, by which the gate names this job; `job`, by which the status file does; and `place`, where its files lie.

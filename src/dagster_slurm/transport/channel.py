@@ -1,6 +1,13 @@
 """A held-open shell that answers requests, at the far end of a process such as `ssh` or `sh`.
 
-Answers are framed with a nonce, so that nothing a login shell prints is taken for one (scripts/channel.sh).
+A login costs a second and what a site allows of them; a request over a shell that is held open costs a round trip. The
+first thing that is sent is the server, scripts/channel.sh, with a nonce: whatever a login prints before the server has
+answered with it is noise, and nothing that a command prints later can be taken for the end of its answer. A request
+says how long its script and its stdin are, so that the server reads these bytes and no more; an answer ends with the
+nonce and the status on stdout, and with the nonce on stderr, and both are read side by side, or a full pipe would stop
+the far end. Where a site gives a TTY alone there is one stream, made raw first. A channel that has lost its place (a
+time limit, half an answer) is closed and never used again: the next request is another channel's (pool.py). Nothing is
+repeated here: whether a request may be sent twice, its sender knows.
 """
 
 from __future__ import annotations
