@@ -16,8 +16,7 @@ from pathlib import Path
 import common
 from arrivals import Arrivals, Messages
 
-from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox.login_node import LoginNode
+from dagster_slurm.sandbox import LoginNode, Sandbox
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE / "programs"

@@ -35,9 +35,9 @@ from dagster_slurm.environments import Activation, pixi
 from dagster_slurm.environments.cache import EnvironmentCache
 from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.uv import UvRecipe
-from dagster_slurm.sandbox import processes as process_table
 from dagster_slurm.transport import OpenSSHTransport, TreeEntry
 from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm_sandbox import processes as process_table
 
 PYTHON = "/usr/bin/python3"
 BIN = Path(sys.executable).parent

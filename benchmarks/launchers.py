@@ -35,7 +35,7 @@ from dagster_slurm import (
     SparkLauncher,
 )
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox import state as states
+from dagster_slurm_sandbox import state as states
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 NODES = {"nodes": 3, "cpus": 2, "no_kill": True}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import install_packages, missing_packages
-from dagster_slurm.sandbox.programs import check_machine
+from dagster_slurm_sandbox.programs import check_machine
 
 
 def main() -> None:

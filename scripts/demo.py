@@ -17,7 +17,7 @@ import dagster as dg
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox.programs import check_machine
+from dagster_slurm_sandbox.programs import check_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "lookouts"

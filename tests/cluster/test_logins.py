@@ -24,9 +24,9 @@ import pytest
 from dagster_slurm.cluster import FilePosition, SlurmCluster
 from dagster_slurm.errors import AuthenticationError, HostKeyError
 from dagster_slurm.sandbox import LoginNode, Sandbox
-from dagster_slurm.sandbox.login_node import pam_service
-from dagster_slurm.sandbox.one_time_code import hotp
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection, TreeEntry
+from dagster_slurm_sandbox.login_node import pam_service
+from dagster_slurm_sandbox.one_time_code import hotp
 from tests.faults.login import login_node_with
 from tests.ssh import connection_of, control_directory, opened
 from tests.support import forked

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE
 from dagster_slurm.sandbox.pytest_plugin import skip_where_it_cannot_run
+from dagster_slurm_sandbox.config import BASE_DIR_VARIABLE
 
 
 @pytest.fixture(scope="module")

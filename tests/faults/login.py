@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dagster_slurm.sandbox import LoginNode, Sandbox
-from dagster_slurm.sandbox import processes as process_table
+from dagster_slurm_sandbox import processes as process_table
 
 from ..support.files import let_everybody_in
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox.files import SLURMCTLD_PORT
+from dagster_slurm_sandbox.files import SLURMCTLD_PORT
 
 # slurm_protocol_defs.h, REQUEST_SUBMIT_BATCH_JOB.
 _SUBMISSION = 4003

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox import processes as process_table
+from dagster_slurm_sandbox import processes as process_table
 
 from ..support.waiting import at_the_same_time, eventually
 from .conftest import Record

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.sandbox import LoginNode, Sandbox
-from dagster_slurm.sandbox import processes as process_table
+from dagster_slurm_sandbox import processes as process_table
 
 from ..support.waiting import at_the_same_time, eventually
 from .conftest import Record

@@ -21,8 +21,8 @@ import yaml
 from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntry, RunsFilter
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox import processes as process_table
-from dagster_slurm.sandbox.processes import Process
+from dagster_slurm_sandbox import processes as process_table
+from dagster_slurm_sandbox.processes import Process
 from tests.support.instances import lay_out_storage
 
 from ..support import forked

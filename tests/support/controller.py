@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox import processes as process_table
-from dagster_slurm.sandbox import state as states
+from dagster_slurm_sandbox import processes as process_table
+from dagster_slurm_sandbox import state as states
 from tests.support.waiting import eventually
 
 

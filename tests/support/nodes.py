@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from dagster_slurm.sandbox import Sandbox
-from dagster_slurm.sandbox import state as states
-from dagster_slurm.sandbox.processes import is_alive
+from dagster_slurm_sandbox import state as states
+from dagster_slurm_sandbox.processes import is_alive
 
 # A user of the same number may have left files on this machine before.
 _BEGUN = time.time()

@@ -668,8 +668,7 @@ def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 @cache
 def everything() -> list[tuple[str, ast.FunctionDef]]:
-    files = sorted(path for path in SOURCE.rglob("*.py") if "sandbox" not in path.parts)
-    return [found for path in files for found in functions(path)]
+    return [found for path in sorted(SOURCE.rglob("*.py")) for found in functions(path)]
 
 
 def looks_like_a_parser(name: str, node: ast.FunctionDef) -> bool:

@@ -17,6 +17,8 @@ import dagster_slurm
 
 PACKAGE = "dagster_slurm"
 SOURCE = Path(dagster_slurm.__file__).parent
+SANDBOX = "dagster_slurm_sandbox"
+MAY_KNOW_THE_SANDBOX = {f"{PACKAGE}.{name}" for name in ("cli.sandbox", "sandbox", "sandbox.pytest_plugin")}
 
 # CONTRIBUTING.md, "The house".
 LEVELS = {
@@ -69,11 +71,16 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(file): file for file in sorted(SOURCE.rglob("*.py"))}
+PACKAGES = (SOURCE, SOURCE.with_name(SANDBOX))
+MODULES = {module_name(file): file for package in PACKAGES for file in sorted(package.rglob("*.py"))}
+
+
+def is_of_the_sandbox(module: str) -> bool:
+    return module.partition(".")[0] == SANDBOX
 
 
 def room(module: str) -> str:
-    return module.partition(".")[2].partition(".")[0]
+    return "sandbox" if is_of_the_sandbox(module) else module.partition(".")[2].partition(".")[0]
 
 
 def level(module: str) -> int:
@@ -113,6 +120,17 @@ def test_no_arrow_points_up(module: str) -> None:
     # The table of lazily loaded public names is all that stands in the package itself.
     own = [name for name in imports(module) if name.startswith(f"{PACKAGE}.")]
     assert [name for name in own if level(name) > level(module)] == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_of_the_sandbox(module)])
+def test_the_sandbox_needs_the_ground_floor_alone(module: str) -> None:
+    own = {name for name in imports(module) if name.split(".")[0] == PACKAGE}
+    assert {name for name in own if level(name) > 0} == set()
+
+
+def test_only_what_users_name_knows_the_sandbox() -> None:
+    product = [module for module in MODULES if not is_of_the_sandbox(module)]
+    assert {module for module in product if any(map(is_of_the_sandbox, imports(module)))} == MAY_KNOW_THE_SANDBOX
 
 
 @pytest.mark.parametrize("module", MODULES)

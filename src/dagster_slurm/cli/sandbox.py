@@ -12,9 +12,9 @@ import click
 from dagster_slurm.cli.terminal import examples, say, width
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.housekeeping.tables import Column, table
-from dagster_slurm.sandbox import Sandbox, SandboxConfig, install_packages
-from dagster_slurm.sandbox.config import DEFAULT_NAME, base_dir
-from dagster_slurm.sandbox.sandbox import names
+from dagster_slurm_sandbox import Sandbox, SandboxConfig, install_packages
+from dagster_slurm_sandbox.config import DEFAULT_NAME, base_dir
+from dagster_slurm_sandbox.sandbox import names
 
 _DEFAULTS = SandboxConfig()
 # Its name, and what is in it.

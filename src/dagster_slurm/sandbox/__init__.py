@@ -1,10 +1,7 @@
-"""A real Slurm cluster on one Debian machine, for trying and testing; not for production."""
+"""A real Slurm cluster on one Debian machine, for trying and testing; all of it is in `dagster_slurm_sandbox`."""
 
 from __future__ import annotations
 
-from dagster_slurm.sandbox.config import SandboxConfig
-from dagster_slurm.sandbox.login_node import LoginNode
-from dagster_slurm.sandbox.programs import install_packages, missing_packages
-from dagster_slurm.sandbox.sandbox import Sandbox, SandboxStatus
+from dagster_slurm_sandbox import LoginNode, Sandbox, SandboxConfig, SandboxStatus, install_packages, missing_packages
 
 __all__ = ["LoginNode", "Sandbox", "SandboxConfig", "SandboxStatus", "install_packages", "missing_packages"]

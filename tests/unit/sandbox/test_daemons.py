@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_slurm.sandbox import daemons
-from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm_sandbox import daemons
+from dagster_slurm_sandbox.config import SandboxPaths
 
 PATHS = SandboxPaths(Path("/var/lib/dagster-slurm-sandbox/default"))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import files, one_time_code
-from dagster_slurm.sandbox.config import CONTROL, SandboxConfig, SandboxPaths, paths_of
-from dagster_slurm.sandbox.network import Plan, choose_subnet
-from dagster_slurm.sandbox.state import Remains, State, from_json, remains
+from dagster_slurm_sandbox import files, one_time_code
+from dagster_slurm_sandbox.config import CONTROL, SandboxConfig, SandboxPaths, paths_of
+from dagster_slurm_sandbox.network import Plan, choose_subnet
+from dagster_slurm_sandbox.state import Remains, State, from_json, remains
 
 PATHS = SandboxPaths(Path("/var/lib/dagster-slurm-sandbox/default"))
 CONFIG = SandboxConfig(nodes=2, slurm_options={"MinJobAge": "7", "AccountingStoreFlags": "job_comment"})

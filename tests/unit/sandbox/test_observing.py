@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_slurm.sandbox import observing
+from dagster_slurm_sandbox import observing
 
 # OpenSSH_9.2p1 Debian, LogLevel VERBOSE.
 LOG = """\

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from dagster_slurm.sandbox import outside, processes
-from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm_sandbox import outside, processes
+from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

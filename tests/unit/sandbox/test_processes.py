@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.process_identity import stat_of
-from dagster_slurm.sandbox import processes
-from dagster_slurm.sandbox.processes import Process
+from dagster_slurm_sandbox import processes
+from dagster_slurm_sandbox.processes import Process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import programs
+from dagster_slurm_sandbox import programs
 
 
 def test_missing_packages_are_named_once_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:

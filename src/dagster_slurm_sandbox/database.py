@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.daemons import SLURMDBD, database_options
-from dagster_slurm.sandbox.files import CLUSTER_NAME, DATABASE_NAME
-from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State
+from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm_sandbox.daemons import SLURMDBD, database_options
+from dagster_slurm_sandbox.files import CLUSTER_NAME, DATABASE_NAME
+from dagster_slurm_sandbox.programs import run
+from dagster_slurm_sandbox.state import State
 
 
 def ensure_data(paths: SandboxPaths) -> None:

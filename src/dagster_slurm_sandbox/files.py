@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_slurm.sandbox.config import CONTROL, SandboxConfig, SandboxPaths
-from dagster_slurm.sandbox.network import Plan
+from dagster_slurm_sandbox.config import CONTROL, SandboxConfig, SandboxPaths
+from dagster_slurm_sandbox.network import Plan
 
 _PENALTIES_SINCE = (9, 8)
 CLUSTER_NAME = "sandbox"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox.config import SandboxPaths
+from dagster_slurm_sandbox.config import SandboxPaths
 
 _MARKER = ".complete.json"
 _VERSIONS = ("3.14", "3.13", "3.12", "3.11", "3.10")

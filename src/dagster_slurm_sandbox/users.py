@@ -7,9 +7,9 @@ import pwd
 import secrets
 from pathlib import Path
 
-from dagster_slurm.sandbox.config import SandboxPaths
-from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State, save
+from dagster_slurm_sandbox.config import SandboxPaths
+from dagster_slurm_sandbox.programs import run
+from dagster_slurm_sandbox.state import State, save
 
 
 def lookup(name: str) -> pwd.struct_passwd | None:

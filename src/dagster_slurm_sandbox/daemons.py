@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, processes
-from dagster_slurm.sandbox.config import CONTROL, MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.files import SLURMD_PORT, SLURMDBD_PORT, SshdSite
-from dagster_slurm.sandbox.programs import find, run, slurm_version, system_environment
-from dagster_slurm.sandbox.state import State, note
-from dagster_slurm.sandbox.waiting import accepts_connections, sends_banner, wait_until
+from dagster_slurm_sandbox import cgroups, processes
+from dagster_slurm_sandbox.config import CONTROL, MARKER_VARIABLE, SandboxPaths
+from dagster_slurm_sandbox.files import SLURMD_PORT, SLURMDBD_PORT, SshdSite
+from dagster_slurm_sandbox.programs import find, run, slurm_version, system_environment
+from dagster_slurm_sandbox.state import State, note
+from dagster_slurm_sandbox.waiting import accepts_connections, sends_banner, wait_until
 
 MUNGED = "munged"
 MARIADB = "mariadb"

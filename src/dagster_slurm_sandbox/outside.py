@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_slurm.sandbox import processes
-from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.programs import run
+from dagster_slurm_sandbox import processes
+from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm_sandbox.programs import run
 
 
 def note(paths: SandboxPaths, directory: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.process_identity import stat_of
-from dagster_slurm.sandbox.programs import system_environment
+from dagster_slurm_sandbox.programs import system_environment
 
 _PROC = Path("/proc")
 

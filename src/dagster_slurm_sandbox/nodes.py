@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import daemons
-from dagster_slurm.sandbox.config import SandboxPaths
-from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.state import State
-from dagster_slurm.sandbox.waiting import wait_until
+from dagster_slurm_sandbox import daemons
+from dagster_slurm_sandbox.config import SandboxPaths
+from dagster_slurm_sandbox.programs import run
+from dagster_slurm_sandbox.state import State
+from dagster_slurm_sandbox.waiting import wait_until
 
 READY = frozenset({"idle", "mixed", "allocated", "completing", "planned", "reserved"})
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import daemons, files, observing, processes, raising, users
-from dagster_slurm.sandbox import state as states
-from dagster_slurm.sandbox.config import SandboxPaths
-from dagster_slurm.sandbox.programs import openssh_version, run
-from dagster_slurm.sandbox.state import State
-from dagster_slurm.sandbox.waiting import sends_banner
+from dagster_slurm_sandbox import daemons, files, observing, processes, raising, users
+from dagster_slurm_sandbox import state as states
+from dagster_slurm_sandbox.config import SandboxPaths
+from dagster_slurm_sandbox.programs import openssh_version, run
+from dagster_slurm_sandbox.state import State
+from dagster_slurm_sandbox.waiting import sends_banner
 
 _CODE_PROGRAM = Path(__file__).with_name("one_time_code.py")
 _PAM_DIRECTORY = Path("/etc/pam.d")

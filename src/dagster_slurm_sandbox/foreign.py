@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import processes
-from dagster_slurm.sandbox.config import MARKER_VARIABLE
+from dagster_slurm_sandbox import processes
+from dagster_slurm_sandbox.config import MARKER_VARIABLE
 
 # A munged by itself is no Slurm: Debian starts one wherever the package is installed, and ours has its own socket.
 _DAEMONS = frozenset({"slurmctld", "slurmdbd", "slurmd"})

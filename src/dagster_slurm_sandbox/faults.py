@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, daemons, network, nodes, processes, raising
-from dagster_slurm.sandbox.config import SandboxConfig, SandboxPaths
-from dagster_slurm.sandbox.processes import Process
-from dagster_slurm.sandbox.state import State
-from dagster_slurm.sandbox.waiting import wait_until
+from dagster_slurm_sandbox import cgroups, daemons, network, nodes, processes, raising
+from dagster_slurm_sandbox.config import SandboxConfig, SandboxPaths
+from dagster_slurm_sandbox.processes import Process
+from dagster_slurm_sandbox.state import State
+from dagster_slurm_sandbox.waiting import wait_until
 
 _SERVICES = (
     daemons.SSHD,

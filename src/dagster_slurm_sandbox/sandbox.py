@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import (
+from dagster_slurm_sandbox import (
     daemons,
     environments,
     faults,
@@ -21,12 +21,12 @@ from dagster_slurm.sandbox import (
     raising,
     teardown,
 )
-from dagster_slurm.sandbox import login_node as login_nodes
-from dagster_slurm.sandbox import state as states
-from dagster_slurm.sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, base_dir, paths_of
-from dagster_slurm.sandbox.login_node import LoginNode
-from dagster_slurm.sandbox.state import State
-from dagster_slurm.sandbox.storage import small_filesystem, unwritable_directory
+from dagster_slurm_sandbox import login_node as login_nodes
+from dagster_slurm_sandbox import state as states
+from dagster_slurm_sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, base_dir, paths_of
+from dagster_slurm_sandbox.login_node import LoginNode
+from dagster_slurm_sandbox.state import State
+from dagster_slurm_sandbox.storage import small_filesystem, unwritable_directory
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dagster_slurm.sandbox.programs import run
+from dagster_slurm_sandbox.programs import run
 
 
 @contextmanager

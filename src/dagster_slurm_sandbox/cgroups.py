@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dagster_slurm.sandbox.processes import Process, identify
+from dagster_slurm_sandbox.processes import Process, identify
 
 ROOT = Path("/sys/fs/cgroup")
 # What proctrack/cgroup and ConstrainRAMSpace use; enter.sh has the same list.

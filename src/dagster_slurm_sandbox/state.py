@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox.config import CONTROL, SandboxConfig, SandboxPaths
-from dagster_slurm.sandbox.network import Plan
-from dagster_slurm.sandbox.processes import Process
+from dagster_slurm_sandbox.config import CONTROL, SandboxConfig, SandboxPaths
+from dagster_slurm_sandbox.network import Plan
+from dagster_slurm_sandbox.processes import Process
 
 SCHEMA_VERSION = 1
 # `up` starts daemons in several threads.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox.programs import run
+from dagster_slurm_sandbox.programs import run
 
 NETNS_DIR = Path("/run/netns")
 _CANDIDATES = tuple(f"10.{second}.{third}.0/24" for second in (213, 214, 215) for third in range(17, 250, 29))

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, daemons, database, files, network, nodes, outside, users
-from dagster_slurm.sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
-from dagster_slurm.sandbox.programs import openssh_version, run
-from dagster_slurm.sandbox.state import State, machine_locked, ports_of, save
+from dagster_slurm_sandbox import cgroups, daemons, database, files, network, nodes, outside, users
+from dagster_slurm_sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
+from dagster_slurm_sandbox.programs import openssh_version, run
+from dagster_slurm_sandbox.state import State, machine_locked, ports_of, save
 
 # Below the range of ephemeral ports (32768 on), so that no outgoing connection sits on them.
 _SSH_PORTS = range(22022, 22900)

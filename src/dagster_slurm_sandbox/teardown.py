@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm.sandbox import cgroups, login_node, network, outside, processes, users
-from dagster_slurm.sandbox.config import MARKER_VARIABLE, SandboxPaths
-from dagster_slurm.sandbox.network import Plan
-from dagster_slurm.sandbox.processes import Process
-from dagster_slurm.sandbox.programs import run
-from dagster_slurm.sandbox.raising import mount_points
-from dagster_slurm.sandbox.state import Remains, machine_locked
+from dagster_slurm_sandbox import cgroups, login_node, network, outside, processes, users
+from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
+from dagster_slurm_sandbox.network import Plan
+from dagster_slurm_sandbox.processes import Process
+from dagster_slurm_sandbox.programs import run
+from dagster_slurm_sandbox.raising import mount_points
+from dagster_slurm_sandbox.state import Remains, machine_locked
 
 
 def remove_all(paths: SandboxPaths, remains: Remains) -> None:
