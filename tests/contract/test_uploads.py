@@ -27,10 +27,9 @@ from dagster_slurm.errors import (
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, TreeEntry, UploadProgress, progress, upload
 from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.parcel import Piece
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import ShellTransport
-from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, SMALLEST_PIECE_BYTES
+from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, SMALLEST_PIECE_BYTES, Piece
 from dagster_slurm_sandbox.storage import small_filesystem
 from tests.ssh import connection_of, control_directory, opened
 

@@ -17,7 +17,7 @@ from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError
 from dagster_slurm.staging import DataOptions, RemotePath, local_digests, plan_staging
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import LocalTransport
-from dagster_slurm.transport.parcel import Piece
+from dagster_slurm.transport.upload import Piece
 from tests.support import forked
 
 from .conftest import Far
@@ -151,14 +151,14 @@ import sys, time
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.staging import DataOptions, plan_staging
 from dagster_slurm.staging.store import InputStore
-from dagster_slurm.transport import LocalTransport, parcel, upload
+from dagster_slurm.transport import LocalTransport, upload
 upload.Pacer.piece_bytes = 1 << 18
-blocks = parcel.Piece.blocks
+blocks = upload.Piece.blocks
 def slow(piece):
     print("piece", flush=True)
     time.sleep(0.05)
     return blocks(piece)
-parcel.Piece.blocks = slow
+upload.Piece.blocks = slow
 cluster = SlurmCluster(LocalTransport(), remote_base=sys.argv[1])
 InputStore(cluster, plan_staging(DataOptions([sys.argv[2]])).inputs, print).upload()
 """

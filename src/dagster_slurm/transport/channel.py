@@ -19,12 +19,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import chain
 from typing import IO
 from uuid import uuid4
 
 from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError, UnreadableAnswerError
 from dagster_slurm.transport.base import MOST_BYTES, CompletedCommand
-from dagster_slurm.transport.parcel import FileRange
 from dagster_slurm.transport.shell import shell_file, with_arguments
 
 _BLOCK_BYTES = 1 << 16
@@ -140,7 +140,7 @@ class ShellChannel:
         script: str,
         args: Sequence[str] = (),
         *,
-        stdin: Iterable[bytes | FileRange] = (),
+        stdin: Iterable[bytes] = (),
         stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:
@@ -158,7 +158,7 @@ class ShellChannel:
         head = f"{nonce} {len(text)} {'own' if stdin_bytes is None else stdin_bytes}\n".encode() + text
         status, end = (f"\n{nonce} ", "\n"), f"\n{nonce} end\n"
         on_stdout, on_stderr = (_Marks(*status, end), _Marks()) if self._tty else (_Marks(*status), _Marks(end))
-        self._exchange(_chain(head, stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
+        self._exchange(chain((head,), stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
         stdout, code, stderr = (*on_stdout.parts, *on_stderr.parts)
         if not code.isdigit():
             raise UnreadableAnswerError(f"The status of a request is {code[:20]!r}")
@@ -185,9 +185,7 @@ class ShellChannel:
             os.close(self._lifeline)
             self._lifeline = None
 
-    def _exchange(
-        self, sending: Iterable[bytes | FileRange], on_stdout: _Marks, on_stderr: _Marks, deadline: float
-    ) -> None:
+    def _exchange(self, sending: Iterable[bytes], on_stdout: _Marks, on_stderr: _Marks, deadline: float) -> None:
         marks = {self._stdout: on_stdout, self._stderr: on_stderr}
         try:
             with selectors.DefaultSelector() as selector:
@@ -274,9 +272,9 @@ class _Marks:
 class _Outbox:
     """Blocks to be written as the pipe takes them."""
 
-    def __init__(self, blocks: Iterator[bytes | FileRange]) -> None:
+    def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._pending: memoryview | FileRange = memoryview(b"")
+        self._pending = memoryview(b"")
 
     def send(self, pipe: IO[bytes]) -> bool:
         """Write what the pipe takes. False when there is nothing left."""
@@ -284,30 +282,19 @@ class _Outbox:
             block = next(self._blocks, None)
             if block is None:
                 return False
-            self._pending = block if isinstance(block, FileRange) else memoryview(block)
+            self._pending = memoryview(block)
         try:
-            self._write(pipe)
+            self._pending = self._pending[pipe.write(self._pending) or 0 :]
         except (BrokenPipeError, ConnectionResetError):
             # The reading side tells why, and with what error.
             return False
         return True
-
-    def _write(self, pipe: IO[bytes]) -> None:
-        if not isinstance(self._pending, FileRange):
-            self._pending = self._pending[pipe.write(self._pending) or 0 :]
-        elif not self._pending.move_to(pipe):
-            self._pending = memoryview(b"")
 
 
 def _on_lifeline(descriptor: int, argv: Sequence[str]) -> list[str]:
     """A command that ends with this process, however that ends."""
     script = shell_file("dagster_slurm.transport.scripts", "lifeline.sh")
     return ["sh", "-c", script, "lifeline", str(descriptor), *argv]
-
-
-def _chain(head: bytes, rest: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
-    yield head
-    yield from rest
 
 
 def _greeting(nonce: str, *, streams: int) -> bytes:

@@ -17,7 +17,6 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.channel import ShellChannel, shell_command
-from dagster_slurm.transport.parcel import FileRange, file_parcel, tree_parcel
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import shell_file
@@ -26,6 +25,8 @@ from dagster_slurm.transport.upload import (
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     ONE_REQUEST_BYTES,
     TakenOverError,
+    file_parcel,
+    tree_parcel,
     upload_file,
     upload_tree,
 )
@@ -198,7 +199,7 @@ class ShellTransport(Transport):
         args: Sequence[str],
         *,
         what: str,
-        stdin: Iterable[bytes | FileRange] = (),
+        stdin: Iterable[bytes] = (),
         stdin_bytes: int = 0,
         size_bytes: int = 0,
         takes: bool = False,
@@ -215,7 +216,7 @@ class ShellTransport(Transport):
         script: str,
         args: Sequence[str],
         *,
-        stdin: Iterable[bytes | FileRange] = (),
+        stdin: Iterable[bytes] = (),
         stdin_bytes: int | None = 0,
         timeout_seconds: float,
     ) -> CompletedCommand:

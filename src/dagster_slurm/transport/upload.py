@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError, TransportError
+from dagster_slurm.transport import content
+from dagster_slurm.transport.archive import TreeArchive
 from dagster_slurm.transport.base import CompletedCommand, reading, whole_number
-from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, Stream
+from dagster_slurm.transport.content import BLOCK_BYTES, Version
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
 from dagster_slurm.transport.shell import shell_file
 
@@ -22,6 +27,8 @@ ONE_REQUEST_BYTES = 4 << 20
 """What is no larger is sent in one request."""
 # With those who send the same: one that breaks, or finds something else there, throws away what all have brought.
 _TRIES = 5
+# Of a large file: larger ones save no more processor time.
+_READ_BYTES = 1 << 18
 
 
 class Ask(Protocol):
@@ -37,11 +44,105 @@ class Ask(Protocol):
         args: Sequence[str],
         *,
         what: str,
-        stdin: Iterable[bytes | FileRange] = (),
+        stdin: Iterable[bytes] = (),
         stdin_bytes: int = 0,
         size_bytes: int = 0,
         takes: bool = False,
     ) -> CompletedCommand: ...
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What is uploaded in pieces: a large file, or the stream of a tree.
+
+    Args:
+        size: In bytes.
+        digest: Of its content, which is the same where it is.
+        read: Its content from an offset on. Raises InvalidRequestError, at its end at the latest, if it is no longer
+            what it was.
+    """
+
+    size: int
+    digest: str
+    read: Callable[[int], Generator[bytes, None, None]]
+
+
+def file_parcel(source: bytes | Path, version: Version, sha256: str, *, what: str) -> Parcel:
+    """A file, or bytes in hand, of a version that was summed; `what` names it in errors."""
+
+    def read(offset: int) -> Generator[bytes, None, None]:
+        with content.opened(source) as file:
+            if Version.of(file) != version:
+                raise content.changed(what)
+            file.seek(offset)
+            left = version.size - offset
+            while left and (block := file.read(min(left, _READ_BYTES))):
+                yield block
+                left -= len(block)
+            if Version.of(file) != version:
+                raise content.changed(what)
+
+    return Parcel(version.size, sha256, read)
+
+
+def tree_parcel(archive: TreeArchive) -> Parcel:
+    """A tree; its files are checked one by one when it is unpacked."""
+
+    def read(offset: int) -> Generator[bytes, None, None]:
+        for block in archive.blocks():
+            if offset < len(block):
+                yield block[offset:]
+            offset = max(0, offset - len(block))
+
+    return Parcel(archive.size_bytes, archive.digest, read)
+
+
+class Stream:
+    """Blocks that are cut as they are asked for."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; empty at the end."""
+        block = self._rest or next(self._blocks, b"")
+        self._rest = block[size:]
+        return block[:size]
+
+
+class Piece:
+    """The next bytes of a stream.
+
+    So many are sent as were announced, also when the source has become shorter: what would be missing, the far end
+    would take from the next request.
+    """
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self.fault: InvalidRequestError | None = None
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes; see `fault` afterwards."""
+        left = self._size
+        while left and (block := self._read(left)):
+            yield block
+            left -= len(block)
+        while left:
+            filler = bytes(min(left, BLOCK_BYTES))
+            yield filler
+            left -= len(filler)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            block = self._stream.read(size)
+        except InvalidRequestError as error:
+            self.fault = error
+            return b""
+        if not block:
+            self.fault = content.changed("the upload")
+        return block
 
 
 class TakenOverError(TransferCorruptedError):
@@ -130,10 +231,10 @@ class _Upload:
     def _brought(self, offset: int, publish: tuple[str, ...]) -> TransportError | None:
         """Send what is missing, and publish it; the error if another process, or an earlier try, may be the cause."""
         try:
-            with self._parcel.open() as stream:
-                stream.skip(offset)
-                self._send(stream, offset)
-                stream.finish()
+            with closing(self._parcel.read(offset)) as blocks:
+                self._send(Stream(blocks), offset)
+                # It says at its end whether it is what it was.
+                next(blocks, None)
             script, *args = publish
             self._ask(_script(script), (self._partial, *args), what=self._destination, size_bytes=self._parcel.size)
         except InvalidRequestError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,18 @@ from hypothesis import strategies as st
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry, UploadProgress, content
 from dagster_slurm.transport.archive import archive_tree
-from dagster_slurm.transport.parcel import FileRange, Parcel, Piece, file_parcel, tree_parcel
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     SMALLEST_PIECE_BYTES,
     Pacer,
+    Parcel,
+    Piece,
+    Stream,
+    file_parcel,
     partial_of,
+    tree_parcel,
 )
 
 MIB = 1 << 20
@@ -143,24 +146,6 @@ class TestNames:
         assert len(digests) == 4
 
 
-def sent_through_a_pipe(piece: Piece) -> bytes:
-    """What arrives of a piece."""
-    reading, writing = os.pipe()
-    arrived = bytearray()
-    with os.fdopen(reading, "rb") as end, os.fdopen(writing, "wb", buffering=0) as pipe:
-        for block in piece.blocks():
-            if isinstance(block, FileRange):
-                while block.move_to(pipe):
-                    arrived += end.read1(MIB)  # type: ignore[attr-defined]
-            else:
-                pipe.write(block)
-            os.set_blocking(reading, False)
-            while some := end.read1(MIB):  # type: ignore[attr-defined]
-                arrived += some
-            os.set_blocking(reading, True)
-    return bytes(arrived)
-
-
 def parcel_of(source: bytes | Path) -> Parcel:
     return file_parcel(source, *content.examine(source), what="it")
 
@@ -172,56 +157,55 @@ class TestParcel:
     @settings(max_examples=50)
     def test_pieces_make_the_whole(self, data: bytes, sizes: list[int]) -> None:
         parcel = parcel_of(data)
-        sent = b""
-        with parcel.open() as stream:
-            for size in [*sizes, len(data)]:
-                piece = Piece(stream, min(size, len(data) - len(sent)))
-                sent += b"".join(piece.blocks())
-                assert piece.fault is None
-            stream.finish()
-        assert sent == data
+        sent, blocks = b"", parcel.read(0)
+        stream = Stream(blocks)
+        for size in [*sizes, len(data)]:
+            piece = Piece(stream, min(size, len(data) - len(sent)))
+            sent += b"".join(piece.blocks())
+            assert piece.fault is None
+        assert (sent, list(blocks)) == (data, [])
 
     @given(st.binary(max_size=3000), st.integers(0, 3000))
     @settings(max_examples=50)
     def test_it_goes_on_from_anywhere(self, data: bytes, offset: int) -> None:
         archive = archive_tree([TreeEntry("it", data)])
         for parcel, whole in ((parcel_of(data), data), (tree_parcel(archive), b"".join(archive.blocks()))):
-            with parcel.open() as stream:
-                stream.skip(min(offset, len(whole)))
-                rest = b"".join(Piece(stream, max(0, len(whole) - offset)).blocks())
+            stream = Stream(parcel.read(min(offset, len(whole))))
+            rest = b"".join(Piece(stream, max(0, len(whole) - offset)).blocks())
             assert rest == whole[offset:]
 
     def test_a_tree_is_its_archive(self) -> None:
         archive = archive_tree([TreeEntry(f"{number}", b"%d" % number * 999) for number in range(300)])
         parcel = tree_parcel(archive)
-        with parcel.open() as stream:
-            sent = b"".join(
-                block for size in (1, 511, 70_000, parcel.size - 70_512) for block in Piece(stream, size).blocks()
-            )
+        stream = Stream(parcel.read(0))
+        sent = b"".join(
+            block for size in (1, 511, 70_000, parcel.size - 70_512) for block in Piece(stream, size).blocks()
+        )
         assert sent == b"".join(archive.blocks())
 
     def test_a_file_that_becomes_shorter_is_filled_up_and_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
-        path.write_bytes(b"x" * 1000)
-        with parcel_of(path).open() as stream:
-            path.write_bytes(b"y" * 10)
-            piece = Piece(stream, 1000)
-            assert len(sent_through_a_pipe(piece)) == 1000
-            assert isinstance(piece.fault, InvalidRequestError)
+        path.write_bytes(b"x" * 3 * MIB)
+        stream = Stream(parcel_of(path).read(0))
+        assert b"".join(Piece(stream, MIB).blocks()) == b"x" * MIB
+        path.write_bytes(b"y" * 10)
+        piece = Piece(stream, 2 * MIB)
+        assert len(b"".join(piece.blocks())) == 2 * MIB
+        assert isinstance(piece.fault, InvalidRequestError)
 
     def test_a_file_that_was_written_to_is_refused_at_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"x" * 1000)
-        with parcel_of(path).open() as stream:
-            assert sent_through_a_pipe(Piece(stream, 1000)) == b"x" * 1000
-            path.write_bytes(b"z" * 1000)
-            with pytest.raises(InvalidRequestError, match="changed while it was sent"):
-                stream.finish()
+        blocks = parcel_of(path).read(0)
+        assert b"".join(Piece(Stream(blocks), 1000).blocks()) == b"x" * 1000
+        path.write_bytes(b"z" * 1000)
+        with pytest.raises(InvalidRequestError, match="changed while it was sent"):
+            next(blocks)
 
     def test_a_file_that_changed_before_it_is_opened_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"x" * 1000)
         parcel = parcel_of(path)
         path.write_bytes(b"x" * 1001)
-        with pytest.raises(InvalidRequestError), parcel.open():
-            pass
+        with pytest.raises(InvalidRequestError):
+            next(parcel.read(0))
