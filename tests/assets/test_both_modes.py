@@ -61,8 +61,12 @@ def test_messages_logs_and_metadata_arrive(
 
 @pytest.mark.parametrize(
     ("text", "is_right"),
-    [(memory.HAS_150_MIB, memory.is_150_mib), (memory.READS_1_GIB, memory.is_without_files)],
-    ids=["a short one", "one that reads a large file"],
+    [
+        (memory.HAS_150_MIB, memory.is_150_mib),
+        (memory.READS_1_GIB, memory.is_without_files),
+        (memory.DROPS_200_MIB, memory.is_without_files),
+    ],
+    ids=["a short one", "one that reads a large file", "one whose file is dropped"],
 )
 def test_memory_and_cpu_time_are_what_the_payload_has_used(
     compute: ComputeResource,

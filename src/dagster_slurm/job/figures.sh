@@ -85,18 +85,39 @@ first_line() {
     [[ $line =~ ^[0-9]+$ ]] && number=$line
 }
 
+# Sets `moved`: how many bytes this shell, and what it has started and waited for, have read and written at most; 0 if that
+# is not known. A file in memory is counted as read by a call or, where it is mapped, when it comes from the disk.
+read_moved() {
+    local key value calls=(0 0) disk=(0 0)
+    while read -r key value; do
+        case $key in
+        rchar:) calls[0]=$value ;;
+        wchar:) calls[1]=$value ;;
+        read_bytes:) disk[0]=$value ;;
+        write_bytes:) disk[1]=$value ;;
+        esac
+    done <"/proc/$$/io"
+    moved=$(((calls[0] > disk[0] ? calls[0] : disk[0]) + (calls[1] > disk[1] ? calls[1] : disk[1])))
+} 2>/dev/null
+
 # measure_memory MOST FILES: adds the most memory that the job has had at once to the figures. The kernel's peak counts the
 # files that were read and written, so that what of them is there at the end, or was taken back, is taken off; if there was
-# more of them before, that tells nothing. What was seen of anonymous and shared memory is no less than it was.
+# more of them before, that tells nothing. Nor does it where most of it may be files that came and went unseen: there were
+# no more of these than was read and written. What was seen of anonymous and shared memory is no less than it was. A
+# process that was killed for want of memory had no file left to be dropped: the peak is the job's own.
 measure_memory() {
-    local resident cached dropped number='' most=$1 files=${2:-0}
+    local resident cached dropped moved number='' own most=$1 files=${2:-0}
     read_memory
     [ -n "$resident" ] || return
     if [ "$resident" -gt "${most:--1}" ]; then most=${most:+$resident}; fi
     if [ "$files" -le $((cached + cached / 16 + 1048576)) ] &&
-        first_line "$memory_group/memory.peak" "$memory_group/memory.max_usage_in_bytes" &&
-        [ $((number - cached - dropped)) -gt "${most:-0}" ]; then
-        most=$((number - cached - dropped))
+        first_line "$memory_group/memory.peak" "$memory_group/memory.max_usage_in_bytes"; then
+        own=$((number - cached - dropped))
+        read_moved
+        if [ $((moved - cached)) -gt $((own / 2)) ] && [[ " ${figures[*]}" != *" killed="[1-9]* ]]; then
+            own=$((own + cached - moved))
+        fi
+        if [ "$own" -gt "${most:-0}" ]; then most=$own; fi
     fi
     [ -z "$most" ] || figures+=("memory=$most")
 }
@@ -158,7 +179,7 @@ take_figures() {
         most=$seen_most files=$seen_files steps=$seen_steps
     done
     find_group
+    count_killed
     [ -z "$memory_group" ] || measure_memory "$most" "$files"
     measure_cpu "$steps"
-    count_killed
 } 2>/dev/null

@@ -21,9 +21,9 @@ nodes_look() {
 nodes_usage() {
     local figures=() each peak=- cpu=- killed=0
     nodes_find_group
+    [ -z "$memory_group" ] || count_killed
     [ -z "$memory_group" ] || measure_memory "$nodes_most" "$nodes_files"
     [ -z "$cpu_group" ] || measure_cpu ''
-    [ -z "$memory_group" ] || count_killed
     for each in "${figures[@]}"; do
         case $each in
         memory=*) peak=${each#*=} ;;

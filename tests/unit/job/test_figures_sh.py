@@ -169,6 +169,43 @@ def test_what_the_kernel_has_taken_back_is_taken_off(tmp_path: Path, pages: int,
     assert {key: value for key, value in found.items() if key == "memory"} == expected
 
 
+@pytest.mark.parametrize(
+    ("read_mib", "samples", "killed", "expected_mib"),
+    [
+        # It may have had 200 MiB of files at once, whatever a look has seen.
+        (200, "300 10", 0, 890),
+        # Of 890 MiB, 790 may be files that the kernel has dropped between two looks.
+        (800, "300 10", 0, 300),
+        (800, "50 10", 0, 100),
+        (2000, "300 10", 0, 300),
+        # No look came in time: nothing is known.
+        (2000, "", 0, None),
+        # Before it kills for want of memory, it drops the files.
+        (2000, "300 10", 1, 890),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_may_be_files_that_came_and_went_unseen(
+    tmp_path: Path, version: int, read_mib: int, samples: str, killed: int, expected_mib: int | None
+) -> None:
+    now = memory(2, 0, 10)
+    name = f"job_{JOB_ID}"
+    lay(tmp_path, of_version_1(now, 900, (killed,)) if version == 1 else of_version_2(name, now, 900, killed))
+    line = " ".join(str(int(mib) * MIB) for mib in samples.split())
+    # It is known of what was waited for; half of it is read, and half written.
+    moved = f"head -c {read_mib // 2 * MIB} /dev/zero >/dev/null\n"
+    calls = f"{moved}take_figures 6<<<'{line}'\nprintf '%s\\n' \"${{figures[@]}}\""
+    found = dict(
+        each.split("=", 1)
+        for each in run(tmp_path, LIST_1 if version == 1 else OF_VERSION_2.format(name), calls).splitlines()
+    )
+    if expected_mib is None:
+        assert "memory" not in found
+    else:
+        # This shell reads its own text as well.
+        assert expected_mib - 1 <= int(found["memory"]) / MIB <= expected_mib
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_launcher_tells_the_same_of_each_node(tmp_path: Path, version: int) -> None:
     """Ray, MPI and torchrun: with what the batch script reads, on nodes that have none."""
