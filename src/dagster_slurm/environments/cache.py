@@ -40,7 +40,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
 from dagster_slurm.transport.base import reading
-from dagster_slurm.transport.batches import batches
+from dagster_slurm.transport.together import batches
 
 DIRECTORY = "env-cache"
 _STALE_SECONDS = 60

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import Any, cast
 
 from dagster import (
     AssetCheckResult,
@@ -45,11 +42,11 @@ from dagster_slurm.pipes.dagster_private import (
     windows_of,
 )
 from dagster_slurm.pipes.step_logs import LabelledLogs, StepLogs
+from dagster_slurm.transport.together import Gathered
 
-_INTERVAL_SECONDS = 0.1
 _MOST_SHOWN = 10_000
-_known: WeakKeyDictionary[DagsterInstance, Gathered[AssetKey, DataProvenance]] = WeakKeyDictionary()
-_known_lock = threading.Lock()
+# Of which Dagster's storage is asked at once.
+_MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -193,18 +190,22 @@ def with_provenance(context: OpExecutionContext) -> OpExecutionContext:
     """
     if dagster_run(context) is None or not context.has_assets_def:
         return context
-    provenance = _questions(context.instance).ask(context.selected_asset_keys)
+    provenance = _PROVENANCE.ask((context.instance, context.selected_asset_keys))
     return cast(OpExecutionContext, _WithProvenance(context, provenance))
 
 
-def _questions(instance: DagsterInstance) -> Gathered[AssetKey, DataProvenance]:
-    with _known_lock:
-        if instance not in _known:
-            _known[instance] = Gathered(lambda keys: _ask(instance, keys), _INTERVAL_SECONDS)
-        return _known[instance]
+def _ask(
+    questions: Sequence[tuple[DagsterInstance, Collection[AssetKey]]],
+) -> list[dict[AssetKey, DataProvenance]]:
+    """The provenance of the assets of several steps, which nearly always are of one instance."""
+    wanted: dict[DagsterInstance, set[AssetKey]] = {}
+    for instance, keys in questions:
+        wanted.setdefault(instance, set()).update(keys)
+    found = {instance: _ask_one(instance, keys) for instance, keys in wanted.items()}
+    return [found[instance] for instance, _ in questions]
 
 
-def _ask(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey, DataProvenance]:
+def _ask_one(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey, DataProvenance]:
     found = {}
     for record in instance.get_asset_records(sorted(keys)):
         latest = record.asset_entry.last_materialization
@@ -212,6 +213,9 @@ def _ask(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey
         if provenance is not None:
             found[record.asset_entry.asset_key] = provenance
     return found
+
+
+_PROVENANCE = Gathered(_ask, most=_MOST_STEPS)
 
 
 class _MessageHandler(PipesMessageHandler):
@@ -305,63 +309,3 @@ def _is_opening(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and message.get("method") == "opened"
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-@dataclass
-class _Batch(Generic[K, V]):
-    keys: set[K] = field(default_factory=set)
-    answers: Mapping[K, V] | None = None
-    error: Exception | None = None
-
-
-class Gathered(Generic[K, V]):
-    """Asks about many keys at once. While one question is under way those that come wait, and the next is for them all.
-
-    So no answer is older than the call that gets it. What is asked for by itself is asked at once.
-
-    Args:
-        ask_about: Asks about some keys; a key without an answer is left out.
-        interval_seconds: Between two questions.
-        clock: Seconds from some fixed moment; a test injects its own.
-        sleep: Waits for so many seconds.
-    """
-
-    def __init__(
-        self,
-        ask_about: Callable[[Collection[K]], Mapping[K, V]],
-        interval_seconds: float = 0.0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._ask_about = ask_about
-        self._interval_seconds = interval_seconds
-        self._clock = clock
-        self._sleep = sleep
-        self._asked = float("-inf")
-        self._adding = threading.Lock()
-        self._asking = threading.Lock()
-        self._next: _Batch[K, V] = _Batch()
-
-    def ask(self, keys: Iterable[K]) -> dict[K, V]:
-        """The answers about some keys; what `ask_about` raises is raised to everybody it was asked for."""
-        with self._adding:
-            batch = self._next
-            batch.keys.update(wanted := set(keys))
-        with self._asking:
-            if batch.answers is None and batch.error is None:
-                self._sleep(max(0.0, self._asked + self._interval_seconds - self._clock()))
-                with self._adding:
-                    self._next = _Batch()
-                try:
-                    batch.answers = self._ask_about(batch.keys)
-                except Exception as error:  # noqa: BLE001 - raised below, by every thread that waits for it
-                    batch.error = error
-                self._asked = self._clock()
-        if batch.answers is None:
-            raise batch.error or AssertionError("a question without an outcome")
-        return {key: batch.answers[key] for key in wanted if key in batch.answers}

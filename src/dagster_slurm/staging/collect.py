@@ -21,9 +21,9 @@ from dagster_slurm.staging.patterns import kept_names, missing, output_not_found
 from dagster_slurm.staging.plan import RemotePath, Staging
 from dagster_slurm.transport import CompletedCommand, Transport, UploadProgress, storage_fault
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, name_below, reading, whole_number
-from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.together import batches
 from dagster_slurm.transport.upload import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 
 _SMALL_BYTES = 1 << 20

@@ -21,8 +21,8 @@ from dagster_slurm.staging.local_digests import sha256_of
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.transport import CompletedCommand, TreeEntry, UploadProgress, storage_fault
 from dagster_slurm.transport.base import reading
-from dagster_slurm.transport.batches import batches
 from dagster_slurm.transport.progress import ProgressReport
+from dagster_slurm.transport.together import batches
 
 DIRECTORY = "data"
 _LARGE_BYTES = 4 << 20

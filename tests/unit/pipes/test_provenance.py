@@ -2,9 +2,10 @@
 
 import dagster as dg
 from dagster import AssetExecutionContext, DagsterInstance
+from tests.support.instances import empty_instance
 
 from dagster_slurm.pipes.dagster_private import pipes_context_of
-from dagster_slurm.pipes.session import with_provenance
+from dagster_slurm.pipes.session import _ask, with_provenance
 
 SEEN: list[tuple[dict, dict]] = []
 
@@ -47,3 +48,14 @@ def test_as_dagster_tells_it(instance: DagsterInstance) -> None:
 def test_a_function_that_is_called_directly_has_none() -> None:
     context = dg.build_op_context()
     assert with_provenance(context) is context
+
+
+def test_steps_of_two_instances_that_ask_at_once_get_what_is_theirs(instance: DagsterInstance) -> None:
+    materialize(instance, "tides")
+    tides = dg.AssetKey("tides")
+    with empty_instance() as other:
+        asked = [(instance, {tides}), (other, {tides}), (instance, {dg.AssetKey("low")})]
+        first, second, third = _ask(asked)
+    assert first[tides].code_version == "1"
+    assert second == {}
+    assert third.get(dg.AssetKey("low")) is None
