@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
+from dagster_slurm.job.outage import Outage, Pace
 from dagster_slurm.job.questions import Answer, Beside, Question
-from dagster_slurm.job.watched import Pace, WatchedJob, awake
+from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
@@ -114,33 +115,22 @@ class WatchIntervals:
     away_max_seconds: float = 30.0
 
 
-@dataclass
-class _Line:
-    """Whether the cluster answers, so that a change is told once."""
+@dataclass(kw_only=True)
+class _Line(Outage):
+    """Whether a part of the cluster answers, which all jobs are told."""
 
     what: str
-    pace: Pace
-    lost_since: float | None = None
-    told: type[DagsterSlurmError] | None = None
-    tell: Callable[[Notice], None] = field(default=lambda notice: None)
+    tell: Callable[[Notice], None]
 
-    def lost(self, now: float, error: DagsterSlurmError, *, is_news: bool = True) -> None:
-        self.pace.asked(now)
-        # What time does not mend, such as a login that has expired, is told even if something else came first.
-        news = is_news and (self.lost_since is None or (not error.transient and type(error) is not self.told))
-        if self.lost_since is None:
-            self.lost_since = now
-        if news:
-            self.told = type(error)
+    def tell_lost(self, now: float, error: DagsterSlurmError, *, is_news: bool = True) -> None:
+        if self.lost(now, error) and is_news:
             refuses = isinstance(error, SlurmError) and not error.transient
             does = "has no usable answer" if refuses else "does not answer"
             self.tell(Notice(f"{self.what} {does}; the job is not affected. Waiting: {error}", "warning"))
 
-    def back(self, now: float) -> None:
-        if self.lost_since is not None:
-            self.tell(Notice(f"{self.what} answers again, after {now - self.lost_since:.0f} s"))
-            self.lost_since = None
-        self.pace.restart(now)
+    def tell_back(self, now: float) -> None:
+        if (away_seconds := self.back(now)) is not None:
+            self.tell(Notice(f"{self.what} answers again, after {away_seconds:.0f} s"))
 
 
 class JobWatcher:
@@ -238,7 +228,7 @@ class JobWatcher:
 
     def _line(self, what: str) -> _Line:
         pace = Pace(0.5, self._intervals.away_max_seconds, 2.0, jitter=0.2)
-        return _Line(what, pace, tell=self._tell_all)
+        return _Line(pace, what=what, tell=self._tell_all)
 
     def _tell_all(self, notice: Notice) -> None:
         for job in self._snapshot():
@@ -289,7 +279,7 @@ class JobWatcher:
             self._clock.sleep(self._wake, left)
 
     def _next_tick(self) -> float:
-        return max(self._tick_pace.due, self._files.pace.due if self._files.lost_since is not None else 0.0)
+        return max(self._tick_pace.due, self._files.pace.due if self._files.since is not None else 0.0)
 
     def _break(self, jobs: Sequence[WatchedJob], error: Exception) -> None:
         typed = error if isinstance(error, DagsterSlurmError) else None
@@ -326,10 +316,10 @@ class JobWatcher:
         try:
             blocks = dict(self._cluster.read_new(positions, max_bytes=max_bytes, wait_seconds=wait))
         except TransportError as error:
-            self._files.lost(self._clock.now(), error)
+            self._files.tell_lost(self._clock.now(), error)
             return False
         now = self._clock.now()
-        self._files.back(now)
+        self._files.tell_back(now)
         news = [job.take(blocks) for job in jobs]
         for job in jobs:
             job.note_moment(self._queue_question.now())
@@ -465,7 +455,7 @@ class JobWatcher:
 
     def _may_ask(self, line: _Line) -> bool:
         """Whether it is time for a question: nothing else is being asked, and the cluster is there."""
-        return self._beside.is_free and self._files.lost_since is None and line.pace.is_due(self._clock.now())
+        return self._beside.is_free and self._files.since is None and line.pace.is_due(self._clock.now())
 
     def _answers(self, question: Question[_T], job_ids: Sequence[str], line: _Line) -> list[Answer[_T]]:
         """What was answered since the last look, to this process and to others; nothing while it is being asked."""
@@ -481,12 +471,12 @@ class JobWatcher:
         try:
             return self._beside.answer(question)
         except SlurmError as error:
-            line.lost(now, error, is_news=error.transient or not self._is_refused(question))
+            line.tell_lost(now, error, is_news=error.transient or not self._is_refused(question))
         except TransportTimeoutError as error:
             # Files go on being read: what hangs is Slurm's command.
-            line.lost(now, error)
+            line.tell_lost(now, error)
         except TransportError as error:
-            self._files.lost(now, error)
+            self._files.tell_lost(now, error)
         return None
 
     def _is_usable(self, answer: Answer[_T], line: _Line, jobs: Sequence[WatchedJob]) -> bool:
@@ -496,9 +486,9 @@ class JobWatcher:
         now = self._clock.now()
         if answer.failure is not None:
             said = answer.failure
-            line.lost(now, SlurmUnavailableError(said, returncode=1, stderr=said, host=self._cluster.host))
+            line.tell_lost(now, SlurmUnavailableError(said, returncode=1, stderr=said, host=self._cluster.host))
             return False
-        line.back(now)
+        line.tell_back(now)
         return True
 
     def _records(self, job_ids: Sequence[str], *, tres: bool) -> Mapping[str, AccountingRecord] | None:

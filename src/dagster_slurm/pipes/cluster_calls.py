@@ -9,16 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.errors import (
-    AuthenticationError,
-    ConnectionFailedError,
-    DagsterSlurmError,
-    HostNotFoundError,
-    SubmitLimitError,
-    TransferCorruptedError,
-    TransportTimeoutError,
-)
-from dagster_slurm.job.watched import Pace
+from dagster_slurm.errors import TransportTimeoutError
+from dagster_slurm.job.outage import until_answered
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.step import Step
 
@@ -28,7 +20,6 @@ T = TypeVar("T")
 _FIRST_CONTACT_SECONDS = 30.0
 # Or a job of this work may be there, which nobody would follow.
 _REATTACHING_SECONDS = 300.0
-_MAX_CORRUPTED = 3
 _LOOK_SECONDS = 0.2
 _CANCEL_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
@@ -132,77 +123,3 @@ class ClusterCalls:
             if succeeded:
                 return outcome  # type: ignore[no-any-return]
             raise outcome
-
-
-def until_answered(
-    call: Callable[[], T],
-    *,
-    tell: Callable[[str, str], None],
-    reached: Callable[[], bool],
-    first_contact_seconds: Callable[[], float] = lambda: _REATTACHING_SECONDS,
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    give_up_at: float = float("inf"),
-) -> T:
-    """Make a call that may be made again, as often as it takes.
-
-    A cluster that this process has reached before is waited for without limit, and so is a login that has expired. One
-    that was never reached is given up after a while: its address may be wrong.
-
-    Args:
-        call: The call.
-        tell: Told a text and its level when the cluster goes away and when it is back.
-        reached: Whether this process has reached the cluster before.
-        first_contact_seconds: How long one is tried that was never reached; asked once, when it does not answer.
-        now: The clock, in seconds.
-        sleep: Waits for some seconds.
-        give_up_at: When it is not made again any more, whatever its error, by that clock.
-
-    Raises:
-        DagsterSlurmError: One that waiting does not mend.
-    """
-    begun, failures, corrupted = now(), 0, 0
-    told: type[DagsterSlurmError] | None = None
-    contact_until: float | None = None
-    away, full = Pace(1.0, 30.0, 1.6, jitter=0.2), Pace(3.0, 6.0, 1.2, jitter=0.2)
-    while True:
-        try:
-            result = call()
-        except DagsterSlurmError as error:
-            corrupted += isinstance(error, TransferCorruptedError)
-            if isinstance(error, _OUT_OF_REACH) and not reached() and contact_until is None:
-                contact_until = begun + first_contact_seconds()
-            limit = contact_until if isinstance(error, _OUT_OF_REACH) and not reached() else None
-            is_late = now() >= give_up_at or (limit is not None and now() >= limit)
-            if corrupted >= _MAX_CORRUPTED or is_late or not _is_worth_waiting(error, was_reached=reached()):
-                raise
-            # What time does not mend, such as a login that has expired, is told even if something else came first.
-            if told is None or (not error.transient and type(error) is not told):
-                told = type(error)
-                tell(f"{_what(error, None if limit is None else limit - now())}. {error}", "warning")
-            failures += 1
-            # A place is taken again soon, and of all that wait for one, one asks (`SlurmCluster.check`).
-            pace = full if isinstance(error, SubmitLimitError) else away
-            pace.asked(now())
-            sleep(max(0.0, min(pace.due, pace.due if limit is None else limit) - now()))
-        else:
-            if failures and told is SubmitLimitError:
-                tell(f"There is a place again, after {now() - begun:.0f} s", "info")
-            elif failures:
-                tell(f"The cluster answers again, after {now() - begun:.0f} s", "info")
-            return result
-
-
-_OUT_OF_REACH = (ConnectionFailedError, TransportTimeoutError)
-
-
-def _what(error: DagsterSlurmError, left_seconds: float | None) -> str:
-    if isinstance(error, SubmitLimitError):
-        return "Slurm takes no more jobs now; waiting"
-    if left_seconds is not None:
-        return f"The cluster does not answer; it is tried for {max(0.0, left_seconds):.0f} s more"
-    return "The cluster does not answer; waiting"
-
-
-def _is_worth_waiting(error: DagsterSlurmError, *, was_reached: bool) -> bool:
-    return error.transient or (was_reached and isinstance(error, (AuthenticationError, HostNotFoundError)))

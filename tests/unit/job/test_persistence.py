@@ -21,7 +21,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
     TransportTimeoutError,
 )
-from dagster_slurm.pipes.cluster_calls import until_answered
+from dagster_slurm.job.outage import until_answered
 
 
 class World:
@@ -36,6 +36,7 @@ class World:
             until_answered,
             tell=lambda text, level: self.told.append((level, text)),
             reached=lambda: reached,
+            first_contact_seconds=lambda: 300.0,
             now=lambda: self.now,
             sleep=self.sleep,
         )
