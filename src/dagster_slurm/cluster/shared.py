@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dagster_slurm.errors import SubmitLimitError
 from dagster_slurm.process_identity import Vantage
@@ -34,8 +34,12 @@ _ACCEPTED_SECONDS = 300.0
 # A site that counts submissions is taken to count them tomorrow.
 _COUNTS_SECONDS = 86400.0
 _POLL_SECONDS = 0.02
-# One that was stopped while it asked is not waited for again and again.
-_IMPATIENT_SECONDS = 60.0
+# A full or vanished directory may be usable again.
+_UNUSABLE_SECONDS = 60.0
+NOWHERE = -1
+"""In place of a descriptor that holds a turn: nothing is shared."""
+
+_R = TypeVar("_R")
 # On macOS CLOCK_MONOTONIC is one that goes on while the machine sleeps.
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = logging.getLogger(__name__)
@@ -67,32 +71,55 @@ class SharedDirectory:
     """Facts by name, each in a file that is replaced by rename.
 
     Args:
-        path: Where they lie; `make` makes it.
+        path: Where they lie.
         clock: Seconds since boot.
         era: Of which boot; by default of this one.
 
-    Every method may raise OSError where the directory cannot be used.
+    Every method but `attempt` may raise OSError where the directory cannot be used.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = seconds_since_boot, era: str | None = None) -> None:
         self.path = path
         self.now = clock
         self._given_era = era
+        self._is_made = False
+        self._unusable_until: float | None = None
 
     @cached_property
     def _era(self) -> str:
         return this_era() if self._given_era is None else self._given_era
 
-    def make(self) -> None:
-        """Make it, and the one it lies in, so that nobody else can write to it.
+    def attempt(
+        self, do: Callable[[SharedDirectory], _R], otherwise: _R, failed: Callable[[], object] = lambda: None
+    ) -> _R:
+        """Do something in it, which is made if it is not there.
 
-        Raises:
-            OSError: It cannot be made, or is there and somebody else's, or this boot cannot be told from others.
+        Args:
+            do: What; it may raise OSError.
+            otherwise: What comes of it where the directory cannot be used, or could not a short while ago.
+            failed: Called when that is found out.
         """
+        if self._unusable_until is not None and self.now() < self._unusable_until:
+            return otherwise
+        try:
+            if not self._is_made:
+                self._make()
+            return do(self)
+        except OSError as error:
+            if self._unusable_until is None:
+                _log.debug("Answers of Slurm are not shared with other processes: %s", error)
+            self._is_made, self._unusable_until = False, self.now() + _UNUSABLE_SECONDS
+            # Nobody is to wait for this process, and it begins anew if the directory comes back.
+            failed()
+            return otherwise
+
+    def _make(self) -> None:
+        """Make it, and the one it lies in, so that nobody else can write to it."""
         if not self._era:
             raise OSError("this boot cannot be told from others")
         for each in (self.path.parent, self.path):
             make_own(each)
+        self._is_made = True
 
     def open(self, name: str) -> int:
         """A file in it that nobody else can read, made if it is not there."""
@@ -125,6 +152,57 @@ class SharedDirectory:
             return None
 
 
+class Turn:
+    """Who may ask for all, by a lock of that name. Who holds it for too long keeps it, and the others have a new one.
+
+    Args:
+        name: Of its file.
+        patience_seconds: How long one who asks is waited for before somebody else does.
+    """
+
+    def __init__(self, name: str, patience_seconds: float) -> None:
+        self._name = name
+        self._patience_seconds = patience_seconds
+        self._held_up: tuple[int, float] | None = None
+
+    def take(self, shared: SharedDirectory) -> int | None:
+        """The descriptor that holds it, for `give_back`; None while somebody else has it.
+
+        Raises:
+            OSError: The directory cannot be used.
+        """
+        descriptor = shared.open(self._name)
+        inode = os.fstat(descriptor).st_ino
+        if try_lock(descriptor):
+            self._held_up = None
+            if inode == self._inode(shared):
+                return descriptor
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+        if self._held_up is None or self._held_up[0] != inode:
+            self._held_up = inode, shared.now()
+        if shared.now() - self._held_up[1] < self._patience_seconds:
+            return None
+        if self._inode(shared) == inode:
+            (shared.path / self._name).unlink(missing_ok=True)
+        return self.take(shared)
+
+    def _inode(self, shared: SharedDirectory) -> int:
+        try:
+            return (shared.path / self._name).stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+
+def give_back(turn: int | None) -> None:
+    """Let others have the turn."""
+    if turn not in (None, NOWHERE):
+        # A fork of this process may have it open as well.
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        os.close(turn)
+
+
 class Admissions:
     """What Slurm has said of requests, to this process or to any that shares the directory.
 
@@ -138,9 +216,7 @@ class Admissions:
 
     def __init__(self, shared: SharedDirectory | None = None, *, patience_seconds: float = 10.0) -> None:
         self._shared = shared
-        self._patience_seconds = patience_seconds
-        self._impatient_until = float("-inf")
-        self._is_made = False
+        self._turn = Turn("lock", patience_seconds)
         self._accepted: set[str] = set()
         self._full: SubmitLimitError | None = None
         self._full_until = 0.0
@@ -151,12 +227,12 @@ class Admissions:
     def turn(self) -> Iterator[None]:
         """Be the one that asks: of a hundred that want the same, or wait for a place, one does."""
         with self._lock:
-            lock = self._try(self._locked)
+            while (turn := self._try(self._turn.take, NOWHERE)) is None:
+                time.sleep(_POLL_SECONDS)
             try:
                 yield
             finally:
-                if lock is not None:
-                    os.close(lock)
+                give_back(turn)
 
     def has_accepted(self, script: str) -> bool:
         """Whether it was accepted before, for this process, or lately for another."""
@@ -219,32 +295,8 @@ class Admissions:
 
         return self._try(read)
 
-    def _locked(self, shared: SharedDirectory) -> int | None:
-        """The lock, or None if it cannot be had in time."""
-        descriptor = shared.open("lock")
-        now = shared.now()
-        deadline = now if now < self._impatient_until else now + self._patience_seconds
-        while not try_lock(descriptor):
-            if shared.now() >= deadline:
-                os.close(descriptor)
-                self._impatient_until = shared.now() + _IMPATIENT_SECONDS
-                return None
-            time.sleep(_POLL_SECONDS)
-        return descriptor
-
-    def _try(self, do: Callable[[SharedDirectory], Any]) -> Any:
-        """What comes of it; None where it is not to be had."""
-        if self._shared is None:
-            return None
-        try:
-            if not self._is_made:
-                self._shared.make()
-                self._is_made = True
-            return do(self._shared)
-        except OSError as error:
-            _log.debug("What Slurm accepts is not shared with other processes: %s", error)
-            self._shared = self._shared if self._is_made else None
-            return None
+    def _try(self, do: Callable[[SharedDirectory], Any], otherwise: object = None) -> Any:
+        return otherwise if self._shared is None else self._shared.attempt(do, otherwise)
 
 
 def _name_of(script: str) -> str:

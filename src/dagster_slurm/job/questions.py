@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import threading
 import uuid
@@ -19,21 +18,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from dagster_slurm.cluster.shared import SharedDirectory, try_lock
+from dagster_slurm.cluster.shared import NOWHERE, SharedDirectory, Turn, give_back, try_lock
 from dagster_slurm.errors import SlurmError
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-# A full or vanished directory may be usable again.
-_UNUSABLE_SECONDS = 60.0
 # A question longer than this is not asked for others as well; one argument holds 128 KiB (execve(2)).
 _MOST_IDS = 5000
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,14 +86,6 @@ class Answer(Generic[_T]):
         return self.asked_at >= asked_after and job_id in self.ids
 
 
-class _Turn(Enum):
-    """What comes of wanting to ask, where it is not the turn to do so for all."""
-
-    NEWS = "somebody has just asked"
-    LATER = "somebody asks, or too much was asked: come back"
-    ALONE = "nothing can be shared: ask by oneself"
-
-
 class Question(Generic[_T]):
     """Asks about jobs, at most about once a second, and lets others know; used by one thread at a time.
 
@@ -124,13 +111,11 @@ class Question(Generic[_T]):
         self._shared = shared
         self._rules = rules or Rules()
         self._own_account = Account(self._rules.burst, clock())
-        self._unusable_until = float("-inf")
-        self._has_said = False
+        self._turn = Turn("desk", self._rules.patience_seconds)
         self._member = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._life: int | None = None
         self._wanted: frozenset[str] | None = None
         self._seen: tuple[int, ...] | None = None
-        self._held_up: tuple[int, float] | None = None
         self._refused_at: float | None = None
         self.now = clock
 
@@ -148,12 +133,8 @@ class Question(Generic[_T]):
 
     def age(self) -> float:
         """Seconds since somebody asked; infinite if nobody did."""
-        with suppress(OSError):
-            if self._shared is not None:
-                self._shared.make()
-                told = self._shared.read("answer")
-                return self.now() - told[0] if told else float("inf")
-        return float("inf")
+        told = self._if_shared(lambda shared: shared.read("answer"), None)
+        return self.now() - told[0] if told else float("inf")
 
     def refused_seconds(self) -> float:
         """For how long all answers were such that asking again does not mend; 0 while there was another."""
@@ -170,23 +151,24 @@ class Question(Generic[_T]):
             SlurmError: Slurm's answer is not usable.
             TransportError: There is none.
         """
-        alone: int | _Turn = _Turn.ALONE
-        turn = self._if_shared(self._begin, alone)
-        if turn is _Turn.NEWS:
-            return self.news()
-        if turn is _Turn.ALONE and (account := self._own_account.asked(self.now(), self._rules)):
-            self._own_account = account
-            return self._ask(list(ids))
-        if isinstance(turn, _Turn):
+        nowhere: int | None = NOWHERE
+        turn = self._if_shared(self._turn.take, nowhere)
+        if turn is None:
             return None
+        if turn == NOWHERE:
+            account = self._own_account.asked(self.now(), self._rules)
+            self._own_account = account or self._own_account
+            return self._ask(list(ids)) if account else None
         try:
+            # Somebody may have asked between a look and this moment.
+            news = self.news()
+            if news is not None or not self._if_shared(lambda shared: self._count(shared, turn), False):
+                return news
             nobody: list[str] = []
             others = self._if_shared(lambda shared: list(self._wanted_by_others(shared, ids)), nobody)
             return self._ask([*ids, *others[: max(0, _MOST_IDS - len(ids))]])
         finally:
-            # A fork of this process may have it open as well.
-            fcntl.flock(turn, fcntl.LOCK_UN)
-            os.close(turn)
+            give_back(turn)
 
     def _ask(self, ids: list[str]) -> Answer[_T]:
         asked_at = self.now()
@@ -210,7 +192,6 @@ class Question(Generic[_T]):
 
     def _want(self, shared: SharedDirectory, wanted: frozenset[str]) -> None:
         if self._life is None:
-            shared.make()
             # Renamed when it is locked: before, it would look like one that the dead have left.
             self._life = shared.open(f"{self._member}.part")
             fcntl.flock(self._life, fcntl.LOCK_EX)
@@ -218,36 +199,6 @@ class Question(Generic[_T]):
         if wanted != self._wanted:
             _write(self._life, json.dumps(sorted(wanted)).encode())
             self._wanted = wanted
-
-    def _begin(self, shared: SharedDirectory) -> int | _Turn:
-        """Take the desk, if it is free: what holds it."""
-        desk = shared.open("desk")
-        turn = _Turn.LATER
-        try:
-            if not try_lock(desk):
-                return self._begin(shared) if self._is_held_up(shared, desk) else _Turn.LATER
-            self._held_up = None
-            # Somebody may have asked between a look and this moment.
-            if self._version(shared) not in (None, self._seen):
-                turn = _Turn.NEWS
-            elif os.fstat(desk).st_ino == _inode(shared) and self._count(shared, desk):
-                held, desk = desk, -1
-                return held
-            return turn
-        finally:
-            if desk >= 0:
-                os.close(desk)
-
-    def _is_held_up(self, shared: SharedDirectory, desk: int) -> bool:
-        """Whether who holds the desk was waited for long enough: it keeps that, and the others have a new one."""
-        inode = os.fstat(desk).st_ino
-        if self._held_up is None or self._held_up[0] != inode:
-            self._held_up = inode, self.now()
-        if self.now() - self._held_up[1] < self._rules.patience_seconds:
-            return False
-        if _inode(shared) == inode:
-            (shared.path / "desk").unlink(missing_ok=True)
-        return True
 
     def _count(self, shared: SharedDirectory, desk: int) -> bool:
         """Whether one more may be asked, which is noted."""
@@ -308,18 +259,7 @@ class Question(Generic[_T]):
         self._seen = self._version(shared)
 
     def _if_shared(self, do: Callable[[SharedDirectory], _R], otherwise: _R) -> _R:
-        if self._shared is None or self.now() < self._unusable_until:
-            return otherwise
-        try:
-            return do(self._shared)
-        except OSError as error:
-            self._unusable_until = self.now() + _UNUSABLE_SECONDS
-            # Nobody is to wait for this process, and it begins anew if the directory comes back.
-            self.leave()
-            if not self._has_said:
-                self._has_said = True
-                _log.debug("Answers of Slurm are not shared with other processes: %s", error)
-            return otherwise
+        return otherwise if self._shared is None else self._shared.attempt(do, otherwise, self.leave)
 
 
 class Beside:
@@ -412,10 +352,3 @@ def _refused_at(shared: SharedDirectory) -> float:
         shared.write("refused", {})
     noted = shared.read("refused")
     return noted[0] if noted else shared.now()
-
-
-def _inode(shared: SharedDirectory) -> int:
-    try:
-        return (shared.path / "desk").stat().st_ino
-    except FileNotFoundError:
-        return 0
