@@ -13,7 +13,7 @@ from dagster_slurm.cluster import claims as claims_module
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.errors import AttemptClosedError, ProtocolVersionError, SlurmUnavailableError
-from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
+from dagster_slurm.job.submission import Known, Open, Others, Reattachment
 from dagster_slurm.run_directory import ONE, LaunchKey, RunDirectory
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm.states import JobState

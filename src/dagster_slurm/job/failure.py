@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal as signals
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
@@ -14,6 +16,49 @@ from dagster_slurm.slurm.quantities import format_time_limit, memory_words
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
+from dagster_slurm.text import printable
+
+_MOST_CHARACTERS = 300
+# What our own scripts say.
+_OURS = "dagster-slurm: "
+# What `srun --label` puts in front of a line.
+_RANK = re.compile(r"^ *\d+: ?")
+_FRAME = re.compile(r' +File ".*", line \d+')
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?::| *$)")
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'", re.ASCII)
+
+
+def exception_in(stderr: str) -> str:
+    """The exception that Python's last traceback names, its first line; empty without one."""
+    lines = [_RANK.sub("", line) if _FRAME.match(_RANK.sub("", line)) else line for line in stderr.splitlines()]
+    frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
+    if not frames:
+        return ""
+    after = (_RANK.sub("", line) for line in lines[frames[-1] + 1 :])
+    found = next((line for line in after if line and not line[0].isspace()), "")
+    return _shown(found) if _EXCEPTION.match(found) else ""
+
+
+def last_line(stderr: str) -> str:
+    """The last line that is not blank; empty without one.
+
+    Of ours, the first of the last: the cause comes before what follows from it.
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    ours = list(takewhile(lambda line: line.startswith(_OURS), reversed(lines)))
+    return _shown(ours[-1].removeprefix(_OURS) if ours else lines[-1]) if lines else ""
+
+
+def missing_module(cause: str) -> str:
+    """The module that an exception says is not there; empty if it says something else."""
+    found = _NO_MODULE.match(cause)
+    return found[1] if found else ""
+
+
+def _shown(line: str) -> str:
+    text = printable(line.strip())
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
+
 
 Facts = Mapping[str, int | str]
 
@@ -256,7 +301,7 @@ def job_failure(
 
 def _of_payload(exit_code: int | None, signal: int, place: _Place, stderr_tail: str) -> tuple[str, str]:
     """The first line for a payload that has failed by itself, and the module that it says it has not found."""
-    from dagster_slurm.job.cause import exception_in, last_line, missing_module  # noqa: PLC0415 - for failures only
+    from dagster_slurm.job.failure import exception_in, last_line, missing_module  # noqa: PLC0415 - for failures only
 
     code = f"exit code {exit_code}" if exit_code is not None else "no exit code"
     if signal:

@@ -21,9 +21,8 @@ from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Canceller, Order, Withdrawal
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Listener
-from dagster_slurm.job.reattach import Known, Open, Others, Reattachment
 from dagster_slurm.job.retrying import Outcome, outcomes_to_json
-from dagster_slurm.job.submission import submit_once
+from dagster_slurm.job.submission import Known, Open, Others, Reattachment, submit_once
 from dagster_slurm.pipes.cluster_calls import ClusterCalls
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import (

@@ -28,8 +28,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
     TransportError,
 )
-from dagster_slurm.job.reattach import Known, Reattachment
-from dagster_slurm.job.submission import submit_once
+from dagster_slurm.job.submission import Known, Reattachment, submit_once
 from dagster_slurm.run_directory import PROTOCOL_VERSION, JobHandle, RunDirectory
 from dagster_slurm.transport import CompletedCommand, TreeEntry
 

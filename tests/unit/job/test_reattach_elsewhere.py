@@ -8,7 +8,7 @@ from tests.support.slurm_programs import Slurm, queued
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import ResultLostError
-from dagster_slurm.job.reattach import Others, Reattachment
+from dagster_slurm.job.submission import Others, Reattachment
 from dagster_slurm.run_directory import RunDirectory
 
 

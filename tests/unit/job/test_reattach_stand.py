@@ -10,8 +10,8 @@ from tests.support.launches import KEY, claim_record
 from dagster_slurm.cluster.description import parse_marks
 from dagster_slurm.cluster.look import SlurmAnswers
 from dagster_slurm.cluster.records import AttemptRecord
-from dagster_slurm.job.reattach import Stand, stand_of
 from dagster_slurm.job.retrying import Outcome
+from dagster_slurm.job.submission import Stand, stand_of
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, parse_sacct, parse_squeue
 from dagster_slurm.slurm.states import JobState
