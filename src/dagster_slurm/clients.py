@@ -17,10 +17,8 @@ from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.dagster_storage import kept_connections
-from dagster_slurm.pipes.failures import failure, partitions_failure, terminated
 from dagster_slurm.pipes.interruptions import SHARED, Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
-from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import (
     COLLECTOR_FAULT,
     MetadataOf,
@@ -35,9 +33,9 @@ from dagster_slurm.pipes.partition_results import (
     partitions_of,
     recorded,
 )
-from dagster_slurm.pipes.run_tags import finish_tags
+from dagster_slurm.pipes.run_notes import finish_tags, take_lease
 from dagster_slurm.pipes.session import UnitSession
-from dagster_slurm.pipes.step import Step, refuse_in_dry_run
+from dagster_slurm.pipes.step import Step, failure, partitions_failure, refuse_in_dry_run, terminated
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.run_directory import ONE, RunDirectory
 from dagster_slurm.slurm.request import JobRequest, merge

@@ -19,7 +19,7 @@ from dagster_slurm import descriptors
 from dagster_slurm.pipes import dagster_private as inside
 from dagster_slurm.pipes.dagster_storage import kept_connections
 from dagster_slurm.pipes.interruptions import SHARED
-from dagster_slurm.pipes.run_tags import tags_at_the_end
+from dagster_slurm.pipes.run_notes import tags_at_the_end
 from dagster_slurm.pipes.step_logs import ThreadStreams, lines_of_the_run
 
 DEFAULT_MAX_CONCURRENT = 1000

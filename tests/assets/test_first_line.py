@@ -12,7 +12,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.errors import DagsterSlurmError, PayloadFailedError
-from dagster_slurm.pipes import cluster_calls
+from dagster_slurm.pipes import interruptions
 from dagster_slurm.pipes.launch_key import may_have_begun, piece_of_work
 from dagster_slurm.pipes.step import Step
 
@@ -102,7 +102,7 @@ def test_an_error_of_the_request_is_tried_once_and_needs_no_cluster(
 def test_a_refused_port_is_told_at_once_and_given_up(
     instance: dg.DagsterInstance, payload: Write, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_calls, "_FIRST_CONTACT_SECONDS", 2.0)
+    monkeypatch.setattr(interruptions, "_FIRST_CONTACT_SECONDS", 2.0)
     tried = Tried(instance, away(closed_port))
     first, second = tried.run(payload("pass\n"), retries=0).splitlines()
     assert first.startswith("The connection failed: ")
@@ -117,8 +117,8 @@ def test_a_retry_waits_for_the_cluster_as_ever(
     instance: dg.DagsterInstance, payload: Write, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was tried before may have been submitted; the bound of that is shortened here."""
-    monkeypatch.setattr(cluster_calls, "_FIRST_CONTACT_SECONDS", 1.0)
-    monkeypatch.setattr(cluster_calls, "_REATTACHING_SECONDS", 3.0)
+    monkeypatch.setattr(interruptions, "_FIRST_CONTACT_SECONDS", 1.0)
+    monkeypatch.setattr(interruptions, "_REATTACHING_SECONDS", 3.0)
     tried = Tried(instance, away(closed_port))
     tried.run(payload("pass\n"), retries=1)
     assert tried.bodies == 2
@@ -129,7 +129,7 @@ def test_a_retry_waits_for_the_cluster_as_ever(
 def test_who_adopts_what_others_have_left_waits_as_ever(
     instance: dg.DagsterInstance, payload: Write, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_calls, "_REATTACHING_SECONDS", 2.0)
+    monkeypatch.setattr(interruptions, "_REATTACHING_SECONDS", 2.0)
     tried = Tried(instance, away(closed_port, reattach="asset"))
     tried.run(payload("pass\n"), retries=0)
     (told,) = [each for each in tried.messages if each.startswith("The cluster does not answer; ")]

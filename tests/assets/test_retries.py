@@ -291,7 +291,7 @@ class TestTermination:
     def test_what_could_not_be_cancelled_is_by_reconcile(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """The run says what is left, and keeps it."""
         world.payload(world.settings.payload, pause=10.0)
-        monkeypatch.setattr("dagster_slurm.pipes.cluster_calls._CANCEL_SECONDS", 3.0)
+        monkeypatch.setattr("dagster_slurm.pipes.interruptions._CANCEL_SECONDS", 3.0)
         for name, value in world.sandbox.env().items():
             monkeypatch.setenv(name, value)
         ended = threading.Event()

@@ -29,7 +29,7 @@ import time
 import dagster as dg
 
 from dagster_slurm import build_slurm_orphan_reconcile_sensor
-from dagster_slurm.pipes.leases import take_lease
+from dagster_slurm.pipes.run_notes import take_lease
 
 HERE = pathlib.Path(os.environ["WORLD"])
 

@@ -8,7 +8,7 @@ import pytest
 
 from dagster_slurm import reconcile_orphaned_slurm_runs
 from dagster_slurm.pipes.dagster_private import report_engine_event
-from dagster_slurm.pipes.leases import LEASE_KEY
+from dagster_slurm.pipes.run_notes import LEASE_KEY
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.reconcile.decision import Verdict
 from tests.runs.conftest import World

@@ -8,7 +8,7 @@ import signal
 import dagster as dg
 import pytest
 
-from dagster_slurm.pipes.leases import leases_of
+from dagster_slurm.pipes.run_notes import leases_of
 from dagster_slurm.process_identity import ProcessIdentity
 from tests.runs.conftest import World
 

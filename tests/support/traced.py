@@ -21,7 +21,7 @@ import dagster as dg
 
 import dagster_slurm
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource
-from dagster_slurm.pipes import cluster_calls
+from dagster_slurm.pipes import interruptions
 from dagster_slurm.transport.channel import ShellChannel
 from tests.support.instances import empty_instance
 
@@ -124,7 +124,7 @@ def main() -> None:
     # What a first call loads is measured by tests/unit/test_imports.py.
     import_module("dagster_slurm.clients")
     # While a call takes longer, the step's thread looks for interruptions: a slow machine would count as more.
-    cluster_calls._LOOK_SECONDS = 60.0
+    interruptions._CALL_LOOK_SECONDS = 60.0
     queue = SlurmQueueConfig(partition="compute", mem="100M", cpus=1, time_limit="00:05:00")
     from_env = SlurmResource.from_env()
     slurm = SlurmResource(ssh=from_env.ssh, queue=queue, remote_base=sys.argv[1])

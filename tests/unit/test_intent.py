@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.pipes.interruptions import Heard, Intent, decide_intent, is_interrupt
-from dagster_slurm.pipes.leases import take_lease, was_terminated
+from dagster_slurm.pipes.run_notes import take_lease, was_terminated
 
 GO_ON, DETACH, CANCEL = Intent.GO_ON, Intent.DETACH, Intent.CANCEL
 

@@ -19,7 +19,7 @@ from dagster_slurm.pipes.dagster_private import (
     mark_succeeded,
     steps_left,
 )
-from dagster_slurm.pipes.leases import NOT_KNOWN, leases_of
+from dagster_slurm.pipes.run_notes import NOT_KNOWN, leases_of
 from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, may_have_been
 
 

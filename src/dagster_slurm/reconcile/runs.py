@@ -22,7 +22,7 @@ from dagster_slurm.pipes.dagster_private import (
     load_job,
     tags_of_retry,
 )
-from dagster_slurm.pipes.leases import leases_of, take_lease
+from dagster_slurm.pipes.run_notes import leases_of, take_lease
 from dagster_slurm.reconcile.cancelling import cancelled_runs
 from dagster_slurm.reconcile.decision import (
     IN_PROGRESS,

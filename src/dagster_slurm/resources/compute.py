@@ -10,8 +10,8 @@ from dagster import InitResourceContext, build_resources
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.dagster_private import StepContext
 from dagster_slurm.pipes.launch_key import Reattach
-from dagster_slurm.pipes.leases import take_lease
 from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, SlurmPartitionsInvocation, partitions_of
+from dagster_slurm.pipes.run_notes import take_lease
 from dagster_slurm.pipes.step import Step, stop_in_dry_run
 from dagster_slurm.pipes.tidy import TIDY
 from dagster_slurm.resources.call import work_of

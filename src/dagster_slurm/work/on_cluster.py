@@ -23,8 +23,7 @@ from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.events import Listener
 from dagster_slurm.job.retrying import Outcome, outcomes_to_json
 from dagster_slurm.job.submission import Known, Open, Others, Reattachment, submit_once
-from dagster_slurm.pipes.cluster_calls import ClusterCalls
-from dagster_slurm.pipes.interruptions import Interruptions
+from dagster_slurm.pipes.interruptions import ClusterCalls, Interruptions
 from dagster_slurm.pipes.launch_key import (
     PieceOfWork,
     describe,
@@ -34,7 +33,7 @@ from dagster_slurm.pipes.launch_key import (
     may_have_begun,
 )
 from dagster_slurm.pipes.partition_results import data_place, needs_of, outputs_directory, result_name
-from dagster_slurm.pipes.run_tags import tell_in_tags
+from dagster_slurm.pipes.run_notes import tell_in_tags
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.unfinished import Unfinished, leave_to_reconcile
 from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory, task_files

@@ -314,7 +314,7 @@ def takes(options: type, *, in_step: bool = True) -> Callable[[Method], Method]:
             except DagsterSlurmError as error:
                 if not in_step:
                     raise
-                from dagster_slurm.pipes.failures import of_call  # noqa: PLC0415 - for failures only
+                from dagster_slurm.pipes.step import of_call  # noqa: PLC0415 - for failures only
 
                 raise of_call(error) from error
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dagster_slurm.pipes.leases import leases_of, take_lease
+from dagster_slurm.pipes.run_notes import leases_of, take_lease
 from dagster_slurm.process_identity import ProcessIdentity
 
 

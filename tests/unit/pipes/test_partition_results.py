@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from dagster_slurm.errors import JobFailedError
-from dagster_slurm.pipes.failures import partitions_failure
+from dagster_slurm.pipes.step import partitions_failure
 
 
 def test_failed_partitions_are_named_in_order() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from dagster_slurm.pipes.run_tags import JOB_TAG, RUN_DIRECTORY_TAG, _Tags, new_tags
+from dagster_slurm.pipes.run_notes import JOB_TAG, RUN_DIRECTORY_TAG, _Tags, new_tags
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 
 

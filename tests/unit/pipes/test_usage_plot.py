@@ -16,8 +16,7 @@ from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.job.events import Ended
 from dagster_slurm.pipes import usage
 from dagster_slurm.pipes.partition_results import ADVICE, USAGE_PLOT, SlurmOutcome, has_lasted, outcome_metadata
-from dagster_slurm.pipes.usage import usage_metadata
-from dagster_slurm.pipes.usage_plot import Panel, drawn, panels
+from dagster_slurm.pipes.usage import Panel, drawn, panels, usage_metadata
 from dagster_slurm.resources.settings import metadata_of
 from dagster_slurm.slurm.efficiency import Figures
 from dagster_slurm.slurm.request import JobRequest, merge
@@ -85,7 +84,7 @@ def test_who_makes_the_metadata_makes_all_of_it() -> None:
 
 def test_without_the_extra_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("dagster_slurm.pipes.usage_plot.find_spec", lambda name: None)
+    monkeypatch.setattr("dagster_slurm.pipes.usage.find_spec", lambda name: None)
     assert usage_metadata(STEP, outcome(), outcome_metadata) == {}
     assert capsys.readouterr().out == ""
 
