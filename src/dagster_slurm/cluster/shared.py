@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from dagster_slurm.errors import SubmitLimitError
 from dagster_slurm.process_identity import Vantage
 from dagster_slurm.slurm import rejections
-from dagster_slurm.transport.pool import make_own
+from dagster_slurm.transport.pool import make_own, open_lock, try_lock
 
 FULL_SECONDS = 5.0
 """For how long "no more jobs" is believed without asking again."""
@@ -56,15 +56,6 @@ def this_era() -> str:
         return boot_id and f"{boot_id} {Path('/proc/self/ns/time').readlink()}"
     except OSError:
         return boot_id
-
-
-def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take a lock of flock(2), if it is free."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class SharedDirectory:
@@ -123,7 +114,7 @@ class SharedDirectory:
 
     def open(self, name: str) -> int:
         """A file in it that nobody else can read, made if it is not there."""
-        return os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_lock(self.path / name)
 
     def read(self, name: str) -> tuple[float, Any] | None:
         """When something was written under a name, and what; as `taken`."""

@@ -22,8 +22,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from dagster_slurm.cluster.shared import NOWHERE, SharedDirectory, Turn, give_back, try_lock
+from dagster_slurm.cluster.shared import NOWHERE, SharedDirectory, Turn, give_back
 from dagster_slurm.errors import SlurmError
+from dagster_slurm.transport.pool import try_lock
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

@@ -223,20 +223,20 @@ class ChannelBudget:
     def contended(self) -> bool:
         """Whether some process waits for a channel: whoever has one to spare closes it."""
         try:
-            descriptor = _open(self._waiting)
+            descriptor = open_lock(self._waiting)
         except FileNotFoundError:
             # The directory of the connection is gone, and with it whoever could wait there.
             return False
         try:
-            return not _lock(descriptor, fcntl.LOCK_EX)
+            return not try_lock(descriptor)
         finally:
             os.close(descriptor)
 
     def _try(self, slots: Sequence[Path] | None = None) -> Token | None:
         slots = self._slots if slots is None else slots
         for slot in random.sample(slots, len(slots)):
-            descriptor = _open(slot)
-            if _lock(descriptor, fcntl.LOCK_EX):
+            descriptor = open_lock(slot)
+            if try_lock(descriptor):
                 return Token(descriptor)
             os.close(descriptor)
         return None
@@ -244,7 +244,7 @@ class ChannelBudget:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Be seen to wait: who holds a channel that is idle closes it."""
-        descriptor = _open(self._waiting)
+        descriptor = open_lock(self._waiting)
         try:
             # Shared: any number may wait. Whoever looks whether somebody does holds it for an instant only.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -253,11 +253,13 @@ class ChannelBudget:
             os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def open_lock(path: Path) -> int:
+    """A file to lock, made if it is not there, that nobody else can read."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _lock(descriptor: int, kind: int) -> bool:
+def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take a lock of flock(2), if it is free."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

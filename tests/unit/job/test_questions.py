@@ -20,6 +20,7 @@ from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot, th
 from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.job.questions import Answer, Beside, Question, Rules
 from dagster_slurm.slurm.output import QueueEntry, parse_squeue
+from dagster_slurm.transport.pool import try_lock
 
 OFTEN = Rules(per_second=1000.0, burst=1000.0, patience_seconds=10.0)
 
@@ -109,7 +110,7 @@ class TestBeside:
         asked = question()
         asked.want(["1"])
         held = SharedDirectory(directory).open("desk")
-        shared.try_lock(held)
+        try_lock(held)
         beside.ask(asked, ["1"])
         begun.pop()()
         assert (beside.has_answer, beside.is_free, beside.answer(asked)) == (False, True, None)
