@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,6 +144,7 @@ class SharedDirectory:
             return None
 
 
+@dataclass
 class Turn:
     """Who may ask for all, by a lock of that name. Who holds it for too long keeps it, and the others have a new one.
 
@@ -151,10 +153,9 @@ class Turn:
         patience_seconds: How long one who asks is waited for before somebody else does.
     """
 
-    def __init__(self, name: str, patience_seconds: float) -> None:
-        self._name = name
-        self._patience_seconds = patience_seconds
-        self._held_up: tuple[int, float] | None = None
+    name: str
+    patience_seconds: float
+    _held_up: tuple[int, float] | None = None
 
     def take(self, shared: SharedDirectory) -> int | None:
         """The descriptor that holds it, for `give_back`; None while somebody else has it.
@@ -162,7 +163,7 @@ class Turn:
         Raises:
             OSError: The directory cannot be used.
         """
-        descriptor = shared.open(self._name)
+        descriptor = shared.open(self.name)
         inode = os.fstat(descriptor).st_ino
         if try_lock(descriptor):
             self._held_up = None
@@ -173,15 +174,15 @@ class Turn:
         os.close(descriptor)
         if self._held_up is None or self._held_up[0] != inode:
             self._held_up = inode, shared.now()
-        if shared.now() - self._held_up[1] < self._patience_seconds:
+        if shared.now() - self._held_up[1] < self.patience_seconds:
             return None
         if self._inode(shared) == inode:
-            (shared.path / self._name).unlink(missing_ok=True)
+            (shared.path / self.name).unlink(missing_ok=True)
         return self.take(shared)
 
     def _inode(self, shared: SharedDirectory) -> int:
         try:
-            return (shared.path / self._name).stat().st_ino
+            return (shared.path / self.name).stat().st_ino
         except FileNotFoundError:
             return 0
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.shared import Admissions, SharedDirectory
-from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.job.backoff import WatchIntervals
+from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, SSHConnection, Transport
 from dagster_slurm.transport.pool import refuse_foreign
 

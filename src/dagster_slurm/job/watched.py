@@ -10,8 +10,8 @@ from datetime import datetime
 from dagster_slurm.cluster import FilePosition
 from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Silence, Verdict, Witnesses
+from dagster_slurm.job.backoff import Pace
 from dagster_slurm.job.events import Ended, Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
-from dagster_slurm.job.outage import Pace
 from dagster_slurm.run_directory import STREAMS, JobHandle
 from dagster_slurm.slurm.efficiency import Needs, record_of_line
 from dagster_slurm.slurm.job_id import JobId

@@ -27,9 +27,9 @@ from dagster_slurm.errors import (
     TransportError,
     TransportTimeoutError,
 )
+from dagster_slurm.job.backoff import Outage, Pace, WatchIntervals
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
 from dagster_slurm.job.failure import unknown_end
-from dagster_slurm.job.outage import Outage, Pace
 from dagster_slurm.job.questions import Answer, Beside, Question
 from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle
@@ -51,15 +51,12 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds from some fixed moment; never goes back."""
-        ...
 
     def utc(self) -> datetime:
         """The time of day."""
-        ...
 
     def sleep(self, wake: threading.Event, seconds: float) -> None:
         """Wait until `wake` is set or the time is over."""
-        ...
 
 
 class SystemClock:
@@ -84,35 +81,6 @@ class SystemClock:
 
     def sleep(self, wake: threading.Event, seconds: float) -> None:
         wake.wait(seconds)
-
-
-@dataclass(frozen=True)
-class WatchIntervals:
-    """How often to look, in seconds.
-
-    Args:
-        tick_seconds: Pause between two reads of the files while something is new in them.
-        tick_max_seconds: The longest pause while nothing is.
-        tick_many_seconds: The pause for six hundred jobs or more while something is new; for fewer it is in between.
-        news_seconds: How long a read may wait on the cluster for something new.
-        first_status_seconds: Pause before squeue is asked about a new job, if it was not asked just before.
-        status_seconds: Pause before squeue is asked again, at first.
-        status_max_seconds: The longest such pause.
-        status_backoff: What such a pause grows by.
-        confirm_seconds: First pause between questions about a job that seems to end.
-        away_max_seconds: The longest pause while the cluster cannot be reached.
-    """
-
-    tick_seconds: float = 0.1
-    tick_max_seconds: float = 0.5
-    tick_many_seconds: float = 0.3
-    news_seconds: float = 0.5
-    first_status_seconds: float = 1.5
-    status_seconds: float = 5.0
-    status_max_seconds: float = 30.0
-    status_backoff: float = 1.5
-    confirm_seconds: float = 0.1
-    away_max_seconds: float = 30.0
 
 
 @dataclass(kw_only=True)

@@ -22,8 +22,16 @@ from dagster import DagsterExecutionInterruptedError, DagsterInstance, DagsterRu
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.shared import seconds_since_boot
-from dagster_slurm.errors import TransportTimeoutError
-from dagster_slurm.job.outage import until_answered
+from dagster_slurm.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    DagsterSlurmError,
+    HostNotFoundError,
+    SubmitLimitError,
+    TransferCorruptedError,
+    TransportTimeoutError,
+)
+from dagster_slurm.job.backoff import Outage, Pace
 from dagster_slurm.pipes.run_notes import is_executor_child, was_terminated
 from dagster_slurm.pipes.step import Step
 
@@ -316,6 +324,8 @@ _REATTACHING_SECONDS = 300.0
 _CALL_LOOK_SECONDS = 0.2
 _CANCEL_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
+_MAX_CORRUPTED = 3
+_OUT_OF_REACH = (ConnectionFailedError, TransportTimeoutError)
 # What was said of the way, in each run once.
 _told: set[tuple[str, str]] = set()
 
@@ -416,3 +426,70 @@ class ClusterCalls:
             if succeeded:
                 return outcome  # type: ignore[no-any-return]
             raise outcome
+
+
+def until_answered(
+    call: Callable[[], T],
+    *,
+    tell: Callable[[str, str], None],
+    reached: Callable[[], bool],
+    first_contact_seconds: Callable[[], float],
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    give_up_at: float = float("inf"),
+) -> T:
+    """Make a call that may be made again, as often as it takes.
+
+    A cluster that this process has reached before is waited for without limit, and so is a login that has expired. One
+    that was never reached is given up after a while: its address may be wrong.
+
+    Args:
+        call: The call.
+        tell: Told a text and its level when the cluster goes away and when it is back.
+        reached: Whether this process has reached the cluster before.
+        first_contact_seconds: How long one is tried that was never reached; asked once, when it does not answer.
+        now: The clock, in seconds.
+        sleep: Waits for some seconds.
+        give_up_at: When it is not made again any more, whatever its error, by that clock.
+
+    Raises:
+        DagsterSlurmError: One that waiting does not mend.
+    """
+    begun, corrupted = now(), 0
+    contact_until: float | None = None
+    away, full = Pace(1.0, 30.0, 1.6, jitter=0.2), Pace(3.0, 6.0, 1.2, jitter=0.2)
+    outage = Outage(away)
+    while True:
+        try:
+            result = call()
+        except DagsterSlurmError as error:
+            corrupted += isinstance(error, TransferCorruptedError)
+            if isinstance(error, _OUT_OF_REACH) and not reached() and contact_until is None:
+                contact_until = begun + first_contact_seconds()
+            limit = contact_until if isinstance(error, _OUT_OF_REACH) and not reached() else None
+            is_late = now() >= give_up_at or (limit is not None and now() >= limit)
+            if corrupted >= _MAX_CORRUPTED or is_late or not _is_worth_waiting(error, was_reached=reached()):
+                raise
+            # A place is taken again soon, and of all that wait for one, one asks (`SlurmCluster.check`).
+            outage.pace = full if isinstance(error, SubmitLimitError) else away
+            if outage.lost(now(), error):
+                tell(f"{_what(error, None if limit is None else limit - now())}. {error}", "warning")
+            due = outage.pace.due if limit is None else min(outage.pace.due, limit)
+            sleep(max(0.0, due - now()))
+        else:
+            if outage.since is not None:
+                does = "There is a place again" if outage.told is SubmitLimitError else "The cluster answers again"
+                tell(f"{does}, after {now() - begun:.0f} s", "info")
+            return result
+
+
+def _what(error: DagsterSlurmError, left_seconds: float | None) -> str:
+    if isinstance(error, SubmitLimitError):
+        return "Slurm takes no more jobs now; waiting"
+    if left_seconds is not None:
+        return f"The cluster does not answer; it is tried for {max(0.0, left_seconds):.0f} s more"
+    return "The cluster does not answer; waiting"
+
+
+def _is_worth_waiting(error: DagsterSlurmError, *, was_reached: bool) -> bool:
+    return error.transient or (was_reached and isinstance(error, (AuthenticationError, HostNotFoundError)))

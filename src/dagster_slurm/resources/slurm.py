@@ -11,8 +11,8 @@ from dagster import ConfigurableResource, EnvVar
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.job.backoff import WatchIntervals
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.job.watcher import WatchIntervals
 from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options

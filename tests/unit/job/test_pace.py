@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_slurm.job.outage import Pace
+from dagster_slurm.job.backoff import Pace
 
 
 def pauses(pace: Pace, count: int) -> list[float]:

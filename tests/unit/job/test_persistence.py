@@ -21,7 +21,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
     TransportTimeoutError,
 )
-from dagster_slurm.job.outage import until_answered
+from dagster_slurm.pipes.interruptions import until_answered
 
 
 class World:

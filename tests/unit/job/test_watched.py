@@ -8,8 +8,8 @@ import pytest
 
 from dagster_slurm.cluster.judge import Silence
 from dagster_slurm.job import events
+from dagster_slurm.job.backoff import Pace
 from dagster_slurm.job.events import Event, ManySubscriptions, Output, Started, Subscription
-from dagster_slurm.job.outage import Pace
 from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.commands import SACCT_FIELDS

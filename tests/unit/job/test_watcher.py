@@ -21,6 +21,7 @@ from dagster_slurm.errors import (
     SubmissionUnknownError,
 )
 from dagster_slurm.job import events
+from dagster_slurm.job.backoff import WatchIntervals
 from dagster_slurm.job.events import (
     Broken,
     Ended,
@@ -34,7 +35,7 @@ from dagster_slurm.job.events import (
     Waiting,
 )
 from dagster_slurm.job.questions import Question
-from dagster_slurm.job.watcher import JobWatcher, WatchIntervals
+from dagster_slurm.job.watcher import JobWatcher
 from dagster_slurm.run_directory import JobHandle, LaunchKey
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord
