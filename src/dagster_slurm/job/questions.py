@@ -1,10 +1,15 @@
 """One kind of question to the cluster, asked once for all processes of this user that share the answers.
 
+Each process notes in the shared directory what it wants to know (`NAME.wants`), in a file that it holds locked while it
+lives: one that is not locked a dead process has left. Whoever is due to ask takes the turn (`desk`) if it is free, and
+waits for nobody; the file of the turn counts how often all of them have asked. It asks for everybody's jobs, and
+publishes the answer (`answer`) with the moment before it asked: what it says was true then, or later. The others see at
+their next look that the file is another one, and believe of it what was asked after their own job's last news
+(`is_about`). Who was stopped while it asked loses the turn after a while; what it says later is older than what is
+known by then, and not taken. Since when all were refused, which waiting does not mend, is `refused`. Nothing relies on
+the directory: where it cannot be used, each process asks by itself, as seldom.
 It is asked on a thread beside, so that whoever reads the files of jobs waits for no answer of Slurm (`Beside`).
-
-In the shared directory lie who may ask, and how often (`desk`, which is locked by who asks), the last answer
-(`answer`), since when all were refusals (`refused`), and for each process what it wants to know (`NAME.wants`, which it
-holds locked while it lives).
+docs/adr/0011 has the reasons.
 """
 
 from __future__ import annotations
