@@ -147,7 +147,10 @@ def test_a_part_that_was_damaged_on_the_cluster(
     """One clear error; the next try sends it again."""
     kind.lock({"waves": ("1.0", 3 << 20)})
     cache.provide(kind.recipe())
-    script = 'cd "$1/env-cache/parts" && largest=$(ls -S | head -n 1) && printf x | dd of="$largest" conv=notrunc bs=1'
+    script = (
+        'cd "$1/env-cache/parts" && largest=$(ls -S | head -n 1) && chmod u+w -- "$largest" && '
+        'printf x | dd of="$largest" conv=notrunc bs=1'
+    )
     assert transport.run(script, (base,)).returncode == 0
     with pytest.raises(TransferCorruptedError, match="Damaged on the cluster"):
         cache.provide(kind.recipe(), force=True)

@@ -115,7 +115,7 @@ def test_what_arrives_damaged_never_becomes_content(far: Far, data: Path) -> Non
     far.shell(f"mkdir -p data/.incoming/batch; printf broken >data/.incoming/batch/{digest}")
     (content,) = store._contents.values()
     with pytest.raises(TransferCorruptedError, match="not what was sent"):
-        store._store("batch", [content])
+        store._store.store("batch", [content])
     assert far.shell("ls -A data data/.incoming").split() == ["data:", ".incoming", "data/.incoming:"]
     store.upload()
     store.place(far.work)

@@ -23,7 +23,7 @@ done
 before() {
     echo "@$((now - $1 * 86400))"
 }
-[ ! -d parts ] || find parts -type f ! -newermt "$(before "$2")" -delete
+[ ! -d parts ] || find parts -maxdepth 1 -type f ! -newermt "$(before "$2")" -delete
 # Packages that were extracted for environments of which none is left: those that are have their files, too. While one is
 # installed, it may be about to take them.
 if [ -d unpacked ] && [ -z "$(ls .leases 2>/dev/null)" ]; then
@@ -31,4 +31,7 @@ if [ -d unpacked ] && [ -z "$(ls .leases 2>/dev/null)" ]; then
         [ -n "$(find "$package" -type f -links +1 -print -quit)" ] || rm -rf -- "$package" "$package.lock"
     done
 fi
-[ ! -d .incoming ] || find .incoming -mindepth 1 -maxdepth 1 ! -newermt "$(before 2)" -exec rm -rf {} +
+# Releases before had the first.
+for incoming in .incoming parts/.incoming; do
+    [ ! -d "$incoming" ] || find "$incoming" -mindepth 1 -maxdepth 1 ! -newermt "$(before 2)" -exec rm -rf {} +
+done

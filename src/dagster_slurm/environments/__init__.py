@@ -1,5 +1,6 @@
 """What a payload runs in: how it is packed, how it gets to the cluster, and how it is entered there."""
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments.cache import Preview
 from dagster_slurm.environments.providers import (
     ClusterPython,
@@ -20,7 +21,6 @@ from dagster_slurm.environments.recipe import (
     Locked,
     Needs,
     Pack,
-    Part,
     Recipe,
     Tell,
     activate_deployed,

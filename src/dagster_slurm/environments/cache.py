@@ -5,16 +5,16 @@ ADR 8 says why it is done so. Whatever dies, what the link of a key points to is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.content_store import ChangedError, ContentStore, Part
 from dagster_slurm.environments import local_store
 from dagster_slurm.environments.recipe import (
     ISOLATED,
@@ -22,7 +22,6 @@ from dagster_slurm.environments.recipe import (
     Listed,
     Needs,
     Pack,
-    Part,
     Recipe,
     Tell,
     activate_deployed,
@@ -38,19 +37,14 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
 )
 from dagster_slurm.process_identity import Life, ProcessIdentity
-from dagster_slurm.transport import CompletedCommand, TreeEntry, storage_fault
+from dagster_slurm.transport import CompletedCommand, storage_fault
 from dagster_slurm.transport.base import reading
-from dagster_slurm.transport.together import batches
 
 DIRECTORY = "env-cache"
 _STALE_SECONDS = 60
 _BEAT_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 _INSTALL_SECONDS = 3600.0
-# So much is sent at once: what has arrived when a process dies is not sent again.
-_BATCH_BYTES = 64 << 20
-_BATCH_PARTS = 400
-_TRIES = 3
 _PACKS = 2
 _DAMAGED, _NO_WAY_THERE = 65, 70
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
@@ -248,10 +242,14 @@ class EnvironmentCache:
     def _pack_and_install(self, place: _Place, recipe: Recipe, token: str) -> str:
         """The entry's name."""
         place, pack = self._packed(place, recipe)
-        sent = self._send(pack.parts)
-        self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
         try:
+            sent = self._send(pack.parts)
+            self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
             self._run_install(place, pack, token)
+        except ChangedError as error:
+            # What was kept of it on this machine is something else by now.
+            recipe.discard(place.target)
+            raise TransferCorruptedError(f"{error.message}; it is packed again", host=self._cluster.host) from error
         except (EnvironmentBuildError, TransferCorruptedError):
             # Tried again with the same files it would fail again.
             recipe.discard(place.target)
@@ -275,32 +273,9 @@ class EnvironmentCache:
 
     def _send(self, parts: Sequence[Part]) -> int:
         """Send what the cluster lacks, and say how many parts that were."""
-        count = 0
-        for _ in range(_TRIES):
-            missing = self._missing(parts)
-            if not missing:
-                return count
-            count = max(count, len(missing))
-            for batch in batches(missing, _size_of, max_bytes=_BATCH_BYTES, max_count=_BATCH_PARTS):
-                self._send_batch(batch)
-        raise EnvironmentBuildError(
-            f"Parts of an environment disappear from {self.directory}/parts as they arrive", host=self._cluster.host
-        )
-
-    def _missing(self, parts: Iterable[Part]) -> list[Part]:
-        by_digest = {part.sha256: part for part in parts}
-        listed = "".join(f"{digest}\n" for digest in by_digest).encode()
-        answer = self._asked("environment_missing.sh", (self.directory,), stdin=listed)
-        with reading(f"What is missing in {self.directory}", host=self._cluster.host):
-            return [by_digest[digest] for digest in answer.text.split()]
-
-    def _send_batch(self, batch: Sequence[Part]) -> None:
-        # The same batch of the next process goes on from what has arrived.
-        name = hashlib.sha256("".join(part.sha256 for part in batch).encode()).hexdigest()[:16]
-        incoming = f"{self.directory}/.incoming/{name}"
-        entries = [TreeEntry(part.sha256, part.fetch()) for part in batch]
-        self._cluster.transport.put_tree(entries, incoming, progress=lambda report: self._tell(str(report)))
-        self._asked("environment_store.sh", (self.directory, incoming))
+        # Whether a lock has the sizes right nobody has looked at; all parts are summed before they are installed.
+        store = ContentStore(self._cluster, f"{self.directory}/parts", self._tell, sizes_are_known=False)
+        return len(store.provide(parts))
 
     def _run_install(self, place: _Place, pack: Pack, token: str) -> None:
         needs = place.recipe.needs()
@@ -348,10 +323,6 @@ class EnvironmentCache:
         if answer.returncode == _DOES_NOT_WORK:
             raise EnvironmentBuildError(f"The environment was installed, and does not work:\n{said}", host=host)
         raise RemoteStorageError(f"Cannot use {self.directory}: {said}", host=host)
-
-
-def _size_of(part: Part) -> int:
-    return part.size_bytes
 
 
 def _is_gone(holder: str) -> bool:

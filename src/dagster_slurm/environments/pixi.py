@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, Task, lock_version, locked_packages, of_task
 from dagster_slurm.environments.pixi_pack import Contents, Expected
-from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell, last_lines
+from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason
 from dagster_slurm.transport import content

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments import local_store, pixi_pack, sources
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage
 from dagster_slurm.environments.pixi_pack import Contents, Expected, Member
-from dagster_slurm.environments.recipe import Pack, Part, Tell
+from dagster_slurm.environments.recipe import Pack, Tell
 from dagster_slurm.environments.target import Target, version_of
 from dagster_slurm.errors import EnvironmentBuildError
 from dagster_slurm.transport.shell import quote, shell_file

@@ -7,8 +7,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments.target import Target
 from dagster_slurm.transport.shell import quote
 
@@ -80,28 +80,6 @@ class Needs:
     setup: tuple[str, ...] = ()
     platform: str | None = None
     program: str | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """Something that is sent, known by its content.
-
-    Args:
-        name: How the installing script finds it, within its `parts` directory; `/` for directories in that.
-        sha256: Of its content, in hexadecimal.
-        size_bytes: Of its content, for the log; 0 if that is not known before.
-        fetch: Gets the content: a file of this machine. Called only if the cluster lacks it.
-    """
-
-    name: str
-    sha256: str
-    size_bytes: int
-    fetch: Callable[[], Path | bytes]
-
-    @classmethod
-    def of(cls, name: str, content: bytes) -> Part:
-        """Content that is at hand."""
-        return cls(name, hashlib.sha256(content).hexdigest(), len(content), lambda: content)
 
 
 @dataclass(frozen=True)

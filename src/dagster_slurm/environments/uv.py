@@ -16,8 +16,9 @@ from typing import Any
 from packaging.pylock import Pylock
 from packaging.utils import canonicalize_name
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments import sources, wheels
-from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Part, Recipe, Tell
+from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Recipe, Tell
 from dagster_slurm.environments.sources import read_toml
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_export import Selection, exported, lock_path, locked_names, select

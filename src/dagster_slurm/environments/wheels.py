@@ -9,8 +9,9 @@ from pathlib import Path
 import requests
 from packaging.utils import parse_wheel_filename
 
+from dagster_slurm.cluster.content_store import Part
 from dagster_slurm.environments import local_store, sources
-from dagster_slurm.environments.recipe import Part, Tell, last_lines
+from dagster_slurm.environments.recipe import Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.environments.uv_export import LockedWheel, uv_program
 from dagster_slurm.errors import DagsterSlurmError, EnvironmentBuildError, reason

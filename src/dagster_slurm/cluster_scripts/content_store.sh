@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# data_store.sh DATA NAME: what has arrived as DATA/.incoming/NAME, a directory of files named by their SHA-256, becomes
+# content_store.sh DIRECTORY NAME: what has arrived as DIRECTORY/.incoming/NAME, a directory of files named by their SHA-256, becomes
 # content. Another process may be at the same. Prints the names of those that are something else, and removes them.
 cd -- "$1/.incoming/$2" 2>/dev/null || exit 0
 odd=$(find . -type f ! -name '.*' -printf '%f\0' | xargs -0 -r sha256sum -- | awk '$1 != $2 { print $2 }')
