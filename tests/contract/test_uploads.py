@@ -474,6 +474,7 @@ class TestRefused:
     @pytest.mark.parametrize("number", [1, 20, 48])
     def test_a_source_that_changes(self, far: Far, source: Path, pieces: Pieces, after: bytes, number: int) -> None:
         far.transport.put(b"old", far.path())
+        pieces.count = 0
         pieces.before = lambda count: None if count != number else rewrite(source, after)
         with pytest.raises((InvalidRequestError, TransferCorruptedError)):
             put_any(far, source, tree=False)

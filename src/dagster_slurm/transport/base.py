@@ -105,8 +105,9 @@ class Transport(ABC):
     ) -> None:
         """Put one file: sent beside its destination, checked to have arrived whole, then renamed.
 
-        What is large goes on, when it is put again, from what has arrived, whoever has sent that. `sha256` is that of
-        the content, where it is known. `progress` is called now and then while something large is sent.
+        It goes on, when it is put again, from what has arrived, whoever has sent that; one that is there with this
+        content stays as it is. `sha256` is that of the content, where it is known. `progress` is called now and then
+        while something large is sent.
         """
 
     @abstractmethod

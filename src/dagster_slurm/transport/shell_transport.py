@@ -25,10 +25,9 @@ from dagster_slurm.transport.upload import (
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
     ONE_REQUEST_BYTES,
     TakenOverError,
+    Upload,
     file_parcel,
     tree_parcel,
-    upload_file,
-    upload_tree,
 )
 
 # EX_DATAERR and EX_NOINPUT of sysexits.h, as the scripts use them.
@@ -139,18 +138,8 @@ class ShellTransport(Transport):
         sha256: str = "",
         progress: ProgressCallback | None = None,
     ) -> None:
-        version, sha256 = content.examine(source, sha256)
-        if version.size > ONE_REQUEST_BYTES:
-            parcel = file_parcel(source, version, sha256, what=destination)
-            upload_file(self._ask, parcel, destination, mode=mode, largest_piece=self._largest_piece, progress=progress)
-            return
-        self._ask(
-            _script("put.sh"),
-            (destination, f"{mode:o}", sha256),
-            what=destination,
-            stdin=content.blocks_of_size(source, version.size, what=destination),
-            stdin_bytes=version.size,
-        )
+        parcel = file_parcel(source, *content.examine(source, sha256), what=destination)
+        Upload(self._ask, parcel, destination, self._largest_piece, progress).as_file(mode)
 
     def put_tree(
         self, entries: Iterable[TreeEntry], destination: str, *, progress: ProgressCallback | None = None
@@ -162,14 +151,7 @@ class ShellTransport(Transport):
             parcel = tree_parcel(archive)
             connected.result()
         if parcel.size > ONE_REQUEST_BYTES:
-            upload_tree(
-                self._ask,
-                parcel,
-                destination,
-                checksums_name=archive.checksums_name,
-                largest_piece=self._largest_piece,
-                progress=progress,
-            )
+            Upload(self._ask, parcel, destination, self._largest_piece, progress).as_tree(archive.checksums_name)
             return
         self._ask(
             _script("put_tree.sh"),

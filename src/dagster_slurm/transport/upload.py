@@ -24,7 +24,7 @@ from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
 from dagster_slurm.transport.shell import shell_file
 
 ONE_REQUEST_BYTES = 4 << 20
-"""What is no larger is sent in one request."""
+"""A tree that is no larger is sent in one request."""
 # With those who send the same: one that breaks, or finds something else there, throws away what all have brought.
 _TRIES = 5
 # Of a large file: larger ones save no more processor time.
@@ -155,37 +155,8 @@ def partial_of(destination: str, digest: str) -> str:
     return f"{posixpath.dirname(destination) or '.'}/.dagster-slurm.{stem}.{digest[:32]}.part"
 
 
-def upload_file(
-    ask: Ask,
-    parcel: Parcel,
-    destination: str,
-    *,
-    mode: int,
-    largest_piece: Callable[[], int],
-    progress: ProgressCallback | None,
-) -> None:
-    """Upload one file in pieces; see `Transport.put` for what is raised."""
-    own = f".dagster-slurm.{uuid4().hex}.part"
-    publish = ("upload_publish.sh", destination, f"{mode:o}", parcel.digest, own)
-    _Upload(ask, parcel, destination, largest_piece, progress).send(parcel.digest, publish)
-
-
-def upload_tree(
-    ask: Ask,
-    parcel: Parcel,
-    destination: str,
-    *,
-    checksums_name: str,
-    largest_piece: Callable[[], int],
-    progress: ProgressCallback | None,
-) -> None:
-    """Upload a tree in pieces and unpack it there; see `Transport.put_tree` for what is raised."""
-    unpack = ("upload_unpack.sh", str(parcel.size), _script("put_tree.sh"), destination, checksums_name)
-    _Upload(ask, parcel, destination, largest_piece, progress).send("", unpack)
-
-
-class _Upload:
-    """Brings a parcel to where it belongs.
+class Upload:
+    """Brings a parcel to where it belongs; see `Transport.put` and `put_tree` for what is raised.
 
     Everybody who sends the same content to the same destination writes the same bytes to the same places of one
     partial file, and goes on from what has arrived in it; what it holds is checked when it is published.
@@ -206,7 +177,19 @@ class _Upload:
         self._largest_piece = largest_piece
         self._progress = progress
 
-    def send(self, sha256: str, publish: tuple[str, ...]) -> None:
+    def as_file(self, mode: int) -> None:
+        """Have a file arrive, and be published."""
+        own = f".dagster-slurm.{uuid4().hex}.part"
+        self._bring(
+            self._parcel.digest, ("upload_publish.sh", self._destination, f"{mode:o}", self._parcel.digest, own)
+        )
+
+    def as_tree(self, checksums_name: str) -> None:
+        """Have a tree arrive, and be unpacked."""
+        unpack = ("upload_unpack.sh", str(self._parcel.size), _script("put_tree.sh"), self._destination, checksums_name)
+        self._bring("", unpack)
+
+    def _bring(self, sha256: str, publish: tuple[str, ...]) -> None:
         """Have it arrive, and be published.
 
         Args:
