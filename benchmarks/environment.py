@@ -36,7 +36,7 @@ from dagster_slurm.environments.cache import EnvironmentCache
 from dagster_slurm.environments.pixi import PixiRecipe
 from dagster_slurm.environments.uv import UvRecipe
 from dagster_slurm.transport import OpenSSHTransport, TreeEntry
-from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm.transport.content import archive_tree
 from dagster_slurm_sandbox import processes as process_table
 
 PYTHON = "/usr/bin/python3"
@@ -153,9 +153,13 @@ def measure(trial: Trial) -> list[list[str]]:
 
 
 class Counting(OpenSSHTransport):
-    """Counts the bytes of all trees that are sent."""
+    """Counts the bytes of all files and trees that are sent."""
 
     sent_bytes = 0
+
+    def put(self, source: bytes | Path, destination: str, **options: Any) -> None:
+        self.sent_bytes += len(source) if isinstance(source, bytes) else source.stat().st_size
+        super().put(source, destination, **options)
 
     def put_tree(self, entries: Iterable[TreeEntry], destination: str, **options: Any) -> None:
         made = list(entries)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dagster_slurm.transport import content
-from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
+from dagster_slurm.transport.content import archive_tree
 from dagster_slurm.transport.progress import ProgressCallback
 
 Answer = Callable[[str, Sequence[str], bytes], CompletedCommand]

@@ -52,8 +52,8 @@ from dagster_slurm.slurm import (
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.staging import collect, plan
 from dagster_slurm.transport import CompletedCommand, SSHConnection, base, ssh_connection, together
-from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import TreeEntry, reading
+from dagster_slurm.transport.content import archive_tree
 
 SOURCE = Path(__file__).parents[2] / "src" / "dagster_slurm"
 EXAMPLES = 1000 if os.environ.get("FAULTS") == "all" else 40
@@ -597,7 +597,7 @@ PATHS: Mapping[str, Callable[[str], object]] = {
     "environments.inventory:parse": lambda text: [
         each.path for each in inventory.parse(f"entry {text} current 1 2 x", "/root").entries
     ],
-    "transport.archive:archive_tree": sent,
+    "transport.content:archive_tree": sent,
     "transport.ssh_connection:SSHConnection.control_path": lambda text: SSHConnection(
         text or "h", user=text or None, control_dir="/root"
     ).control_path(),

@@ -14,7 +14,7 @@ from uuid import uuid4
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import commands
 from dagster_slurm.transport import CompletedCommand, Transport, TreeEntry
-from dagster_slurm.transport.archive import archive_tree, held
+from dagster_slurm.transport.content import archive_tree, held
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import refuse_upload, upload_timeout_seconds
 from dagster_slurm.transport.together import Gathered, taken_apart

@@ -14,9 +14,9 @@ from dagster_slurm.errors import (
     TransportError,
 )
 from dagster_slurm.transport import content
-from dagster_slurm.transport.archive import archive_tree
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.channel import ShellChannel, shell_command
+from dagster_slurm.transport.content import archive_tree
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
 from dagster_slurm.transport.shell import shell_file

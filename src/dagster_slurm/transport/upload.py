@@ -17,9 +17,8 @@ from uuid import uuid4
 
 from dagster_slurm.errors import InvalidRequestError, TransferCorruptedError, TransportError
 from dagster_slurm.transport import content
-from dagster_slurm.transport.archive import TreeArchive
 from dagster_slurm.transport.base import CompletedCommand, reading, whole_number
-from dagster_slurm.transport.content import BLOCK_BYTES, Version
+from dagster_slurm.transport.content import BLOCK_BYTES, TreeArchive, Version
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
 from dagster_slurm.transport.shell import shell_file
 

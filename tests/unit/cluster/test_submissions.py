@@ -153,9 +153,7 @@ def test_only_those_fail_that_cannot_be_put(own: SlurmCluster, transport: Counti
 def test_what_does_not_arrive_whole_is_not_submitted(
     own: SlurmCluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "dagster_slurm.transport.archive.content.digest", lambda source: ("0" * 64, len(source), source)
-    )
+    monkeypatch.setattr("dagster_slurm.transport.content.digest", lambda source: ("0" * 64, len(source), source))
     directory = attempt(own)
     with pytest.raises(TransferCorruptedError, match="key0"):
         submit_once(Claims(own), directory, files_of(directory))

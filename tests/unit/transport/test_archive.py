@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry
-from dagster_slurm.transport.archive import CHECKSUMS_NAME, archive_tree
-from dagster_slurm.transport.content import BLOCK_BYTES
+from dagster_slurm.transport.content import BLOCK_BYTES, CHECKSUMS_NAME, archive_tree
 
 parts = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="\0/\n\r\\"), min_size=1, max_size=40

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.transport import TreeEntry, UploadProgress, content
-from dagster_slurm.transport.archive import archive_tree
+from dagster_slurm.transport.content import archive_tree
 from dagster_slurm.transport.progress import ProgressReport
 from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
