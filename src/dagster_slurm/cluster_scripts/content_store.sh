@@ -13,4 +13,4 @@ if [ -n "$(find . -type f ! -name '.*' | head -n 1)" ]; then
     printf '%s\n' "$said" >&2
     exit 74
 fi
-cd .. && rm -rf -- "$2"
+cd / && rm -rf -- "$1/.incoming/$2"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dagster_slurm.transport import TreeEntry
+from dagster_slurm.transport.content import archive_tree
 from dagster_slurm.transport.shell import shell_file
 
 DATA = b"content" * 1000
@@ -105,6 +107,16 @@ def test_a_piece_for_what_is_published_at_this_moment_harms_nothing(far: Far, sa
     far.instead_of("dd", f'case $* in *conv=*) echo "{said}" >&2; exit 1 ;; esac; exec "$REAL" "$@"')
     done = far.run("upload_piece.sh", str(far.part), "0", "7", stdin=b"content")
     assert (done.returncode, far.left()) == (66, [NAME])
+
+
+def test_a_tree_whose_place_was_taken_and_is_free_again_arrives(far: Far) -> None:
+    """Its files had been taken from it, as content; whoever came second to that place failed."""
+    taken = f'mkdir -p "{far.destination}/x" && "$REAL" "$@"; status=$?; rm -rf "{far.destination}"; exit "$status"'
+    far.instead_of("mv", f'[ -e "{far.programs}/once" ] || {{ : >"{far.programs}/once"; {taken}; }}; exec "$REAL" "$@"')
+    archive = archive_tree([TreeEntry("a", b"1")])
+    stream = b"".join(archive.blocks())
+    done = far.run("put_tree.sh", str(far.destination), archive.checksums_name, stdin=stream)
+    assert (done.returncode, far.left(), (far.destination / "a").read_bytes()) == (0, [SUM], b"1")
 
 
 @pytest.mark.parametrize("hours", [-100, -25, -1, 0, 1, 25, 100])

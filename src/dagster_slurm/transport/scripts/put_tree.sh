@@ -29,5 +29,13 @@ mkdir -p -- "${destination%/*}" && mkdir -- "$part" 2>/dev/null ||
 # without it, tar applies the umask for everybody but root.
 tar -xmpf - -C "$part" || exit 74
 (cd "$part" && check_all && rm -f -- "$checksums") || exit 65
-# mv -T refuses to move into a directory that appeared meanwhile.
-if mv -T -- "$part" "$destination"; then trap - EXIT; else [ -d "$destination" ]; fi
+# mv -T refuses to move into a directory that appeared meanwhile. It may be gone again, where its files are taken from it.
+for _ in 1 2 3 4 5 6 7 8; do
+    if said=$(mv -T -- "$part" "$destination" 2>&1); then
+        trap - EXIT
+        exit 0
+    fi
+    [ ! -d "$destination" ] || exit 0
+done
+printf '%s\n' "$said" >&2
+exit 74
