@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dagster_slurm.cli.main import main
+from dagster_slurm.cli import main
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox

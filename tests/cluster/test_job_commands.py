@@ -16,8 +16,8 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from dagster_slurm.cli import jobs as report_module
 from dagster_slurm.cli import main
-from dagster_slurm.cli import report as report_module
 from dagster_slurm.housekeeping.usage import Usage
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked

@@ -43,7 +43,7 @@ IMPORTED = (
     "dagster_pipes",
     "dagster_slurm",
     "dagster_slurm.cli",
-    "dagster_slurm.cli.main",
+    "dagster_slurm.cli",
     "alembic.command",
     "sqlalchemy.dialects.sqlite",
 )

@@ -182,10 +182,10 @@ def test_the_check_would_find_an_arrow_that_points_up() -> None:
 
 LIGHT = [
     "cli",
-    "cli.clean",
-    "cli.doctor",
+    "cli.upkeep",
+    "cli.set_up",
     "cli.jobs",
-    "cli.reconcile",
+    "cli.definitions",
     "doctor",
     "housekeeping.cleaning",
     "sandbox",

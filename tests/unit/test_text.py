@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagster_slurm
-from dagster_slurm.cli.terminal import say
+from dagster_slurm.cli.common import say
 from dagster_slurm.doctor.finding import fine, lines_of, wrong
 from dagster_slurm.text import printable
 

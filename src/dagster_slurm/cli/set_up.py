@@ -1,16 +1,58 @@
-"""`dagster-slurm doctor`: checks a set-up step by step, and says what is wrong and what to do."""
+"""`dagster-slurm login` and `doctor`: the way to the cluster, and whether all is set up."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm.cli.terminal import examples, say, say_painted, width
-from dagster_slurm.doctor import Asked, Finding, Status, World, diagnose
-from dagster_slurm.doctor.finding import as_json, lines_of, lines_of_skipped, overall, summary
-from dagster_slurm.housekeeping.tables import wrapped
+from dagster_slurm.cli.common import examples, say, say_painted, width
+
+if TYPE_CHECKING:
+    from dagster_slurm.doctor import Asked, Finding, Status
+
+
+@click.command(
+    epilog=examples(
+        "dagster-slurm login",
+        "dagster-slurm login --persist 8h",
+        "dagster-slurm login --check",
+    )
+)
+@click.option(
+    "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the environment variables begin with."
+)
+@click.option("--persist", metavar="TIME", help="How long the connection stays after its last use, as in 8h.")
+@click.option("--check", is_flag=True, help="Only tell whether there is a connection; exit code 1 if not.")
+@click.option("--end", is_flag=True, help="End the connection, for every process that uses it.")
+def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
+    """Log in to the cluster's login node, for Dagster's processes to use the connection.
+
+    ssh asks on this terminal for passwords, one-time codes and passphrases, at jump hosts too. As long as the
+    connection lasts, no process of this user logs in again. The host is read from the SLURM_EDGE_NODE_* variables.
+    """
+    # `--help` needs none of it.
+    from dagster_slurm.transport.openssh import ControlMaster  # noqa: PLC0415
+    from dagster_slurm.variables import connection_from  # noqa: PLC0415
+
+    connection = connection_from(prefix)
+    master = ControlMaster(connection, control_persist=persist)
+    if end:
+        master.end()
+        say(f"No connection to {connection.label} any more.")
+    elif check or master.is_alive():
+        _tell(connection.label, alive=master.is_alive())
+    else:
+        master.start_on_terminal()
+        _tell(connection.label, alive=master.is_alive())
+
+
+def _tell(label: str, *, alive: bool) -> None:
+    say(f"Connected to {label}." if alive else f"Not connected to {label}.")
+    if not alive:
+        raise click.exceptions.Exit(1)
+
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "wrong": "red", "skipped": "bright_black"}
 _OPTIONS = ("partition", "account", "qos", "time", "cpus", "mem")
@@ -46,6 +88,11 @@ def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
     Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_* for the rest.
     Nothing is submitted unless --job is given. Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage.
     """
+    # `--help` needs none of it.
+    from dagster_slurm.doctor import World, diagnose  # noqa: PLC0415
+    from dagster_slurm.doctor.finding import as_json, lines_of, lines_of_skipped, overall, summary  # noqa: PLC0415
+    from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415
+
     world = World(_asked(options))
     findings: list[Finding] = []
     try:
@@ -65,6 +112,8 @@ def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
 
 
 def _asked(options: dict[str, Any]) -> Asked:
+    from dagster_slurm.doctor import Asked  # noqa: PLC0415
+
     return Asked(
         prefix=options["prefix"],
         local=options["local"],
