@@ -17,10 +17,10 @@ from dagster_slurm.cluster.description import EndMark
 from dagster_slurm.doctor import STEPS, Finding, Status
 from dagster_slurm.doctor.finding import as_json, lines_of_skipped, summary
 from dagster_slurm.errors import EnvironmentNotFoundError, UnknownOptionError
-from dagster_slurm.housekeeping.cleaning import DANGLING, Facts, Terms, decide
-from dagster_slurm.housekeeping.rows import JobRow, RunStanding
-from dagster_slurm.housekeeping.rows import lines_of as table_of_jobs
-from dagster_slurm.housekeeping.seen import Fate
+from dagster_slurm.housekeeping.jobs_table import JobRow, RunStanding
+from dagster_slurm.housekeeping.jobs_table import lines_of as table_of_jobs
+from dagster_slurm.housekeeping.leftovers import DANGLING, Facts, Terms, decide
+from dagster_slurm.housekeeping.listed_jobs import Fate
 from dagster_slurm.housekeeping.usage import COLUMNS as REPORT_COLUMNS
 from dagster_slurm.housekeeping.usage import Usage
 from dagster_slurm.housekeeping.usage import text_of as text_of_usage

@@ -187,7 +187,7 @@ LIGHT = [
     "cli.jobs",
     "cli.definitions",
     "doctor",
-    "housekeeping.cleaning",
+    "housekeeping.leftovers",
     "sandbox",
     "job.watcher",
     "launchers",

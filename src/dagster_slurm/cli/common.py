@@ -16,7 +16,7 @@ from dagster_slurm.text import printable
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
-    from dagster_slurm.housekeeping.rows import WordOf
+    from dagster_slurm.housekeeping.jobs_table import WordOf
 
 
 def say(text: object, *, err: bool = False, end: str = "\n") -> None:
@@ -85,7 +85,7 @@ def words() -> Iterator[Callable[[], WordOf]]:
     Dagster, which takes a second to load, is loaded if there are any.
     """
     if not os.environ.get("DAGSTER_HOME"):
-        from dagster_slurm.housekeeping.rows import unknown  # noqa: PLC0415
+        from dagster_slurm.housekeeping.jobs_table import unknown  # noqa: PLC0415
 
         yield lambda: unknown
         return

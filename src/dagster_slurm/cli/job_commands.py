@@ -15,8 +15,7 @@ from dagster_slurm.cli.common import cluster_of, examples, say, with_cluster_opt
 
 if TYPE_CHECKING:
     from dagster_slurm.errors import InvalidRequestError
-    from dagster_slurm.housekeeping.chosen import Chosen
-    from dagster_slurm.housekeeping.payload_logs import Said
+    from dagster_slurm.housekeeping.named_jobs import Chosen, Said
 
 
 @click.command(
@@ -40,8 +39,8 @@ def cancel(
 
     Exit status: 0 all have ended or end now, 1 one could not be cancelled, 2 wrong usage.
     """
-    from dagster_slurm.housekeeping.chosen import chosen  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.job.cancelling import Canceller, Order  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
@@ -80,9 +79,12 @@ def logs(*, name: str, prefix: str, local: bool, remote_base: str | None, follow
     Exit status: 0 there was something to read, 1 it is not known, or nothing is left of it.
     """
     from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.chosen import chosen  # noqa: PLC0415
-    from dagster_slurm.housekeeping.payload_logs import PayloadLogs, sources_of  # noqa: PLC0415
-    from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.named_jobs import (  # noqa: PLC0415
+        PayloadLogs,
+        chosen,
+        sources_of,
+    )
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
         try:
@@ -123,7 +125,7 @@ def _captured(name: str, error: InvalidRequestError) -> None:
     """Print what Dagster has captured of a run; without anything, it is the error."""
     if not os.environ.get("DAGSTER_HOME") or name.isdecimal():
         raise error
-    from dagster_slurm.housekeeping.captured_logs import captured_logs  # noqa: PLC0415 - dagster is slow
+    from dagster_slurm.housekeeping.dagster_records import captured_logs  # noqa: PLC0415 - dagster is slow
     from dagster_slurm.pipes.dagster_private import instance_of_environment  # noqa: PLC0415
 
     with instance_of_environment() as instance:
@@ -154,8 +156,8 @@ def shell(
     Exit status: that of the shell.
     """
     from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.chosen import chosen  # noqa: PLC0415
-    from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415
     from dagster_slurm.slurm.commands import shell_in_job  # noqa: PLC0415
     from dagster_slurm.transport.openssh import run_on_terminal  # noqa: PLC0415
     from dagster_slurm.variables import connection_from  # noqa: PLC0415

@@ -15,7 +15,7 @@ from dagster_slurm.cli.common import cluster_of, examples, say, seconds, width, 
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
-    from dagster_slurm.housekeeping.rows import JobRow, Wanted, WordOf
+    from dagster_slurm.housekeeping.jobs_table import JobRow, Wanted, WordOf
     from dagster_slurm.housekeeping.usage import Usage
 
 _WATCH_SECONDS = 15
@@ -80,7 +80,7 @@ def jobs(
     On a terminal the table is as wide as that; piped, or as JSON, it has everything.
     """
     # `--help` needs none of it.
-    from dagster_slurm.housekeeping.rows import Wanted  # noqa: PLC0415
+    from dagster_slurm.housekeeping.jobs_table import Wanted  # noqa: PLC0415
 
     if in_json and watch_seconds:
         raise click.UsageError("--watch and --json exclude each other.")
@@ -119,8 +119,8 @@ def _watch(look: Callable[[], str], seconds: float) -> None:
 
 
 def _rows(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> Sequence[JobRow]:
-    from dagster_slurm.housekeeping.rows import job_rows  # noqa: PLC0415
-    from dagster_slurm.housekeeping.seen import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.jobs_table import job_rows  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
 
     seen = survey(cluster, is_open=wanted.is_open)
     if seen.notice:
@@ -129,7 +129,7 @@ def _rows(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> Sequence[JobRo
 
 
 def _shown(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> str:
-    from dagster_slurm.housekeeping.rows import lines_of  # noqa: PLC0415
+    from dagster_slurm.housekeeping.jobs_table import lines_of  # noqa: PLC0415
     from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415
 
     rows = _rows(cluster, word, wanted)
@@ -194,7 +194,7 @@ def report(
 
     Exit status: 0 done, 1 there is no such job of a run, or no accounting, 2 wrong usage.
     """
-    from dagster_slurm.housekeeping.chosen import LEAST_OF_A_RUN  # noqa: PLC0415 - as below
+    from dagster_slurm.housekeeping.named_jobs import LEAST_OF_A_RUN  # noqa: PLC0415 - as below
     from dagster_slurm.housekeeping.tables import wrapped  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.housekeeping.usage import as_json, lines_of, sums, text_of  # noqa: PLC0415
     from dagster_slurm.slurm.job_id import JobId  # noqa: PLC0415

@@ -15,7 +15,8 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.housekeeping.cleaning import (
+from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
+from dagster_slurm.housekeeping.leftovers import (
     Leftover,
     Terms,
     as_json,
@@ -28,8 +29,7 @@ from dagster_slurm.housekeeping.cleaning import (
     sizes_kib,
     summary,
 )
-from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
-from dagster_slurm.housekeeping.seen import survey
+from dagster_slurm.housekeeping.listed_jobs import survey
 from dagster_slurm.housekeeping.tables import aligned, fitted, wrapped
 
 _DAY_SECONDS = 86400

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.inventory import Entry, Inventory, Standing
-from dagster_slurm.housekeeping.cleaning import is_open
-from dagster_slurm.housekeeping.seen import Fate, fate_of, survey
+from dagster_slurm.housekeeping.leftovers import is_open
+from dagster_slurm.housekeeping.listed_jobs import Fate, fate_of, survey
 
 # A run that has found its environment may be about to submit.
 _JUST_USED_SECONDS = 3600.0

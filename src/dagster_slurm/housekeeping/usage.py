@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dagster_slurm.cluster.records import Listing
-from dagster_slurm.housekeeping.rows import clock
-from dagster_slurm.housekeeping.seen import step_of_name
+from dagster_slurm.housekeeping.jobs_table import clock
+from dagster_slurm.housekeeping.listed_jobs import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.efficiency import gpu_count, job_metrics, sampled

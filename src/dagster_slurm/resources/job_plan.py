@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from dagster_slurm.housekeeping.cleaning import size
+from dagster_slurm.housekeeping.leftovers import size
 from dagster_slurm.housekeeping.tables import cut, wrapped
 
 _SHOWN_FILES = 10

@@ -14,7 +14,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.look import Ask, look
 from dagster_slurm.cluster.slurm_cluster import foreign_part
 from dagster_slurm.errors import RemoteStorageError
-from dagster_slurm.housekeeping.seen import survey
+from dagster_slurm.housekeeping.listed_jobs import survey
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 

@@ -19,7 +19,7 @@ from dagster_slurm.cluster.look import Ask, look, look_at_all
 from dagster_slurm.environments.inventory import Shelf
 from dagster_slurm.environments.target import target_of
 from dagster_slurm.errors import DagsterSlurmError, OutputNotFoundError, UnreadableAnswerError
-from dagster_slurm.housekeeping.cleaning import remove, sizes_kib
+from dagster_slurm.housekeeping.leftovers import remove, sizes_kib
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.staging import DataOptions, plan_staging

@@ -10,9 +10,9 @@ from tests.support.launches import claim_record
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.housekeeping.chosen import Chosen, chosen
-from dagster_slurm.housekeeping.rows import unknown
-from dagster_slurm.housekeeping.seen import Accounting, Survey, seen_jobs
+from dagster_slurm.housekeeping.jobs_table import unknown
+from dagster_slurm.housekeeping.listed_jobs import Accounting, Survey, seen_jobs
+from dagster_slurm.housekeeping.named_jobs import Chosen, chosen
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
 

@@ -10,7 +10,7 @@ import pytest
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.housekeeping.dagster_records import DagsterRecords, records_of_environment
-from dagster_slurm.housekeeping.rows import RunStanding
+from dagster_slurm.housekeeping.jobs_table import RunStanding
 
 Status = dg.DagsterRunStatus
 RETRY = {"dagster/is_resume_retry": "true"}

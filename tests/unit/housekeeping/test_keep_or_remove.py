@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from dagster_slurm.housekeeping.cleaning import Facts, Terms, decide, decide_half_made, duration
-from dagster_slurm.housekeeping.rows import RunStanding
-from dagster_slurm.housekeeping.seen import Fate
+from dagster_slurm.housekeeping.jobs_table import RunStanding
+from dagster_slurm.housekeeping.leftovers import Facts, Terms, decide, decide_half_made, duration
+from dagster_slurm.housekeeping.listed_jobs import Fate
 
 DAY = 86400.0
 OLD, YOUNG = 4 * DAY, 2 * DAY

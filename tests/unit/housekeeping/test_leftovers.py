@@ -10,10 +10,10 @@ from tests.support.launches import claim_record
 
 from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
-from dagster_slurm.housekeeping.cleaning import Terms, as_json, is_open, leftovers, lines_of, measured, size, summary
-from dagster_slurm.housekeeping.rows import RunStanding, Wanted, Word, job_rows
-from dagster_slurm.housekeeping.rows import lines_of as lines_of_jobs
-from dagster_slurm.housekeeping.seen import Accounting, Survey, seen_jobs
+from dagster_slurm.housekeeping.jobs_table import RunStanding, Wanted, Word, job_rows
+from dagster_slurm.housekeeping.jobs_table import lines_of as lines_of_jobs
+from dagster_slurm.housekeeping.leftovers import Terms, as_json, is_open, leftovers, lines_of, measured, size, summary
+from dagster_slurm.housekeeping.listed_jobs import Accounting, Survey, seen_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
 

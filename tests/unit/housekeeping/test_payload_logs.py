@@ -10,8 +10,8 @@ import pytest
 
 from dagster_slurm.cluster.slurm_cluster import FilePosition
 from dagster_slurm.errors import SlurmUnavailableError
-from dagster_slurm.housekeeping import payload_logs
-from dagster_slurm.housekeeping.payload_logs import PayloadLogs, Source
+from dagster_slurm.housekeeping import named_jobs
+from dagster_slurm.housekeeping.named_jobs import PayloadLogs, Source
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import parse_squeue
 
@@ -67,7 +67,7 @@ def no_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(payload_logs, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
+    monkeypatch.setattr(named_jobs, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
 
 
 def read(cluster: Growing, *, follow: bool) -> list[tuple[bool, str]]:

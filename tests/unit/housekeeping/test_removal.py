@@ -13,7 +13,7 @@ from tests.support.launches import KEY, RUN, adopted, aged, claimed, created
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.look import look_at_all
-from dagster_slurm.housekeeping.cleaning import remove, sizes_kib
+from dagster_slurm.housekeeping.leftovers import remove, sizes_kib
 from dagster_slurm.transport import LocalTransport
 
 

@@ -10,15 +10,7 @@ from tests.support.launches import claim_record
 
 from dagster_slurm.cluster.description import Description, parse_marks
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
-from dagster_slurm.housekeeping.seen import (
-    Accounting,
-    Fate,
-    SeenJob,
-    fate_of,
-    lacks_tasks,
-    seen_jobs,
-    tasks_of,
-)
+from dagster_slurm.housekeeping.listed_jobs import Accounting, Fate, SeenJob, fate_of, lacks_tasks, seen_jobs, tasks_of
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import AccountingRecord, UserQueueEntry, parse_sacct, parse_squeue_of_user
 from dagster_slurm.slurm.states import JobState

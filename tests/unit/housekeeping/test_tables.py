@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dagster_slurm.housekeeping.cleaning import Decision, Leftover
-from dagster_slurm.housekeeping.cleaning import lines_of as lines_of_clean
-from dagster_slurm.housekeeping.rows import JobRow, clock
-from dagster_slurm.housekeeping.rows import lines_of as lines_of_jobs
+from dagster_slurm.housekeeping.jobs_table import JobRow, clock
+from dagster_slurm.housekeeping.jobs_table import lines_of as lines_of_jobs
+from dagster_slurm.housekeeping.leftovers import Decision, Leftover
+from dagster_slurm.housekeeping.leftovers import lines_of as lines_of_clean
 from dagster_slurm.housekeeping.tables import Column, cut, fitted, table, without_long_ids, wrapped
 
 DAYS = tuple(f"2026-01-{day:02d}" for day in range(1, 13))

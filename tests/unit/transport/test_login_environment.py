@@ -13,7 +13,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.look import look_at_all
 from dagster_slurm.errors import ConfigurationError, SlurmUnavailableError
-from dagster_slurm.housekeeping.cleaning import sizes_kib
+from dagster_slurm.housekeeping.leftovers import sizes_kib
 from dagster_slurm.staging import DataOptions, plan_staging
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import LocalTransport

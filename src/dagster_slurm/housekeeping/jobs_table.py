@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from dagster_slurm.cluster.description import Description, StartMark
-from dagster_slurm.housekeeping.seen import (
+from dagster_slurm.housekeeping.listed_jobs import (
     Accounting,
     Piece,
     SeenJob,

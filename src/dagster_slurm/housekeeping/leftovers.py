@@ -10,8 +10,8 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import READABLE_PROTOCOLS
 from dagster_slurm.cluster.records import LaunchRecord, Listing
 from dagster_slurm.errors import TransportError
-from dagster_slurm.housekeeping.rows import RunStanding, Word, WordOf
-from dagster_slurm.housekeeping.seen import Fate, Piece, SeenJob, Survey, end_of, fate_of, pieces_of
+from dagster_slurm.housekeeping.jobs_table import RunStanding, Word, WordOf
+from dagster_slurm.housekeeping.listed_jobs import Fate, Piece, SeenJob, Survey, end_of, fate_of, pieces_of
 from dagster_slurm.housekeeping.tables import aligned, without_long_ids, wrapped
 from dagster_slurm.transport.base import reading, whole_number
 
