@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dagster_slurm.pipes.dagster_storage import KeptSqliteEventLogStorage
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
+    from dagster_slurm.reconcile.runs import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
     from dagster_slurm.resources.environments import (
         ContainerEnvironment,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
     from dagster_slurm.resources.spark_launcher import SparkLauncher
     from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
-    from dagster_slurm.sensors import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
 
@@ -88,7 +88,7 @@ _ROOMS = {
     "Target": "environments",
     "TorchrunLauncher": "resources.torchrun_launcher",
     "UvEnvironment": "resources.environments",
-    "build_slurm_orphan_reconcile_sensor": "sensors",
+    "build_slurm_orphan_reconcile_sensor": "reconcile.runs",
     "nodes_hook": "launchers",
     "payload_command": "launchers",
     "reconcile_orphaned_slurm_runs": "reconcile",

@@ -43,7 +43,6 @@ LEVELS = {
     "housekeeping": 5,
     "reconcile": 5,
     "resources": 5,
-    "sensors": 5,
     "sandbox": 5,
     "doctor": 5,
     "cli": 5,

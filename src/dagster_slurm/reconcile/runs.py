@@ -11,9 +11,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import (
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRecord,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
 
-from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
+from dagster_slurm.job.cancelling import Canceller
 from dagster_slurm.pipes.dagster_private import (
     create_retry,
     execute_recorded_run,
@@ -23,7 +36,7 @@ from dagster_slurm.pipes.dagster_private import (
     tags_of_retry,
 )
 from dagster_slurm.pipes.run_notes import leases_of, take_lease
-from dagster_slurm.reconcile.cancelling import cancelled_runs
+from dagster_slurm.pipes.unfinished import Unfinished, note_finished, runs_with_unfinished, unfinished_of
 from dagster_slurm.reconcile.decision import (
     IN_PROGRESS,
     RETRY_PENDING_TAG,
@@ -40,6 +53,7 @@ from dagster_slurm.reconcile.decision import (
     retry_process_tag,
 )
 from dagster_slurm.reconcile.start import Code, finish, retry_of
+from dagster_slurm.resources.slurm import SlurmResource
 
 
 def main() -> None:
@@ -258,3 +272,100 @@ _DONE = {
     Ending.SUCCEEDED: "every step had succeeded: marked succeeded",
     Ending.FAILED: "marked failed",
 }
+
+
+_CONFIRM_SECONDS = 60.0
+
+
+def cancelled_runs(instance: DagsterInstance, run_ids: list[str] | None, *, dry_run: bool) -> Iterator[ReconciledRun]:
+    """Cancel what is left to be cancelled, of these runs or of all, on the cluster of `SlurmResource.from_env()`."""
+    for run in runs_with_unfinished(instance):
+        if run_ids is not None and run.run_id not in run_ids:
+            continue
+        orders = list(unfinished_of(instance, run))
+        if dry_run:
+            jobs = ", ".join(job.job_id for each in orders for job in each.order.jobs) or "not known"
+            yield _cancellation(run, f"its jobs are still to be cancelled ({jobs}); would be cancelled", settled=False)
+            continue
+        left = _left_of(orders)
+        if not left:
+            note_finished(instance, run)
+        done = f"its jobs are still to be cancelled: {left}" if left else "its jobs were cancelled"
+        yield _cancellation(run, done, settled=not left)
+
+
+def _left_of(orders: list[Unfinished]) -> str:
+    try:
+        cluster = SlurmResource.from_env().connect().cluster
+    except DagsterSlurmError as error:
+        return error.message
+    return "; ".join(filter(None, (_left(cluster, each) for each in orders)))
+
+
+def _left(cluster: SlurmCluster, unfinished: Unfinished) -> str:
+    if unfinished.host != cluster.host:
+        return f"they are on {unfinished.host}, and SLURM_EDGE_NODE_HOST is {cluster.host}"
+    canceller = Canceller(cluster)
+    withdrawal = canceller.carry_out(unfinished.order)
+    until = time.monotonic() + _CONFIRM_SECONDS
+    while (left := canceller.left_of(withdrawal)) and not withdrawal.undone and time.monotonic() < until:
+        time.sleep(1.0)
+    return left
+
+
+def _cancellation(run: DagsterRun, done: str, *, settled: bool) -> ReconciledRun:
+    return ReconciledRun(run.run_id, run.job_name, Verdict.CANCELLING, done, settled=settled)
+
+
+_TOLD = (Verdict.ORPHANED, Verdict.CANCELLING)
+_HOW_TO_FINISH = (
+    "Nothing retries them: set `run_retries: {enabled: true, max_retries: 3}` in dagster.yaml, "
+    "or run `dagster-slurm reconcile`."
+)
+
+
+def build_slurm_orphan_reconcile_sensor(
+    name: str = "slurm_orphan_reconcile",
+    *,
+    minimum_interval_seconds: int = 60,
+    older_than_seconds: float = 0.0,
+    default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
+) -> SensorDefinition:
+    """A sensor that marks orphaned runs, so that the daemon's `run_retries` finish them.
+
+    It executes and submits nothing itself, and cancels only what a terminated run could not cancel. Where `run_retries`
+    are off it says so with each run it marks. It judges from where it is evaluated, which is the code location's
+    process: the machine, and the container, in which Dagster's default launcher runs the workers.
+
+    Args:
+        name: The sensor's name, unique in the code location.
+        minimum_interval_seconds: How often to look, at most.
+        older_than_seconds: Leave runs alone of which Dagster recorded something in the last so many seconds.
+        default_status: Running, unless somebody stops it: a sensor that is defined for this is meant to do it.
+
+    Returns:
+        A sensor for `Definitions(sensors=[...])`. It requests no runs, so it has no target.
+    """
+
+    @sensor(
+        name=name,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        description="Marks runs whose processes have died, so that run_retries take up their Slurm jobs.",
+    )
+    def reconcile(context: SensorEvaluationContext) -> SkipReason:
+        plan = Plan(retry=False, retry_later=True, older_than_seconds=older_than_seconds)
+        found = [run for run in reconciled_runs(context.instance, plan) if run.verdict in _TOLD]
+        for run in found:
+            context.log.info(str(run))
+        marked = [run for run in found if run.verdict is Verdict.ORPHANED]
+        return SkipReason(_summary(marked, finished_by_daemon=context.instance.run_retries_enabled))
+
+    return reconcile
+
+
+def _summary(marked: list[ReconciledRun], *, finished_by_daemon: bool) -> str:
+    if not marked:
+        return "No run of Slurm jobs has lost its processes."
+    told = "\n".join(str(run) for run in marked)
+    return f"{told}\nrun_retries finish those that failed." if finished_by_daemon else f"{told}\n{_HOW_TO_FINISH}"
