@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.io_manager import SlurmPathIOManager
     from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
-    from dagster_slurm.resources.mpi_launcher import MPILauncher
-    from dagster_slurm.resources.ray_launcher import RayLauncher, RayPortConfig
+    from dagster_slurm.resources.parallel_launchers import (
+        MPILauncher,
+        RayLauncher,
+        RayPortConfig,
+        SparkLauncher,
+        TorchrunLauncher,
+    )
     from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRetryPolicy, SlurmRunConfig
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
-    from dagster_slurm.resources.spark_launcher import SparkLauncher
-    from dagster_slurm.resources.torchrun_launcher import TorchrunLauncher
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
 
@@ -61,7 +64,7 @@ _ROOMS = {
     "KeptSqliteEventLogStorage": "pipes.dagster_storage",
     "LaunchPlan": "launchers",
     "LocalPipesClient": "clients",
-    "MPILauncher": "resources.mpi_launcher",
+    "MPILauncher": "resources.parallel_launchers",
     "ModuleEnvironment": "resources.environments",
     "NoEnvironment": "resources.environments",
     "Needs": "environments",
@@ -70,8 +73,8 @@ _ROOMS = {
     "Payload": "launchers",
     "PixiEnvironment": "resources.environments",
     "Place": "launchers",
-    "RayLauncher": "resources.ray_launcher",
-    "RayPortConfig": "resources.ray_launcher",
+    "RayLauncher": "resources.parallel_launchers",
+    "RayPortConfig": "resources.parallel_launchers",
     "RemotePath": "staging",
     "Requirements": "launchers",
     "SSHConnectionResource": "resources.slurm",
@@ -84,9 +87,9 @@ _ROOMS = {
     "SlurmResource": "resources.slurm",
     "SlurmRetryPolicy": "resources.settings",
     "SlurmRunConfig": "resources.settings",
-    "SparkLauncher": "resources.spark_launcher",
+    "SparkLauncher": "resources.parallel_launchers",
     "Target": "environments",
-    "TorchrunLauncher": "resources.torchrun_launcher",
+    "TorchrunLauncher": "resources.parallel_launchers",
     "UvEnvironment": "resources.environments",
     "build_slurm_orphan_reconcile_sensor": "reconcile.runs",
     "nodes_hook": "launchers",

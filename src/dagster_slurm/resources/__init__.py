@@ -1,1 +1,53 @@
-"""What users configure: connections, clusters, queues, launchers, and where an asset's payload runs."""
+"""What users configure: connections, clusters, queues, launchers, and where an asset's payload runs.
+
+Types of their fields are here, also for what Dagster resolves later: variables, and resources of the launchpad. Bounds
+and choices hold for what a variable stands for as well: Dagster makes the resource anew with its value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from dagster import ConfigurableResource, EnvVar
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+
+# What `EnvVar.int` returns is 0 until it is resolved: Dagster makes the resource anew with the number, and checks that.
+_IntegerVariable = type(EnvVar.int("NAME"))
+
+
+def _unless_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, _IntegerVariable) else check(value)
+
+
+_LATER = WrapValidator(_unless_variable)
+Positive = Annotated[int, Field(ge=1), _LATER]
+NotNegative = Annotated[int, Field(ge=0), _LATER]
+ExitCode = Annotated[int, Field(ge=1, le=255), _LATER]
+Port = Annotated[int, Field(ge=1, le=65535), _LATER]
+
+
+def choice_of(*names: str) -> WrapValidator:
+    """One of some words. For a `Literal` Dagster takes no variable."""
+
+    def check(value: Any, as_text: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, EnvVar) or as_text(value) in names:
+            return value
+        *others, last = map(repr, names)
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+
+    return WrapValidator(check)
+
+
+class _Any(ConfigurableResource[Any]):
+    """Some resource."""
+
+
+_PartialResource = type(_Any.configure_at_launch())
+
+
+def _unless_partial(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, _PartialResource) else check(value)
+
+
+LAUNCHPAD = WrapValidator(_unless_partial)
+"""A nested resource may be `configure_at_launch()`, as Dagster itself has it for one that is required."""

@@ -22,8 +22,8 @@ from dagster_slurm.pipes.partition_results import (
     SlurmOutcome,
     outcome_metadata,
 )
+from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, choice_of
 from dagster_slurm.resources.environments import Environment
-from dagster_slurm.resources.field_types import LAUNCHPAD, ExitCode, NotNegative, choice_of
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.efficiency import Needs

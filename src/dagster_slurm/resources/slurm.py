@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.backoff import WatchIntervals
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.resources.field_types import LAUNCHPAD, NotNegative, Port, Positive, choice_of
+from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
 from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_fields, number_in, text_in
