@@ -1,7 +1,6 @@
 """How a payload is started: pure plans, and the batch script made of them."""
 
-from dagster_slurm.launchers.hooks import Hook
-from dagster_slurm.launchers.nodes import nodes_hook
+from dagster_slurm.launchers.hooks import Hook, Scratch
 from dagster_slurm.launchers.payload import Payload, as_payload, payload_from_path, work_files
 from dagster_slurm.launchers.plan import (
     LaunchPlan,
@@ -11,11 +10,11 @@ from dagster_slurm.launchers.plan import (
     direct_plan,
     launch_in_job,
     launch_script,
+    nodes_hook,
     payload_command,
+    ranks_plan,
     script_here,
 )
-from dagster_slurm.launchers.ranks import ranks_plan
-from dagster_slurm.launchers.scratch import Scratch
 
 __all__ = [
     "Hook",

@@ -1,4 +1,4 @@
-"""Hooks: shell functions that run around a payload. Pure."""
+"""Hooks: shell functions that run around a payload, and those that give it a directory of the node to work in. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.transport.shell import quote
+from dagster_slurm.transport.shell import quote, shell_file
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 TAKEN = frozenset(
@@ -84,9 +85,44 @@ class Hook:
 
     def text(self) -> str:
         """Its values, quoted, and its functions."""
-        lines = [f"{self.name}_{key}={_quoted(value)}" for key, value in self.values.items()]
+        lines = [f"{self.name}_{key}={quoted(value)}" for key, value in self.values.items()]
         return "\n".join((*lines, self.shell.rstrip("\n")))
 
 
-def _quoted(value: str | Sequence[str]) -> str:
+def quoted(value: str | Sequence[str]) -> str:
+    """The value of a variable of bash: a text, or several as an array."""
     return quote(value) if isinstance(value, str) else f"({' '.join(map(quote, value))})"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Node-local work.
+
+    Args:
+        base: The directory of the node below which it lies; empty for the first that is set of `SLURM_TMPDIR`,
+            `SCRATCH_LOCAL` and `TMPDIR`, or else `/tmp`.
+        outputs: Globs of what is copied back.
+    """
+
+    base: str = ""
+    outputs: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(option: Literal[True] | str, outputs: Sequence[str]) -> Scratch:
+        """What the option of `compute.run` asks for.
+
+        Raises:
+            InvalidRequestError: It is no absolute path.
+        """
+        if isinstance(option, bool):
+            return Scratch("", tuple(outputs))
+        if not option.startswith("/"):
+            raise InvalidRequestError(
+                f"scratch {option!r} is not an absolute path", hint="Give True, or a directory of the compute nodes."
+            )
+        return Scratch(option.rstrip("/") or "/", tuple(outputs))
+
+    def hook(self) -> Hook:
+        """What makes it, enters it, and leaves it."""
+        shell = shell_file("dagster_slurm.launchers", "scratch.sh")
+        return Hook("scratch", shell, {"base": self.base, "outputs": self.outputs})

@@ -1,16 +1,16 @@
-"""Where a payload is started, what its launcher needs there, and what bash does to start it. Pure."""
+"""What is run to start a payload, and the batch script of it; hooks on every node, and payloads of many ranks. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.launchers.hooks import Hook
+from dagster_slurm.launchers.hooks import Hook, Scratch, quoted
 from dagster_slurm.launchers.payload import Payload
-from dagster_slurm.launchers.scratch import Scratch
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.transport.shell import quote, shell_file
 
@@ -200,3 +200,97 @@ def _mem_mib(request: JobRequest, cpus: int | None) -> int | None:
         return request.mem_per_cpu_mib * cpus if cpus is not None else None
     # `--mem=0` is all that the node has.
     return request.mem_mib or None
+
+
+def nodes_hook(
+    name: str,
+    file: str | Path,
+    place: Place,
+    values: Mapping[str, str | Sequence[str]],
+    functions: Mapping[str, Sequence[str]] | None = None,
+) -> Hook:
+    """A hook over `nodes.sh`, which starts a task on every node.
+
+    Args:
+        name: The hook's name.
+        file: Its shell file, which stands behind `nodes.sh` and uses it; a name without a directory is one of ours.
+        place: Where; `NAME_setup` enters its environment on each node, and `NAME_here` says whether it is this machine.
+        values: What the shell file reads, as for `Hook`.
+        functions: Bodies of more functions, lines of bash, quoted already, by what follows `NAME_` in their names.
+    """
+    bodies = {"setup": place.activation.setup, **(functions or {})}
+    shell = "\n".join(
+        (
+            *(_function(f"{name}_{each}", lines) for each, lines in bodies.items()),
+            *(shell_file("dagster_slurm.launchers", each) for each in ("usage.sh", "nodes.sh")),
+            shell_file("dagster_slurm.launchers", file) if isinstance(file, str) else file.read_text("utf-8"),
+        )
+    )
+    return Hook(name, shell, {**values, "here": "" if place.is_slurm else "yes"})
+
+
+def _function(name: str, lines: Sequence[str]) -> str:
+    # A function of bash has to do something.
+    return "\n".join((f"{name}() {{", *(lines or (":",)), "}"))
+
+
+Values = Mapping[str, str | Sequence[str]]
+
+
+def ranks_plan(
+    payload: Payload,
+    place: Place,
+    program: str,
+    values: Values,
+    *,
+    unheard: str,
+    helpers: Sequence[str] = (),
+    runner: str | None = None,
+) -> LaunchPlan:
+    """Start a payload as many ranks.
+
+    Args:
+        payload: What every rank runs.
+        place: Where.
+        program: The file of shell that starts them, which stands behind `ranks.sh`.
+        values: The variables that it reads: a text, or several as an array.
+        unheard: `DAGSTER_PIPES_MESSAGES` of every rank but the first.
+        helpers: Other files of this room that it uses.
+        runner: One of them, which runs a payload of Python; None if Python does.
+
+    Raises:
+        InvalidRequestError: The environment is a container that srun starts, which would start each rank as a step.
+    """
+    if "srun" in place.activation.wrapper[:1]:
+        raise InvalidRequestError(
+            f"Ranks cannot be started in {place.activation.description}, whose runtime is srun",
+            hint='Choose the runtime "apptainer" or "singularity".',
+        )
+    files = {
+        "program.sh": _program(values, "wait.sh", "ranks.sh", program),
+        "rank.sh": _program({"unheard": unheard}, "wait.sh", "rank.sh"),
+        **{name: _file(name) for name in helpers},
+    }
+    beside = {"files": [each for pair in files.items() for each in pair]}
+    # The environment is the ranks' own affair.
+    hook = nodes_hook("ranks", "ranks_hook.sh", place, beside, {"setup": ()})
+    # Slurm keeps the command line of every step in its database: what it would be full of lies in files.
+    start = ("bash", "-c", '. "$DAGSTER_SLURM_RANKS/program.sh"', "ranks")
+    return LaunchPlan(place.activation.setup, (*start, *_command(payload, place, runner)), (hook,))
+
+
+def _command(payload: Payload, place: Place, runner: str | None) -> tuple[str, ...]:
+    command = payload_command(payload, place.activation)
+    if runner is None or payload.interpreter != "python":
+        return command
+    behind_python = len(place.activation.wrapper) + 1
+    run = f'import os; exec(open(os.path.join(os.environ["DAGSTER_SLURM_RANKS"], "{runner}")).read())'
+    return (*command[:behind_python], "-c", run, *command[behind_python:])
+
+
+def _program(values: Values, *names: str) -> str:
+    return "\n".join((_assigned(values), *map(_file, names)))
+
+
+def _assigned(values: Values) -> str:
+    return "\n".join(f"{name}={quoted(value)}" for name, value in values.items())

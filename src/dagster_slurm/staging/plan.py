@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.launchers.hooks import Scratch
 from dagster_slurm.launchers.payload import PathLike, check_names, existing_file, files_below
-from dagster_slurm.launchers.scratch import Scratch
 from dagster_slurm.staging.patterns import checked_output, fixed_part, has_wildcard
 
 

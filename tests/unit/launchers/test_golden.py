@@ -19,7 +19,7 @@ from dagster_slurm import (
 )
 from dagster_slurm.environments import Activation
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, launch_script
-from dagster_slurm.launchers.scratch import Scratch
+from dagster_slurm.launchers.hooks import Scratch
 
 GOLDEN = Path(__file__).with_name("golden")
 ACTIVATION = Activation(
