@@ -21,8 +21,7 @@ from pathlib import Path
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.output import parse_job_id, parse_sacct, parse_slurm_version, parse_squeue
-from dagster_slurm.slurm.request import merge
-from dagster_slurm.slurm.script import render_script
+from dagster_slurm.slurm.request import merge, render_script
 from dagster_slurm.slurm.states import JobState
 
 RECORDED = Path(__file__).resolve().parent.parent / "tests" / "recorded"

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
-from dagster_slurm.slurm.script import TASK
+from dagster_slurm.slurm.request import TASK
 from dagster_slurm.transport import Transport, TreeEntry
 from dagster_slurm.transport.shell import shell_file
 

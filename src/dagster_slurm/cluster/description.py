@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
-from dagster_slurm.slurm.efficiency import Figures
-from dagster_slurm.slurm.samples import parse_samples
+from dagster_slurm.slurm.efficiency import Figures, parse_samples
 
 DIGESTS = {
     "payload": "the payload",

@@ -30,8 +30,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import RunDirectory, runs_root
 from dagster_slurm.slurm import arrays, commands, output, rejections
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, UserQueueEntry
-from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.script import render_script
+from dagster_slurm.slurm.request import JobRequest, render_script
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.base import reading, whole_number
 from dagster_slurm.transport.shell import absolute, is_absolute, shell_file, variables_in

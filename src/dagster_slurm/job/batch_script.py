@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.run_directory import RunDirectory
-from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.script import render_script
+from dagster_slurm.slurm.request import JobRequest, render_script
 from dagster_slurm.transport.shell import quote, shell_file
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -19,9 +19,17 @@ from dagster_slurm.pipes.launch_key import lineage_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import short_digest
-from dagster_slurm.slurm.efficiency import Needs, NodeUsage, job_metrics, record_of_line, sampled, series
+from dagster_slurm.slurm.efficiency import (
+    Needs,
+    NodeUsage,
+    UsageSample,
+    job_metrics,
+    record_of_line,
+    sample_metrics,
+    sampled,
+    series,
+)
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.samples import UsageSample, sample_metrics
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
 

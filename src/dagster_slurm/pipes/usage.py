@@ -25,8 +25,8 @@ from dagster_slurm.pipes.partition_results import (
 )
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.slurm.advice import Use, advice, is_worth_asking
+from dagster_slurm.slurm.efficiency import UsageSample, cpu_spans
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.samples import UsageSample, cpu_spans
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support import batch_script
 
-from dagster_slurm.slurm.samples import UsageSample, parse_samples
+from dagster_slurm.slurm.efficiency import UsageSample, parse_samples
 from dagster_slurm.transport.shell import shell_file
 
 JOB_ID = "4711048"

@@ -18,9 +18,8 @@ from dagster_slurm.pipes import usage
 from dagster_slurm.pipes.partition_results import ADVICE, USAGE_PLOT, SlurmOutcome, has_lasted, outcome_metadata
 from dagster_slurm.pipes.usage import Panel, drawn, panels, usage_metadata
 from dagster_slurm.resources.settings import metadata_of
-from dagster_slurm.slurm.efficiency import Figures
+from dagster_slurm.slurm.efficiency import Figures, UsageSample, parse_samples
 from dagster_slurm.slurm.request import JobRequest, merge
-from dagster_slurm.slurm.samples import UsageSample, parse_samples
 from dagster_slurm.slurm.states import JobState
 
 # Of a week: as many as there are.

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.cluster.description import EndMark, parse_marks
-from dagster_slurm.slurm.efficiency import Figures, series
-from dagster_slurm.slurm.samples import Span, UsageSample, cpu_spans, parse_samples, sample_metrics
+from dagster_slurm.slurm.efficiency import Figures, Span, UsageSample, cpu_spans, parse_samples, sample_metrics, series
 
 END = "end 5 0 0 1010.5 0 0 0 started=1000.0 nodes=1 cpus=2 cpu=9000000 killed=0 usage={}\n"
 

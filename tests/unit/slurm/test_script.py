@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.slurm.request import JobRequest, merge
-from dagster_slurm.slurm.script import directive, escape_filename, quote, render_script
+from dagster_slurm.slurm.request import JobRequest, directive, escape_filename, merge, quote, render_script
 
 GOLDEN = r"""#!/bin/bash
 #SBATCH --comment="it's \"5 %\" of C:\\x # y; $(z)"
