@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from dagster_slurm.cluster.content_store import Part
-from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, wheels
+from dagster_slurm.environments import local_store, pixi_command, pixi_packs, sources, uv
 from dagster_slurm.environments.pixi_lock import Kind, LockedPackage, Task, lock_version, locked_packages, of_task
 from dagster_slurm.environments.pixi_pack import Contents, Expected
 from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Recipe, Tell, last_lines
@@ -265,7 +265,7 @@ class PixiRecipe(Recipe):
         if self._command() != pixi_command.DEFAULT:
             return []
         projects = [path for each in packages if each.kind is Kind.PROJECT and (path := self._local(each))]
-        built = [wheels.of_project(path, target, tell, choose=wheel_sources) for path in projects]
+        built = [uv.of_project(path, target, tell, choose=wheel_sources) for path in projects]
         for part in built:
             (into / part.name).write_bytes(content.opened(part.fetch()).read())
         return [os.fspath(into / part.name) for part in built]

@@ -19,11 +19,11 @@ from dagster_slurm.environments import (
     Pack,
     Provider,
     Recipe,
+    Runtime,
     Target,
     Tell,
     with_modules,
 )
-from dagster_slurm.environments.providers import Runtime
 from dagster_slurm.errors import InvalidRequestError
 
 if TYPE_CHECKING:

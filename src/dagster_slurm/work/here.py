@@ -19,7 +19,7 @@ from typing import IO
 
 from dagster_slurm import descriptors
 from dagster_slurm.cluster.description import EndMark
-from dagster_slurm.environments.providers import package_of
+from dagster_slurm.environments import package_of
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener, Output, Started

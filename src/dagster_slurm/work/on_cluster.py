@@ -14,8 +14,7 @@ from dagster_slurm.cluster.claims import Claims
 from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.look import look
 from dagster_slurm.cluster.submissions import are_small
-from dagster_slurm.environments import Activation, Site
-from dagster_slurm.environments.providers import add_to
+from dagster_slurm.environments import Activation, Site, add_to
 from dagster_slurm.errors import DagsterSlurmError, ResultLostError, SubmitLimitError, TransportError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.cancelling import Canceller, Order, Withdrawal

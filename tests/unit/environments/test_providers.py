@@ -14,9 +14,9 @@ from dagster_slurm.environments import (
     Installed,
     Modules,
     Provider,
+    add_to,
     with_modules,
 )
-from dagster_slurm.environments.providers import add_to
 from dagster_slurm.environments.recipe import Locked
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.launchers import Place, direct_plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.environments.target import Target
-from dagster_slurm.environments.wheels import check_platform
+from dagster_slurm.environments.uv import check_platform
 from dagster_slurm.errors import EnvironmentBuildError
 
 
