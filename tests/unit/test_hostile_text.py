@@ -324,7 +324,7 @@ WITHIN: Mapping[str, str] = {
 }
 # What reads what this machine, or its user, has written and nobody else may change: where that is kept.
 OWN: Mapping[str, str] = {
-    "doctor.settings:read_settings": "environment variables",
+    "doctor.world:read_settings": "environment variables",
     "environments.pixi_packs:_read": "the store of packages",
     "environments.pixi_packs:unpackers": "the store of packages",
     "launchers.payload:payload_from_path": "a path of the call",

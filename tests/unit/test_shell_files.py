@@ -46,7 +46,7 @@ def test_what_proc_says_of_another_process_is_read_to_its_end(file: Path) -> Non
 
 
 # Of one machine, or compared with nothing that lies in a file system.
-CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "clock.sh", "environment_install.sh"}
+CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "checks.sh", "environment_install.sh"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)

@@ -44,14 +44,14 @@ def activation_of(world: World) -> Activation:
 
 def probe_program() -> str:
     """The Python program that tells its version and that of dagster_pipes."""
-    return shell_file("dagster_slurm.doctor.scripts", "python_facts.py")
+    return shell_file("dagster_slurm.doctor", "python_facts.py")
 
 
 def check_environment(world: World) -> Finding:
     """Whether the environment is there and can talk to Dagster."""
     world.log_in()
     activation = activation_of(world)
-    answer = world.run("python.sh", ["\n".join(activation.setup), activation.python, probe_program()])
+    answer = world.run("python", ["\n".join(activation.setup), activation.python, probe_program()])
     return judge_environment(activation, answer, named=world.asked.env_path is not None)
 
 
@@ -139,7 +139,7 @@ def _launch(activation: Activation, name: str) -> str:
 
 
 def _time_there(world: World) -> float:
-    return float(world.gather("clock.sh")["time"][0])
+    return float(world.gather("clock")["time"][0])
 
 
 def _follow(world: World, job: JobHandle, submitted: float) -> Probe:

@@ -25,7 +25,7 @@ def check_clock(world: World) -> Finding:
     """Ask for the time there, between two looks at the clock here."""
     world.log_in()
     before = world.clock()
-    there = float(world.gather("clock.sh")["time"][0])
+    there = float(world.gather("clock")["time"][0])
     return judge_clock(before, there, world.clock())
 
 
@@ -58,7 +58,7 @@ def check_shell(world: World) -> Finding:
     """What runs our commands."""
     world.log_in()
     connection = world.connection
-    return judge_shell(world.gather("shell.sh"), tty=connection is not None and connection.has_tty)
+    return judge_shell(world.gather("shell"), tty=connection is not None and connection.has_tty)
 
 
 def judge_shell(facts: Facts, *, tty: bool) -> Finding:

@@ -73,7 +73,7 @@ def partitions(world: World) -> dict[str, Partition]:
     Raises:
         SlurmCommandError: scontrol failed.
     """
-    facts = answered(world, "scontrol", world.run("partitions.sh"))
+    facts = answered(world, "scontrol", world.run("partitions"))
     return parse_partitions(facts.get("partition", []), facts.get("nodes", []))
 
 
@@ -208,7 +208,7 @@ _ANY_JOB = "1"
 
 def check_commands(world: World) -> Finding:
     """Whether Slurm's commands are there, and of a version we know."""
-    facts = world.gather("commands.sh")
+    facts = world.gather("commands")
     if all(name in facts for name in ("sbatch", "squeue", "scancel")):
         return judge_commands(facts, world.cluster.facts().version)
     missing = [name for name in ("sbatch", "squeue", "scancel") if name not in facts]
@@ -241,7 +241,7 @@ def judge_commands(facts: Facts, version: tuple[int, int] | None) -> Finding:
 def check_controller(world: World) -> Finding:
     """Whether slurmctld answers."""
     try:
-        facts = answered(world, "squeue", world.run("controller.sh"))
+        facts = answered(world, "squeue", world.run("controller"))
     except SlurmUnavailableError as error:
         return from_error(CONTROLLER, error, remedy="slurmctld does not answer the login node: ask the site.")
     pings = "; ".join(facts.get("ping", ["the controller answers"]))
@@ -316,7 +316,7 @@ def associations(world: World) -> list[Association]:
     Raises:
         SlurmCommandError: sacctmgr failed.
     """
-    return parse_associations(answered(world, "sacctmgr", world.run("associations.sh")).get("association", []))
+    return parse_associations(answered(world, "sacctmgr", world.run("associations")).get("association", []))
 
 
 def check_associations(world: World) -> Finding:

@@ -110,7 +110,7 @@ def parse_quotas(lines: Sequence[str]) -> list[Quota]:
 def check_space(world: World) -> Finding:
     """Whether there is room for runs."""
     base = world.cluster.base()
-    return judge_space(base, read_facts(_ask(world, "space.sh", base).text))
+    return judge_space(base, read_facts(_ask(world, "space", base).text))
 
 
 def _ask(world: World, name: str, base: str) -> CompletedCommand:
@@ -168,7 +168,7 @@ def check_writing(world: World) -> Finding:
     # Without Slurm's commands, other steps say what is wrong.
     with suppress(ConfigurationError):
         world.cluster.refuse_foreign_base()
-    answer = _ask(world, "writing.sh", base)
+    answer = _ask(world, "writing", base)
     if answer.returncode == 0:
         return judge_writing(base, read_facts(answer.text))
     said = answer.reason

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_slurm.cli import main
+from dagster_slurm.doctor import STEPS
 from dagster_slurm.doctor.finding import (
     Finding,
     as_json,
@@ -21,7 +22,6 @@ from dagster_slurm.doctor.finding import (
     warning,
     wrong,
 )
-from dagster_slurm.doctor.steps import STEPS
 from dagster_slurm.errors import DagsterSlurmError
 
 FINDINGS = [

@@ -7,39 +7,38 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from tests.support.scripted import ScriptedTransport
 
-from dagster_slurm.doctor import STEPS, Asked, Settings, World, diagnose
+from dagster_slurm.doctor import STEPS, Asked, Settings, Step, World, diagnose
 from dagster_slurm.doctor.finding import Finding, Status, fine, wrong
-from dagster_slurm.doctor.steps import Step
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, TransportTimeoutError
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell import shell_file
 
 Raised = Callable[[], Exception]
-SCRIPTS = "dagster_slurm.doctor.scripts"
+CHECKS = shell_file("dagster_slurm.doctor", "checks.sh")
 COMMANDS = ("sbatch", "squeue", "scancel", "sacct", "scontrol", "sinfo", "sacctmgr")
 ANSWERS = {
-    "login.sh": "user me\nhost login1\nsystem Linux 6\nhome /home/me\n",
-    "shell.sh": "shell /bin/bash\nnoise 0\nbash 5.2\n",
-    "commands.sh": "".join(f"{name} /usr/bin/{name}\n" for name in COMMANDS) + "version slurm 22.05.8\n",
-    "controller.sh": "ping Slurmctld(primary) at ctl is UP\njobs 1\n",
-    "associations.sh": "association c|research||normal\n",
-    "partitions.sh": "partition PartitionName=compute Default=YES MaxTime=01:00:00 State=UP\nnodes compute|3|idle\n",
-    "space.sh": "blocks nas nfs4 9000000 1 8000000 1% /home\ninodes nas 100 1 99 1% /home\n",
-    "writing.sh": "mode 700\nfile 600\nbase 700 me\n",
-    "clock.sh": "time 1000.0\n",
-    "python.sh": "dagster-slurm python 3.11.2 pipes 1.13.0\n",
+    "login": "user me\nhost login1\nsystem Linux 6\nhome /home/me\n",
+    "shell": "shell /bin/bash\nnoise 0\nbash 5.2\n",
+    "commands": "".join(f"{name} /usr/bin/{name}\n" for name in COMMANDS) + "version slurm 22.05.8\n",
+    "controller": "ping Slurmctld(primary) at ctl is UP\njobs 1\n",
+    "associations": "association c|research||normal\n",
+    "partitions": "partition PartitionName=compute Default=YES MaxTime=01:00:00 State=UP\nnodes compute|3|idle\n",
+    "space": "blocks nas nfs4 9000000 1 8000000 1% /home\ninodes nas 100 1 99 1% /home\n",
+    "writing": "mode 700\nfile 600\nbase 700 me\n",
+    "clock": "time 1000.0\n",
+    "python": "dagster-slurm python 3.11.2 pipes 1.13.0\n",
 }
 
 
 def played(**changes: str | Raised) -> World:
     """A world of this machine whose shell files answer as above, but for `changes` (`clock=...`)."""
-    answers: Mapping[str, str | Raised] = {**ANSWERS, **{f"{name}.sh": each for name, each in changes.items()}}
-    by_text = {shell_file(SCRIPTS, name): each for name, each in answers.items()}
+    answers: Mapping[str, str | Raised] = {**ANSWERS, **changes}
     facts = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
 
     def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
-        said = by_text.get(script, "home /home/me\nuser me\nversion slurm 22.05.8\n" if script == facts else "")
+        told = "home /home/me\nuser me\nversion slurm 22.05.8\n" if script == facts else ""
+        said = answers[args[0]] if script == CHECKS else told
         if callable(said):
             raise said()
         return CompletedCommand(said.encode(), b"", 0)
@@ -73,9 +72,9 @@ def test_slurm_is_asked_for_each_thing_once() -> None:
     list(diagnose(world))
     transport = world.transport
     assert isinstance(transport, ScriptedTransport)
-    asked = [script for script, _ in transport.calls]
-    for name in ("partitions.sh", "associations.sh", "controller.sh"):
-        assert asked.count(shell_file(SCRIPTS, name)) == 1
+    asked = [args[0] for script, args in transport.calls if script == CHECKS]
+    for name in ("partitions", "associations", "controller"):
+        assert asked.count(name) == 1
 
 
 def test_the_home_directory_is_known_without_slurm() -> None:

@@ -1,1 +1,0 @@
-"""Shell files that a login node runs for the doctor. They print "name value" lines."""
