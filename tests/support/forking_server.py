@@ -43,7 +43,6 @@ IMPORTED = (
     "dagster_pipes",
     "dagster_slurm",
     "dagster_slurm.cli",
-    "dagster_slurm.cli",
     "alembic.command",
     "sqlalchemy.dialects.sqlite",
 )

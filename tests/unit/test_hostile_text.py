@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from tests.support.scripted import ScriptedTransport
 from tests.support.sources import parsed
 
-from dagster_slurm.cli import common
+from dagster_slurm.cli import seconds
 from dagster_slurm.cluster import SlurmCluster, description, look, records, shared, slurm_cluster
 from dagster_slurm.doctor import partition, storage, world
 from dagster_slurm.environments import inventory, local_store, pixi_lock, pixi_pack, pixi_packs, target, uv_export
@@ -179,8 +179,8 @@ FED = '{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message":
 LISTING = "1.5\0d\tN\t1\truns/a\t\0d\tN\t1\truns/a/k\t\0d\tN\t1\truns/a/k/0\t\0\0runs/a/k/0/claim/0/status\x000\n"
 
 PARSERS: Mapping[str, Parser] = {
-    "cli.common:_read": Parser(
-        lambda text: common.seconds(None, None, text),  # type: ignore[arg-type]
+    "cli.__init__:_read": Parser(
+        lambda text: seconds(None, None, text),  # type: ignore[arg-type]
         "3d",
         raises=(click.BadParameter,),
     ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm.cli.common import examples, say, width, with_cluster_options
+from dagster_slurm.cli import examples, say, width, with_cluster_options
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_slurm.cli.common import cluster_of, examples, say, seconds, width, with_cluster_options, words
+from dagster_slurm.cli import cluster_of, examples, say, seconds, width, with_cluster_options, words
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dagster_slurm.cli.common import examples, say, width
+from dagster_slurm.cli import examples, say, width
 from dagster_slurm.errors import SandboxError
 from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm_sandbox import Sandbox, SandboxConfig, install_packages

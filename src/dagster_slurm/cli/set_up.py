@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm.cli.common import examples, say, say_painted, width
+from dagster_slurm.cli import examples, say, say_painted, width
 
 if TYPE_CHECKING:
     from dagster_slurm.doctor import Asked, Finding, Status

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from dagster_slurm.cli.common import cluster_of, examples, say, seconds, size_bytes, width, with_cluster_options
+from dagster_slurm.cli import cluster_of, examples, say, seconds, size_bytes, width, with_cluster_options
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments import Site
 from dagster_slurm.environments.inventory import Entry, Inventory, Shelf

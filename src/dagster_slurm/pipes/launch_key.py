@@ -14,8 +14,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun
 from dagster_slurm.cluster.description import DIGESTS, Description
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.launchers import Payload, Place, work_files
-from dagster_slurm.launchers.plan import Planner, direct_plan
+from dagster_slurm.launchers import Payload, Place, Planner, direct_plan, work_files
 from dagster_slurm.pipes.dagster_private import continues_from_parent
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import Life, ProcessIdentity
