@@ -27,8 +27,6 @@ from dagster_slurm.transport.shell import shell_file
 
 LOCK_NAME = "pixi.lock"
 UNPACKER = "pixi-unpack"
-# The status with which the installing script says that the login node has nothing to pack with.
-NOT_ON_REMOTE = 70
 # Of these there is a pixi-unpack (releases of pixi-pack 0.7.10).
 PLATFORMS = ("linux-64", "linux-aarch64")
 _PACKED = ("environment.sh", "environment.tar", "environment")
@@ -37,17 +35,8 @@ _MIB = 1 << 20
 _CLOCKS_SECONDS = 60.0
 # What another form of the kept files needs: another name.
 _FORM = "2"
-
-
 Look = tuple[int, int, int]
-
-
 _USUAL_PLATFORM = "linux-64"
-
-
-def has_lock(directory: Path) -> bool:
-    """Whether a directory is one of a pixi project with a lock."""
-    return (directory / LOCK_NAME).is_file()
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class PixiRecipe(Recipe):
         return Needs(platform=self.platform, program=UNPACKER)
 
     def fallback(self) -> PixiRecipe | None:
-        """The same, packed here: for where the installing script ends with `NOT_ON_REMOTE`. None if it is already."""
+        """The same, packed here: for where the installing script ends with status 70. None if it is already."""
         # What packs is named, so that it packs the same where this machine would choose another command.
         return replace(self, pack_on_remote=False, pack_cmd=self._command()) if self.pack_on_remote else None
 
