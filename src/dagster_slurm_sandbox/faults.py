@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox import cgroups, daemons, network, nodes, processes, raising
+from dagster_slurm_sandbox import cgroups, daemons, network, processes, startup
 from dagster_slurm_sandbox.config import SandboxConfig, SandboxPaths
 from dagster_slurm_sandbox.processes import Process
+from dagster_slurm_sandbox.programs import wait_until
 from dagster_slurm_sandbox.state import State
-from dagster_slurm_sandbox.waiting import wait_until
 
 _SERVICES = (
     daemons.SSHD,
@@ -103,7 +103,7 @@ def mend_part(paths: SandboxPaths, state: State, part: str) -> None:
     """
     if part == "all":
         mend_everything(paths, state)
-        raising.raise_cluster(paths, state, raising.Progress(quiet=True))
+        startup.raise_cluster(paths, state, startup.Progress(quiet=True))
         return
     check_part(state.config, part)
     kind, _, node = part.partition(":")
@@ -114,19 +114,19 @@ def mend_part(paths: SandboxPaths, state: State, part: str) -> None:
     if node:
         name = f"slurmd:{node}"
         daemons.ensure_started(daemons.all_daemons(paths, state)[name], paths, state)
-        nodes.wait(paths, state, [node])
+        daemons.wait_for_nodes(paths, state, [node])
     else:
         _restart(paths, state, part)
 
 
 def _restart(paths: SandboxPaths, state: State, part: str) -> None:
     if part in {daemons.SSHD, daemons.STRICT_SSHD}:
-        raising.ensure_run_sshd(paths)
+        startup.ensure_run_sshd(paths)
     daemon = daemons.all_daemons(paths, state)[part]
     daemons.ensure_started(daemon, paths, state)
     daemons.wait_ready(daemon, paths, state)
     if part in {daemons.SLURMCTLD, daemons.MUNGED}:
-        nodes.wait(paths, state, _reachable(paths, state))
+        daemons.wait_for_nodes(paths, state, _reachable(paths, state))
     if part in {daemons.SLURMDBD, daemons.MARIADB}:
         wait_accounting(paths)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import secrets
 import shlex
 import shutil
@@ -14,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox import daemons, files, observing, processes, raising, users
+from dagster_slurm_sandbox import daemons, files, processes, startup, users
 from dagster_slurm_sandbox import state as states
 from dagster_slurm_sandbox.config import SandboxPaths
-from dagster_slurm_sandbox.programs import openssh_version, run
+from dagster_slurm_sandbox.programs import openssh_version, run, sends_banner
 from dagster_slurm_sandbox.state import State
-from dagster_slurm_sandbox.waiting import sends_banner
 
 _CODE_PROGRAM = Path(__file__).with_name("one_time_code.py")
 _PAM_DIRECTORY = Path("/etc/pam.d")
@@ -76,15 +76,15 @@ class LoginNode:
 
     def logins(self) -> int:
         """The number of logins so far."""
-        return observing.count(self.log, observing.LOGIN)
+        return count_in_log(self.log, LOGIN)
 
     def sessions_opened(self) -> int:
         """The number of session channels opened so far."""
-        return observing.count(self.log, observing.SESSION)
+        return count_in_log(self.log, SESSION)
 
     def failures(self) -> int:
         """The number of attempts to log in that were refused so far."""
-        return observing.count(self.log, observing.FAILURE)
+        return count_in_log(self.log, FAILURE)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def login_node(
 def _take_port(paths: SandboxPaths) -> int:
     """Choose a port and make the directory by which other sandboxes know that it is taken."""
     with states.machine_locked():
-        ports = raising.free_ports(64, but=raising.reserved_ports(paths))
+        ports = startup.free_ports(64, but=startup.reserved_ports(paths))
         port = next(port for port in ports if not _directory(paths, port).exists())
         _directory(paths, port).mkdir(mode=0o755)
     return port
@@ -182,7 +182,7 @@ def _write_files(paths: SandboxPaths, node: LoginNode, options: Sequence[str]) -
 
 
 def _start(paths: SandboxPaths, state: State, node: LoginNode) -> None:
-    raising.ensure_run_sshd(paths)
+    startup.ensure_run_sshd(paths)
     service = node.directory / pam_service(paths, node.directory.name).name
     program = str(service) if service.is_symlink() else daemons.path_of("sshd")
     configured = [program, "-f", str(node.directory / "sshd.conf")]
@@ -228,3 +228,38 @@ def remove_services(paths: SandboxPaths, name: str = "*") -> None:
     """Remove the PAM service of a login node; by default those of all."""
     for path in _PAM_DIRECTORY.glob(pam_service(paths, name).name):
         path.unlink(missing_ok=True)
+
+
+# OpenSSH 9.2, LogLevel VERBOSE: "Accepted publickey for USER from ..." and "Starting session: command for USER".
+LOGIN = re.compile(r"^Accepted \S+ for ", re.MULTILINE)
+SESSION = re.compile(r"^Starting session: ", re.MULTILINE)
+# "Failed none" is how a client asks which ways there are.
+FAILURE = re.compile(r"^Failed (?!none )\S+ for ", re.MULTILINE)
+_BY_TYPE = "Remote Procedure Call statistics by message type"
+_BY_USER = "Remote Procedure Call statistics by user"
+_COUNTED = re.compile(r"^\s+(\S+)\s*\(\s*\d+\)\s+count:(\d+)", re.MULTILINE)
+
+
+def count_in_log(log: Path, pattern: re.Pattern[str]) -> int:
+    """How often a pattern occurs in a log; 0 if there is none."""
+    try:
+        return len(pattern.findall(log.read_text(encoding="utf-8", errors="replace")))
+    except FileNotFoundError:
+        return 0
+
+
+def rpc_counts(sdiag: str, user: str) -> dict[str, int]:
+    """Read the text of `sdiag` (22.05 has no stable JSON).
+
+    Args:
+        sdiag: What it printed.
+        user: Whose requests are wanted.
+
+    Returns:
+        `REQUEST_...` of all users, and as `total` the number of that user's requests.
+    """
+    by_type = sdiag.partition(_BY_TYPE)[2].partition(_BY_USER)[0]
+    by_user = sdiag.partition(_BY_USER)[2]
+    counts = {name: int(number) for name, number in _COUNTED.findall(by_type)}
+    users = {name: int(number) for name, number in _COUNTED.findall(by_user)}
+    return {**counts, "total": users.get(user, 0)}

@@ -10,23 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox import (
-    daemons,
-    environments,
-    faults,
-    foreign,
-    nodes,
-    observing,
-    programs,
-    raising,
-    teardown,
-)
+from dagster_slurm_sandbox import daemons, faults, processes, programs, startup, teardown, users
 from dagster_slurm_sandbox import login_node as login_nodes
 from dagster_slurm_sandbox import state as states
 from dagster_slurm_sandbox.config import DEFAULT_NAME, SandboxConfig, SandboxPaths, base_dir, paths_of
 from dagster_slurm_sandbox.login_node import LoginNode
 from dagster_slurm_sandbox.state import State
-from dagster_slurm_sandbox.storage import small_filesystem, unwritable_directory
+from dagster_slurm_sandbox.users import small_filesystem, unwritable_directory
 
 
 @dataclass(frozen=True)
@@ -99,15 +89,15 @@ class Sandbox:
         """
         programs.check_machine()
         programs.require_packages()
-        progress = raising.Progress(quiet=quiet)
+        progress = startup.Progress(quiet=quiet)
         with states.locked(self.paths):
             state = states.load(self.paths)
             if state is None:
-                foreign.refuse_beside()
-                state = raising.make_room(self._asked, self.paths)
+                processes.refuse_beside_slurm()
+                state = startup.make_room(self._asked, self.paths)
             faults.mend_everything(self.paths, state)
-            raising.raise_cluster(self.paths, state, progress)
-        raising.log_in(self.paths, state)
+            startup.raise_cluster(self.paths, state, progress)
+        startup.log_in(self.paths, state)
         progress(f"{state.config.user} can log in: ready")
 
     def down(self) -> None:
@@ -145,7 +135,7 @@ class Sandbox:
         asked = conditions[daemons.SLURMCTLD] == conditions[daemons.MUNGED] == "running"
         found = self._nodes() if asked else {}
         ready = set(conditions.values()) == {"running"} and len(found) == state.config.nodes
-        ready = ready and all(each in nodes.READY for each in found.values())
+        ready = ready and all(each in daemons.READY for each in found.values())
         return SandboxStatus(True, ready, conditions, found, state.cgroups, state.memory_reason, self.paths.state_dir)
 
     def env(self, *, strict: bool = False, user: str | None = None) -> dict[str, str]:
@@ -269,11 +259,11 @@ class Sandbox:
 
     def logins(self, *, strict: bool = False) -> int:
         """The number of logins so far, from sshd's log."""
-        return observing.count(self._sshd_log(strict=strict), observing.LOGIN)
+        return login_nodes.count_in_log(self._sshd_log(strict=strict), login_nodes.LOGIN)
 
     def sessions_opened(self, *, strict: bool = False) -> int:
         """The number of session channels opened so far (command, shell or subsystem), from sshd's log."""
-        return observing.count(self._sshd_log(strict=strict), observing.SESSION)
+        return login_nodes.count_in_log(self._sshd_log(strict=strict), login_nodes.SESSION)
 
     @contextmanager
     def login_node(
@@ -320,7 +310,7 @@ class Sandbox:
             SandboxError: The controller does not answer.
         """
         text = programs.run(["sdiag"], environment=self.slurm_env())
-        return observing.rpc_counts(text, user or self.user)
+        return login_nodes.rpc_counts(text, user or self.user)
 
     def create_environment(self, name: str, requirements: Sequence[str]) -> str:
         """Make a Python virtual environment that the cluster's user can execute.
@@ -337,11 +327,11 @@ class Sandbox:
         """
         self._required()
         with states.locked(self.paths):
-            return environments.create(self, name, tuple(requirements))
+            return users.create_environment(self, name, tuple(requirements))
 
     def environment(self, name: str) -> str | None:
         """The path of an environment that `create_environment` has made; None where it has not."""
-        return environments.found(self, name)
+        return users.environment_found(self, name)
 
     @contextmanager
     def small_filesystem(self, size_mib: int) -> Iterator[Path]:
@@ -366,7 +356,7 @@ class Sandbox:
 
     def _nodes(self) -> dict[str, str]:
         try:
-            return nodes.states(self.paths)
+            return daemons.node_states(self.paths)
         except SandboxError:
             # A controller that does not answer has no opinion on its nodes; the status says so.
             return {}

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox import cgroups, login_node, network, outside, processes, users
+from dagster_slurm_sandbox import cgroups, login_node, network, processes, startup, users
 from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
 from dagster_slurm_sandbox.network import Plan
 from dagster_slurm_sandbox.processes import Process
 from dagster_slurm_sandbox.programs import run
-from dagster_slurm_sandbox.raising import mount_points
+from dagster_slurm_sandbox.startup import mount_points
 from dagster_slurm_sandbox.state import Remains, machine_locked
 
 
@@ -40,7 +40,7 @@ def remove_all(paths: SandboxPaths, remains: Remains) -> None:
     if paths.state_dir.exists():
         shutil.rmtree(paths.state_dir)
     with machine_locked():
-        outside.remove_if_last(paths)
+        startup.remove_if_last(paths)
 
 
 def end_processes(paths: SandboxPaths, remains: Remains) -> None:

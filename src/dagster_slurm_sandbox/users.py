@@ -1,12 +1,21 @@
-"""The Unix users to log in as: account, key and password."""
+"""Users of the cluster, and what they get: directories for tests of storage that fails, and Python environments."""
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+from dagster_slurm.errors import SandboxError
 from dagster_slurm_sandbox.config import SandboxPaths
 from dagster_slurm_sandbox.programs import run
 from dagster_slurm_sandbox.state import State, save
@@ -108,3 +117,109 @@ def remove(name: str) -> None:
     if lookup(name) is not None:
         # Status 12: the mail spool could not be removed; there never was one.
         run(["userdel", "--force", name], accept=(0, 12))
+
+
+@contextmanager
+def small_filesystem(home: Path, user: str, size_mib: int) -> Iterator[Path]:
+    """Mount a tmpfs below the home, owned by the user, and unmount it after the block.
+
+    Args:
+        home: The user's home; in a sandbox it passes mounts on to the nodes.
+        user: Whose it is.
+        size_mib: Its size, in MiB.
+    """
+    entry = pwd.getpwnam(user)
+    path = Path(tempfile.mkdtemp(prefix="small-", dir=home))
+    path.chmod(0o755)
+    options = f"size={size_mib}m,mode=0755,uid={entry.pw_uid},gid={entry.pw_gid}"
+    run(["mount", "-t", "tmpfs", "-o", options, "dagster-slurm-sandbox", str(path)])
+    try:
+        yield path
+    finally:
+        # Lazily: a job of a failed test may still stand in it.
+        run(["umount", "--lazy", str(path)])
+        path.rmdir()
+
+
+@contextmanager
+def unwritable_directory(home: Path) -> Iterator[Path]:
+    """A directory below the home that the user can read and not write, gone after the block."""
+    path = Path(tempfile.mkdtemp(prefix="unwritable-", dir=home))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        path.rmdir()
+
+
+_MARKER = ".complete.json"
+_VERSIONS = ("3.14", "3.13", "3.12", "3.11", "3.10")
+
+
+class Cluster(Protocol):
+    """What is needed of a sandbox."""
+
+    paths: SandboxPaths
+
+    def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command as the cluster's user."""
+
+
+def candidates() -> Iterator[Path]:
+    """Interpreters that may do, the running one's base first."""
+    yield Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for directory in ("/usr/local/bin", "/usr/bin"):
+        for version in _VERSIONS:
+            yield Path(directory) / f"python{version}"
+
+
+def usable_interpreter(cluster: Cluster) -> Path:
+    """An interpreter that the cluster's user can execute: a Python below /root, say, is not.
+
+    Raises:
+        SandboxError: There is none.
+    """
+    for path in candidates():
+        if path.exists() and cluster.run([str(path), "-c", "import ssl, venv"]).returncode == 0:
+            return path
+    raise SandboxError(
+        "There is no Python 3.10 to 3.14 that the cluster's user can execute",
+        hint="Install Debian's python3.",
+    )
+
+
+def create_environment(cluster: Cluster, name: str, requirements: tuple[str, ...]) -> str:
+    """Make an environment, or find the one made before for the same requirements.
+
+    Returns:
+        Its path.
+
+    Raises:
+        SandboxError: No interpreter, or pip failed.
+    """
+    directory = cluster.paths.environments / name
+    wanted = json.dumps(sorted(requirements))
+    marker = directory / _MARKER
+    if marker.exists() and marker.read_text(encoding="utf-8") == wanted:
+        return str(directory)
+    # Built in place, since scripts in an environment carry its path; the marker tells a whole one from half a one.
+    shutil.rmtree(directory, ignore_errors=True)
+    _run_as_caller([str(usable_interpreter(cluster)), "-m", "venv", "--without-pip", str(directory)])
+    if requirements:
+        python = str(directory / "bin" / "python")
+        _run_as_caller([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements])
+    marker.write_text(wanted, encoding="utf-8")
+    return str(directory)
+
+
+def environment_found(cluster: Cluster, name: str) -> str | None:
+    """The path of one that is whole."""
+    directory = cluster.paths.environments / name
+    return str(directory) if (directory / _MARKER).exists() else None
+
+
+def _run_as_caller(argv: list[str]) -> None:
+    # With the caller's environment: it may name a package index or a directory of wheels.
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, umask=0o022)
+    if done.returncode != 0:
+        raise SandboxError(f"Ended with status {done.returncode}: {done.stderr.strip()}", command=" ".join(argv))

@@ -21,7 +21,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm_sandbox import Sandbox, SandboxConfig, daemons
 from dagster_slurm_sandbox.config import BASE_DIR_VARIABLE, SandboxPaths, paths_of
 from dagster_slurm_sandbox.network import NETNS_DIR
-from dagster_slurm_sandbox.raising import mount_points, reserved_ports
+from dagster_slurm_sandbox.startup import mount_points, reserved_ports
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster

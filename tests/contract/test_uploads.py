@@ -30,7 +30,7 @@ from dagster_slurm.transport.channel import ShellChannel
 from dagster_slurm.transport.shell import shell_file
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, SMALLEST_PIECE_BYTES, Piece
-from dagster_slurm_sandbox.storage import small_filesystem
+from dagster_slurm_sandbox.users import small_filesystem
 from tests.ssh import connection_of, control_directory, opened
 
 MIB = 1 << 20

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from dagster_slurm.cli import main
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox.raising import refuse_names
+from dagster_slurm_sandbox.startup import refuse_names
 
 
 @pytest.fixture

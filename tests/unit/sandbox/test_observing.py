@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagster_slurm_sandbox import observing
+from dagster_slurm_sandbox import login_node
 
 # OpenSSH_9.2p1 Debian, LogLevel VERBOSE.
 LOG = """\
@@ -34,16 +34,16 @@ Pending RPC statistics
 
 def test_logins_and_sessions_are_counted(tmp_path: Path) -> None:
     log = tmp_path / "sshd.log"
-    assert observing.count(log, observing.LOGIN) == 0
+    assert login_node.count_in_log(log, login_node.LOGIN) == 0
     log.write_text(LOG, encoding="utf-8")
-    assert observing.count(log, observing.LOGIN) == 2
-    assert observing.count(log, observing.SESSION) == 2
+    assert login_node.count_in_log(log, login_node.LOGIN) == 2
+    assert login_node.count_in_log(log, login_node.SESSION) == 2
 
 
 def test_rpc_counts_are_read() -> None:
-    assert observing.rpc_counts(SDIAG, "researcher") == {
+    assert login_node.rpc_counts(SDIAG, "researcher") == {
         "REQUEST_PARTITION_INFO": 32,
         "MESSAGE_NODE_REGISTRATION_STATUS": 9,
         "total": 116,
     }
-    assert observing.rpc_counts(SDIAG, "nobody")["total"] == 0
+    assert login_node.rpc_counts(SDIAG, "nobody")["total"] == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from dagster_slurm_sandbox import outside, processes
+from dagster_slurm_sandbox import processes, startup
 from dagster_slurm_sandbox.config import MARKER_VARIABLE, SandboxPaths
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -17,19 +17,19 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_sandbox_of_another_base_directory_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without /run/sshd, a running sshd resets every connection."""
     # Other sandboxes of this machine are not to count here.
-    monkeypatch.setattr(outside, "MARKER_VARIABLE", f"{MARKER_VARIABLE}_OF_THIS_TEST")
+    monkeypatch.setattr(startup, "MARKER_VARIABLE", f"{MARKER_VARIABLE}_OF_THIS_TEST")
     paths, shared = SandboxPaths(tmp_path / "base" / "name"), tmp_path / "shared"
     paths.state_dir.parent.mkdir()
 
     def taken_down() -> None:
-        outside.note(paths, shared)
+        startup.note_made(paths, shared)
         shared.mkdir(exist_ok=True)
-        outside.remove_if_last(paths)
+        startup.remove_if_last(paths)
 
     other = processes.start(
         ["/bin/sleep", "60"],
         log=tmp_path / "log",
-        environment={outside.MARKER_VARIABLE: "elsewhere"},
+        environment={startup.MARKER_VARIABLE: "elsewhere"},
         on_start=lambda _: None,
     )
     environ = Path("/proc", str(other.pid), "environ")

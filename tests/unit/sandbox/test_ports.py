@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dagster_slurm_sandbox.config import SandboxPaths
-from dagster_slurm_sandbox.raising import free_ports, reserved_ports
+from dagster_slurm_sandbox.startup import free_ports, reserved_ports
 
 
 def test_the_ports_of_other_sandboxes_are_left_to_them(tmp_path: Path) -> None:

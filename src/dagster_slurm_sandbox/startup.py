@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster_slurm.errors import SandboxError
-from dagster_slurm_sandbox import cgroups, daemons, database, files, network, nodes, outside, users
-from dagster_slurm_sandbox.config import BASE_DIR_VARIABLE, SandboxConfig, SandboxPaths
+from dagster_slurm_sandbox import cgroups, daemons, database, files, network, processes, users
+from dagster_slurm_sandbox.config import BASE_DIR_VARIABLE, MARKER_VARIABLE, SandboxConfig, SandboxPaths
 from dagster_slurm_sandbox.programs import openssh_version, run
 from dagster_slurm_sandbox.state import State, machine_locked, ports_of, save
 
@@ -155,7 +155,7 @@ def raise_cluster(paths: SandboxPaths, state: State, progress: Progress) -> None
     _start(daemon[daemons.SLURMCTLD], paths, state)
     for node in state.config.node_names:
         daemons.ensure_started(daemon[f"slurmd:{node}"], paths, state)
-    nodes.wait(paths, state, state.config.node_names)
+    daemons.wait_for_nodes(paths, state, state.config.node_names)
     progress(f"slurmctld serves, nodes {', '.join(state.config.node_names)} are idle")
 
 
@@ -191,7 +191,7 @@ def prepare(paths: SandboxPaths, state: State) -> None:
 def make_network(paths: SandboxPaths, state: State) -> None:
     """Make what is missing of the network."""
     if not network.NETNS_DIR.exists():
-        outside.note(paths, network.NETNS_DIR)
+        note_made(paths, network.NETNS_DIR)
     network.ensure(state.plan(paths), paths.state_dir)
 
 
@@ -250,7 +250,7 @@ def ensure_run_sshd(paths: SandboxPaths) -> None:
     """Make sshd's privilege separation directory, which Debian's unit would make."""
     directory = Path("/run/sshd")
     if not directory.exists():
-        outside.note(paths, directory)
+        note_made(paths, directory)
         directory.mkdir(mode=0o755, exist_ok=True)
 
 
@@ -263,3 +263,40 @@ def _together(*actions: Callable[[], None]) -> None:
     with ThreadPoolExecutor(len(actions)) as pool:
         for future in [pool.submit(action) for action in actions]:
             future.result()
+
+
+def note_made(paths: SandboxPaths, directory: Path) -> None:
+    """Note that a directory is about to be made, so that it goes with the last sandbox."""
+    known = _noted(paths)
+    if str(directory) not in known:
+        paths.made_file.write_text("".join(f"{each}\n" for each in [*known, directory]), encoding="utf-8")
+
+
+def _noted(paths: SandboxPaths) -> list[str]:
+    return paths.made_file.read_text(encoding="utf-8").splitlines() if paths.made_file.exists() else []
+
+
+def remove_if_last(paths: SandboxPaths) -> None:
+    """Remove what was noted, if no other sandbox is there and nobody else has put something into it.
+
+    A sandbox of another base directory needs them as well, and has not noted what it found: it shows by its processes.
+    """
+    if any(each.is_dir() for each in paths.state_dir.parent.iterdir()):
+        return
+    is_needed = processes.matching(lambda path: processes.has_variable(path, MARKER_VARIABLE))
+    for directory in [] if is_needed else map(Path, _noted(paths)):
+        if directory.is_dir() and not any(directory.iterdir()):
+            # `ip netns` mounts /run/netns onto itself.
+            while _is_mounted(directory):
+                run(["umount", str(directory)])
+            directory.rmdir()
+    paths.made_file.unlink(missing_ok=True)
+
+
+def _is_mounted(directory: Path) -> bool:
+    """Whether something is mounted there, be it the directory itself, which `Path.is_mount` does not see.
+
+    Source: proc_pid_mountinfo(5); the fifth field is the mount point.
+    """
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return any(mount.split()[4] == str(directory) for mount in mounts)
