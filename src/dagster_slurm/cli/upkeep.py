@@ -7,30 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_slurm.cli import cluster_of, examples, say, seconds, size_bytes, width, with_cluster_options
-from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.environments import Site
-from dagster_slurm.environments.inventory import Entry, Inventory, Shelf
-from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.housekeeping.environments import PruneTerms, Verdict, judge, paths_in_use
-from dagster_slurm.housekeeping.leftovers import (
-    Leftover,
-    Terms,
-    as_json,
-    is_open,
-    leftovers,
-    lines_of,
-    measured,
-    remove,
-    size,
-    sizes_kib,
-    summary,
-)
-from dagster_slurm.housekeeping.listed_jobs import survey
 from dagster_slurm.housekeeping.tables import aligned, fitted, wrapped
+
+if TYPE_CHECKING:
+    from dagster_slurm.cluster import SlurmCluster
+    from dagster_slurm.environments.inventory import Entry, Inventory
+    from dagster_slurm.housekeeping.environments import Verdict
+    from dagster_slurm.housekeeping.leftovers import Leftover, Terms
 
 _DAY_SECONDS = 86400
 
@@ -45,6 +33,9 @@ def env() -> None:
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -> None:
     """List the environments on the cluster: size, when each was used last, what it is."""
+    from dagster_slurm.environments.inventory import Shelf  # noqa: PLC0415 - `--help` needs none of it
+    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
+
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         shelf = Shelf(cluster)
         found = shelf.inventory()
@@ -101,6 +92,9 @@ def prune(
 
     Exit status: 0 done, 1 something could not be removed or looked at, 2 wrong usage.
     """
+    from dagster_slurm.environments.inventory import Shelf  # noqa: PLC0415 - `--help` needs none of it
+    from dagster_slurm.housekeeping.environments import PruneTerms, judge, paths_in_use  # noqa: PLC0415
+
     terms = PruneTerms(older_than_seconds, max_bytes, deployed)
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         shelf = Shelf(cluster)
@@ -115,6 +109,8 @@ def prune(
 
 
 def _pruned_lines(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:
+    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
+
     if not verdicts:
         return "There are no environments."
     rows = [(_verb(each, gone), _size(each.entry), each.entry.name, each.reason) for each in verdicts]
@@ -154,6 +150,8 @@ def verify(
 
     Exit status: 0 all are whole, 1 one is not.
     """
+    from dagster_slurm.environments.inventory import Shelf  # noqa: PLC0415 - `--help` needs none of it
+
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         shelf = Shelf(cluster)
         wanted = names or tuple(each.name for each in shelf.inventory().entries)
@@ -189,6 +187,9 @@ def deploy(
     in_json: bool,
 ) -> None:
     """Install a project's environment on the cluster, verify it, and print its path, for `pre_deployed_env_path`."""
+    from dagster_slurm.environments import Site  # noqa: PLC0415
+    from dagster_slurm.environments.inventory import Shelf  # noqa: PLC0415
+    from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415
     from dagster_slurm.resources.environments import UvEnvironment, found_environment  # noqa: PLC0415 - dagster is slow
 
     environment = found_environment(Path(project).absolute())
@@ -229,6 +230,8 @@ def _entry_json(entry: Entry) -> dict[str, object]:
 
 
 def _size(entry: Entry) -> str:
+    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
+
     return size(entry.size_bytes >> 10)
 
 
@@ -286,6 +289,8 @@ def clean(
 
     Exit status: 0 done, 1 something could not be removed or looked at, 2 wrong usage.
     """
+    from dagster_slurm.housekeeping.leftovers import Terms, as_json, lines_of, summary  # noqa: PLC0415 - `--help` needs none of it
+
     terms = Terms(older_than_seconds=older_than_seconds, everything=everything)
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         found = _found(cluster, terms)
@@ -303,6 +308,8 @@ def clean(
 
 def _found(cluster: SlurmCluster, terms: Terms) -> list[Leftover]:
     from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415 - dagster is slow
+    from dagster_slurm.housekeeping.leftovers import is_open, leftovers, measured, sizes_kib  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
 
     with records_of_environment() as records:
         seen = survey(cluster, is_open=is_open)
@@ -314,6 +321,8 @@ def _found(cluster: SlurmCluster, terms: Terms) -> list[Leftover]:
 
 def _removed(cluster: SlurmCluster, found: list[Leftover]) -> dict[Leftover, bool]:
     """Remove what is to be removed, in one step, and tell of each whether it is gone."""
+    from dagster_slurm.housekeeping.leftovers import remove  # noqa: PLC0415
+
     removable = [each for each in found if each.decision.removed]
     left = remove(cluster, [order for each in removable for order in each.orders])
     return {each: not any(" ".join(order.split(" ")[:2]) in left for order in each.orders) for each in removable}
