@@ -39,12 +39,12 @@ def cancel(
 
     Exit status: 0 all have ended or end now, 1 one could not be cancelled, 2 wrong usage.
     """
-    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
     from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.job.cancelling import Canceller, Order  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
-        seen = survey(cluster, is_open=lambda job: False)
+        seen = snapshot(cluster, is_open=lambda job: False)
         found = {each.job_id: each for name in names for each in chosen(seen, word(), name)}
         live = {job_id: each for job_id, each in found.items() if each.is_live}
         for each in found.values():
@@ -79,7 +79,7 @@ def logs(*, name: str, prefix: str, local: bool, remote_base: str | None, follow
     Exit status: 0 there was something to read, 1 it is not known, or nothing is left of it.
     """
     from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
     from dagster_slurm.housekeeping.named_jobs import (  # noqa: PLC0415
         PayloadLogs,
         chosen,
@@ -88,7 +88,7 @@ def logs(*, name: str, prefix: str, local: bool, remote_base: str | None, follow
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
         try:
-            found = chosen(survey(cluster, is_open=lambda job: False), word(), name)
+            found = chosen(snapshot(cluster, is_open=lambda job: False), word(), name)
         except InvalidRequestError as error:
             _captured(name, error)
             return
@@ -156,14 +156,14 @@ def shell(
     Exit status: that of the shell.
     """
     from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
     from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415
     from dagster_slurm.slurm.commands import shell_in_job  # noqa: PLC0415
     from dagster_slurm.transport.openssh import run_on_terminal  # noqa: PLC0415
     from dagster_slurm.variables import connection_from  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
-        found = [each for each in chosen(survey(cluster, is_open=lambda job: False), word(), name) if each.is_live]
+        found = [each for each in chosen(snapshot(cluster, is_open=lambda job: False), word(), name) if each.is_live]
     numbers = [each.own_number for each in found]
     if len(found) != 1 or numbers[0] is None:
         waits = "waits, or is an array: name a task of it that runs, as 12_3" if found else "runs no more"

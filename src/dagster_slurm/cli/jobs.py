@@ -120,9 +120,9 @@ def _watch(look: Callable[[], str], seconds: float) -> None:
 
 def _rows(cluster: SlurmCluster, word: WordOf, wanted: Wanted) -> Sequence[JobRow]:
     from dagster_slurm.housekeeping.jobs_table import job_rows  # noqa: PLC0415
-    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
 
-    seen = survey(cluster, is_open=wanted.is_open)
+    seen = snapshot(cluster, is_open=wanted.is_open)
     if seen.notice:
         say(f"Jobs that have left the queue are shown without Slurm's accounting: {seen.notice}", err=True)
     return job_rows(seen, word, wanted)

@@ -309,10 +309,10 @@ def clean(
 def _found(cluster: SlurmCluster, terms: Terms) -> list[Leftover]:
     from dagster_slurm.housekeeping.dagster_records import records_of_environment  # noqa: PLC0415 - dagster is slow
     from dagster_slurm.housekeeping.leftovers import is_open, leftovers, measured, sizes_kib  # noqa: PLC0415
-    from dagster_slurm.housekeeping.listed_jobs import survey  # noqa: PLC0415
+    from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
 
     with records_of_environment() as records:
-        seen = survey(cluster, is_open=is_open)
+        seen = snapshot(cluster, is_open=is_open)
         found = leftovers(seen, records.word, replace(terms, has_records=records.are_there))
     if seen.notice:
         say(f"Jobs without a witness of their end are kept: {seen.notice}", err=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.environments.inventory import Entry, Inventory, Standing
 from dagster_slurm.housekeeping.leftovers import is_open
-from dagster_slurm.housekeeping.listed_jobs import Fate, fate_of, survey
+from dagster_slurm.housekeeping.listed_jobs import Fate, fate_of, snapshot
 
 # A run that has found its environment may be about to submit.
 _JUST_USED_SECONDS = 3600.0
@@ -47,7 +47,7 @@ def paths_in_use(cluster: SlurmCluster) -> set[str]:
         TransportError: The cluster could not be reached.
         SlurmUnavailableError: squeue has no answer.
     """
-    seen = survey(cluster, is_open=is_open)
+    seen = snapshot(cluster, is_open=is_open)
     going = [job for job in seen.jobs if fate_of(job, seen.accounting) in (Fate.LIVE, Fate.NOT_KNOWN) and job.attempt]
     return {path for job in going if job.attempt and (path := job.attempt.description.environment_path)}
 

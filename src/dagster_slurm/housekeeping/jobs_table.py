@@ -12,7 +12,7 @@ from dagster_slurm.housekeeping.listed_jobs import (
     Accounting,
     Piece,
     SeenJob,
-    Survey,
+    Snapshot,
     end_of,
     lacks_tasks,
     pieces_of,
@@ -149,12 +149,12 @@ class Shown:
     run_ids: tuple[str, ...]
 
 
-def job_rows(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
+def job_rows(seen: Snapshot, word_of: WordOf, wanted: Wanted) -> list[JobRow]:
     """The rows of what is shown."""
     return [each.row for each in shown(seen, word_of, wanted)]
 
 
-def shown(seen: Survey, word_of: WordOf, wanted: Wanted) -> list[Shown]:
+def shown(seen: Snapshot, word_of: WordOf, wanted: Wanted) -> list[Shown]:
     """What is shown. Pure, but for what `word_of` asks.
 
     Args:

@@ -11,7 +11,7 @@ from dagster_slurm.cluster.claims import READABLE_PROTOCOLS
 from dagster_slurm.cluster.records import LaunchRecord, Listing
 from dagster_slurm.errors import TransportError
 from dagster_slurm.housekeeping.jobs_table import RunStanding, Word, WordOf
-from dagster_slurm.housekeeping.listed_jobs import Fate, Piece, SeenJob, Survey, end_of, fate_of, pieces_of
+from dagster_slurm.housekeeping.listed_jobs import Fate, Piece, SeenJob, Snapshot, end_of, fate_of, pieces_of
 from dagster_slurm.housekeeping.tables import aligned, without_long_ids, wrapped
 from dagster_slurm.transport.base import reading, whole_number
 
@@ -201,7 +201,7 @@ class Leftover:
     kib: int | None = None
 
 
-def leftovers(seen: Survey, word_of: WordOf, terms: Terms) -> list[Leftover]:
+def leftovers(seen: Snapshot, word_of: WordOf, terms: Terms) -> list[Leftover]:
     """Everything that lies there, with what is to become of it. Pure, but for what `word_of` asks."""
     jobs = _by_attempt(seen.jobs)
     pieces = [_of_piece(piece, seen, jobs, word_of, terms) for piece in pieces_of(seen.listing)]
@@ -220,7 +220,7 @@ def measured(found: Sequence[Leftover], sizes_kib: Callable[[Sequence[str]], Map
     return [replace(each, kib=sum(sizes.get(path, 0) for path in each.paths)) for each in found]
 
 
-def _of_piece(piece: Piece, seen: Survey, jobs: dict[str, list[SeenJob]], word_of: WordOf, terms: Terms) -> Leftover:
+def _of_piece(piece: Piece, seen: Snapshot, jobs: dict[str, list[SeenJob]], word_of: WordOf, terms: Terms) -> Leftover:
     own = [job for attempt in piece.attempts for job in jobs.get(attempt.directory.relative, [])]
     word = word_of(piece.origin_run_ids, piece.description.step_key)
     return Leftover(
@@ -230,7 +230,7 @@ def _of_piece(piece: Piece, seen: Survey, jobs: dict[str, list[SeenJob]], word_o
     )
 
 
-def _facts(piece: Piece, jobs: Sequence[SeenJob], seen: Survey, word: Word) -> Facts:
+def _facts(piece: Piece, jobs: Sequence[SeenJob], seen: Snapshot, word: Word) -> Facts:
     fate = _worst([fate_of(job, seen.accounting) for job in jobs])
     return Facts(
         unreadable=_unreadable(piece),

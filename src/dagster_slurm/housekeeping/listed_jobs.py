@@ -71,7 +71,7 @@ def _owners_first(launches: Iterable[LaunchRecord]) -> tuple[LaunchRecord, ...]:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Snapshot:
     """What was seen.
 
     Args:
@@ -87,7 +87,7 @@ class Survey:
     notice: str = ""
 
 
-def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Survey:
+def snapshot(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Snapshot:
     """Look.
 
     The queue is asked after the listing: a job that is submitted in between is in the queue, or its claim is new when
@@ -113,7 +113,7 @@ def survey(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Surv
         except SlurmCommandError as error:
             accounting = Accounting({}, is_off=error.is_missing_program)
             notice = "" if error.is_missing_program else error.message
-    return Survey(listing, jobs, accounting, notice)
+    return Snapshot(listing, jobs, accounting, notice)
 
 
 _WAITS = StatePhase.WAITING

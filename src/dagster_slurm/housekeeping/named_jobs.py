@@ -13,7 +13,7 @@ from dagster_slurm.cluster.description import EndMark, Mark, StartMark, parse_ma
 from dagster_slurm.cluster.slurm_cluster import FilePosition
 from dagster_slurm.errors import InvalidRequestError, SlurmCommandError
 from dagster_slurm.housekeeping.jobs_table import JobRow, Shown, Wanted, WordOf, shown
-from dagster_slurm.housekeeping.listed_jobs import SeenJob, Survey
+from dagster_slurm.housekeeping.listed_jobs import SeenJob, Snapshot
 from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
@@ -80,7 +80,7 @@ class Chosen:
         return self.task is not None and any(self.task in each for each in arrays.tasks_of(tasks or ""))
 
 
-def chosen(seen: Survey, word_of: WordOf, named: str) -> list[Chosen]:
+def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     """The jobs that a number of Slurm's, or an id of a run, stands for.
 
     Args:

@@ -14,7 +14,7 @@ from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.look import Ask, look
 from dagster_slurm.cluster.slurm_cluster import foreign_part
 from dagster_slurm.errors import RemoteStorageError
-from dagster_slurm.housekeeping.listed_jobs import survey
+from dagster_slurm.housekeeping.listed_jobs import snapshot
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.request import merge
 
@@ -59,7 +59,7 @@ def a_link_of_theirs(path: Path) -> None:
 WAYS: dict[str, Callable[[SlurmCluster], object]] = {
     "run": lambda cluster: look(cluster, [RunDirectory(cluster.base(), "run", "key")], ask=Ask.JOBS),
     "check": lambda cluster: cluster.check(merge({})),
-    "jobs and clean": lambda cluster: survey(cluster, is_open=lambda job: False),
+    "jobs and clean": lambda cluster: snapshot(cluster, is_open=lambda job: False),
 }
 
 

@@ -11,7 +11,7 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.housekeeping.jobs_table import unknown
-from dagster_slurm.housekeeping.listed_jobs import Accounting, Survey, seen_jobs
+from dagster_slurm.housekeeping.listed_jobs import Accounting, Snapshot, seen_jobs
 from dagster_slurm.housekeeping.named_jobs import Chosen, chosen
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
@@ -46,7 +46,7 @@ QUEUE = entries(
     ("12", "12", "2", "PENDING", "", ARRAY),
     ("15", "15", "N/A", "PENDING", "", GONE),
 )
-SEEN = Survey(LISTING, seen_jobs(LISTING, QUEUE), Accounting({}))
+SEEN = Snapshot(LISTING, seen_jobs(LISTING, QUEUE), Accounting({}))
 
 
 def named(text: str) -> list[Chosen]:

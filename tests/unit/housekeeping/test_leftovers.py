@@ -13,7 +13,7 @@ from dagster_slurm.cluster.records import AttemptRecord, LaunchRecord, Listing
 from dagster_slurm.housekeeping.jobs_table import RunStanding, Wanted, Word, job_rows
 from dagster_slurm.housekeeping.jobs_table import lines_of as lines_of_jobs
 from dagster_slurm.housekeeping.leftovers import Terms, as_json, is_open, leftovers, lines_of, measured, size, summary
-from dagster_slurm.housekeeping.listed_jobs import Accounting, Survey, seen_jobs
+from dagster_slurm.housekeeping.listed_jobs import Accounting, Snapshot, seen_jobs
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.output import UserQueueEntry, parse_squeue_of_user
 
@@ -42,9 +42,9 @@ def running(job_id: str = "17", state: str = "RUNNING") -> UserQueueEntry:
     return entry
 
 
-def seen(*launches: LaunchRecord, queue: Sequence[UserQueueEntry] = (), **known: object) -> Survey:
+def seen(*launches: LaunchRecord, queue: Sequence[UserQueueEntry] = (), **known: object) -> Snapshot:
     listing = Listing(NOW, launches, **known)  # type: ignore[arg-type]
-    return Survey(listing, seen_jobs(listing, queue), Accounting({}))
+    return Snapshot(listing, seen_jobs(listing, queue), Accounting({}))
 
 
 def over(run_ids: Sequence[str], step_key: str) -> Word:
@@ -55,9 +55,9 @@ def unknown(run_ids: Sequence[str], step_key: str) -> Word:
     return Word(RunStanding.UNKNOWN, run_ids[0])
 
 
-def removed(survey: Survey, word_of: object = over, terms: Terms | None = None) -> dict[str, bool]:
+def removed(snapshot: Snapshot, word_of: object = over, terms: Terms | None = None) -> dict[str, bool]:
     assert callable(word_of)
-    found = leftovers(survey, word_of, terms or Terms())
+    found = leftovers(snapshot, word_of, terms or Terms())
     return {path: each.decision.removed for each in found for path in each.paths}
 
 
@@ -81,8 +81,8 @@ def test_the_runs_of_all_that_share_a_job_are_asked_about() -> None:
 
 
 def test_all_launches_of_a_piece_are_removed_as_they_were_listed() -> None:
-    survey = seen(launch("a", attempt("a", status=START + END)), launch("b", adopted={0: f"a/{KEY}/0"}))
-    (found,) = leftovers(survey, lambda ids, step: Word(RunStanding.SUCCEEDED), Terms())
+    snapshot = seen(launch("a", attempt("a", status=START + END)), launch("b", adopted={0: f"a/{KEY}/0"}))
+    (found,) = leftovers(snapshot, lambda ids, step: Word(RunStanding.SUCCEEDED), Terms())
     assert found.orders == (f"launch a/{KEY} state-a", f"launch b/{KEY} state-b")
 
 
@@ -110,14 +110,14 @@ def test_an_old_upload_in_a_launch_that_stays() -> None:
 
 
 def test_half_made_empty_and_dangling() -> None:
-    survey = seen(
+    snapshot = seen(
         launch("a", half_made={"0.part.1": NOW - 2 * DAY, "0.part.2": NOW}),
         launch("b"),
         launch("c", changed_at=NOW),
         empty_runs={"d": NOW - 2 * DAY},
         dangling_links=("0011",),
     )
-    assert removed(survey) == {
+    assert removed(snapshot) == {
         f"runs/a/{KEY}/0.part.1": True,
         f"runs/a/{KEY}/0.part.2": False,
         f"runs/b/{KEY}": True,
@@ -149,16 +149,16 @@ def test_a_job_without_a_witness_counts_by_its_run_s_directory() -> None:
 
 
 def test_sacct_is_asked_of_what_is_open_only() -> None:
-    survey = seen(
+    snapshot = seen(
         launch("a", attempt("a")), launch("b", attempt("b", status=START + END.replace("17", "18"), job_id="18"))
     )
-    assert [(job.job_id, is_open(job)) for job in survey.jobs] == [("17", True), ("18", False)]
+    assert [(job.job_id, is_open(job)) for job in snapshot.jobs] == [("17", True), ("18", False)]
     assert not is_open(seen(launch("a", attempt("a")), queue=[running()]).jobs[0])
 
 
 def test_report() -> None:
-    survey = seen(launch("a", attempt("a")), dangling_links=("0011",))
-    found = measured(leftovers(survey, over, Terms()), lambda paths: {f"runs/a/{KEY}": 2048})
+    snapshot = seen(launch("a", attempt("a")), dangling_links=("0011",))
+    found = measured(leftovers(snapshot, over, Terms()), lambda paths: {f"runs/a/{KEY}": 2048})
     lines = lines_of(found, None)
     assert lines[1].split(maxsplit=4) == ["remove", "0", "KiB", "assets/0011", "a link to what is not there any more"]
     assert lines[0].startswith("keep    2.0 MiB  runs/a/")
@@ -183,8 +183,8 @@ def test_sizes(kib: int | None, text: str) -> None:
 
 
 def test_rows_of_jobs() -> None:
-    survey = seen(launch("run-1", attempt("run-1")), queue=[running()])
-    (row,) = job_rows(survey, lambda ids, step: Word(RunStanding.OVER, "newer-2", "FAILURE"), Wanted())
+    snapshot = seen(launch("run-1", attempt("run-1")), queue=[running()])
+    (row,) = job_rows(snapshot, lambda ids, step: Word(RunStanding.OVER, "newer-2", "FAILURE"), Wanted())
     assert (row.run_id, row.run_status, row.asset, row.as_json()["partition_key"]) == (
         "newer-2",
         "FAILURE",
@@ -199,9 +199,9 @@ def test_rows_of_jobs() -> None:
 
 
 def test_rows_of_jobs_that_squeue_has_forgotten() -> None:
-    survey = seen(launch("run-1", attempt("run-1", status=START + END)))
-    assert job_rows(survey, unknown, Wanted()) == []
-    (row,) = job_rows(survey, unknown, Wanted(everything=True))
+    snapshot = seen(launch("run-1", attempt("run-1", status=START + END)))
+    assert job_rows(snapshot, unknown, Wanted()) == []
+    (row,) = job_rows(snapshot, unknown, Wanted(everything=True))
     assert (row.run_id, row.run_status, row.state, row.nodes, row.elapsed_seconds) == ("run-1", "", "ENDED", "n1", 65.5)
 
 
@@ -222,6 +222,6 @@ def test_its_run_is_known_by_where_slurm_says_that_it_runs() -> None:
 )
 def test_rows_of_one_run(of_run: str, shown: int) -> None:
     """The one that works on it, or the one that has asked for it."""
-    survey = seen(launch("run-1", attempt("run-1")), queue=[running()])
+    snapshot = seen(launch("run-1", attempt("run-1")), queue=[running()])
     word = Word(RunStanding.OVER, "newer-2", "FAILURE")
-    assert len(job_rows(survey, lambda ids, step: word, Wanted(of_run=of_run))) == shown
+    assert len(job_rows(snapshot, lambda ids, step: word, Wanted(of_run=of_run))) == shown
