@@ -309,7 +309,7 @@ def clean_lists_and_changes_nothing(trial: Trial) -> None:
     assert found["uncollected"][1].startswith(busy)
     assert found["adopted"] == found["collected"] == ("remove", "its step has succeeded")
     assert found["failed"][0] == "keep"
-    assert found["failed"][1].endswith("its job ended without success; younger than 3d (--older-than)")
+    assert found["failed"][1].endswith("its job ended without success; younger than 3 d (--older-than)")
     said = trial.call("clean").stdout.splitlines()[-1]
     assert said.startswith("2 to remove (")
     assert said.endswith("4 to keep. Nothing was removed; --yes does it.")

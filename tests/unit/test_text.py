@@ -1,4 +1,4 @@
-"""Nothing from a cluster has a say over the terminal of who looks."""
+"""Text for people. Nothing from a cluster has a say over the terminal of who looks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import dagster_slurm
 from dagster_slurm.cli import say
 from dagster_slurm.doctor.finding import fine, lines_of, wrong
-from dagster_slurm.text import printable
+from dagster_slurm.text import duration_words, printable, size_words
 
 # Turns around what is read behind it, in Unicode's own words (UAX 9).
 TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -64,3 +64,41 @@ def test_commands_print_in_no_other_way() -> None:
     # The doctor's lines have colours, and are shown so before these are put in.
     painted = {path.name for path in files_of_the_command_line() if "say_painted(" in path.read_text()}
     assert painted == {"__init__.py", "set_up.py"}
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (1023 << 10, "1023 KiB"),
+        (200 << 20, "200 MiB"),
+        (1500 << 20, "1.46 GiB"),
+        (5 << 30, "5 GiB"),
+        (252 << 30, "252 GiB"),
+        (3 << 50, "3 PiB"),
+        (5000 << 50, "5000 PiB"),
+    ],
+)
+def test_sizes(size_bytes: int, text: str) -> None:
+    assert size_words(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (42.4, "42 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (1234, "21 min"),
+        (7200, "2 h"),
+        (9000, "2.5 h"),
+        (86400, "24 h"),
+        (3 * 86400, "3 d"),
+        (9.04e9, "104629.6 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_words(seconds) == text

@@ -13,6 +13,7 @@ import click
 
 from dagster_slurm.cli import cluster_of, examples, say, seconds, size_bytes, width, with_cluster_options
 from dagster_slurm.housekeeping.tables import aligned, fitted, wrapped
+from dagster_slurm.text import duration_words, size_words
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
@@ -34,7 +35,6 @@ def env() -> None:
 def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -> None:
     """List the environments on the cluster: size, when each was used last, what it is."""
     from dagster_slurm.environments.inventory import Shelf  # noqa: PLC0415 - `--help` needs none of it
-    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
         shelf = Shelf(cluster)
@@ -42,9 +42,12 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
     if in_json:
         say(json.dumps(_as_json(found), indent=2))
     elif found.entries:
-        rows = [(_size(each), _age(found, each), each.standing.value, each.name, each.title) for each in found.entries]
+        rows = [
+            (size_words(each.size_bytes), _age(found, each), each.standing.value, each.name, each.title)
+            for each in found.entries
+        ]
         lines = [fitted(line, width()) for line in aligned(rows)]
-        say("\n".join([*lines, "", f"{found.parts} parts, {size(found.parts_bytes >> 10)}"]))
+        say("\n".join([*lines, "", f"{found.parts} parts, {size_words(found.parts_bytes)}"]))
     else:
         say(f"There are no environments in {shelf.directory}.")
 
@@ -109,13 +112,11 @@ def prune(
 
 
 def _pruned_lines(verdicts: Sequence[Verdict], gone: set[str] | None) -> str:
-    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
-
     if not verdicts:
         return "There are no environments."
-    rows = [(_verb(each, gone), _size(each.entry), each.entry.name, each.reason) for each in verdicts]
+    rows = [(_verb(each, gone), size_words(each.entry.size_bytes), each.entry.name, each.reason) for each in verdicts]
     going = [each for each in verdicts if each.removed]
-    total = size(sum(each.entry.size_bytes for each in going) >> 10)
+    total = size_words(sum(each.entry.size_bytes for each in going))
     told = f"{len(going)} of {len(verdicts)}, {total}."
     last = (
         f"To remove: {told} Nothing was removed; --yes does it." if gone is None else f"Removed: {len(gone)} of {told}"
@@ -229,18 +230,9 @@ def _entry_json(entry: Entry) -> dict[str, object]:
     return {**asdict(entry), "standing": entry.standing.value}
 
 
-def _size(entry: Entry) -> str:
-    from dagster_slurm.housekeeping.leftovers import size  # noqa: PLC0415
-
-    return size(entry.size_bytes >> 10)
-
-
 def _age(found: Inventory, entry: Entry) -> str:
     idle = max(0, found.now_epoch - entry.used_epoch)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if idle >= length:
-            return f"used {idle // length} {unit} ago"
-    return "used just now"
+    return "used just now" if idle < 60 else f"used {duration_words(idle)} ago"
 
 
 @click.command(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
 from dagster_slurm.errors import ConfigurationError, TransportTimeoutError
+from dagster_slurm.text import size_words
 from dagster_slurm.transport import CompletedCommand, SSHConnection
 from dagster_slurm.transport.shell_transport import storage_fault
 
@@ -141,7 +142,7 @@ def _judge_little(base: str, room: Room, quotas: Sequence[Quota], found: str) ->
     if over is not None:
         return warning(SPACE, f"The quota is exceeded, and its grace period runs: {over}", _REMEDY, found)
     if room.free_bytes < _GIB:
-        return warning(SPACE, f"Only {size(room.free_bytes)} are left for {base}", _REMEDY, found)
+        return warning(SPACE, f"Only {size_words(room.free_bytes)} are left for {base}", _REMEDY, found)
     if room.inodes and (room.free_inodes or 0) < _FEW_INODES * room.inodes:
         return warning(SPACE, f"Only {room.free_inodes:,} files can be made for {base}", _REMEDY, found)
     return fine(SPACE, found)
@@ -149,17 +150,7 @@ def _judge_little(base: str, room: Room, quotas: Sequence[Quota], found: str) ->
 
 def _describe(base: str, room: Room) -> str:
     files = f", {room.free_inodes:,} files" if room.free_inodes is not None else ""
-    return f"{base} on {room.file_system}: {size(room.free_bytes)} of {size(room.size_bytes)} free{files}"
-
-
-def size(number: int) -> str:
-    """Bytes in the unit that fits."""
-    amount = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.3g} {unit}"
-        amount /= 1024
-    return f"{amount:,.0f} PiB"
+    return f"{base} on {room.file_system}: {size_words(room.free_bytes)} of {size_words(room.size_bytes)} free{files}"
 
 
 def check_writing(world: World) -> Finding:

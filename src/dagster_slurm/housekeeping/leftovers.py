@@ -13,6 +13,7 @@ from dagster_slurm.errors import TransportError
 from dagster_slurm.housekeeping.jobs_table import RunStanding, Word, WordOf
 from dagster_slurm.housekeeping.listed_jobs import Fate, Piece, SeenJob, Snapshot, end_of, fate_of, pieces_of
 from dagster_slurm.housekeeping.tables import aligned, without_long_ids, wrapped
+from dagster_slurm.text import duration_words, size_words
 from dagster_slurm.transport.base import reading, whole_number
 
 HALF_MADE_SECONDS = 86400.0
@@ -90,23 +91,15 @@ def decide(facts: Facts, terms: Terms) -> Decision:
     if needs_all and not terms.everything:
         return _keep(f"{why}; {_advice(facts)}")
     if facts.idle_seconds < terms.older_than_seconds:
-        return _keep(f"{why}; younger than {duration(terms.older_than_seconds)} (--older-than)")
+        return _keep(f"{why}; younger than {duration_words(terms.older_than_seconds)} (--older-than)")
     return _remove(f"{why} (--all)" if needs_all else why)
 
 
 def decide_half_made(idle_seconds: float) -> Decision:
     """Keep or remove what an upload has left half-made, or a directory with nothing in it."""
     if idle_seconds < HALF_MADE_SECONDS:
-        return _keep(f"an upload may go on: last written to {duration(idle_seconds)} ago")
-    return _remove(f"left by an upload that ended {duration(idle_seconds)} ago")
-
-
-def duration(seconds: float) -> str:
-    """A duration in its largest unit, rounded down: `3d`, `2h`, `5m`, `10s`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{int(seconds)}s"
+        return _keep(f"an upload may go on: last written to {duration_words(idle_seconds)} ago")
+    return _remove(f"left by an upload that ended {duration_words(idle_seconds)} ago")
 
 
 def _why(facts: Facts, terms: Terms) -> tuple[str, bool]:
@@ -310,7 +303,15 @@ def lines_of(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None, wi
         done: Of what was to be removed, whether it is gone; None if nothing was to be done yet.
         width: How long a line may be; None for whatever is needed.
     """
-    rows = [(_verb(each, done), size(each.kib), " ".join(each.paths), each.decision.reason) for each in found]
+    rows = [
+        (
+            _verb(each, done),
+            "-" if each.kib is None else size_words(each.kib << 10),
+            " ".join(each.paths),
+            each.decision.reason,
+        )
+        for each in found
+    ]
     lines = aligned(rows)
     if width is None or max(map(len, lines), default=0) <= width:
         return lines
@@ -351,18 +352,8 @@ def as_json(found: Sequence[Leftover], done: Mapping[Leftover, bool] | None, *, 
     return {"remote_base": base, "leftovers": rows}
 
 
-def size(kib: int | None) -> str:
-    """An amount of storage, in its largest unit."""
-    if kib is None:
-        return "-"
-    for unit, length in (("TiB", 1 << 30), ("GiB", 1 << 20), ("MiB", 1 << 10)):
-        if kib >= length:
-            return f"{kib / length:.1f} {unit}"
-    return f"{kib} KiB"
-
-
 def _total(found: Sequence[Leftover]) -> str:
-    return size(sum(each.kib or 0 for each in found))
+    return size_words(sum(each.kib or 0 for each in found) << 10)
 
 
 def _verb(each: Leftover, done: Mapping[Leftover, bool] | None) -> str:

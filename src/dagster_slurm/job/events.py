@@ -14,6 +14,7 @@ from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.reasons import Reason, parse_reason
 from dagster_slurm.slurm.states import JobState, StatePhase
+from dagster_slurm.text import duration_words
 
 _MAX_PENDING_BYTES = 8 << 20
 
@@ -313,7 +314,10 @@ def line_of(job_id: str, news: QueueNews) -> tuple[str, str]:
     job = f"Slurm job {job_id}"
     if isinstance(news, QueueLeft):
         started = f"{news.start_time:%Y-%m-%d %H:%M:%S} UTC"
-        return "info", f"{job} was started by Slurm at {started}, after {_duration(news.waited_seconds)} in the queue"
+        return (
+            "info",
+            f"{job} was started by Slurm at {started}, after {duration_words(news.waited_seconds)} in the queue",
+        )
     if isinstance(news, StateChanged):
         return "info", f"{job} {'goes on' if news.before in _PAUSED else news.state.meaning}"
     reason = news.reason
@@ -332,10 +336,3 @@ def _key(reason: Reason) -> _ReasonKey:
 def _to_come(expected: datetime | None, utc: datetime) -> datetime | None:
     """An estimate that has gone by says nothing; that of a cluster whose clock is a little behind does."""
     return None if expected is None or expected < utc - timedelta(seconds=_MOVED_SECONDS) else expected
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"

@@ -12,11 +12,11 @@ from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.run_directory import JobHandle
-from dagster_slurm.slurm.quantities import format_time_limit, memory_words
+from dagster_slurm.slurm.quantities import format_time_limit
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
-from dagster_slurm.text import printable
+from dagster_slurm.text import printable, size_words
 
 _MOST_CHARACTERS = 300
 # What our own scripts say.
@@ -113,7 +113,7 @@ def _advised(text: str) -> Callable[[Facts], str]:
 
 def _memory_cause(facts: Facts, place: _Place) -> str:
     asked, per_cpu = facts.get("asked_mem_mib"), " a CPU" if "mem_per_cpu" in facts else ""
-    figure = f" used all of its {memory_words(int(asked))}{per_cpu}" if asked else ""
+    figure = f" used all of its {size_words(int(asked) << 20)}{per_cpu}" if asked else ""
     return f"Out of memory: {place.job}{figure}{place.on}"
 
 
@@ -137,7 +137,7 @@ def _waited_cause(facts: Facts, place: _Place) -> str:
 
 def _memory_hint(facts: Facts) -> str:
     asked = facts.get("asked_mem_mib")
-    had = f"It had {memory_words(int(asked))}: raise" if asked else "Raise"
+    had = f"It had {size_words(int(asked) << 20)}: raise" if asked else "Raise"
     return f"{had} `mem` (or `mem_per_cpu`)."
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from dagster_slurm.housekeeping.leftovers import size
 from dagster_slurm.housekeeping.tables import cut, wrapped
+from dagster_slurm.text import size_words
 
 _SHOWN_FILES = 10
 _LEAST_CELL = 12
@@ -216,7 +216,13 @@ def _cost(plan: JobPlan) -> str:
 
 def _uploads(plan: JobPlan) -> Iterator[str | Table]:
     rows = [
-        (each.what, str(len(each.files)), _bytes(each.size_bytes), str(len(each.missing)), _bytes(each.missing_bytes))
+        (
+            each.what,
+            str(len(each.files)),
+            size_words(each.size_bytes),
+            str(len(each.missing)),
+            size_words(each.missing_bytes),
+        )
         for each in plan.uploads
     ]
     verb = "to copy" if plan.mode == "local" else "to send"
@@ -231,7 +237,7 @@ def _uploads(plan: JobPlan) -> Iterator[str | Table]:
 def _files(files: Sequence[PlannedFile]) -> Iterator[str]:
     for file in files[:_SHOWN_FILES]:
         there = ", is there" if file.is_there else ", not looked for" if file.is_there is None else ""
-        yield f"- {file.name} ({'size not known' if file.size_bytes is None else _bytes(file.size_bytes)}{there})"
+        yield f"- {file.name} ({'size not known' if file.size_bytes is None else size_words(file.size_bytes)}{there})"
     if len(files) > _SHOWN_FILES:
         yield f"- and {len(files) - _SHOWN_FILES} more"
 
@@ -245,7 +251,3 @@ def _drawn(table: Table, width: int | None) -> list[str]:
         widths[table.gives] -= max(0, min(missing, widths[table.gives] - _LEAST_CELL))
     lines = [f"| {' | '.join(map(cut, row, widths))} |" for row in cells]
     return [lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]]
-
-
-def _bytes(count: int) -> str:
-    return f"{count} B" if count < 1 << 10 else size(count >> 10)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dagster_slurm.slurm.quantities import format_time_limit, memory_words
+from dagster_slurm.slurm.quantities import format_time_limit
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.text import duration_words, size_words
 
 LEAST_RUNS = 3
 """Fewer runs tell nothing of the next one."""
@@ -100,7 +101,7 @@ def _of_memory(request: JobRequest, uses: Sequence[Use]) -> _Said | None:
     if enough > asked / 2 or asked - enough < _GAIN_MIB:
         return None
     size = f"{enough // 1024}G" if enough >= 1024 else f"{enough}M"
-    return f"{most / 1024:.1f} of {memory_words(asked)}", f'mem="{size}"'
+    return f"{most / 1024:.1f} of {size_words(asked << 20)}", f'mem="{size}"'
 
 
 def _of_cpus(request: JobRequest, uses: Sequence[Use]) -> _Said | None:
@@ -121,14 +122,7 @@ def _of_time(request: JobRequest, uses: Sequence[Use]) -> _Said | None:
     enough = round_limit_seconds(most * _TIME_ROOM)
     if enough > asked / 4 or asked - enough < _GAIN_SECONDS:
         return None
-    return f"{_duration(most)} of {_duration(asked)}", f'time_limit="{format_time_limit(enough)}"'
-
-
-def _duration(seconds: float) -> str:
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds:.0f} s"
+    return f"{duration_words(most)} of {duration_words(asked)}", f'time_limit="{format_time_limit(enough)}"'
 
 
 def round_memory_mib(mib: float) -> int:

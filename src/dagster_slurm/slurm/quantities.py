@@ -148,12 +148,6 @@ def format_memory(mib: int) -> str:
     return f"{mib}M"
 
 
-def memory_words(mib: int) -> str:
-    """MiB for people: "200 MiB", "4 GiB", "1.5 GiB"."""
-    unit, size = next(((name, size) for name, size in (("TiB", 1 << 20), ("GiB", 1 << 10)) if mib >= size), ("MiB", 1))
-    return f"{mib / size:.4g} {unit}"
-
-
 def parse_memory_bytes(text: str) -> int | None:
     """Read an amount of memory sacct printed, in bytes; units are powers of 1024.
 

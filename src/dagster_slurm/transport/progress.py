@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dagster_slurm.text import duration_words
+
 _FIRST_SECONDS = 3.0
 _GROWTH = 1.5
 _LONGEST_SECONDS = 60.0
@@ -33,7 +35,7 @@ class UploadProgress:
     def __str__(self) -> str:
         unit, scale = _unit(self.total_bytes)
         share = 100 * self.sent_bytes // self.total_bytes if self.total_bytes else 100
-        left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", {duration_words(self.seconds_left)} left"
         sent, total = (f"{size / scale:.0f}" for size in (self.sent_bytes, self.total_bytes))
         speed_unit, speed_scale = _unit(self.bytes_per_second)
         speed = f"{self.bytes_per_second / speed_scale:.0f} {speed_unit}/s"
@@ -91,12 +93,3 @@ def _unit(size: float) -> tuple[str, float]:
             return unit, scale
         scale *= 1000
     return _UNITS[-1], scale
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

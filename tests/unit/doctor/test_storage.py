@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm.doctor.storage import judge_space, judge_writing, parse_quotas, parse_room, size
+from dagster_slurm.doctor.storage import judge_space, judge_writing, parse_quotas, parse_room
 
 
 class TestStorage:
@@ -73,20 +73,6 @@ class TestStorage:
             ("/dev/sda1", "KiB"): (105, 100, 200),
             ("nas.example.org:/a/very/long/name", "files"): (7, 500, 1000),
         }
-
-    @pytest.mark.parametrize(
-        ("number", "text"),
-        [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            (5 << 30, "5 GiB"),
-            (252 << 30, "252 GiB"),
-            (3 << 50, "3 PiB"),
-        ],
-    )
-    def test_sizes(self, number: int, text: str) -> None:
-        assert size(number) == text
 
     @pytest.mark.parametrize(
         ("mode", "file", "base", "status"),

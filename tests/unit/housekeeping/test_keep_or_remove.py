@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from dagster_slurm.housekeeping.jobs_table import RunStanding
-from dagster_slurm.housekeeping.leftovers import Facts, Terms, decide, decide_half_made, duration
+from dagster_slurm.housekeeping.leftovers import Facts, Terms, decide, decide_half_made
 from dagster_slurm.housekeeping.listed_jobs import Fate
 
 DAY = 86400.0
@@ -21,7 +21,7 @@ OVER, UNKNOWN, IN_PROGRESS, SUCCEEDED = (
 )
 NOT_COLLECTED = "its result was never collected"
 TO_RETRY = "; re-execute run R from failure, or --all"
-TOO_YOUNG = "; younger than 3d (--older-than)"
+TOO_YOUNG = "; younger than 3 d (--older-than)"
 BUSY = "run R is in progress; if its processes have died, `dagster-slurm reconcile` finishes it"
 LOST = "it is not known how its job ended, nor whether there is a result"
 
@@ -119,10 +119,3 @@ def test_a_result_that_was_not_collected_goes_with_all_alone() -> None:
 @pytest.mark.parametrize(("idle_seconds", "removed"), [(0.0, False), (DAY - 1, False), (DAY, True)])
 def test_half_made(idle_seconds: float, removed: bool) -> None:
     assert decide_half_made(idle_seconds).removed is removed
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0s"), (59.9, "59s"), (60.0, "1m"), (7199.0, "1h"), (3 * DAY, "3d"), (30 * DAY, "30d")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -111,7 +111,7 @@ keep    1.2 GiB  runs/5e3c7c44…/weather__grid-3f0c2d1e9a8b
 keep    2.5 MiB  runs/b1de6a29…/model-9e8d7c6b5a40
     its result was never collected; re-execute run b1de6a29… from failure, or
     --all
-remove  0 KiB    assets/1f2e3d4c5b6a
+remove  0 B      assets/1f2e3d4c5b6a
     a link to what is not there any more
 """
 

@@ -199,7 +199,7 @@ class TestStates:
         ),
         (QueueLeft(at(61), 42.4), f"{STARTED} 00:01:01 UTC, after 42 s in the queue"),
         (QueueLeft(at(0), 1234), f"{STARTED} 00:00:00 UTC, after 21 min in the queue"),
-        (QueueLeft(at(0), 86400), f"{STARTED} 00:00:00 UTC, after 24.0 h in the queue"),
+        (QueueLeft(at(0), 86400), f"{STARTED} 00:00:00 UTC, after 24 h in the queue"),
         (StateChanged(S.SUSPENDED), "info Slurm job 12 is suspended: its processes stand still until it is resumed"),
         (StateChanged(S.RUNNING, S.SUSPENDED), "info Slurm job 12 goes on"),
         (

@@ -31,7 +31,7 @@ USE = Use(elapsed_seconds=600.0, cpus=1.04, memory_mib=1126.4)
         ({"cpus_per_task": 8}, "Used at most 1.0 of 8 CPUs in the last 12 runs: cpus_per_task=1 would do"),
         (
             {"mem": "16G", "cpus": 8, "time_limit": "1-00:00:00"},
-            "Used at most 1.1 of 16 GiB and 1.0 of 8 CPUs and 10 min of 1 d in the last 12 runs: "
+            "Used at most 1.1 of 16 GiB and 1.0 of 8 CPUs and 10 min of 24 h in the last 12 runs: "
             'mem="2G", cpus_per_task=1, time_limit="00:30:00" would do',
         ),
         # What is asked for where nothing is said.

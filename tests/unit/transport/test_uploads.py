@@ -86,8 +86,8 @@ class TestProgress:
         [
             (UploadProgress(120_000_000, 200_000_000, 35e6, 2.3), "uploaded 120 of 200 MB (60 %), 35 MB/s, 2 s left"),
             (UploadProgress(0, 5_000, 0, None), "uploaded 0 of 5 kB (0 %), 0 bytes/s"),
-            (UploadProgress(999, 1_000_000, 999, 1000), "uploaded 0 of 1 MB (0 %), 999 bytes/s, 16 min left"),
-            (UploadProgress(3 * 10**12, 4 * 10**12, 1e8, 1e4), "uploaded 3 of 4 TB (75 %), 100 MB/s, 2 h 46 min left"),
+            (UploadProgress(999, 1_000_000, 999, 1000), "uploaded 0 of 1 MB (0 %), 999 bytes/s, 17 min left"),
+            (UploadProgress(3 * 10**12, 4 * 10**12, 1e8, 1e4), "uploaded 3 of 4 TB (75 %), 100 MB/s, 2.8 h left"),
             (UploadProgress(199_999_999, 200_000_000, 1e6, 0), "uploaded 200 of 200 MB (99 %), 1 MB/s, 0 s left"),
             (UploadProgress(0, 0, 0, None), "uploaded 0 of 0 bytes (100 %), 0 bytes/s"),
         ],
