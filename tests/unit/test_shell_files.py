@@ -45,6 +45,23 @@ def test_what_proc_says_of_another_process_is_read_to_its_end(file: Path) -> Non
     assert not found
 
 
+TRAP = re.compile(r"""trap ["']?([a-z_]+)[^\n]* "?(?:TERM|\$signal)\b""")
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_no_trap_of_a_signal_substitutes_a_command(file: Path) -> None:
+    """It may have come into a `read -t`, whose time then ends in there: bash 5.2 goes back to that, or aborts."""
+    text = file.read_text(encoding="utf-8")
+    for name in TRAP.findall(text):
+        (body,) = re.findall(rf"^{name}\(\) {{\n(.*?)^}}", text, re.MULTILINE | re.DOTALL)
+        assert not re.search(r"\$\((?!\()|`", re.sub("#.*", "", body)), name
+
+
+def test_traps_of_signals_are_found() -> None:
+    trapping = {file.name for file in FILES if TRAP.search(file.read_text(encoding="utf-8"))}
+    assert trapping == {"nodes.sh", "payload.sh", "rank.sh", "ranks.sh"}
+
+
 # Of one machine, or compared with nothing that lies in a file system.
 CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "checks.sh", "environment_install.sh"}
 

@@ -131,7 +131,7 @@ pass_on() {
     case $1 in
     TERM | INT | HUP)
         say "SIG$1 came before the payload was started; it is not"
-        exit $((128 + $(kill -l "$1")))
+        end_by "$1"
         ;;
     *) say "SIG$1 came before the payload was started, and does not reach it" ;;
     esac

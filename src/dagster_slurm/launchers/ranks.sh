@@ -17,7 +17,7 @@ refuse() {
 # srun that gets SIGTERM kills its step at once; Slurm hands a signal of scancel to the ranks.
 pass_on() {
     local step=-
-    if [ -z "$started" ]; then exit $((128 + $(kill -l "$1"))); fi
+    if [ -z "$started" ]; then end_by "$1"; fi
     case $way:$1 in
     srun:TERM | srun:INT | srun:HUP)
         { read -r _ _ _ step <"$DAGSTER_SLURM_RANKS/0"; } 2>/dev/null

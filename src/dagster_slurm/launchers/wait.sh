@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Waiting for a child while signals are caught; `launch_script` and `ranks_plan` put it in front of what uses it.
+# Waiting for a child while signals are caught, and their end; `launch_script` and `ranks_plan` put it in front of what uses it.
 
 # wait_for PID: until it has ended; returns its status. stderr is the payload's: bash would write "Killed" and a line number
 # there for a process that a signal ends.
@@ -17,4 +17,17 @@ wait_for() {
     final=$?
     [ "$final" = 127 ] || status=$final
     return "$status"
+}
+
+# end_by SIGNAL: exits with the status of what this signal ends. In a trap no `$(kill -l ...)` may tell it: where the trap has
+# come into a `read -t`, its time would end in there, and bash would go back to that `read` and, at its exit, abort ("longjmp
+# causes uninitialized stack frame", bash 5.2).
+end_by() {
+    case $1 in
+    HUP) exit 129 ;;
+    INT) exit 130 ;;
+    USR1) exit 138 ;;
+    USR2) exit 140 ;;
+    *) exit 143 ;;
+    esac
 }
