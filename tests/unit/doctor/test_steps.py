@@ -58,6 +58,11 @@ def statuses(world: World) -> dict[str, Status]:
 SSH_STEPS = {"name", "port", "host key", "connection"}
 
 
+def after(name: str) -> Sequence[Step]:
+    """The steps behind that one."""
+    return STEPS[[step.name for step in STEPS].index(name) + 1 :]
+
+
 def test_all_is_fine() -> None:
     expected = {step.name: "skipped" if step.name in {*SSH_STEPS, "job"} else "ok" for step in STEPS}
     assert statuses(played()) == expected
@@ -91,7 +96,7 @@ def test_a_refused_login_is_asked_for_once() -> None:
     found = statuses(played(login=refuse))
     assert len(calls) == 1
     assert found["login"] == "wrong"
-    assert {found[step.name] for step in STEPS[5:]} == {"skipped"}
+    assert {found[step.name] for step in after("login")} == {"skipped"}
 
 
 def test_a_connection_that_is_lost_ends_the_rest() -> None:
@@ -100,7 +105,7 @@ def test_a_connection_that_is_lost_ends_the_rest() -> None:
     assert found["shell"].status == "ok"
     assert (found["commands"].status, found["commands"].problem) == ("wrong", "No answer in time")
     assert found["clock"].found == "the connection has to work first"
-    assert {found[step.name].status for step in STEPS[8:]} == {"skipped"}
+    assert {found[step.name].status for step in after("commands")} == {"skipped"}
 
 
 def test_a_file_system_that_hangs_is_named() -> None:
