@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dagster import ConfigurableResource, EnvVar, MetadataValue
 
@@ -30,11 +30,27 @@ from dagster_slurm.resources.settings import ComputeDefaults, metadata_of
 from dagster_slurm.resources.slurm import without_built_in_memory
 from dagster_slurm.slurm.request import JobRequest, merge, merge_named
 from dagster_slurm.staging import DataOptions
-from dagster_slurm.work.spec import BUILT_IN, CALL, LAUNCHER, LAUNCHPAD, METADATA, RESOURCE, Said, Tasks, WorkSpec
+from dagster_slurm.work.spec import (
+    BUILT_IN,
+    CALL,
+    LAUNCHER,
+    LAUNCHPAD,
+    METADATA,
+    RESOURCE,
+    SCRIPT,
+    Said,
+    Tasks,
+    WorkSpec,
+)
+
+if TYPE_CHECKING:
+    from dagster_slurm.slurm.sbatch_lines import SbatchLines
 
 OPTIONS_KEY = "slurm"
 # What YAML makes a number of, where it is not quoted: "1:30" is 90 to it.
 _TIMES = frozenset({"time", "time-limit", "time-min", "begin", "deadline"})
+# No script has as much in front of its first command.
+_MOST_LINES_BYTES = 1 << 18
 _DEFAULT_PLATFORM = "linux-64"
 _VARIABLES = (EnvVar, type(EnvVar.int("")))
 PACK_PLATFORM = "SLURM_PACK_PLATFORM"
@@ -62,14 +78,19 @@ def work_of(
     facts["metadata"] = metadata_of(arguments.get("slurm_metrics"), arguments.get("metrics_collector"))
     facts["chain"] = Chain(said["continue_exit_code"].value, resource.max_continuations)
     if resource.mode == "local":
-        # What a cluster would refuse is wrong here as well; nothing is asked for.
-        merge_named(option_layers(resource, step, arguments))
-        requirements_of(said["launcher"].value, None)
         payload = payload_from_path(said["payload_path"].value)
+        # What a cluster would refuse is wrong here as well; nothing is asked for.
+        merge_named(option_layers(resource, step, arguments, sbatch_lines(payload)))
+        requirements_of(said["launcher"].value, None)
     else:
         said["environment"] = _chosen_environment(said, resource)
         payload = _payload(said)
-        facts |= _facts_of_job(resource, step, arguments, said)
+        lines = sbatch_lines(payload)
+        facts |= _facts_of_job(option_layers(resource, step, arguments, lines), resource.max_node_hours, said)
+        if lines and (note := lines.note(payload.program)):
+            facts["note"] = note
+            if step is not None:
+                step.log.warning(note)
     return WorkSpec.of(
         payload,
         extra_files=said["extra_files"].value,
@@ -81,11 +102,28 @@ def work_of(
     )
 
 
+def sbatch_lines(payload: Payload) -> SbatchLines | None:
+    """What a payload that is a script of this machine says in `#SBATCH` lines; None if it has none.
+
+    Raises:
+        InvalidRequestError: One of them is wrong, or asks for what cannot be had.
+    """
+    if payload.source is None or payload.source.is_dir():
+        return None
+    with payload.source.open("rb") as file:
+        head = file.read(_MOST_LINES_BYTES)
+    if b"#SBATCH" not in head:
+        return None
+    from dagster_slurm.slurm.sbatch_lines import read_sbatch_lines  # noqa: PLC0415 - most payloads have none
+
+    return read_sbatch_lines(head.decode("utf-8", "surrogateescape"), payload.program)
+
+
 def _facts_of_job(
-    resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any], said: Mapping[str, Said]
+    layers: Mapping[str, Mapping[str, Any]], max_node_hours: float | None, said: Mapping[str, Said]
 ) -> dict[str, Any]:
     launcher: ComputeLauncher = said["launcher"].value
-    request, option_sources, packages = requested(launcher, option_layers(resource, step, arguments))
+    request, option_sources, packages = requested(launcher, layers)
     if packages:
         refuse_without(said["environment"].value, packages, type(launcher).__name__)
     policy = said["retry_policy"].value
@@ -95,7 +133,7 @@ def _facts_of_job(
         "environment": said["environment"].value,
         "force_env_push": bool(said["force_env_push"].value),
         "rules": policy.rules() if policy else None,
-        "max_node_hours": resource.max_node_hours,
+        "max_node_hours": max_node_hours,
     }
 
 
@@ -293,9 +331,15 @@ def _said(row: Setting, resource: ComputeDefaults, step: Step | None, arguments:
 
 
 def option_layers(
-    resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any]
+    resource: ComputeDefaults, step: Step | None, arguments: Mapping[str, Any], lines: SbatchLines | None = None
 ) -> dict[str, Mapping[str, Any]]:
     """The options of sbatch, by who says them; the last wins.
+
+    Args:
+        resource: Whose call it is.
+        step: The step; None outside of one.
+        arguments: What it is called with.
+        lines: What the payload says itself; None if it says nothing.
 
     Raises:
         InvalidRequestError: Those in the metadata are not a mapping.
@@ -316,6 +360,7 @@ def option_layers(
     return without_built_in_memory(
         {
             **resource.cluster().option_layers(),
+            **({SCRIPT: lines.options} if lines else {}),
             METADATA: of_assets or {},
             LAUNCHPAD: of_launchpad,
             CALL: arguments.get("extra_slurm_opts") or {},

@@ -38,7 +38,7 @@ class ComputeResource(ComputeDefaults):
     """Runs an asset's payload on this machine or as a Slurm job.
 
     Precedence, for everything: the call, then the launchpad (`SlurmRunConfig`), then the asset's metadata, then
-    this resource, then what is built in.
+    `#SBATCH` lines of the payload, then this resource, then what is built in.
     """
 
     def setup_for_execution(self, context: InitResourceContext) -> None:

@@ -21,7 +21,8 @@ class PlannedSetting:
     Attributes:
         name: Its name; an option of sbatch with its dashes.
         value: What it is.
-        source: Where it comes from: `call`, `launchpad`, `asset metadata`, `resource`, `launcher` or `built-in`.
+        source: Where it comes from: `call`, `launchpad`, `asset metadata`, `script`, `resource`, `launcher` or
+            `built-in`.
     """
 
     name: str

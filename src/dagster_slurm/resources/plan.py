@@ -121,7 +121,7 @@ class _PlanForCluster:
         self._spec = spec
         self._key = key
         self._array = spec.tasks.option if spec.tasks else None
-        self._warnings: list[str] = []
+        self._warnings: list[str] = [spec.note] if spec.note else []
 
     def plan(self, uploads: tuple[PlannedUpload, ...], facts: Mapping[str, Any]) -> JobPlan:
         """Ask the cluster, and put the plan together.

@@ -101,7 +101,7 @@ class JobRequest:
 def merge(*layers: Mapping[str, object]) -> JobRequest:
     """One request out of layers of settings; a later layer wins.
 
-    Precedence, lowest first: built-in, resource (`SlurmQueueConfig`), asset metadata, launchpad, call. Each
+    Precedence, lowest first: built-in, resource (`SlurmQueueConfig`), script, asset metadata, launchpad, call. Each
     layer is a mapping of the fields of `SlurmQueueConfig` and of any other long option of sbatch, with dashes
     or underscores.
 

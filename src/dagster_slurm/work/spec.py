@@ -34,7 +34,7 @@ from dagster_slurm.staging import DataOptions, Staging, plan_staging
 from dagster_slurm.transport import TreeEntry
 
 CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
-LAUNCHER, BUILT_IN = "launcher", "built-in"
+SCRIPT, LAUNCHER, BUILT_IN = "script", "launcher", "built-in"
 """Who may say something; the first that does wins."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -144,6 +144,7 @@ class WorkSpec:
         said: The settings that can be said in more than one place, by name, with who says what holds.
         option_sources: Who says so, for each option of sbatch.
         max_node_hours: The most that it may cost; None for no limit.
+        note: What of the payload's `#SBATCH` lines is not applied, in a sentence; empty for nothing.
 
     Raises:
         InvalidRequestError: It costs more than it may, or has variables that no shell takes.
@@ -166,6 +167,7 @@ class WorkSpec:
     said: Mapping[str, Said] = field(default_factory=dict)
     option_sources: Mapping[str, str] = field(default_factory=dict)
     max_node_hours: float | None = None
+    note: str = ""
 
     @classmethod
     def of(
