@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
+    from dagster_slurm.version import __version__
 
 
 def refuse_windows(platform: str) -> None:
@@ -91,6 +92,7 @@ _ROOMS = {
     "Target": "environments",
     "TorchrunLauncher": "resources.parallel_launchers",
     "UvEnvironment": "resources.environments",
+    "__version__": "version",
     "build_slurm_orphan_reconcile_sensor": "reconcile.runs",
     "nodes_hook": "launchers",
     "payload_command": "launchers",
@@ -138,6 +140,7 @@ __all__ = [
     "Target",
     "TorchrunLauncher",
     "UvEnvironment",
+    "__version__",
     "build_slurm_orphan_reconcile_sensor",
     "nodes_hook",
     "payload_command",

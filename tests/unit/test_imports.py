@@ -26,6 +26,7 @@ LEVELS = {
     "descriptors": 0,
     "text": 0,
     "process_identity": 0,
+    "version": 0,
     "slurm": 0,
     "transport": 1,
     "variables": 1,

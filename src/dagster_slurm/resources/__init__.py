@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from dagster import ConfigurableResource, EnvVar
+from dagster_shared.libraries import DagsterLibraryRegistry
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+
+from dagster_slurm.version import __version__
+
+# Its version stands beside those of Dagster's own integrations, in the UI and wherever a code location is described.
+DagsterLibraryRegistry.register("dagster-slurm", __version__, is_dagster_package=False)
 
 # What `EnvVar.int` returns is 0 until it is resolved: Dagster makes the resource anew with the number, and checks that.
 _IntegerVariable = type(EnvVar.int("NAME"))
