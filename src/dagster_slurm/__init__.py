@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
+    from dagster_slurm.components import SlurmResourcesComponent, SlurmScriptComponent
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, nodes_hook, payload_command
@@ -86,8 +87,10 @@ _ROOMS = {
     "SlurmPipesClient": "clients",
     "SlurmQueueConfig": "resources.slurm",
     "SlurmResource": "resources.slurm",
+    "SlurmResourcesComponent": "components",
     "SlurmRetryPolicy": "resources.settings",
     "SlurmRunConfig": "resources.settings",
+    "SlurmScriptComponent": "components",
     "SparkLauncher": "resources.parallel_launchers",
     "Target": "environments",
     "TorchrunLauncher": "resources.parallel_launchers",
@@ -134,8 +137,10 @@ __all__ = [
     "SlurmPipesClient",
     "SlurmQueueConfig",
     "SlurmResource",
+    "SlurmResourcesComponent",
     "SlurmRetryPolicy",
     "SlurmRunConfig",
+    "SlurmScriptComponent",
     "SparkLauncher",
     "Target",
     "TorchrunLauncher",

@@ -347,8 +347,8 @@ def test_every_file_of_a_page_is_used_by_another_block(page: Path) -> None:
     for block in blocks:
         if block.title:
             # A file in a directory goes with it.
-            file = Path(Path(block.title).parts[0])
-            module = file.stem if block.language in ("python", "toml") else block.title
+            first, *below = Path(block.title).parts
+            module = Path(first).stem if below or block.language in ("python", "toml") else first
             others = [other.text for other in blocks if other is not block]
             defines = re.search(r"^defs = ", block.text, re.MULTILINE)
             assert defines or any(module in text for text in others), f"{block.place}: nothing uses {block.title}"

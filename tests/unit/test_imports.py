@@ -44,6 +44,7 @@ LEVELS = {
     "housekeeping": 5,
     "reconcile": 5,
     "resources": 5,
+    "components": 5,
     "sandbox": 5,
     "doctor": 5,
     "cli": 5,
@@ -58,6 +59,7 @@ MAY_TAKE_A_CONTEXT = {
     f"{PACKAGE}.{name}"
     for name in (
         "clients",
+        "components.script",
         "pipes.dagster_private",
         "pipes.session",
         "pipes.step",

@@ -351,12 +351,7 @@ def option_layers(
             hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
         )
     of_launchpad = getattr(arguments.get("config"), "extra_slurm_opts", None) or {}
-    for name, value in of_launchpad.items():
-        if isinstance(value, (int, float)) and name.replace("_", "-") in _TIMES:
-            raise InvalidQuantityError(
-                f"{name!r} is the number {value} in the launchpad",
-                hint='Write it in quotes, "1:00:00": without them YAML makes 3600 of it, which are minutes to sbatch.',
-            )
+    refuse_times_that_are_numbers(of_launchpad, "in the launchpad")
     return without_built_in_memory(
         {
             **resource.cluster().option_layers(),
@@ -366,6 +361,24 @@ def option_layers(
             CALL: arguments.get("extra_slurm_opts") or {},
         }
     )
+
+
+def refuse_times_that_are_numbers(options: Mapping[str, Any], where: str) -> None:
+    """Refuse what YAML has made of a time without quotes.
+
+    Args:
+        options: Options of sbatch, as YAML has read them.
+        where: What is said of the place.
+
+    Raises:
+        InvalidQuantityError: One is a number.
+    """
+    for name, value in options.items():
+        if isinstance(value, (int, float)) and name.replace("_", "-") in _TIMES:
+            raise InvalidQuantityError(
+                f"{name!r} is the number {value} {where}",
+                hint='Write it in quotes, "1:00:00": without them YAML makes 3600 of it, which are minutes to sbatch.',
+            )
 
 
 def tell_of_unknown_metadata(step: Step | None) -> None:
