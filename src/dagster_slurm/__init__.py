@@ -7,7 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
+    from dagster_slurm.compat.refused import (
+        SlurmAllocation,
+        SlurmAllocationEnded,
+        SlurmAllocationScope,
+        SlurmRunAllocationConfig,
+        SlurmSessionResource,
+        SlurmStepDrained,
+        SlurmStepExecutionResult,
+        SlurmWorkerAllocationConfig,
+        run_with_ray_reserve_topup,
+        wait_for_stable_ray_resources,
+    )
     from dagster_slurm.components import SlurmResourcesComponent, SlurmScriptComponent
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
@@ -35,7 +49,13 @@ if TYPE_CHECKING:
         SparkLauncher,
         TorchrunLauncher,
     )
-    from dagster_slurm.resources.settings import SlurmMetric, SlurmMetricsContext, SlurmRetryPolicy, SlurmRunConfig
+    from dagster_slurm.resources.settings import (
+        SlurmMetric,
+        SlurmMetricsCallback,
+        SlurmMetricsContext,
+        SlurmRetryPolicy,
+        SlurmRunConfig,
+    )
     from dagster_slurm.resources.slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
     from dagster_slurm.slurm.request import JobRequest
     from dagster_slurm.staging import RemotePath
@@ -68,8 +88,8 @@ _ROOMS = {
     "LocalPipesClient": "clients",
     "MPILauncher": "resources.parallel_launchers",
     "ModuleEnvironment": "resources.environments",
-    "NoEnvironment": "resources.environments",
     "Needs": "environments",
+    "NoEnvironment": "resources.environments",
     "Pack": "environments",
     "Part": "environments",
     "Payload": "launchers",
@@ -80,7 +100,11 @@ _ROOMS = {
     "RemotePath": "staging",
     "Requirements": "launchers",
     "SSHConnectionResource": "resources.slurm",
+    "SlurmAllocation": "compat.refused",
+    "SlurmAllocationEnded": "compat.refused",
+    "SlurmAllocationScope": "compat.refused",
     "SlurmMetric": "resources.settings",
+    "SlurmMetricsCallback": "resources.settings",
     "SlurmMetricsContext": "resources.settings",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
@@ -89,8 +113,13 @@ _ROOMS = {
     "SlurmResource": "resources.slurm",
     "SlurmResourcesComponent": "components",
     "SlurmRetryPolicy": "resources.settings",
+    "SlurmRunAllocationConfig": "compat.refused",
     "SlurmRunConfig": "resources.settings",
     "SlurmScriptComponent": "components",
+    "SlurmSessionResource": "compat.refused",
+    "SlurmStepDrained": "compat.refused",
+    "SlurmStepExecutionResult": "compat.refused",
+    "SlurmWorkerAllocationConfig": "compat.refused",
     "SparkLauncher": "resources.parallel_launchers",
     "Target": "environments",
     "TorchrunLauncher": "resources.parallel_launchers",
@@ -100,7 +129,9 @@ _ROOMS = {
     "nodes_hook": "launchers",
     "payload_command": "launchers",
     "reconcile_orphaned_slurm_runs": "reconcile",
+    "run_with_ray_reserve_topup": "compat.refused",
     "threaded_executor": "executor",
+    "wait_for_stable_ray_resources": "compat.refused",
 }
 
 __all__ = [
@@ -130,7 +161,11 @@ __all__ = [
     "RemotePath",
     "Requirements",
     "SSHConnectionResource",
+    "SlurmAllocation",
+    "SlurmAllocationEnded",
+    "SlurmAllocationScope",
     "SlurmMetric",
+    "SlurmMetricsCallback",
     "SlurmMetricsContext",
     "SlurmPartitionsInvocation",
     "SlurmPathIOManager",
@@ -139,8 +174,13 @@ __all__ = [
     "SlurmResource",
     "SlurmResourcesComponent",
     "SlurmRetryPolicy",
+    "SlurmRunAllocationConfig",
     "SlurmRunConfig",
     "SlurmScriptComponent",
+    "SlurmSessionResource",
+    "SlurmStepDrained",
+    "SlurmStepExecutionResult",
+    "SlurmWorkerAllocationConfig",
     "SparkLauncher",
     "Target",
     "TorchrunLauncher",
@@ -150,8 +190,25 @@ __all__ = [
     "nodes_hook",
     "payload_command",
     "reconcile_orphaned_slurm_runs",
+    "run_with_ray_reserve_topup",
     "threaded_executor",
+    "wait_for_stable_ray_resources",
 ]
+
+
+class _FormerModules:
+    """Finds modules of dagster-slurm 1.22 that are not here; what is here, Python has found before."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """As `importlib.abc.MetaPathFinder`."""
+        if not name.startswith(f"{__name__}."):
+            return None
+        return import_module(f"{__name__}.compat.paths").spec_of(name)  # type: ignore[no-any-return]
+
+
+if not any(getattr(finder, "__name__", "") == _FormerModules.__name__ for finder in sys.meta_path):
+    sys.meta_path.append(_FormerModules)
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,7 @@ LEVELS = {
     "sandbox": 5,
     "doctor": 5,
     "cli": 5,
+    "compat": 5,
     "": 5,
 }
 KNOWS_DAGSTER = {4, 5}

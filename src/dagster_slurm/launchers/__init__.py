@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from dagster_slurm.environments import Activation
 from dagster_slurm.errors import InvalidRequestError
@@ -314,3 +316,13 @@ def _program(values: Values, *names: str) -> str:
 
 def _assigned(values: Values) -> str:
     return "\n".join(f"{name}={quoted(value)}" for name, value in values.items())
+
+
+# What 1.22 has here, and is in `dagster_slurm` itself.
+_PUBLIC = ("BashLauncher", "ComputeLauncher", "RayLauncher", "RayPortConfig", "SparkLauncher")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("dagster_slurm"), name)

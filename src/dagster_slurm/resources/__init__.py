@@ -6,6 +6,8 @@ and choices hold for what a variable stands for as well: Dagster makes the resou
 
 from __future__ import annotations
 
+import enum
+from importlib import import_module
 from typing import Annotated, Any
 
 from dagster import ConfigurableResource, EnvVar
@@ -44,6 +46,25 @@ def choice_of(*names: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+class Choice(str):
+    """A chosen word, with the attributes of the enum's member that code may expect."""
+
+    @property
+    def value(self) -> str:
+        """The word."""
+        return str(self)
+
+    @property
+    def name(self) -> str:
+        """As the member is called."""
+        return self.upper().replace("-", "_")
+
+
+def as_choice(value: str) -> str:
+    """A word, or a member of an enum of words, of which Dagster would configure the name; a variable stays one."""
+    return value if isinstance(value, EnvVar) else Choice(value.value if isinstance(value, enum.Enum) else value)
+
+
 class _Any(ConfigurableResource[Any]):
     """Some resource."""
 
@@ -57,3 +78,13 @@ def _unless_partial(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 LAUNCHPAD = WrapValidator(_unless_partial)
 """A nested resource may be `configure_at_launch()`, as Dagster itself has it for one that is required."""
+
+
+# What 1.22 has here, and is in `dagster_slurm` itself.
+_PUBLIC = ("ComputeResource", "SSHConnectionResource", "SlurmQueueConfig", "SlurmResource", "SlurmSessionResource")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("dagster_slurm"), name)

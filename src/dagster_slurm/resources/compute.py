@@ -32,6 +32,8 @@ class ExecutionMode(str, enum.Enum):
 
     LOCAL = "local"
     SLURM = "slurm"
+    SLURM_SESSION = "slurm-session"
+    SLURM_HETJOB = "slurm-hetjob"
 
 
 class ComputeResource(ComputeDefaults):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 from dagster import AssetMaterialization, Config, ConfigurableResource
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import RetryRules
@@ -22,7 +22,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmOutcome,
     outcome_metadata,
 )
-from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, choice_of
+from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, as_choice, choice_of
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.slurm import SlurmResource
@@ -70,6 +70,8 @@ SlurmMetricsContext = SlurmOutcome
 """What a metrics collector is given: the job's id, its end with its accounting, the request, the cluster."""
 
 MetricsCollector = Callable[[SlurmMetricsContext], Mapping[str, Any]]
+SlurmMetricsCallback = MetricsCollector
+"""The same by the name that it has in 1.22."""
 
 
 class SlurmMetric(str, enum.Enum):
@@ -176,7 +178,7 @@ class ComputeDefaults(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    mode: Annotated[str, choice_of("local", "slurm")] = Field(
+    mode: Annotated[str, choice_of("local", "slurm"), AfterValidator(as_choice)] = Field(
         description="`local` runs on this machine, `slurm` one job for each call."
     )
     slurm: Annotated[SlurmResource | None, LAUNCHPAD] = Field(
