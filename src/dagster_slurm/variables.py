@@ -11,6 +11,10 @@ from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.transport.ssh_connection import HostKeyChecking, SSHConnection, connection_of
 
 DEFAULT_REMOTE_BASE = "~/dagster_runs"
+DEFAULT_PREFIX = "SLURM_EDGE_NODE_"
+FORMER_PREFIX = "SLURM_SSH_"
+"""What the names began with in 1.22: read where the host is named by it, and not by the default prefix."""
+INHERIT = "inherit"
 _PORTS = range(1, 65536)
 _FORMS = " docs/configuration.md lists the variables with their forms."
 T = TypeVar("T")
@@ -92,8 +96,14 @@ def _port_in(name: str) -> int | None:
     return port
 
 
+def _flag_or_inherit_in(name: str) -> bool | str | None:
+    """As `flag_in`, or `INHERIT`: as `~/.ssh/config` says."""
+    return INHERIT if (text_in(name) or "").lower() == INHERIT else flag_in(name)
+
+
 def _choice_in(name: str, allowed: Sequence[str]) -> str | None:
     value = text_in(name)
+    value = None if value is None else value.lower()
     if value is not None and value not in allowed:
         problem = f"The environment variable {name} is not usable: {value!r}"
         raise ConfigurationError(problem, hint=f"Allowed are {', '.join(allowed)}.{_FORMS}")
@@ -120,10 +130,17 @@ def connection_fields(prefix: str) -> dict[str, Any]:
         "post_login_command": text_in(f"{prefix}POST_LOGIN_COMMAND"),
         "host_key_checking": _choice_in(f"{prefix}HOST_KEY_CHECKING", get_args(HostKeyChecking)),
         "known_hosts_file": text_in(f"{prefix}KNOWN_HOSTS_FILE"),
-        "batch_mode": flag_in(f"{prefix}BATCH_MODE"),
+        "batch_mode": _flag_or_inherit_in(f"{prefix}BATCH_MODE"),
         "extra_opts": words_in(f"{prefix}OPTS_EXTRA"),
         "jump_host": connection_fields(f"{prefix}JUMP_") if text_in(f"{prefix}JUMP_HOST") else None,
     }
+
+
+def prefix_in_use(prefix: str) -> str:
+    """A prefix with its trailing underscore; in place of the default one that of 1.22, if only that names a host."""
+    prefix = prefix if prefix.endswith("_") else f"{prefix}_"
+    is_former = prefix == DEFAULT_PREFIX and text_in(f"{prefix}HOST") is None and text_in(f"{FORMER_PREFIX}HOST")
+    return FORMER_PREFIX if is_former else prefix
 
 
 def connection_from(prefix: str) -> SSHConnection:
@@ -135,7 +152,7 @@ def connection_from(prefix: str) -> SSHConnection:
     Raises:
         ConfigurationError: The host is missing, or a value is not usable.
     """
-    return _connection(connection_fields(prefix if prefix.endswith("_") else f"{prefix}_"))
+    return _connection(connection_fields(prefix_in_use(prefix)))
 
 
 def _connection(fields: Mapping[str, Any]) -> SSHConnection:

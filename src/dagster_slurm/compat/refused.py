@@ -50,9 +50,14 @@ _INSTEAD: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
-def refusal(name: str) -> ConfigurationError:
-    """Why a name of 1.22 cannot be used, and what to use; for a name that nobody has heard of as well."""
-    anchor, instead = _INSTEAD.get(name, _MODULES)
+def refusal(name: str, of: str | None = None) -> ConfigurationError:
+    """Why a name of 1.22 cannot be used, and what to use; for a name that nobody has heard of as well.
+
+    Args:
+        name: As it is written.
+        of: The name whose reason it shares; its own by default.
+    """
+    anchor, instead = _INSTEAD.get(of or name, _MODULES)
     return ConfigurationError(
         f"{name} of dagster-slurm 1.22 has no counterpart here", hint=f"{instead} See {PAGE}{anchor}."
     )

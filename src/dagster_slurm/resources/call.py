@@ -16,7 +16,7 @@ from dagster_slurm.environments import ClusterPython, Deployed, Provider, refuse
 from dagster_slurm.errors import ConfigurationError, InvalidQuantityError, InvalidRequestError
 from dagster_slurm.job.retrying import Chain
 from dagster_slurm.launchers import Requirements, payload_from_path
-from dagster_slurm.launchers.payload import Payload, found_by_python
+from dagster_slurm.launchers.payload import ExtraFiles, Payload, found_by_python
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.environments import (
     Environment,
@@ -93,13 +93,36 @@ def work_of(
                 step.log.warning(note)
     return WorkSpec.of(
         payload,
-        extra_files=said["extra_files"].value,
+        extra_files=with_default_files(said["extra_files"].value, resource.default_extra_files),
         data=DataOptions(**{field.name: said[field.name].value for field in fields(DataOptions)}),
         plan=said["launcher"].value.plan,
         tasks=tasks,
         said=said,
         **facts,
     )
+
+
+def with_default_files(own: ExtraFiles | None, default: Sequence[str] | None) -> ExtraFiles | None:
+    """The extra files of a call, with those of every call.
+
+    Args:
+        own: The former.
+        default: The latter; one of them that the call names as well, lies there once.
+    """
+    if not default:
+        return own
+    named = own if isinstance(own, Mapping) else {Path(path).name: path for path in own or ()}
+    paths = {Path(path).expanduser().absolute() for path in named.values()}
+    others = [path for path in default if Path(path).expanduser().absolute() not in paths]
+    if isinstance(own, Mapping):
+        clash = next((path for path in others if Path(path).name in own), None)
+        if clash is not None:
+            raise InvalidRequestError(
+                f"{Path(clash).name!r} is the name of two files: of default_extra_files, and of this call",
+                hint="Give one of them another name, with a mapping from name to file.",
+            )
+        return {**own, **{Path(path).name: path for path in others}}
+    return [*(own or ()), *others]
 
 
 def sbatch_lines(payload: Payload) -> SbatchLines | None:
@@ -160,7 +183,7 @@ def _payload(said: Mapping[str, Said]) -> Payload:
 def _chosen_environment(said: Mapping[str, Said], defaults: ComputeDefaults) -> Said:
     """What a payload runs in, as a `Provider`, and who says so.
 
-    Precedence: the asset's metadata, then the resource, then a lock file of the project, then the cluster's Python.
+    Precedence: the call, the asset's metadata, the resource, a lock file of the project, then the cluster's Python.
 
     Args:
         said: The settings.
@@ -171,7 +194,7 @@ def _chosen_environment(said: Mapping[str, Said], defaults: ComputeDefaults) -> 
         InvalidRequestError: There is none of that name.
     """
     named = [said[name] for name in ("pre_deployed_env_path", "environment")]
-    source = next((who for who in (METADATA, RESOURCE) if who in {each.source for each in named}), BUILT_IN)
+    source = next((who for who in (CALL, METADATA, RESOURCE) if who in {each.source for each in named}), BUILT_IN)
     path, environment = (each.value if each.source == source else None for each in named)
     if path is not None and environment is not None:
         raise ConfigurationError(

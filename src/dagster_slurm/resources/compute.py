@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from dagster import InitResourceContext, build_resources
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
     from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
     from dagster_slurm.resources.job_plan import JobPlan
+
+
+def _former(method: str, args: Sequence[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    from dagster_slurm.compat.fields import as_our_arguments  # noqa: PLC0415 - for code of 1.22 only
+
+    return as_our_arguments(method, args, given)
 
 
 class ExecutionMode(str, enum.Enum):
@@ -52,7 +59,7 @@ class ComputeResource(ComputeDefaults):
         """Remove the run directories of the steps that have succeeded."""
         TIDY.look()
 
-    @takes(Arguments)
+    @takes(Arguments, former=_former)
     def run(
         self,
         context: StepContext,
@@ -85,7 +92,7 @@ class ComputeResource(ComputeDefaults):
         spec = work_of(self, step, given)
         return self._client().do(step, spec)
 
-    @takes(Arguments)
+    @takes(Arguments, former=_former)
     def run_partitions(
         self,
         context: StepContext,

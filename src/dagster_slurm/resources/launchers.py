@@ -13,6 +13,13 @@ from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, di
 from dagster_slurm.slurm.request import JobRequest
 
 _NOTHING = Requirements()
+_IN_PLACE_OF_PREPARE_EXECUTION = """Replace it by
+
+    def plan(self, payload: Payload, place: Place) -> LaunchPlan:
+        setup = (*place.activation.setup, "export OMP_NUM_THREADS=4")
+        return LaunchPlan(setup, ("nice", *payload_command(payload, place.activation)))
+
+with `from dagster_slurm import LaunchPlan, Payload, Place, payload_command`. See docs/migration.md#launchers."""
 
 
 class ComputeLauncher(ConfigurableResource[Any]):
@@ -25,12 +32,17 @@ class ComputeLauncher(ConfigurableResource[Any]):
     model_config = ConfigDict(extra="forbid")
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Refuse a `plan` that was written before launchers were told where a payload is started.
+        """Refuse what starts a payload in a way that was another one's, or an older one.
 
         Raises:
-            ConfigurationError: It takes an `activation`.
+            ConfigurationError: Its `plan` takes an `activation`, or it has `prepare_execution` of 1.22 in place of it.
         """
         super().__init_subclass__(**arguments)
+        if "prepare_execution" in vars(cls) and cls.plan is ComputeLauncher.plan:
+            raise ConfigurationError(
+                f"{cls.__qualname__} has prepare_execution, as a launcher of dagster-slurm 1.22, and no plan",
+                hint=_IN_PLACE_OF_PREPARE_EXECUTION,
+            )
         if "activation" in inspect.signature(cls.plan).parameters:
             raise ConfigurationError(
                 f"{cls.__qualname__}.plan takes an activation, and is called with a Place",

@@ -6,7 +6,7 @@ import difflib
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from dagster import AssetMaterialization, Config, ConfigurableResource
 from pydantic import AfterValidator, ConfigDict, Field
@@ -172,6 +172,12 @@ class SlurmRunConfig(Config):
     scratch: bool | None = Field(default=None, description="Work in a directory of the node.")
 
 
+FORMER_METHODS = (
+    *("cleanup_deferred_run_dir", "get_pipes_client", "get_run_allocation_session", "register_cluster", "teardown"),
+)
+"""What a `ComputeResource` of 1.22 can do besides; `compat/fields.py` says what becomes of it."""
+
+
 class ComputeDefaults(ConfigurableResource[Any]):
     """What a `ComputeResource` says."""
 
@@ -231,6 +237,28 @@ class ComputeDefaults(ConfigurableResource[Any]):
     max_node_hours: float | None = Field(
         default=None, description="Refuse a job that asks for more: its nodes times its walltime.", gt=0
     )
+
+    default_extra_files: list[str] | None = Field(
+        default=None, description="Files and directories that are put beside every payload, besides its own."
+    )
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """With fields as 1.22 calls them, where one is none of ours."""
+            if fields.keys() - type(self).model_fields.keys():
+                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
+
+                fields = as_ours("ComputeResource", fields, type(self).model_fields)
+            super().__init__(**fields)
+
+        def __getattr__(self, name: str) -> Any:
+            """A method of 1.22, or whatever pydantic makes of the name."""
+            if name not in FORMER_METHODS:
+                return super().__getattr__(name)
+            from dagster_slurm.compat.fields import former_method  # noqa: PLC0415 - for code of 1.22 only
+
+            return former_method(name)
 
     def cluster(self) -> SlurmResource:
         """The cluster; in mode `local`, where none has to be named, one of which nothing is said.

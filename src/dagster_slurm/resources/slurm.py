@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from dagster import ConfigurableResource, EnvVar
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.backoff import WatchIntervals
@@ -16,7 +17,7 @@ from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
-from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_fields, number_in, text_in
+from dagster_slurm.variables import DEFAULT_REMOTE_BASE, INHERIT, connection_fields, number_in, prefix_in_use, text_in
 
 T = TypeVar("T")
 
@@ -41,6 +42,10 @@ def built(make: Callable[..., T], fields: Mapping[str, Any], variable_of: Callab
             f"The environment variable {variable} is not usable: {fault['msg']}",
             hint="Correct it; docs/configuration.md lists the variables with their forms.",
         ) from None
+
+
+def _is_inherit(value: object) -> bool:
+    return not isinstance(value, EnvVar) and isinstance(value, str) and value.lower() == INHERIT
 
 
 class SSHConnectionResource(ConfigurableResource[SSHConnection]):
@@ -74,7 +79,9 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         description="Answers what else is asked for, such as a one-time code: it is given the prompt as its last "
         "argument, and the first line it prints is the answer.",
     )
-    batch_mode: bool = Field(default=True, description="Never ask on the terminal.")
+    batch_mode: Annotated[bool | None, BeforeValidator(lambda value: None if _is_inherit(value) else value)] = Field(
+        default=True, description="Never ask on the terminal; None (or `inherit`) does as `~/.ssh/config` says."
+    )
     force_tty: bool = Field(
         default=False, description="Have a TTY at the far end; a login with a password has one anyway."
     )
@@ -100,12 +107,13 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         HOST_KEY_CHECKING KNOWN_HOSTS_FILE BATCH_MODE` are read if set, and the same for a jump host under `JUMP_`.
 
         Args:
-            prefix: What the names begin with, with or without its trailing underscore.
+            prefix: What the names begin with, with or without its trailing underscore. Where only `SLURM_SSH_HOST` is
+                set, as in 1.22, they begin with `SLURM_SSH_` in place of the default.
 
         Raises:
             ConfigurationError: The host is missing, or a value cannot be read.
         """
-        prefix = prefix if prefix.endswith("_") else f"{prefix}_"
+        prefix = prefix_in_use(prefix)
         fields = connection_fields(prefix)
         if fields["password"]:
             # By its name: Dagster shows a resource's configuration, and resolves the variable when it is used.
@@ -118,6 +126,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
     def connection(self) -> SSHConnection:
         """The connection as the transport takes it."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields["batch_mode"] = INHERIT if self.batch_mode is None else self.batch_mode
         if isinstance(self.password, EnvVar):
             fields["password"] = self.password.get_value()
         return connection_of(fields, self.jump_host.connection() if self.jump_host else None)
@@ -203,6 +212,16 @@ class SlurmResource(ConfigurableResource[Any]):
         default=None, description="Address of the site's page of a job, with `{job_id}` in it; linked in the run's log."
     )
 
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """With fields as 1.22 calls them, where one is none of ours."""
+            if fields.keys() - type(self).model_fields.keys():
+                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
+
+                fields = as_ours("SlurmResource", fields, type(self).model_fields)
+            super().__init__(**fields)
+
     @classmethod
     def from_env(cls) -> SlurmResource:
         """The cluster, and the way to it, from the `SLURM_EDGE_NODE_*` and `SLURM_*` environment variables.
@@ -224,7 +243,8 @@ class SlurmResource(ConfigurableResource[Any]):
             "partition": text_in("SLURM_PARTITION"),
             "time_limit": text_in("SLURM_TIME"),
             "cpus": number_in("SLURM_CPUS", int),
-            "mem": text_in("SLURM_MEM"),
+            # Set and blank, it drops the option: the site's own default counts.
+            "mem": text_in("SLURM_MEM") or ("" if "SLURM_MEM" in os.environ else None),
             "mem_per_cpu": None if "SLURM_MEM_PER_CPU" in outer else text_in("SLURM_MEM_PER_CPU"),
             "num_nodes": number_in("SLURM_NUM_NODES", int),
             "gpus_per_node": None if "SLURM_GPUS_PER_NODE" in outer else number_in("SLURM_GPUS_PER_NODE", int),

@@ -105,7 +105,7 @@ class SSHConnection:
         password: Answers a prompt for a password, once for each login, and no other prompt.
         askpass_command: Answers what else is asked for, such as a one-time code: it is given the prompt as its last
             argument, and the first line it prints is the answer.
-        batch_mode: Never ask on the terminal.
+        batch_mode: Never ask on the terminal; `inherit` leaves that to the configuration.
         force_tty: Have a TTY at the far end; a login with a password has one anyway.
         post_login_command: Wraps what is run at the far end, which stands in the place of `{cmd}`.
         jump: The host to go through.
@@ -122,7 +122,7 @@ class SSHConnection:
     control_persist: str = "10m"
     password: str | None = field(default=None, repr=False)
     askpass_command: str | None = None
-    batch_mode: bool = True
+    batch_mode: bool | Literal["inherit"] = True
     force_tty: bool = False
     post_login_command: str | None = None
     jump: SSHConnection | None = None
@@ -191,7 +191,7 @@ class SSHConnection:
         the configuration files.
         """
         options = {
-            "BatchMode": "no" if self.may_be_asked else "yes",
+            "BatchMode": "no" if self.may_be_asked else "yes" if self.batch_mode is True else None,
             # Accounts lock: a wrong password is tried once.
             "NumberOfPasswordPrompts": "1",
             "ConnectTimeout": "15",

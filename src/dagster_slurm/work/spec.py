@@ -7,7 +7,7 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -290,11 +290,20 @@ def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int 
     )
 
 
-def takes(options: type, *, in_step: bool = True) -> Callable[[Method], Method]:
+Former = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
+"""Of a method's name and all that it is given: what of it is ours or nobody's, and what the rest comes to."""
+
+
+def takes(options: type, *, in_step: bool = True, former: Former | None = None) -> Callable[[Method], Method]:
     """Let a public method take the items of a `TypedDict` by name, and refuse any other name with those there are.
 
     Its signature and its docstring show them, to `help` and to whatever completes names; its type says `Unpack` of the
     same. What it raises of our errors leaves it as Dagster's failure, unless it is called outside of steps.
+
+    Args:
+        options: The `TypedDict`.
+        in_step: Whether it is called in steps alone.
+        former: What is asked about other arguments before they are refused.
     """
 
     def decorate(method: Method) -> Method:
@@ -305,14 +314,18 @@ def takes(options: type, *, in_step: bool = True) -> Callable[[Method], Method]:
             for name, hint in options.__annotations__.items()
         ]
         names = [each.name for each in listed[1:]]
+        by_position = sum(each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for each in own.parameters.values())
 
         @functools.wraps(method)
         def checked(*args: Any, **given: Any) -> Any:
             try:
+                meant: Mapping[str, Any] = {}
+                if former and (len(args) > by_position or not given.keys() <= set(names)):
+                    given, meant = former(method.__name__, args, given)
                 for name in given:
                     if name not in names:
                         raise _unknown(method.__qualname__, name, names)
-                return method(*args, **given)
+                return method(*args, **given, **meant)
             except DagsterSlurmError as error:
                 if not in_step:
                     raise

@@ -1,0 +1,139 @@
+"""Fields, arguments and methods as code for 1.22 gives them: made ours, left out with a line of log, or refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from dagster_slurm.compat.refused import PAGE, refusal
+from dagster_slurm.errors import InvalidRequestError, UnknownArgumentError
+
+_log = logging.getLogger(__name__)
+_told: set[tuple[str, str]] = set()
+
+_RENAMED: Mapping[tuple[str, str], str] = MappingProxyType(
+    {("SlurmResource", "status_poll_backoff_factor"): "status_poll_backoff"}
+)
+_OWN_ALLOCATION = "each call has an allocation of its own"
+_WITHOUT_EFFECT: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("ComputeResource", "remote_pack_timeout"): "packing on the login node takes the time it takes",
+        ("ComputeResource", "enable_cluster_reuse"): _OWN_ALLOCATION,
+        ("ComputeResource", "cluster_reuse_tolerance"): _OWN_ALLOCATION,
+        ("run", "poll_timeout"): "a job ends at its walltime, and `max_queue_hours` ends its waiting",
+        ("run", "defer_cleanup"): "each call has a directory of its own",
+        ("run", "resource_requirements"): _OWN_ALLOCATION,
+        ("run", "use_session"): _OWN_ALLOCATION,
+    }
+)
+# What means the same as nothing; any other value is refused.
+_ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
+    {
+        "session": ((None,), "SlurmSessionResource"),
+        "allocation_scope": ((None, "asset"), "SlurmRunAllocationConfig"),
+        "run_allocation": ((None,), "SlurmRunAllocationConfig"),
+        "ray_head_allocation": ((None,), "SlurmWorkerAllocationConfig"),
+    }
+)
+_MEANT: Mapping[str, str] = MappingProxyType(
+    {"pack_cmd_override": "pack_cmd", "pre_deployed_env_path_override": "pre_deployed_env_path"}
+)
+
+
+def as_ours(owner: str, fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The fields of a resource.
+
+    Args:
+        owner: Its class.
+        fields: As they are given. One that is nobody's stays, to be refused.
+        known: Its fields.
+
+    Raises:
+        ConfigurationError: One has no counterpart, and a value that means something.
+    """
+    made: dict[str, Any] = {}
+    for name, value in fields.items():
+        ours = _RENAMED.get((owner, name), name)
+        if name in known or ours in known:
+            made[ours] = value
+        elif (owner, name) in _WITHOUT_EFFECT:
+            _tell(owner, name, _WITHOUT_EFFECT[owner, name], _log.warning)
+        elif owner == "ComputeResource" and name in _ONLY:
+            same, instead = _ONLY[name]
+            if value not in same:
+                raise refusal(f"{owner}({name}={value!r})", instead)
+            _tell(owner, name, _OWN_ALLOCATION, _log.warning)
+        else:
+            made[name] = value
+    return made
+
+
+def as_our_arguments(
+    method: str, args: Sequence[Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of `compute.run`.
+
+    Args:
+        method: Its name.
+        args: What is given by position: the resource, the context, and so on.
+        given: What is given by name.
+
+    Returns:
+        What is ours, or nobody's; and what the rest comes to, by the names of settings.
+
+    Raises:
+        InvalidRequestError: There are more than three by position.
+    """
+    if len(args) > 4:
+        raise UnknownArgumentError(
+            f"{method}() takes context, payload_path and launcher by position, and is given {len(args) - 1} arguments",
+            hint="Give the rest by name: extra_slurm_opts, resource_requirements, force_env_push, ... follow in 1.22, "
+            f"and here extras, extra_env, extra_slurm_opts, ... See {PAGE}#calls.",
+        )
+    context: Any = args[1] if len(args) > 1 else given.get("context")
+    ours: dict[str, Any] = {}
+    meant: dict[str, Any] = {}
+    for name, value in given.items():
+        if (method, name) in _WITHOUT_EFFECT:
+            _tell(method, name, _WITHOUT_EFFECT[method, name], _of(context))
+        elif name in _MEANT:
+            meant[_MEANT[name]] = value
+        else:
+            ours[name] = value
+    return ours, meant
+
+
+def _of(context: Any) -> Callable[[str], None]:
+    log = getattr(context, "log", None)
+    return log.info if log is not None else _log.info
+
+
+def _tell(owner: str, name: str, why: str, log: Callable[[str], None]) -> None:
+    """Say it once in a process: a project says the same in each of its assets."""
+    if (owner, name) not in _told:
+        _told.add((owner, name))
+        log(f"{name} of {owner} is one of dagster-slurm 1.22, and has no effect here: {why}")
+
+
+def former_method(name: str) -> Callable[..., None]:
+    """A method of 1.22: one that does nothing, since there is nothing to do, or one that says what to use.
+
+    Args:
+        name: One of `FORMER_METHODS`.
+    """
+    if name in ("cleanup_deferred_run_dir", "teardown", "register_cluster"):
+        return lambda *args, **given: _tell("ComputeResource", name, "it is done without being asked for", _log.info)
+    instead = {
+        "get_pipes_client": "`compute.run(context, payload_path)` makes the client, and uses it.",
+        "get_run_allocation_session": "Each call has an allocation of its own.",
+    }[name]
+
+    def refuse(*args: Any, **given: Any) -> None:
+        raise InvalidRequestError(
+            f"ComputeResource.{name}() of dagster-slurm 1.22 has no counterpart here",
+            hint=f"{instead} See {PAGE}#clients.",
+        )
+
+    return refuse
