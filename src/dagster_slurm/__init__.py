@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.io_manager import SlurmPathIOManager
     from dagster_slurm.resources.job_plan import JobPlan
     from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+    from dagster_slurm.resources.metrics_context import SlurmMetricsContext
     from dagster_slurm.resources.parallel_launchers import (
         MPILauncher,
         RayLauncher,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.settings import (
         SlurmMetric,
         SlurmMetricsCallback,
-        SlurmMetricsContext,
         SlurmRetryPolicy,
         SlurmRunConfig,
     )
@@ -105,7 +105,7 @@ _ROOMS = {
     "SlurmAllocationScope": "compat.refused",
     "SlurmMetric": "resources.settings",
     "SlurmMetricsCallback": "resources.settings",
-    "SlurmMetricsContext": "resources.settings",
+    "SlurmMetricsContext": "resources.metrics_context",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
     "SlurmPipesClient": "clients",

@@ -83,7 +83,7 @@ def accounted(sandbox: Sandbox, job_id: str) -> AccountingRecord:
 def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:
     """Nobody asks sacct, and it would say the same."""
     got = metadata_of(run_asset(asset_of(payload(BUSY)), slurm(queue={"cpus": 2, "mem": "200M"}), instance))
-    record = accounted(sandbox, got["slurm_job_id"])
+    record = accounted(sandbox, str(got["slurm_job_id"]))
     told = job_metrics(record)
     # Nobody has asked for GPUs.
     assert told.keys() - got.keys() <= {"slurm_requested_gpus", "slurm_allocated_gpus"}
@@ -91,7 +91,7 @@ def test_metadata_of_a_job(slurm: Make, sandbox: Sandbox, instance: dg.DagsterIn
     of_samples = {"max_cpus_used", "slurm_usage_plot"}
     assert got.keys() - told.keys() <= {"max_memory_mb", "memory_efficiency_pct", *of_samples}
     exact = ("slurm_job_id", "slurm_state", "slurm_exit_code")
-    assert [got[name] for name in exact] == [told[name] for name in exact]
+    assert [got[name] for name in exact] == [int(str(told["slurm_job_id"])), *(told[name] for name in exact[1:])]
     assert (got["slurm_state"], got["slurm_exit_code"]) == ("COMPLETED", 0)
     # Slurm's times are whole seconds, and it begins before the batch script, and ends after it.
     assert (record.cpus, record.node_count) == (2, 1)
@@ -130,22 +130,30 @@ def test_a_child_that_was_killed_for_want_of_memory_fails_a_payload_that_overloo
     assert "State OUT_OF_MEMORY, exit code 0" in text
 
 
-def test_chosen_metrics_and_a_collector(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:
+def test_chosen_metrics_and_a_collector(
+    slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    login = sandbox.run(["id", "-un"]).stdout.strip()
+
     def collector(job: SlurmMetricsContext) -> dict[str, int]:
         assert job.ended.record is not None
-        return {"doubled": 2 * int(job.ended.record.job_id)}
+        assert job.default_metrics["slurm_state"] == "COMPLETED"
+        assert job.slurm_resource is not None
+        assert job.ssh_pool.run(f"squeue -h -o %i -j {job.job_id}; echo of $(id -un)").endswith(f"of {login}\n")
+        return {"doubled": 2 * int(job.job_id)}
 
     asset = asset_of(payload("pass\n"), slurm_metrics=[SlurmMetric.STATE, "slurm_job_id"], metrics_collector=collector)
     got = metadata_of(run_asset(asset, slurm(), instance))
-    assert set(got) == {"slurm_state", "slurm_job_id", "doubled"}
-    assert got["doubled"] == 2 * int(got["slurm_job_id"])
+    assert set(got) == {"slurm_state", "slurm_job_id", "slurm_accounting_available", "doubled"}
+    assert got["doubled"] == 2 * got["slurm_job_id"]
 
 
 def test_a_figure_that_only_accounting_has_is_waited_for(
     slurm: Make, instance: dg.DagsterInstance, payload: Write
 ) -> None:
     asset = asset_of(payload("pass\n"), slurm_metrics=[SlurmMetric.ACCOUNTING_AVAILABLE])
-    assert metadata_of(run_asset(asset, slurm(), instance)) == {"slurm_accounting_available": True}
+    got = metadata_of(run_asset(asset, slurm(), instance))
+    assert (set(got), got["slurm_accounting_available"]) == ({"slurm_job_id", "slurm_accounting_available"}, True)
 
 
 def test_options_by_precedence(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:
@@ -160,7 +168,7 @@ def test_options_by_precedence(slurm: Make, sandbox: Sandbox, instance: dg.Dagst
 
     result = run_asset(measured, slurm(queue={"cpus": 2, "time_limit": "00:03:00"}), instance)
     assert got == [{"cpus": "4"}]
-    job_id = metadata_of(result)["slurm_job_id"]
+    job_id = str(metadata_of(result)["slurm_job_id"])
     # sacct learns the time limit of a short job some seconds after its end.
     shown = sandbox.run(["scontrol", "show", "job", job_id]).stdout
     assert "TimeLimit=00:04:00" in shown

@@ -133,7 +133,7 @@ class TestRetries:
         assert result.success
         (job_id,) = world.marks()
         (materialization,) = result.asset_materializations_for_node("retried")
-        assert materialization.metadata["slurm_job_id"].value == job_id
+        assert str(materialization.metadata["slurm_job_id"].value) == job_id
         assert f"Collecting Slurm job {job_id}" in world.messages(result)
 
     @pytest.mark.parametrize("ends", ["exit 3", ""], ids=["badly", "well"])
@@ -160,7 +160,7 @@ class TestRetries:
         told = f"Slurm job {world.marks()[0]} ended as FAILED before this call looked for it"
         assert (told in world.messages(result)) is bool(ends)
         (outcome,) = result.asset_materializations_for_node("retried")
-        assert outcome.metadata["slurm_job_id"].value == world.marks()[-1]
+        assert str(outcome.metadata["slurm_job_id"].value) == world.marks()[-1]
 
     def test_of_two_calls_only_the_failed_one_is_repeated(self, world: World, tmp_path: Path) -> None:
         flag = f"{world.marks_path}.flag"

@@ -135,7 +135,7 @@ def test_killed_and_retried_each_executed_once(make: Make, kind: Kind, moment: M
     # What is on record is of the jobs that ran the payloads, and not of others.
     ran = dict(world.marks())
     recorded = {**first.materialized(), **again.materialized()}
-    assert {unit: made["slurm_job_id"] for unit, made in recorded.items()} == ran
+    assert {unit: str(made["slurm_job_id"]) for unit, made in recorded.items()} == ran
 
 
 @kinds(OWN, ARRAY, seldom=[OWN, ARRAY])

@@ -111,7 +111,7 @@ def recorded(make: Make, sandbox: Sandbox) -> Recorded:
 def adopted(recorded: Recorded, again: Ran, job: str) -> None:
     assert again.succeeded, again.text()
     made = again.materialized()["a"]
-    assert (made["rows"], made["slurm_job_id"]) == (42, job)
+    assert (made["rows"], str(made["slurm_job_id"])) == (42, job)
     assert again.output("a") == "begun\ndone\n"
     assert not any("Submitted Slurm" in text for text in again.messages())
     eventually(lambda: not recorded.attempt.exists(), "its removal")

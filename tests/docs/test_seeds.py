@@ -105,7 +105,7 @@ def test_the_block_for_slurm_mode(sandbox: Sandbox, tmp_path: Path) -> None:
     metadata = _materialize(_resource(block), tmp_path)
     assert metadata["answer"] == 42
     assert metadata["slurm_state"] == "COMPLETED"
-    assert _accounting(sandbox, metadata["slurm_job_id"]) == "COMPLETED|normal|compute"
+    assert _accounting(sandbox, str(metadata["slurm_job_id"])) == "COMPLETED|normal|compute"
 
 
 @pytest.mark.cluster

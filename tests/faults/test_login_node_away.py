@@ -93,7 +93,7 @@ def test_away_while_the_job_runs(
     result = run_while(disturb, lambda: run_asset(asset_of(path), compute, instance))
     assert result.success
     assert compute_log(result, instance) == EXPECTED
-    assert submitted_jobs(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
+    assert submitted_jobs(sandbox) - before == {str(metadata_of(result)["slurm_job_id"])}
     messages = log_messages(result, instance)
     # A connection that hangs is found out after half a minute or so.
     told = 1 if ALL or not hang else 0
@@ -124,7 +124,7 @@ def test_killed_while_200_mb_are_sent(
     result = run_while(disturb, lambda: run_asset(asset_of(path, extra_files=[large]), compute, instance))
     assert result.success
     assert compute_log(result, instance) == f"{size}\n"
-    assert submitted_jobs(sandbox) - before == {metadata_of(result)["slurm_job_id"]}
+    assert submitted_jobs(sandbox) - before == {str(metadata_of(result)["slurm_job_id"])}
     figures = figures_of(sandbox, tmp_path.name, result, compute_log(result, instance), f"{size}\n")
     record("upload-interrupted", [figures])
 

@@ -23,6 +23,7 @@ from dagster_slurm.slurm.efficiency import (
     Needs,
     NodeUsage,
     UsageSample,
+    gpu_accounting,
     job_metrics,
     record_of_line,
     sample_metrics,
@@ -317,7 +318,6 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     ended = outcome.ended
     known: dict[str, Any] = {
         **_requested_gpus(outcome.request),
-        "slurm_job_id": outcome.job_id,
         "slurm_state": ended.state.value,
         **({"slurm_accounting_available": ended.record is not None} if ended.was_accounting_asked else {}),
     }
@@ -329,7 +329,15 @@ def outcome_metadata(outcome: SlurmOutcome) -> dict[str, Any]:
     # It is exact where Slurm is not (see `job_failure`).
     exact: dict[str, Any] = {"slurm_exit_code": end.exit_code} if end else {}
     exact |= {name: by_line[name] for name in ("max_memory_mb", "memory_efficiency_pct") if name in by_line}
+    exact |= {"slurm_job_id": metadata_job_id(outcome.job_id)}
+    if outcome.request.has_gpus and ended.record:
+        exact |= gpu_accounting(ended.record)
     return _shown({**by_line, **known, **by_slurm, **exact}, has_gpus=outcome.request.has_gpus)
+
+
+def metadata_job_id(job_id: str) -> int | str:
+    """An id as it is in metadata: a number, of which Dagster plots a series; text for the task of an array."""
+    return int(job_id) if job_id.isdecimal() else job_id
 
 
 def has_lasted(ended: Ended) -> bool:

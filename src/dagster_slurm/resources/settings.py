@@ -30,6 +30,9 @@ from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
 
+if TYPE_CHECKING:
+    from dagster_slurm.resources.metrics_context import SlurmMetricsContext
+
 
 class SlurmRetryPolicy(ConfigurableResource[Any]):
     """Tries a job again that was over its memory or its walltime, was preempted, or lost its node.
@@ -66,10 +69,7 @@ class SlurmRetryPolicy(ConfigurableResource[Any]):
         )
 
 
-SlurmMetricsContext = SlurmOutcome
-"""What a metrics collector is given: the job's id, its end with its accounting, the request, the cluster."""
-
-MetricsCollector = Callable[[SlurmMetricsContext], Mapping[str, Any]]
+MetricsCollector = Callable[["SlurmMetricsContext"], Mapping[str, Any]]
 SlurmMetricsCallback = MetricsCollector
 """The same by the name that it has in 1.22."""
 
@@ -84,8 +84,10 @@ class SlurmMetric(str, enum.Enum):
     QUEUE_WAIT_SECONDS = "queue_wait_seconds"
     NODE_HOURS = "node_hours"
     CPU_EFFICIENCY_PCT = "cpu_efficiency_pct"
+    CPU_EFFICIENCY = CPU_EFFICIENCY_PCT
     MAX_CPUS_USED = "max_cpus_used"
     MAX_MEMORY_MB = "max_memory_mb"
+    MAX_MEMORY = MAX_MEMORY_MB
     MEMORY_EFFICIENCY_PCT = "memory_efficiency_pct"
     MAX_NODE_MEMORY_MB = "max_node_memory_mb"
     MEAN_NODE_MEMORY_MB = "mean_node_memory_mb"
@@ -97,11 +99,19 @@ class SlurmMetric(str, enum.Enum):
     ALLOCATED_GPUS = "slurm_allocated_gpus"
     GPU_UTILIZATION_PCT = "gpu_utilization_pct"
     MAX_GPU_MEMORY_MB = "max_gpu_memory_mb"
+    GPU_ACCOUNTING_AVAILABLE = "slurm_gpu_accounting_available"
+    GPU_UTILIZATION_AVG = "slurm_gpu_utilization_avg_pct"
+    GPU_UTILIZATION_MAX = "slurm_gpu_utilization_max_pct"
+    GPU_UTILIZATION_MAX_NODE = "slurm_gpu_utilization_max_node"
+    GPU_MEMORY_MAX = "slurm_gpu_memory_max_mb"
+    TRES_ACCOUNTING = "slurm_tres_accounting"
     ACCOUNTING_AVAILABLE = "slurm_accounting_available"
     ADVICE = ADVICE
     USAGE_PLOT = USAGE_PLOT
 
 
+# Whatever is chosen: these tell of which job the others are, and how good they are.
+_ALWAYS = frozenset({SlurmMetric.JOB_ID.value, SlurmMetric.ACCOUNTING_AVAILABLE.value})
 # What sacct never tells.
 _OF_LAUNCHERS = frozenset(metric.value for metric in SlurmMetric if "_node_" in metric.value)
 _OF_SAMPLES = frozenset({SlurmMetric.MAX_CPUS_USED.value, SlurmMetric.ADVICE.value, SlurmMetric.USAGE_PLOT.value})
@@ -282,16 +292,33 @@ class ChosenMetadata:
     Args:
         wanted: The figures that are attached; None for all that are known.
         collector: Adds metadata of its own.
+        slurm: The cluster, for the collector.
     """
 
     wanted: frozenset[str] | None
     collector: MetricsCollector | None
+    slurm: SlurmResource | None = None
 
     def __call__(self, outcome: SlurmOutcome) -> Mapping[str, Any]:
         """The metadata."""
         figures = outcome_metadata(outcome)
-        chosen = {name: figures[name] for name in figures if self.wanted is None or name in self.wanted}
-        return {**_collected(self.collector, outcome, figures), **chosen}
+        wanted = None if self.wanted is None else self.wanted | _ALWAYS
+        chosen = {name: figures[name] for name in figures if wanted is None or name in wanted}
+        return {**self._collected(outcome, figures), **chosen}
+
+    def _collected(self, outcome: SlurmOutcome, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """What a collector adds, and what is wrong with it: the job has succeeded, whatever a collector does."""
+        if self.collector is None:
+            return {}
+        from dagster_slurm.resources.metrics_context import SlurmMetricsContext  # noqa: PLC0415 - for collectors only
+
+        try:
+            own = dict(self.collector(SlurmMetricsContext.of(outcome, figures, self.slurm)))
+        except Exception as error:  # noqa: BLE001 - it is the user's
+            return {COLLECTOR_FAULT: f"{error!r}"}
+        faults = {name: fault for name, value in own.items() if (fault := _fault_of(name, value, figures))}
+        kept = {name: value for name, value in own.items() if name not in faults}
+        return {**kept, COLLECTOR_FAULT: "; ".join(faults.values())} if faults else kept
 
     @property
     def needs(self) -> Needs:
@@ -299,18 +326,23 @@ class ChosenMetadata:
         return Needs(self.collector is not None, (self.wanted or frozenset()) - _OF_LAUNCHERS - _OF_SAMPLES)
 
 
-def metadata_of(slurm_metrics: Sequence[SlurmMetric | str] | None, collector: MetricsCollector | None) -> MetadataOf:
+def metadata_of(
+    slurm_metrics: Sequence[SlurmMetric | str] | None,
+    collector: MetricsCollector | None,
+    slurm: SlurmResource | None = None,
+) -> MetadataOf:
     """The function from a job's outcome to metadata.
 
     Args:
         slurm_metrics: The figures to attach; None for all that are known.
         collector: Adds metadata of its own; what it fails to give, or gives under the name of a figure, is left out.
+        slurm: The cluster, for the collector.
 
     Raises:
         InvalidRequestError: A name is none of `SlurmMetric`.
     """
     wanted = None if slurm_metrics is None else frozenset(map(_metric, slurm_metrics))
-    return ChosenMetadata(wanted, collector)
+    return ChosenMetadata(wanted, collector, slurm)
 
 
 def _metric(name: SlurmMetric | str) -> str:
@@ -321,19 +353,6 @@ def _metric(name: SlurmMetric | str) -> str:
             f"There is no metric {name!r}", hint=f"Nearest known: {', '.join(near or known)}. See `SlurmMetric`."
         )
     return SlurmMetric(name).value
-
-
-def _collected(collector: MetricsCollector | None, outcome: SlurmOutcome, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What a collector adds, and what is wrong with it: the job has succeeded, whatever a collector does."""
-    if collector is None:
-        return {}
-    try:
-        own = dict(collector(outcome))
-    except Exception as error:  # noqa: BLE001 - it is the user's
-        return {COLLECTOR_FAULT: f"{error!r}"}
-    faults = {name: fault for name, value in own.items() if (fault := _fault_of(name, value, figures))}
-    kept = {name: value for name, value in own.items() if name not in faults}
-    return {**kept, COLLECTOR_FAULT: "; ".join(faults.values())} if faults else kept
 
 
 def _fault_of(name: Any, value: Any, figures: Mapping[str, Any]) -> str:

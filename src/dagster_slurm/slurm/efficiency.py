@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from dagster_slurm.errors import SlurmOutputError
 from dagster_slurm.slurm.output import AccountingRecord, AccountingStep
@@ -306,6 +307,25 @@ def job_metrics(record: AccountingRecord, usages: Sequence[NodeUsage] = ()) -> d
         "max_gpu_memory_mb": _max_gpu_memory_mib(record),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def gpu_accounting(record: AccountingRecord) -> dict[str, Any]:
+    """What Slurm accounts for of GPUs, by the names of dagster-slurm 1.22; what is not known is left out.
+
+    Returns:
+        Whether Slurm has their use at all, their use in per cent, their memory in MiB, and what was allocated.
+    """
+    busiest = _largest_usage((step.usage_max for step in record.steps), "gres/gpuutil")
+    values: dict[str, Any] = {
+        "slurm_gpu_utilization_avg_pct": _largest_usage((step.usage_average for step in record.steps), "gres/gpuutil"),
+        "slurm_gpu_utilization_max_pct": busiest,
+        # Slurm is not asked which node it was; of one there is no question.
+        "slurm_gpu_utilization_max_node": record.node_list if busiest is not None and record.node_count == 1 else None,
+        "slurm_gpu_memory_max_mb": _max_gpu_memory_mib(record),
+        "slurm_tres_accounting": dict(record.alloc_tres) or None,
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    return {"slurm_gpu_accounting_available": busiest is not None, **known}
 
 
 def node_metrics(usages: Sequence[NodeUsage]) -> dict[str, Metric]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
-from dagster_slurm import SlurmMetric
+from dagster_slurm import SlurmMetric, SlurmMetricsContext, SlurmResource
 from dagster_slurm.pipes import partition_results
 from dagster_slurm.pipes.partition_results import COLLECTOR_FAULT
 from dagster_slurm.pipes.session import StepPipes
@@ -76,13 +76,16 @@ def test_a_job_that_was_requeued_reports_anew(capfd: pytest.CaptureFixture[str])
     assert [each["value"].value for each in found] == [2]
 
 
+OUTCOME: Any = SimpleNamespace(job_id="17", ended=None, request=None, connection=None)
+
+
 class TestMetricsCollector:
     """The job has succeeded, whatever a collector does."""
 
     @pytest.fixture(autouse=True)
     def _figures(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (partition_results, settings):
-            monkeypatch.setattr(module, "outcome_metadata", lambda outcome: {"slurm_job_id": "17", "node_hours": 2})
+            monkeypatch.setattr(module, "outcome_metadata", lambda outcome: {"slurm_job_id": 17, "node_hours": 2})
 
     @pytest.mark.parametrize(
         ("own", "expected", "fault"),
@@ -90,20 +93,37 @@ class TestMetricsCollector:
             ({"mine": 1}, {"mine": 1}, ""),
             ({"mine": 1, "odd": object()}, {"mine": 1}, "'odd' cannot be metadata"),
             # The figures that jobs are looked up by.
-            ({"slurm_job_id": "18", "mine": 1}, {"mine": 1}, "'slurm_job_id' is a figure"),
+            ({"slurm_job_id": 18, "mine": 1}, {"mine": 1}, "'slurm_job_id' is a figure"),
             ({7: 1}, {}, "7 cannot be metadata"),
             (7, {}, "TypeError"),
             (None, {}, "TypeError"),
         ],
     )
     def test_what_it_gives(self, own: object, expected: Mapping[str, Any], fault: str) -> None:
-        metadata = dict(metadata_of(None, lambda outcome: cast(Any, own))(cast(Any, SimpleNamespace())))
+        metadata = dict(metadata_of(None, lambda outcome: cast(Any, own))(OUTCOME))
         assert fault in metadata.pop(COLLECTOR_FAULT, "")
-        assert metadata == {"slurm_job_id": "17", "node_hours": 2, **expected}
+        assert metadata == {"slurm_job_id": 17, "node_hours": 2, **expected}
 
     def test_what_it_raises(self) -> None:
         def collector(outcome: object) -> Mapping[str, Any]:
             raise ZeroDivisionError("by zero")
 
-        metadata = metadata_of([SlurmMetric.JOB_ID], collector)(cast(Any, SimpleNamespace()))
-        assert metadata == {"slurm_job_id": "17", COLLECTOR_FAULT: "ZeroDivisionError('by zero')"}
+        metadata = metadata_of([SlurmMetric.JOB_ID], collector)(OUTCOME)
+        assert metadata == {"slurm_job_id": 17, COLLECTOR_FAULT: "ZeroDivisionError('by zero')"}
+
+    @pytest.mark.parametrize("wanted", [[], [SlurmMetric.STATE]])
+    def test_which_job_it_is_stays_whatever_is_chosen(self, wanted: list[SlurmMetric]) -> None:
+        assert metadata_of(wanted, None)(OUTCOME) == {"slurm_job_id": 17}
+
+    def test_what_it_sees(self) -> None:
+        seen: list[SlurmMetricsContext] = []
+
+        def collector(context: SlurmMetricsContext) -> Mapping[str, Any]:
+            seen.append(context)
+            return {}
+
+        resource = SlurmResource()
+        metadata_of(None, collector, resource)(OUTCOME)
+        (context,) = seen
+        assert (context.job_id, dict(context.default_metrics)) == (17, {"slurm_job_id": 17, "node_hours": 2})
+        assert (context.slurm_resource, context.session_resource, context.step_id) == (resource, None, None)

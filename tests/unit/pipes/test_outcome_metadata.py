@@ -20,7 +20,7 @@ from dagster_slurm.slurm.states import JobState
 FIGURES = Figures(submitted_at=1.0, started_at=2.0, nodes=1, cpus=1, mem_mib=100, killed=0, memory_bytes=1 << 20)
 END = EndMark("5", 0, 0, 12.0, {"stdout": 0, "stderr": 0, "messages": 0}, figures=FIGURES)
 GOOD = Ended(JobState.COMPLETED, None, END, "n1")
-KNOWN = {"slurm_job_id": "5", "slurm_state": "COMPLETED", "slurm_exit_code": 0}
+KNOWN = {"slurm_job_id": 5, "slurm_state": "COMPLETED", "slurm_exit_code": 0}
 
 
 def metadata(ended: Ended) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ def test_where_the_line_has_no_memory_slurm_tells_that_of_a_job_it_has_sampled(
 
 def test_without_a_line_slurm_alone_tells() -> None:
     assert metadata(Ended(JobState.NODE_FAIL, None, None, None)) == {
-        "slurm_job_id": "5",
+        "slurm_job_id": 5,
         "slurm_state": "NODE_FAIL",
     }
 
