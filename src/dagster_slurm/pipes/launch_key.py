@@ -80,6 +80,8 @@ def may_have_begun(step: Step, work: PieceOfWork) -> bool:
 
 
 _LONGEST_LINEAGE = 64
+CONTINUES_TAG = "slurm/continues_run"
+"""The run whose work a run goes on with, where Dagster does not know of that: it was requested by a sensor."""
 _RETRY_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", "dagster/retry_number")
 
 
@@ -142,8 +144,8 @@ def _origin_index(lineage: Sequence[Generation], index: int) -> int:
 def lineage_of(instance: DagsterInstance, run: DagsterRun, step_key: str) -> list[Generation]:
     """The run and its ancestors, from Dagster's storage; one that was deleted there ends it."""
     found = [Generation(run.run_id, _is_retry(instance, run), step_succeeded=False, is_finished=False)]
-    while run.parent_run_id and len(found) < _LONGEST_LINEAGE:
-        parent = instance.get_run_by_id(run.parent_run_id)
+    while (parent_id := run.parent_run_id or run.tags.get(CONTINUES_TAG)) and len(found) < _LONGEST_LINEAGE:
+        parent = instance.get_run_by_id(parent_id)
         record = instance.get_run_record_by_id(run.run_id)
         if parent is None or record is None:
             break
@@ -169,7 +171,7 @@ def succeeded_before(instance: DagsterInstance, run_id: str, step_key: str, mome
 
 def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
     if run.parent_run_id is None:
-        return False
+        return CONTINUES_TAG in run.tags
     return any(tag in run.tags for tag in _RETRY_TAGS) or continues_from_parent(instance, run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -9,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeVar, cast
 
 from dagster import (
     DagsterInstance,
@@ -55,6 +57,8 @@ from dagster_slurm.reconcile.decision import (
 from dagster_slurm.reconcile.start import Code, finish, retry_of
 from dagster_slurm.resources.slurm import SlurmResource
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 def main() -> None:
     """Do what stdin asks for."""
@@ -96,6 +100,22 @@ class Plan:
     max_parallel: int = 4
 
 
+def _or_as_1_22(former: str) -> Callable[[Function], Function]:
+    """Let a function be called with a `SlurmResource`, as 1.22 does, and do what it does there."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def either(*args: Any, **given: Any) -> Any:
+            if "slurm_resource" in given or any(isinstance(each, SlurmResource) for each in args):
+                return getattr(import_module("dagster_slurm.compat.reconcile"), former)(*args, **given)
+            return function(*args, **given)
+
+        return cast("Function", either)
+
+    return decorate
+
+
+@_or_as_1_22("run_requests")
 def reconcile_orphaned_slurm_runs(
     instance: DagsterInstance | None = None,
     *,
@@ -324,6 +344,7 @@ _HOW_TO_FINISH = (
 )
 
 
+@_or_as_1_22("sensor_of_requests")
 def build_slurm_orphan_reconcile_sensor(
     name: str = "slurm_orphan_reconcile",
     *,

@@ -91,9 +91,12 @@ def work_of(
             facts["note"] = note
             if step is not None:
                 step.log.warning(note)
+    extra_files = said["extra_files"].value
+    if resource.default_extra_files:
+        extra_files = with_default_files(extra_files, resource.default_extra_files)
     return WorkSpec.of(
         payload,
-        extra_files=with_default_files(said["extra_files"].value, resource.default_extra_files),
+        extra_files=extra_files,
         data=DataOptions(**{field.name: said[field.name].value for field in fields(DataOptions)}),
         plan=said["launcher"].value.plan,
         tasks=tasks,
@@ -102,15 +105,13 @@ def work_of(
     )
 
 
-def with_default_files(own: ExtraFiles | None, default: Sequence[str] | None) -> ExtraFiles | None:
+def with_default_files(own: ExtraFiles | None, default: Sequence[str]) -> ExtraFiles:
     """The extra files of a call, with those of every call.
 
     Args:
         own: The former.
         default: The latter; one of them that the call names as well, lies there once.
     """
-    if not default:
-        return own
     named = own if isinstance(own, Mapping) else {Path(path).name: path for path in own or ()}
     paths = {Path(path).expanduser().absolute() for path in named.values()}
     others = [path for path in default if Path(path).expanduser().absolute() not in paths]

@@ -169,8 +169,8 @@ class TestTheCall:
 @pytest.mark.parametrize(
     ("own", "default", "expected"),
     [
-        (None, None, None),
-        (["a"], None, ["a"]),
+        (None, [], []),
+        (["a"], [], ["a"]),
         (None, ["d/x"], ["d/x"]),
         (["a", "d/x"], ["d/x", "d/y"], ["a", "d/x", "d/y"]),
         ({"b": "a"}, ["d/x"], {"b": "a", "x": "d/x"}),
