@@ -30,9 +30,6 @@ from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
 
-if TYPE_CHECKING:
-    from dagster_slurm.resources.metrics_context import SlurmMetricsContext
-
 
 class SlurmRetryPolicy(ConfigurableResource[Any]):
     """Tries a job again that was over its memory or its walltime, was preempted, or lost its node.
@@ -69,7 +66,13 @@ class SlurmRetryPolicy(ConfigurableResource[Any]):
         )
 
 
-MetricsCollector = Callable[["SlurmMetricsContext"], Mapping[str, Any]]
+if TYPE_CHECKING:
+    from dagster_slurm.resources.metrics_context import SlurmMetricsContext
+
+    MetricsCollector = Callable[[SlurmMetricsContext], Mapping[str, Any]]
+else:
+    # Most runs have no collector, and hints of types are looked up here when a component makes its schema.
+    MetricsCollector = Callable[[Any], Mapping[str, Any]]
 SlurmMetricsCallback = MetricsCollector
 """The same by the name that it has in 1.22."""
 
