@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -195,7 +196,7 @@ def create_environment(cluster: Cluster, name: str, requirements: tuple[str, ...
         Its path.
 
     Raises:
-        SandboxError: No interpreter, or pip failed.
+        SandboxError: No interpreter, or the installer failed.
     """
     directory = cluster.paths.environments / name
     wanted = json.dumps(sorted(requirements))
@@ -207,9 +208,16 @@ def create_environment(cluster: Cluster, name: str, requirements: tuple[str, ...
     _run_as_caller([str(usable_interpreter(cluster)), "-m", "venv", "--without-pip", str(directory)])
     if requirements:
         python = str(directory / "bin" / "python")
-        _run_as_caller([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *requirements])
+        _run_as_caller([*_installer(python), "--quiet", *requirements])
     marker.write_text(wanted, encoding="utf-8")
     return str(directory)
+
+
+def _installer(python: str) -> list[str]:
+    """What installs packages for that Python: pip, or uv in an environment that uv has made and that has no pip."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip", "--python", python, "install"]
+    return [sys.executable, "-m", "uv", "pip", "install", "--python", python]
 
 
 def environment_found(cluster: Cluster, name: str) -> str | None:

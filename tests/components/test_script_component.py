@@ -12,7 +12,7 @@ import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_slurm import SlurmResourcesComponent, SlurmScriptComponent
-from dagster_slurm.components.scaffold import PAYLOAD
+from dagster_slurm.new_project import first_payload
 
 pytestmark = pytest.mark.process
 
@@ -205,7 +205,7 @@ class TestScaffolding:
     def test_what_is_written_runs(self, instance: dg.DagsterInstance) -> None:
         with create_defs_folder_sandbox() as sandbox:
             path = sandbox.scaffold_component(SlurmScriptComponent, "numbers")
-            assert (path / "payload.py").read_text() == PAYLOAD
+            assert (path / "payload.py").read_text() == first_payload()
             with sandbox.build_all_defs() as defs:
                 result = run(defs, instance)
         assert result.success

@@ -36,6 +36,7 @@ from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.slurm.states import JobState, parse_job_state
 from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
+from tests.docs.test_new_project import DEMO
 from tests.support import judge_table
 
 if sys.version_info >= (3, 11):
@@ -58,10 +59,15 @@ def _is_make_target(block: Block) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def _is_followed_apart(block: Block) -> None:
+    assert block.text == DEMO
+
+
 # Blocks that are not run as they stand, by page and first line, and what is checked instead.
 INSTEAD: dict[tuple[str, str], Callable[[Block], None]] = {
     ("README.md", "make demo"): _is_make_target,  # run by test_demo.py
     ("README.md", "make test"): _is_make_target,  # this is it
+    ("docs/new-project.md", "dagster-slurm init demo"): _is_followed_apart,  # by test_new_project.py
 }
 # Shell blocks for the cluster: run there, as its user.
 ON_CLUSTER = {

@@ -43,6 +43,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "env",
         "Deploy, list, verify and prune the environments on the cluster.",
     ),
+    "init": (
+        "dagster_slurm.cli.project",
+        "init",
+        "Write a new project that runs on this machine and on the sandbox.",
+    ),
     "jobs": (
         "dagster_slurm.cli.jobs",
         "jobs",

@@ -11,6 +11,8 @@ import click
 from dagster import Scaffolder, ScaffoldRequest, scaffold_component
 from pydantic import BaseModel
 
+from dagster_slurm.new_project import first_payload
+
 FROM_ENV = "from_env"
 HERE_OR_THERE: Mapping[str, Any] = {
     "mode": "{{ 'slurm' if env.SLURM_EDGE_NODE_HOST else 'local' }}",
@@ -18,14 +20,6 @@ HERE_OR_THERE: Mapping[str, Any] = {
     "pre_deployed_env_path": "{{ env.CLUSTER_ENVIRONMENT }}",
 }
 """On this machine, or on the cluster that the environment variables name."""
-PAYLOAD = """\
-from dagster_pipes import open_dagster_pipes
-
-with open_dagster_pipes() as pipes:
-    numbers = range(pipes.get_extra("count"))
-    pipes.log.info(f"adding {len(numbers)} numbers")
-    pipes.report_asset_materialization(metadata={"sum": sum(numbers)})
-"""
 _RESOURCES = "dagster_slurm.SlurmResourcesComponent"
 # How a project says that it has a resource already.
 _SAYS_SO = ("ComputeResource", "SlurmResourcesComponent")
@@ -55,7 +49,7 @@ class ScriptScaffolder(Scaffolder[BaseModel]):
         )
         directory = request.target_path.parent if request.append else request.target_path
         if not (directory / "payload.py").exists():
-            (directory / "payload.py").write_text(PAYLOAD, encoding="utf-8")
+            (directory / "payload.py").write_text(first_payload(), encoding="utf-8")
         beside = directory.parent / "compute"
         if not beside.exists() and not _has_resource(request.project_root or directory.parent):
             beside.mkdir()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dagster_slurm.doctor.finding import Finding, Status, from_error, skipped, wrong
 from dagster_slurm.doctor.job import check_environment, check_job
 from dagster_slurm.doctor.login import check_clock, check_connection, check_host_key, check_login, check_shell
+from dagster_slurm.doctor.package import check_package
 from dagster_slurm.doctor.partition import (
     check_accounting,
     check_associations,
@@ -48,6 +49,7 @@ def check_settings(world: World) -> Finding:
 
 STEPS = (
     Step("settings", (), check_settings),
+    Step("package", (), check_package),
     Step("name", ("settings",), check_name),
     Step("port", ("name",), check_port),
     Step("host key", ("port",), check_host_key),

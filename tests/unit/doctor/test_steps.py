@@ -163,4 +163,5 @@ def test_settings_that_cannot_be_read() -> None:
 
     found = statuses(World(Asked(), read=read))
     assert found.pop("settings") == "wrong"
+    assert found.pop("package") == "ok"
     assert set(found.values()) == {"skipped"}
