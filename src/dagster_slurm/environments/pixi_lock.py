@@ -152,10 +152,19 @@ def _locked(text: str, environment: str, platform: str) -> tuple[LockedPackage, 
     described = {_selector(entry): entry for entry in _sequence(lock.get("packages"))}
     found = tuple(_package(selected, described) for selected in _sequence(by_platform[chosen]))
     for each in found:
+        _refuse_unreadable(each.location)
         # They become paths: in the packer's cache, and in the pack.
         if each.is_file and not (_PLAIN.fullmatch(each.filename) and _PLAIN.fullmatch(each.subdir or "-")):
             raise _UnreadableError(f"names a package that no file can have: {each.location!r}", _ANEW)
     return found
+
+
+def _refuse_unreadable(location: str) -> None:
+    try:
+        urlsplit(location)
+    except ValueError as error:
+        # Such as a host in brackets that is no address of IPv6.
+        raise _UnreadableError(f"names an address that cannot be read, {location!r}: {error}", _ANEW) from error
 
 
 def _parsed(text: str) -> Entry:

@@ -289,8 +289,17 @@ def _locked(package: Package, wheel: PackageWheel | PackageArchive, filename: st
     url, path = wheel.url, wheel.path
     if url and url.startswith("file://"):
         # Of an index that is a directory.
-        url, path = None, unquote(urlsplit(url).path)
+        path, url = _path_in(url), None
     return LockedWheel(package.name, filename, url, path, _sha256(package.name, wheel.hashes), wheel.size or 0)
+
+
+def _path_in(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"The lock names {url!r}, which is no address: {error}", hint="Lock it anew."
+        ) from error
 
 
 def _sha256(name: str, hashes: Mapping[str, str]) -> str:

@@ -246,6 +246,15 @@ def test_no_location_becomes_another_path(location: str) -> None:
         assert all({"..", ""}.isdisjoint(each.member.split("/")) for each in found if each.is_file)
 
 
+@pytest.mark.parametrize("kind", ["conda", "pypi"])
+def test_a_location_that_is_no_address(kind: str) -> None:
+    """What stands in brackets is an address of IPv6, to Python."""
+    location = "https://[0-9999999999]/x/linux-64/a-1-0.conda"
+    text = V7.replace("conda: https://conda.example/forge/noarch/tides-1.0-pyh0_0.conda", f"{kind}: {location}")
+    with pytest.raises(InvalidRequestError, match="names an address that cannot be read"):
+        locked_packages(text, "default", "linux-64")
+
+
 def test_what_the_location_does_not_tell() -> None:
     """The lock says the channel's directory and the file where an address or a path has neither."""
     location = "https://github.example/releases/download/v1/tides"
