@@ -24,11 +24,11 @@ help: ## Show this list.
 demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm cluster on this machine.
 	@$(bin)/python scripts/demo.py
 
-test: static ## Run every check and every test, those on the real cluster included.
+test: static docs ## Run every check and every test, those on the real cluster included.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@$(bin)/python -m pytest -n $(workers)
 
-durations: static ## Run every test, write where the time goes to tests/durations.tsv, and fail if it is too long.
+durations: static docs ## Run every test, write where the time goes to tests/durations.tsv, and fail if it is too long.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@rm -rf .durations && mkdir .durations
 	@DURATIONS=$$PWD/.durations $(bin)/python -m pytest -n $(workers)
@@ -46,6 +46,9 @@ screenshots: $(bin)/.installed cluster ## Look at runs on the sandbox in a brows
 
 check: static ## Run the fast part: format, lint, types, shell, and the tests that start no such thing as Dagster or Slurm.
 	@$(bin)/python -m pytest -m 'not cluster and not process' -n $(quick_workers)
+
+docs: $(bin)/.installed ## Build the documentation site into build/site; a link or an anchor that leads nowhere fails it.
+	@$(bin)/python scripts/build_docs.py
 
 slurm-versions: $(bin)/.installed ## Run a choice of the suite with another Debian's Slurm: SUITE=trixie (24.11), testing (26.05), bullseye (20.11).
 	@$(bin)/python scripts/slurm_versions.py $(SUITE)
@@ -71,4 +74,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test durations faults screenshots check slurm-versions bench clean static cluster
+.PHONY: help demo test durations faults screenshots check docs slurm-versions bench clean static cluster

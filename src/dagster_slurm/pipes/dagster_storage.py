@@ -257,7 +257,7 @@ def _file_id(path: str) -> _FileId | None:
 class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     """Dagster's own SQLite event log, in the same files, with connections that stay open in every process.
 
-    It is for `dagster.yaml`, and every process that opens the instance needs this package:
+    It is for `dagster.yaml`, and every process that opens the instance needs this package::
 
         event_log_storage:
           module: dagster_slurm
