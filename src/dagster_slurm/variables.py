@@ -126,6 +126,7 @@ def connection_fields(prefix: str) -> dict[str, Any]:
         "key_path": text_in(f"{prefix}KEY_PATH") or text_in(f"{prefix}KEY"),
         "password": text_in(f"{prefix}PASSWORD"),
         "askpass_command": text_in(f"{prefix}ASKPASS_COMMAND"),
+        "before_connect": text_in(f"{prefix}BEFORE_CONNECT"),
         "force_tty": flag_in(f"{prefix}FORCE_TTY"),
         "post_login_command": text_in(f"{prefix}POST_LOGIN_COMMAND"),
         "host_key_checking": _choice_in(f"{prefix}HOST_KEY_CHECKING", get_args(HostKeyChecking)),

@@ -89,6 +89,11 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         default=None,
         description="Wraps what is run at the far end, which stands in the place of `{cmd}`: `sudo -u me sh -c {cmd}`.",
     )
+    before_connect: str | None = Field(
+        default=None,
+        description="Run on this machine before each login, such as what renews a certificate of a few hours: "
+        "`step ssh login me@example.org`.",
+    )
     jump_host: Annotated[SSHConnectionResource | None, LAUNCHPAD] = Field(
         default=None, description="The host to go through, with its own login and host-key policy; it may have one too."
     )
@@ -104,7 +109,8 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
         """Read the connection from environment variables.
 
         `HOST` is required; `PORT USER KEY_PATH KEY PASSWORD ASKPASS_COMMAND FORCE_TTY POST_LOGIN_COMMAND OPTS_EXTRA
-        HOST_KEY_CHECKING KNOWN_HOSTS_FILE BATCH_MODE` are read if set, and the same for a jump host under `JUMP_`.
+        HOST_KEY_CHECKING KNOWN_HOSTS_FILE BATCH_MODE BEFORE_CONNECT` are read if set, and the same for a jump host
+        under `JUMP_`.
 
         Args:
             prefix: What the names begin with, with or without its trailing underscore. Where only `SLURM_SSH_HOST` is

@@ -20,11 +20,48 @@ from dagster_slurm.errors import AuthenticationError, TransportError
 from dagster_slurm.transport.shell import quote, shell_file
 from dagster_slurm.transport.ssh_connection import SSHConnection, connection_fault
 
+# A person may have to allow it in a browser.
+_BEFORE_TIMEOUT_SECONDS = 120.0
+
 
 def client_environment(connection: SSHConnection) -> dict[str, str]:
     """This process's environment, for `ssh`, without the passwords: whoever has `SendEnv` would send them along."""
     passwords = {hop.password for hop in connection.hops()}
     return {name: value for name, value in os.environ.items() if value not in passwords}
+
+
+def run_all_before(connection: SSHConnection) -> None:
+    """Run what each host on the way wants to be run on this machine before a login.
+
+    Raises:
+        AuthenticationError: One could not be run, ended with another exit code than 0, or takes too long.
+    """
+    for hop in connection.hops():
+        if hop.before_connect is not None:
+            _run_before(hop, hop.before_connect)
+
+
+def _run_before(hop: SSHConnection, command: str) -> None:
+    what = f"The before_connect command, `{command.split(maxsplit=1)[0] if command.split() else command}`,"
+    try:
+        subprocess.run(
+            shlex.split(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_BEFORE_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        problem = f"{what} ended with exit code {error.returncode}: {(error.stderr or error.stdout).strip()[-300:]}"
+    except subprocess.TimeoutExpired:
+        problem = f"{what} has not ended within {_BEFORE_TIMEOUT_SECONDS:.0f} s"
+    except (OSError, ValueError, IndexError) as error:
+        problem = f"{what} cannot be run: {error}"
+    else:
+        return
+    raise AuthenticationError(problem, hint="Run it by hand; nobody has tried to log in.", host=hop.label)
 
 
 class Login:
@@ -46,6 +83,7 @@ class Login:
     def __enter__(self) -> Login:
         if self._connection.jump is not None:
             self._said_on_the_way = tempfile.NamedTemporaryFile(prefix="dagster-slurm-jump-")
+        run_all_before(self._connection)
         for hop in self._connection.hops():
             if hop.may_be_asked:
                 answers = Answers(hop)

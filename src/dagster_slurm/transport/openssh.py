@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, ConnectionFailedError, TransportError
 from dagster_slurm.transport.channel import ShellChannel, shell_command
-from dagster_slurm.transport.login import Login, client_environment
+from dagster_slurm.transport.login import Login, client_environment, run_all_before
 from dagster_slurm.transport.pool import ChannelBudget, ForeignDirectoryError, Token, make_own, refuse_foreign
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.ssh_connection import (
@@ -408,6 +408,7 @@ class ControlMaster:
         asking = _asking_on_terminal(self._connection)
         with self._locked():
             self.path.unlink(missing_ok=True)
+            run_all_before(asking)
             argv = Login(asking).argv(self._options())
             try:
                 returncode = subprocess.run(argv, env=client_environment(asking), check=False).returncode
@@ -506,6 +507,7 @@ def run_on_terminal(connection: SSHConnection, command: str) -> int:
                 argv, variables = [*login.argv(options), remote], login.environment()
                 return subprocess.run(argv, env=variables, check=False).returncode
         asking = _asking_on_terminal(connection)
+        run_all_before(connection)
         argv, variables = [*Login(asking).argv(options), remote], client_environment(asking)
         return subprocess.run(argv, env=variables, check=False).returncode
     except FileNotFoundError:

@@ -105,6 +105,7 @@ class SSHConnection:
         password: Answers a prompt for a password, once for each login, and no other prompt.
         askpass_command: Answers what else is asked for, such as a one-time code: it is given the prompt as its last
             argument, and the first line it prints is the answer.
+        before_connect: What is run on this machine before each login, such as what renews a certificate.
         batch_mode: Never ask on the terminal; `inherit` leaves that to the configuration.
         force_tty: Have a TTY at the far end; a login with a password has one anyway.
         post_login_command: Wraps what is run at the far end, which stands in the place of `{cmd}`.
@@ -125,6 +126,7 @@ class SSHConnection:
     batch_mode: bool | Literal["inherit"] = True
     force_tty: bool = False
     post_login_command: str | None = None
+    before_connect: str | None = None
     jump: SSHConnection | None = None
 
     def __post_init__(self) -> None:
