@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm.cli import examples, say, say_painted, width
+from dagster_slurm.cli import cluster_of, examples, say, say_painted, width
 
 if TYPE_CHECKING:
     from dagster_slurm.doctor import Asked, Finding, Status
@@ -80,14 +81,23 @@ _OPTIONS = ("partition", "account", "qos", "time", "cpus", "mem")
 @click.option("--fresh-login", is_flag=True, help="Log in anew, though a shared connection may be open.")
 @click.option("--job", is_flag=True, help="Submit a small job, too, and wait for its end.")
 @click.option("--job-timeout", default=300.0, show_default=True, help="How long to wait for it, in seconds.")
+@click.option(
+    "--from-1.22",
+    "former",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path),
+    help="Say what a project that was written for dagster-slurm 1.22 has to change, and check nothing else.",
+)
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
+def doctor(context: click.Context, /, *, in_json: bool, former: Path | None, **options: Any) -> None:
     """Check a set-up step by step: what is there, what is wrong, and what to do.
 
     Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_* for the rest.
     Nothing is submitted unless --job is given. Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage.
     """
+    if former is not None:
+        context.exit(_say_of_move(former, options, in_json=in_json))
     # `--help` needs none of it.
     from dagster_slurm.doctor import World, diagnose  # noqa: PLC0415
     from dagster_slurm.doctor.finding import as_json, lines_of, lines_of_skipped, overall, summary  # noqa: PLC0415
@@ -109,6 +119,24 @@ def doctor(context: click.Context, /, *, in_json: bool, **options: Any) -> None:
             say_painted(line)
         say("\n".join(["", *wrapped(summary(findings), width())]))
     context.exit(1 if overall(findings) == "wrong" else 0)
+
+
+def _say_of_move(directory: Path, options: dict[str, Any], *, in_json: bool) -> int:
+    """Look at a project of 1.22; the exit status."""
+    from dagster_slurm.compat.move import looked_at  # noqa: PLC0415
+    from dagster_slurm.variables import prefix_in_use, text_in  # noqa: PLC0415
+
+    host = f"{prefix_in_use(options['prefix'])}HOST"
+    if options["local"] or text_in(host) is not None:
+        with cluster_of(options["prefix"], local=options["local"], remote_base=options["remote_base"]) as cluster:
+            found = looked_at(directory, cluster)
+    else:
+        found = looked_at(directory, None, f"{host} is not set: which jobs of 1.22 there are is not known")
+    if in_json:
+        say(json.dumps(found.as_json(), indent=2))
+    else:
+        say("\n".join(found.lines()))
+    return 0 if found.is_ready else 1
 
 
 def _asked(options: dict[str, Any]) -> Asked:

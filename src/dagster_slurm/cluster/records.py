@@ -207,7 +207,11 @@ def _listing(now: float, entries: Sequence[_Entry], files: Mapping[str, str], ba
         below.setdefault(entry.parts[1:3], []).append(entry)
     touched = {entry.parts[1]: entry.modified_at for entry in runs if len(entry.parts) == 2}
     launches = [_launch(found, files, base, touched) for key, found in sorted(below.items()) if len(key) == 2]
-    inhabited = {entry.parts[1] for entry in entries if entry.parts[0] == "runs" and len(entry.parts) > 2}
+    in_runs = [entry for entry in entries if entry.parts[0] == "runs" and len(entry.parts) > 2]
+    inhabited = {entry.parts[1] for entry in in_runs}
+    # Of dagster-slurm 1.22, whose files lie in the run's directory itself: what is below it is no launch of ours.
+    others = {entry.parts[1] for entry in in_runs if len(entry.parts) == 3 and not entry.is_directory}
+    launches = [each for each in launches if each.run not in others or each.attempts or each.adopted]
     links = [entry for entry in entries if entry.parts[0] == "assets" and entry.is_link and len(entry.parts) == 2]
     ends = {link.parts[1]: _end_of(link.target) for link in links if not link.is_dangling}
     return Listing(

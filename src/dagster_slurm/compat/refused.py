@@ -149,6 +149,10 @@ def wait_for_stable_ray_resources(*arguments: Any, **options: Any) -> NoReturn:
     raise refusal("wait_for_stable_ray_resources")
 
 
+FUNCTIONS = ("run_with_ray_reserve_topup", "wait_for_stable_ray_resources")
+"""Those of the names that are functions."""
+
+
 def refused(name: str) -> type:
     """A class of that name which refuses, for a name of a module of 1.22 that is not public there."""
     return Refused(name, (), {"__doc__": f"{name} of 1.22; refused at its first use."})

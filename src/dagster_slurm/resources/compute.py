@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dagster_slurm.resources.job_plan import JobPlan
 
 
+_TAG_OF_1_22 = "dagster_slurm/job_id"
+
+
 def _former(method: str, args: Sequence[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     from dagster_slurm.compat.fields import as_our_arguments  # noqa: PLC0415 - for code of 1.22 only
 
@@ -90,7 +93,12 @@ class ComputeResource(ComputeDefaults):
         stop_in_dry_run(lambda: self._planned(Step.of_any(context), given, None))
         step = Step.of(context)
         spec = work_of(self, step, given)
-        return self._client().do(step, spec)
+        client = self._client()
+        if step.run is not None and _TAG_OF_1_22 in step.run.tags and self.mode != "local":
+            from dagster_slurm.compat.in_flight import refuse_beside_job_of_1_22  # noqa: PLC0415 - after a move only
+
+            refuse_beside_job_of_1_22(self.cluster().connect().cluster, step, step.run.tags)
+        return client.do(step, spec)
 
     @takes(Arguments, former=_former)
     def run_partitions(

@@ -467,3 +467,18 @@ def test_whatever_comes_is_taken_apart_or_is_no_number(data: bytes) -> None:
     # The clock, or a time, may be none: `date` and `find` print numbers.
     with suppress(ValueError):
         parse_listing(data, "/b")
+
+
+def test_directories_of_1_22_are_none_of_ours(cluster: SlurmCluster) -> None:
+    """Its files lie in the run's directory itself; a launch of ours beside a file that somebody left there is one."""
+    base = Path(cluster.base())
+    former = base / "runs" / "0f2c6f0e-6a53-4d2b-9d61-7a40a3d6f1aa"
+    for directory in (former / "output", former / "logs", base / "env-cache" / "0123abcd" / "env"):
+        directory.mkdir(parents=True)
+    (former / "job.sh").write_text("#!/bin/bash\n")
+    (former / "logs" / "x").write_text("x\n")
+    assert look_at_all(cluster).launches == ()
+    assert look_at_all(cluster).empty_runs == {}
+    own = created(cluster)
+    (Path(own.path).parents[1] / "note").write_text("mine\n")
+    assert [each.key for each in look_at_all(cluster).launches] == [own.key]
