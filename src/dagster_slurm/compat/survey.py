@@ -110,7 +110,7 @@ def _pins(text: str, name: str) -> Iterator[Note]:
         found = _PIN.search(line)
         if found and not line.lstrip().startswith("#"):
             what = f"it asks for dagster-slurm {found['version']}, which is the other distribution"
-            yield Note(name, number, what, "name where this one is installed from", "install")
+            yield Note(name, number, what, "name where this one is installed from", "the-afternoon")
 
 
 def notes_of(text: str, name: str) -> list[Note]:

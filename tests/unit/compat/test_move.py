@@ -20,6 +20,8 @@ from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm.output import parse_squeue_of_user
 from dagster_slurm.slurm.states import JobState
 
+PAGE_TEXT = (Path(__file__).parents[3] / PAGE).read_text("utf-8")
+HEADINGS = {line.lstrip("# ").lower().replace(" ", "-") for line in PAGE_TEXT.splitlines() if line.startswith("##")}
 IMPORT = "from dagster_slurm import ComputeResource\n"
 
 
@@ -50,6 +52,7 @@ def test_what_has_to_change(line: str, what: str) -> None:
     assert note.what.startswith(what)
     assert (note.path, note.line) == ("defs.py", 2)
     assert str(note).endswith(f"({PAGE}#{note.anchor})")
+    assert note.anchor in HEADINGS
 
 
 @pytest.mark.parametrize(
