@@ -13,8 +13,9 @@ log/                stdout.N stderr.N messages.N usage.N for the N-th restart; s
 claim/{generation}/ who submitted, what sbatch answered, and the gate; a link `closed` in the place of the next one
                     means that nothing can be submitted in this attempt any more
 
-Of a job array each task has a place of its own in the attempt:
-elements/{number}/  env.sh, pipes/, work/ and log/ as above; work/ of the attempt is shared
+Of a job array each task has a place of its own in the attempt, and of a heterogeneous job each component:
+elements/{number}/  env.sh, pipes/, work/ and log/ as above; work/ of the attempt is shared by tasks. Of a component
+                    component.sh is its batch script, and bin/srun what asks for steps of its own nodes
 
 {base}/runs/{run}/{key}/checkpoint  what payloads keep for the next attempt
 {base}/assets/{digest}          a link to the newest attempt for an asset and its partition
@@ -300,16 +301,26 @@ class JobHandle:
         directory: Where it lies.
         job_id: Slurm's id.
         generation: Which try to submit brought it.
+        components: Of how many components it is; 0 for what is no heterogeneous job.
     """
 
     directory: RunDirectory
     job_id: str
     generation: int = 0
+    components: int = 0
 
     def of(self, element: int) -> JobHandle:
-        """One task of a job array."""
-        task_id = str(JobId.parse(self.job_id).of_task(element))
-        return JobHandle(self.directory.of_element(element), task_id, self.generation)
+        """One task of a job array, or one component of a heterogeneous job."""
+        part_id = part_of_job(self.job_id, element, self.components)
+        return JobHandle(self.directory.of_element(element), part_id, self.generation)
+
+
+def part_of_job(job_id: str, element: int, components: int = 0) -> str:
+    """Slurm's id of one task of an array, or of one component of so many. One alone is a job as any other."""
+    whole = JobId.parse(job_id)
+    if components:
+        return str(whole if components == 1 else whole.of_component(element))
+    return str(whole.of_task(element))
 
 
 def short_digest(*parts: object) -> str:

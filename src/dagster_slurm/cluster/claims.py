@@ -257,7 +257,8 @@ class Claims:
     def _queued(self, name: str) -> QueueEntry | None:
         answer = self._cluster.transport.command(commands.squeue_by_name(name))
         self._cluster.refuse("squeue", answer)
-        return next(iter(output.parse_squeue(answer.text)), None)
+        # Of the components of a heterogeneous job, the leader has the lowest number.
+        return min(output.parse_squeue(answer.text), key=lambda entry: int(entry.job_id), default=None)
 
     def withdraw(self, directory: RunDirectory, *, is_coming: bool = False) -> Withdrawn:
         """See to it that no job of an attempt begins its payload any more; what has begun, or may, is returned.

@@ -44,9 +44,10 @@ class Description:
         assets: The asset keys.
         process: The process that submitted it.
         environment_path: What its payload runs in, so that `dagster-slurm env prune` leaves it.
-        elements: The partitions of a job array, by the number of the task.
+        elements: The partitions of a job array, by the number of the task; or the assets of a heterogeneous job.
         earlier: How each of them has ended before, as `job.retrying` writes it; empty if none has.
         digests: What stands for payload, options, environment and the like, by the names in `DIGESTS`.
+        is_hetjob: Whether its elements are components of a heterogeneous job.
     """
 
     origin_run_id: str = ""
@@ -61,6 +62,12 @@ class Description:
     elements: tuple[str, ...] = ()
     earlier: tuple[tuple[object, ...], ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    is_hetjob: bool = False
+
+    @property
+    def components(self) -> int:
+        """Of how many components its job is; 0 for what is no heterogeneous job."""
+        return len(self.elements) if self.is_hetjob else 0
 
     def to_json(self) -> str:
         """As one line."""
@@ -76,7 +83,7 @@ class Description:
             "process": _told(self.process) if self.process else None,
             "environment_path": self.environment_path or None,
         }
-        of_array = {"elements": self.elements, "earlier": self.earlier}
+        of_array = {"elements": self.elements, "earlier": self.earlier, "hetjob": self.is_hetjob}
         return json.dumps({**values, **{name: each for name, each in of_array.items() if each}, **self.digests})
 
     @classmethod
@@ -101,6 +108,7 @@ class Description:
             _all_texts(told.get("elements")),
             _lists(told.get("earlier")),
             {name: _text(told[name]) for name in DIGESTS if name in told},
+            told.get("hetjob") is True,
         )
 
 

@@ -13,7 +13,7 @@ from enum import Enum
 from dagster_slurm.cluster.records import Listing, parse_listing
 from dagster_slurm.cluster.slurm_cluster import SlurmCluster
 from dagster_slurm.errors import ConnectionFailedError, SlurmCommandError
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import RunDirectory, part_of_job
 from dagster_slurm.slurm import commands, output
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
@@ -132,14 +132,13 @@ def _commands_of(answers: Mapping[str, str], stderr: bytes) -> dict[str, tuple[l
 
 
 def _tasks(listing: Listing) -> dict[str, list[str]]:
-    """The ids of the tasks of each array."""
+    """The ids of the tasks of each array, and of the components of each heterogeneous job."""
     attempts = (attempt for launch in listing.launches for attempt in launch.attempts if attempt.description.elements)
-    claims = ((attempt, attempt.claims[-1].job_id) for attempt in attempts if attempt.claims)
-    found = ((attempt, job_id, JobId.find(job_id)) for attempt, job_id in claims)
+    claims = ((attempt.description, attempt.claims[-1].job_id) for attempt in attempts if attempt.claims)
     return {
-        job_id: [str(array.of_task(task)) for task in range(len(attempt.description.elements))]
-        for attempt, job_id, array in found
-        if array is not None
+        job_id: [part_of_job(job_id, element, told.components) for element in range(len(told.elements))]
+        for told, job_id in claims
+        if JobId.find(job_id) is not None
     }
 
 
@@ -152,7 +151,9 @@ def _slurm_answers(
     names, by_name = answers.get("names", nothing)
     cluster.refuse("squeue", by_name)
     entries = output.parse_squeue(by_name.text)
-    named = {name: next((entry for entry in entries if entry.name == name), None) for name in names}
+    # Of the components of a heterogeneous job, which have one name, the leader has the lowest number.
+    in_order = sorted(entries, key=lambda entry: JobId.parse(entry.job_id))
+    named = {name: next((entry for entry in in_order if entry.name == name), None) for name in names}
     _, lost = answers.get("lost", nothing)
     cluster.refuse("squeue", lost)
     own = tuple(output.parse_squeue(lost.text))

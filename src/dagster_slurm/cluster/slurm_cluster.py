@@ -212,10 +212,14 @@ class SlurmCluster:
             host=self.host,
         )
 
-    def check(self, request: JobRequest) -> None:
+    def check(self, request: JobRequest, script: str = "") -> None:
         """Have Slurm say whether it would take a request, without queueing it; each is asked about once.
 
         Nothing is asked where a question is counted as a submission: sbatch says it then.
+
+        Args:
+            request: What is asked for; of a heterogeneous job, for its first component.
+            script: What is submitted, where it is not that request alone.
 
         Raises:
             SubmissionRejectedError: It would not.
@@ -223,7 +227,7 @@ class SlurmCluster:
             SlurmUnavailableError: The controller does not answer.
         """
         self.refuse_foreign_base()
-        script = render_script(request, output_path="/dev/null", body="true")
+        script = script or render_script(request, output_path="/dev/null", body="true")
         if self._admissions.has_accepted(script):
             return
         with self._admissions.turn():

@@ -246,9 +246,10 @@ class Reattachment:
         job_id = self._claims.job_id(attempt, slurm)
         if job_id is None:
             return None
-        handle, units = JobHandle(attempt.directory, job_id, attempt.generation or 0), _units(attempt)
+        told, units = attempt.description, _units(attempt)
+        handle = JobHandle(attempt.directory, job_id, attempt.generation or 0, told.components)
         left = tuple(unit for unit in units if unit not in later)
-        if attempt.description.elements:
+        if told.elements:
             over = frozenset(
                 unit for unit in left if stand_of(handle.of(units.index(unit)).job_id, attempt, slurm).is_over
             )

@@ -222,6 +222,18 @@ class WatchedJob:
         self._start_told = start
         self.subscription.put(QueueLeft(start, max(0.0, (start - submitted).total_seconds())))
 
+    def _own_state(self) -> JobState | None:
+        """How a component has ended by itself, in Slurm's words; None for what is none, and what Slurm has ended.
+
+        Slurm's state of it is that of the heterogeneous job, which goes on until all have ended.
+        """
+        end = self.end_mark
+        if end is None or end.figures.told or self.starts > 1:
+            return None
+        if end.exit_code == 0:
+            return JobState.COMPLETED
+        return JobState.OUT_OF_MEMORY if end.figures.killed else JobState.FAILED
+
     def logs_complete(self) -> bool:
         """Whether everything was read that the end line counts; without one, what is there after the end is all."""
         return self._looked_since_over if self.end_mark is None else not self.unread_bytes()
@@ -254,7 +266,8 @@ class WatchedJob:
         seen = Witnesses(
             end_mark=self.end_mark,
             queue=self.queue,
-            accounting=self.record.state if self.record else self.accounting,
+            accounting=("+" in self.handle.job_id and self._own_state())
+            or (self.record.state if self.record else self.accounting),
             logs_complete=is_read,
             ending_seconds=now - self._ending_since if self.end_mark else 0.0,
             starts=self.starts,

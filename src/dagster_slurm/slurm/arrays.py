@@ -40,13 +40,27 @@ def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping
     for part in filter(None, map(JobId.find, wanted)):
         if part.task is not None:
             tasks.setdefault(part.in_queue, set()).add(part.task)
-    found: dict[str, QueueEntry] = {}
+    found: dict[str, QueueEntry] = _components(entries, wanted)
     for entry in entries:
         found.update((job_id, entry) for job_id in _ids(entry, tasks) if job_id in wanted)
     # An array lives as long as one of its tasks.
     for entry in sorted(entries, key=lambda entry: rank(entry.state), reverse=True):
         if entry.array_job_id in wanted:
             found[entry.array_job_id] = entry
+    return found
+
+
+def _components(entries: Sequence[QueueEntry], wanted: AbstractSet[str]) -> dict[str, QueueEntry]:
+    """The lines of components, by "12+1". Each has a number of its own: the leader's and those after it (22.05.8)."""
+    by_number = {entry.job_id: entry for entry in entries}
+    found = {}
+    for part in filter(None, map(JobId.find, wanted)):
+        leader = by_number.get(part.in_queue)
+        if part.component is None or leader is None:
+            continue
+        own = by_number.get(str(part.job + part.component), leader)
+        # Where numbers were not free, the leader speaks for all: they begin and end together.
+        found[str(part)] = own if own.name == leader.name else leader
     return found
 
 
@@ -65,14 +79,14 @@ def _in_both(named: range, wanted: AbstractSet[int]) -> Iterator[int]:
 
 
 def records_of(records: Mapping[str, AccountingRecord], job_ids: Iterable[str]) -> Mapping[str, AccountingRecord]:
-    """Records of sacct, and one for each array that was asked about as a whole.
+    """Records of sacct, and one for each array, or heterogeneous job, that was asked about as a whole.
 
-    An array is as the task that has not ended or, when all have, one that has failed.
+    It is as the part that has not ended or, when all have, one that has failed.
     """
     tasks: dict[str, list[AccountingRecord]] = {}
     for job_id, record in records.items():
         part = JobId.parse(job_id)
-        if part.is_task:
+        if part.is_task or part.component is not None:
             tasks.setdefault(part.in_queue, []).append(record)
     whole = {
         job_id: min(tasks[job_id], key=lambda task: rank(task.state))

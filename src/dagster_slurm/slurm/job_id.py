@@ -95,6 +95,10 @@ class JobId:
         """One task of this array."""
         return replace(self, task=task)
 
+    def of_component(self, component: int) -> JobId:
+        """One component of this heterogeneous job."""
+        return replace(self, component=component)
+
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
