@@ -293,6 +293,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str, object], object] | None]] = Mapp
 
 
 TASK = "{task}"
+# Releases of sbatch have taken the word for a new component wherever it stood in a directive (esm_tools#933).
+_SEPARATOR = re.compile(r"(het|pack)job", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,@=+%*\[\]-]+", re.ASCII)
 
 
@@ -344,9 +346,9 @@ def quote(name: str, value: str) -> str:
     """
     refuse_control_characters(name, value)
     if _PLAIN.fullmatch(value):
-        return value
+        return _SEPARATOR.sub(r'\1""job', value)
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + _SEPARATOR.sub(r'\1""job', escaped) + '"'
 
 
 def escape_filename(path: str) -> str:
