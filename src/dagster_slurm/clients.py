@@ -156,8 +156,9 @@ class SlurmPipesClient(PipesClient):
         self._cluster = connection.cluster
         self._environment = Deployed(pre_deployed_env_path) if pre_deployed_env_path else environment or ClusterPython()
         self._debug_mode = debug_mode
-        self._cleanup_on_failure = cleanup_on_failure
         self._reattach = reattach
+        # What its carriers have to know.
+        self._ways = {"adopts_abandoned": reattach == "asset", "trims": cleanup_on_failure and not debug_mode}
 
     @takes(JobOptions)
     def run(  # type: ignore[override]
@@ -247,17 +248,9 @@ class SlurmPipesClient(PipesClient):
             path.on(self._cluster.host)
         take_lease(step.instance, step.run)
         with Interruptions(step) as interruptions:
-            carriers = ClusterCarriers(
-                step,
-                self._connection,
-                work,
-                spec,
-                interruptions,
-                adopts_abandoned=self._reattach == "asset",
-                trims=self._cleanup_on_failure and not self._debug_mode,
-            )
+            loop, carriers = self._loop(step, spec, work, units, interruptions, succeeded)
             try:
-                failures = Loop(step, spec, units, carriers, interruptions, succeeded).to_the_end()
+                failures = loop.to_the_end()
             except TerminatedError as what:
                 raise terminated(what) from None
             finally:
@@ -265,6 +258,18 @@ class SlurmPipesClient(PipesClient):
         if not failures and not self._debug_mode and not self._is_only_copy(step, spec, carriers.launch):
             TIDY.after_success(step, self._cluster.transport, carriers.launch)
         return failures
+
+    def _loop(
+        self,
+        step: Step,
+        spec: WorkSpec,
+        work: PieceOfWork,
+        units: Sequence[str],
+        interruptions: Interruptions,
+        succeeded: Report,
+    ) -> tuple[Loop, ClusterCarriers]:
+        carriers = ClusterCarriers(step, self._connection, work, spec, interruptions, **self._ways)
+        return Loop(step, spec, units, carriers, interruptions, succeeded), carriers
 
     def _is_only_copy(self, step: Step, spec: WorkSpec, launch: RunDirectory) -> bool:
         """Whether what was fetched goes with Dagster's storage, so that the run directory stays; which is said."""
@@ -277,7 +282,7 @@ class SlurmPipesClient(PipesClient):
         return is_lost
 
     def _outcome(self, end: UnitEnd) -> SlurmOutcome:
-        return SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request, self._connection)
+        return SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request_of(end.unit), self._connection)
 
     def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""

@@ -55,7 +55,8 @@ def slurm(sandbox: Sandbox, environment_path: str, tmp_path: Path) -> Callable[.
         base = remote_base or f"~/test-runs/{tmp_path.name}"
         config = SlurmQueueConfig(**{**QUEUE, **(queue or {})})
         cluster = SlurmResource(ssh=ssh, queue=config, remote_base=base, job_url=job_url)
-        return ComputeResource(mode="slurm", slurm=cluster, **{"pre_deployed_env_path": environment_path, **options})
+        fields = {"mode": "slurm", "pre_deployed_env_path": environment_path, **options}
+        return ComputeResource(slurm=cluster, **fields)
 
     return make
 

@@ -17,7 +17,7 @@ def make_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     worlds: list[World] = []
 
     def made(kind: Kind, *units: str) -> World:
-        cluster = request.getfixturevalue("sandbox") if kind.mode == "slurm" else None
+        cluster = request.getfixturevalue("sandbox") if kind.is_on_slurm else None
         worlds.append(World(kind, tmp_path_factory.mktemp("world"), cluster, units))
         return worlds[-1]
 
@@ -32,7 +32,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     worlds: list[World] = []
 
     def made(kind: Kind, *units: str) -> World:
-        cluster = request.getfixturevalue("sandbox") if kind.mode == "slurm" else None
+        cluster = request.getfixturevalue("sandbox") if kind.is_on_slurm else None
         worlds.append(World(kind, tmp_path / f"world-{len(worlds)}", cluster, units))
         return worlds[-1]
 

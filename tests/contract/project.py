@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,11 +23,18 @@ class Kind:
         name: For people.
         mode: Of the compute resource.
         is_array: Whether one call has all units, as its partitions. Otherwise each is a call of a step of its own.
+        is_hetjob: Whether these are its assets instead.
     """
 
     name: str
     mode: str
     is_array: bool
+    is_hetjob: bool = False
+
+    @property
+    def is_on_slurm(self) -> bool:
+        """Whether there is a cluster."""
+        return self.mode != "local"
 
     def __str__(self) -> str:
         return self.name
@@ -35,8 +42,10 @@ class Kind:
 
 OWN = Kind("own job", "slurm", False)
 ARRAY = Kind("job array", "slurm", True)
+HET = Kind("het job", "slurm-hetjob", True, is_hetjob=True)
 LOCAL = Kind("local run", "local", False)
 LOCAL_PARTITIONS = Kind("local partitions", "local", True)
+LOCAL_HET = Kind("local het job", "local", True, is_hetjob=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Work:
     Args:
         kind: What carries it.
         units: Their names.
-        payload: Path of the payload, which finds its unit's name in `UNIT` or `DAGSTER_SLURM_PARTITION_KEY`.
+        payload: Path of the payload, which finds its unit's name in `UNIT`, `DAGSTER_SLURM_PARTITION_KEY` or
+            `DAGSTER_SLURM_ASSET_KEY`.
         call: Further arguments of the call.
         resource: Further fields of the compute resource.
         retries: Of each step, by Dagster.
@@ -73,7 +83,7 @@ class Work:
 
     def tags(self) -> dict[str, str]:
         """Of its runs."""
-        if not self.kind.is_array:
+        if not self.kind.is_array or self.kind.is_hetjob:
             return {}
         start, end = self.units[0], self.units[-1]
         return {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
@@ -81,6 +91,7 @@ class Work:
     def definitions(self) -> dg.Definitions:
         """One asset of all units, or one for each."""
         assets = [_of_all(self)] if self.kind.is_array else [_of_one(self, unit) for unit in self.units]
+        assets = [_of_components(self)] if self.kind.is_hetjob else assets
         return dg.Definitions(
             assets=assets,
             jobs=[dg.define_asset_job("everything", "*")],
@@ -97,7 +108,7 @@ class Work:
         fields = dict(self.resource)
         if "retry_policy" in fields:
             fields["retry_policy"] = SlurmRetryPolicy(**fields["retry_policy"])
-        if self.kind.mode == "slurm":
+        if self.kind.is_on_slurm:
             from_env = SlurmResource.from_env()
             queue = SlurmQueueConfig(**QUEUE)
             fields["slurm"] = SlurmResource(ssh=from_env.ssh, queue=queue, remote_base=from_env.remote_base)
@@ -116,6 +127,21 @@ def _of_all(work: Work) -> dg.AssetsDefinition:
         return compute.run_partitions(context, work.payload, **work.call).get_materialize_result()
 
     return all_of_them
+
+
+def _of_components(work: Work) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name="work",
+        specs=[dg.AssetSpec(unit) for unit in work.units],
+        retry_policy=dg.RetryPolicy(work.retries) if work.retries else None,
+    )
+    def components(context: dg.AssetExecutionContext, compute: ComputeResource) -> Iterator[dg.MaterializeResult]:
+        arm(work)
+        yield from compute.run_hetjob(
+            context, [(unit, work.payload, {}) for unit in work.units], **work.call
+        ).get_results()
+
+    return components
 
 
 def _of_one(work: Work, unit: str) -> dg.AssetsDefinition:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.waiting import eventually
 
-from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
+from .project import ARRAY, HET, LOCAL, LOCAL_HET, LOCAL_PARTITIONS, OWN, Kind, Work
 from .work import COUNTED, EATS, HELD, Make, Ran, World, kinds
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -35,9 +35,9 @@ def finished(world: World, first: Ran, work: Work, *how: str) -> Ran:
     return again
 
 
-@kinds(*BOTH)
+@kinds(*BOTH, HET, seldom=[HET])
 def test_all_steps_again_adopts_what_is_live(make: Make, kind: Kind) -> None:
-    world = make(kind, "a")
+    world = make(kind, *(("a", "b") if kind is HET else ("a",)))
     first = killed_while_running(world)
     again = finished(world, first, world.work(HELD), "all_steps", first.run_id)
     assert again.succeeded, again.text()
@@ -64,7 +64,7 @@ def test_a_new_run_is_new_work_by_default(make: Make, kind: Kind) -> None:
     assert world.executed() == {"a": 2}
 
 
-@kinds(*BOTH)
+@kinds(*BOTH, HET, seldom=[HET])
 def test_what_fails_after_it_was_adopted_fails_the_step(make: Make, kind: Kind) -> None:
     world = make(kind, "a")
     body = HELD + COUNTED + "[ $tries -gt 1 ] || exit 3\n"
@@ -87,17 +87,18 @@ def test_the_tags_of_the_run_name_the_job(make: Make, kind: Kind) -> None:
 # -- withdrawn
 
 
-@kinds(*BOTH)
+@kinds(*BOTH, HET, seldom=[HET])
 def test_a_termination_cancels_what_runs_and_nothing_begins_after_it(make: Make, kind: Kind) -> None:
     """Of an array, a task that waits as well."""
     units = ("a", "b") if kind.is_array else ("a",)
     world = make(kind, *units)
-    work = world.work(HELD, call={"max_parallel": 1} if kind.is_array else {})
+    work = world.work(HELD, call={"max_parallel": 1} if kind is ARRAY else {})
     process = world.start(work)
-    world.started(1)
+    running = 2 if kind is HET else 1
+    world.started(running)
     terminated(world, process_signal=True)
     assert process.wait(90) is not None
-    withdrawn(world, executed=1)
+    withdrawn(world, executed=running)
 
 
 @kinds(*BOTH, seldom=[ARRAY])
@@ -144,7 +145,7 @@ def test_ctrl_c_before_there_is_a_job_ends_the_step(make: Make, kind: Kind) -> N
 
 
 @pytest.mark.parametrize("process_signal", [True, False], ids=["signal", "no signal"])
-@kinds(LOCAL, LOCAL_PARTITIONS)
+@kinds(LOCAL, LOCAL_PARTITIONS, LOCAL_HET)
 def test_a_termination_ends_a_payload_on_this_machine(make: Make, kind: Kind, process_signal: bool) -> None:
     """Its step is on a thread, where neither a signal nor Dagster's exception comes."""
     world = make(kind, "a")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.waiting import eventually
 
-from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
+from .project import ARRAY, HET, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
 from .work import HELD, Make, Ran, World, kinds
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -120,7 +120,7 @@ def units_of(kind: Kind) -> tuple[str, ...]:
     return ("a", "b") if kind.is_array else ("a",)
 
 
-@kinds(OWN, ARRAY)
+@kinds(OWN, ARRAY, HET, seldom=[HET])
 @pytest.mark.parametrize("moment", [moment.parameter for moment in MOMENTS])
 def test_killed_and_retried_each_executed_once(make: Make, kind: Kind, moment: Moment) -> None:
     world = make(kind, *units_of(kind))

@@ -27,8 +27,9 @@ from tests.support.waiting import eventually
 from .project import VARIABLE, Kind, Work
 
 # What tells a payload its unit; before a payload does anything else, it marks its start with it and with its job's id.
-MARKING = """unit=${DAGSTER_SLURM_PARTITION_KEY:-$UNIT}
+MARKING = """unit=${DAGSTER_SLURM_ASSET_KEY:-${DAGSTER_SLURM_PARTITION_KEY:-$UNIT}}
 job=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+job=$job${DAGSTER_SLURM_HET_GROUP:++$DAGSTER_SLURM_HET_GROUP}
 echo "$unit ${job:-$$}" >>MARKS
 """
 # How often the unit was started by now.
@@ -48,7 +49,7 @@ def kinds(*which: Kind, lacking: Mapping[Kind, str] | None = None, seldom: Seque
     """
 
     def marks(kind: Kind) -> list[pytest.MarkDecorator]:
-        found = [pytest.mark.cluster] if kind.mode == "slurm" else []
+        found = [pytest.mark.cluster] if kind.is_on_slurm else []
         found += [pytest.mark.all_faults] if kind in seldom else []
         reason = (lacking or {}).get(kind)
         return [*found, pytest.mark.xfail(strict=True, reason=reason)] if reason else found
@@ -265,7 +266,7 @@ class Ran:
     def failure(self, unit: str) -> str:
         """Why a unit has failed, as the step's error has it, or, of a partition, the log."""
         if self._world.kind.is_array:
-            head = f"Partition {unit}: "
+            head = f"{'Asset' if self._world.kind.is_hetjob else 'Partition'} {unit}: "
             found = [each.removeprefix(head) for each in self.messages() if each.startswith(head)]
         else:
             found = [text for step, text in self._failures() if step == unit]

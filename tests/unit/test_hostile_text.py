@@ -38,7 +38,7 @@ from dagster_slurm.pipes import partition_results, session
 from dagster_slurm.process_identity import ProcessIdentity, parse_ps, parse_stat
 from dagster_slurm.reconcile import decision
 from dagster_slurm.run_directory import LaunchKey, RunDirectory
-from dagster_slurm.slurm import arrays, commands, output, quantities, reasons, rejections, request, states
+from dagster_slurm.slurm import arrays, commands, hetjob, output, quantities, reasons, rejections, request, states
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.staging import collect, plan
 from dagster_slurm.transport import CompletedCommand, SSHConnection, base, ssh_connection, together
@@ -263,6 +263,7 @@ PARSERS: Mapping[str, Parser] = {
     "slurm.arrays:tasks_of": Parser(lambda text: list(arrays.tasks_of(text)), "1,3-5,8-12:2%4"),
     "slurm.job_id:JobId.parse": Parser(lambda text: sorted([JobId.parse(text), JobId(1)]), "12_3.batch"),
     "slurm.reasons:limit_of": Parser(reasons.limit_of, "QOSMaxJobsPerUserLimit"),
+    "slurm.hetjob:parse_partitions": Parser(hetjob.parse_partitions, "compute*|4\nlong|2\n"),
     "slurm.output:parse_job_id": Parser(output.parse_job_id, "17;cluster"),
     "slurm.output:parse_sacct": Parser(accounted, SACCT),
     "slurm.output:parse_slurm_version": Parser(output.parse_slurm_version, "slurm-wlm 22.05.8"),

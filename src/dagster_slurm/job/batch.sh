@@ -13,9 +13,16 @@
 claim=$run_directory/claim/${1:-0}
 
 # Sets `owner`, by which the gate names this job; `job`, by which the status file does; and `place`, where its files lie.
-# Each task of a job array has a place of its own. The gate is the array's: there is one task of each number in it.
+# Each task of a job array has a place of its own, and so has each component of a heterogeneous job (component.sh). The gate
+# is the array's: there is one task of each number in it.
 identify() {
     owner=$SLURM_JOB_ID job=$SLURM_JOB_ID place=$run_directory
+    if [ -n "$component" ]; then
+        [ "$components" = 1 ] || job=$owner+$component
+        place=$run_directory/elements/$component
+        return
+    fi
+    unset -v DAGSTER_SLURM_HET_GROUP
     [ -n "$SLURM_ARRAY_TASK_ID" ] || return
     owner=$SLURM_ARRAY_JOB_ID
     job=${owner}_$SLURM_ARRAY_TASK_ID place=$run_directory/elements/$SLURM_ARRAY_TASK_ID

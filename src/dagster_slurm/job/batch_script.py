@@ -14,7 +14,14 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DEFAULT_SIGNALS = ("USR1", "USR2")
 
 
-def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, array: str | None = None) -> str:
+def batch_script(
+    request: JobRequest,
+    *,
+    directory: RunDirectory,
+    launch: str,
+    array: str | None = None,
+    component: str = "component=",
+) -> str:
     """Everything `sbatch` is given.
 
     Args:
@@ -22,11 +29,13 @@ def batch_script(request: JobRequest, *, directory: RunDirectory, launch: str, a
         directory: Where the launch lies.
         launch: The bash function `launch`, which becomes the payload.
         array: What `--array` is given; None for a single job.
+        component: Which of how many components of a heterogeneous job it is, as assignments; by default none.
     """
     body = "\n".join(
         (
             f"run_directory={quote(directory.path)}",
-            f"forwarded_signals={quote(' '.join(_signals(request)))}",
+            f"forwarded_signals={quote(' '.join(signals_of(request)))}",
+            component,
             launch,
             shell_file("dagster_slurm.job", "figures.sh"),
             shell_file("dagster_slurm.job", "samples.sh"),
@@ -52,7 +61,8 @@ def env_file(variables: Mapping[str, str]) -> str:
     return "".join(f"export {name}={quote(value)}\n" for name, value in variables.items())
 
 
-def _signals(request: JobRequest) -> tuple[str, ...]:
+def signals_of(request: JobRequest) -> tuple[str, ...]:
+    """The signals that the batch script passes on to its payload, besides those that end it."""
     if request.signal_before_timeout is None:
         return _DEFAULT_SIGNALS
     signal = request.signal_before_timeout.removeprefix("B:").partition("@")[0]

@@ -8,13 +8,14 @@ group='' job_group='' memory_group='' cpu_group=''
 # Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has. And the
 # directories of the whole job, with all of its steps: `job_group` in any controller; `memory_group` and `cpu_group`
 # where its memory and its CPU time are counted, empty if they are not. With control groups of version 2, those of 26.05
-# are not called by the job's id but by its SLUID.
+# are not called by the job's id but by its SLUID. Those of a component have its own number: SLURM_JOB_ID is the leader's.
 find_group() {
-    local controllers path whole
+    local controllers path whole number=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
+    number=${!number:-$SLURM_JOB_ID}
     group='' job_group='' memory_group='' cpu_group=''
     while IFS=: read -r _ controllers path; do
         case $path in
-        */job_"$SLURM_JOB_ID"/*) whole=${path%%/job_"$SLURM_JOB_ID"/*}/job_$SLURM_JOB_ID ;;
+        */job_"$number"/*) whole=${path%%/job_"$number"/*}/job_$number ;;
         */"${SLURM_JOB_SLUID:-none}"/*) whole=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
         *) continue ;;
         esac

@@ -53,7 +53,7 @@ restore_login() {
     local pair
     while IFS= read -r -d '' pair; do
         case ${pair%%=*} in
-        cached | claim | code | cpu_group | earlier | figures | forwarded_signals | fresh | group | groups_list | groups_root | \
+        cached | claim | code | component | components | cpu_group | earlier | figures | forwarded_signals | fresh | group | groups_list | groups_root | \
             hooks | is_done | is_run | job | job_group | left | log | memory_group | node | node_ends | now | outcome | owner | \
             payload | pids | place | pumps | resident | restart | run_directory | sizes | started | submitted | to_end | \
             to_leave | told)

@@ -16,12 +16,12 @@ refuse() {
 
 # srun that gets SIGTERM kills its step at once; Slurm hands a signal of scancel to the ranks.
 pass_on() {
-    local step=-
+    local step=- job=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
     if [ -z "$started" ]; then end_by "$1"; fi
     case $way:$1 in
     srun:TERM | srun:INT | srun:HUP)
         { read -r _ _ _ step <"$DAGSTER_SLURM_RANKS/0"; } 2>/dev/null
-        [ "$step" = - ] || scancel "--signal=$1" "$SLURM_JOB_ID.$step" 2>/dev/null
+        [ "$step" = - ] || scancel "--signal=$1" "${!job:-$SLURM_JOB_ID}.$step" 2>/dev/null
         ;;
     *) kill "-$1" "$started" 2>/dev/null ;;
     esac

@@ -669,8 +669,8 @@ class PartitionEvents:
         self._run = context.run
         self._version_tags: dict[AssetKey, Mapping[str, str]] = {}
 
-    def materialize(self, asset_key: AssetKey, partition: str, result: MaterializeResult[Any]) -> None:
-        """Record now that a partition was materialised, with the versions that Dagster would record at the end."""
+    def materialize(self, asset_key: AssetKey, partition: str | None, result: MaterializeResult[Any]) -> None:
+        """Record now that a partition, or an asset without any, was materialised with the versions of Dagster."""
         tags = {**self._versions(asset_key), **(result.tags or {})}
         if result.data_version is not None:
             tags |= {DATA_VERSION_TAG: result.data_version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}

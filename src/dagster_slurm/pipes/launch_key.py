@@ -239,6 +239,7 @@ def describe(
     *,
     environment_path: str | None,
     elements: Mapping[str, Sequence[Outcome]] | None = None,
+    is_hetjob: bool = False,
 ) -> Description:
     """What `launch.json` tells of a call.
 
@@ -248,6 +249,7 @@ def describe(
         digests_of: What tells one deploy from another.
         environment_path: What its payload runs in; None for nothing of ours.
         elements: The partitions of a job array, by the number of the task, and how each has ended before.
+        is_hetjob: Whether they are assets instead, each a component of a heterogeneous job.
     """
     earlier = tuple(tuple(each.to_value() for each in outcomes) for outcomes in (elements or {}).values())
     run = step.run
@@ -264,6 +266,7 @@ def describe(
         elements=tuple(elements or ()),
         earlier=earlier if any(earlier) else (),
         digests=digests_of,
+        is_hetjob=is_hetjob,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dagster import InitResourceContext, build_resources
 
 from dagster_slurm.launchers.payload import PathLike
-from dagster_slurm.pipes.dagster_private import StepContext
+from dagster_slurm.pipes.dagster_private import StepContext, op_context
 from dagster_slurm.pipes.launch_key import Reattach
 from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, SlurmPartitionsInvocation, partitions_of
 from dagster_slurm.pipes.run_notes import take_lease
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from dagster_slurm.clients import LocalPipesClient, SlurmPipesClient
+    from dagster_slurm.pipes.component_results import SlurmHetInvocation
+    from dagster_slurm.resources.hetjob import HetAsset
     from dagster_slurm.resources.job_plan import JobPlan
 
 
@@ -135,6 +137,42 @@ class ComputeResource(ComputeDefaults):
         stop_in_dry_run(lambda: self._planned(step, given, Tasks(len(partitions_of(step)), max_parallel)))
         spec = work_of(self, step, given, Tasks(len(partitions_of(step)), max_parallel))
         return self._client().do_partitions(step, spec)
+
+    @takes(Arguments)
+    def run_hetjob(
+        self,
+        context: StepContext,
+        assets: Sequence[HetAsset],
+        launchers: Mapping[Any, ComputeLauncher] | None = None,
+        *,
+        on_failure: str = "wait",
+        **arguments: Unpack[Arguments],
+    ) -> SlurmHetInvocation:
+        """Run a payload for each asset of the step, all in one heterogeneous job: they begin together.
+
+        Each component has its own shape, payload, launcher and Pipes context, and is on record when its payload ends. A
+        retry submits only those that have failed. In mode `local` they run side by side as processes.
+
+        Args:
+            context: The context of a multi-asset.
+            assets: For each component the asset's key, its payload as for `run`, and what it asks for: what
+                `extra_slurm_opts` takes, or a `SlurmQueueConfig`.
+            launchers: How to start them, by asset key; by default as for `run`.
+            on_failure: What becomes of the others when one fails: "wait" lets them end, "cancel" ends them.
+            arguments: As for `run`, for all of them.
+
+        Returns:
+            `get_results()`, which the asset yields, `get_materialize_result(asset_key)` and `components`.
+
+        Raises:
+            dagster.Failure: Some have failed: its text and metadata name them. The others are materialised. Or, as for
+                `run`, nothing was submitted.
+        """
+        from dagster_slurm.resources.hetjob import run_hetjob  # noqa: PLC0415 - what most processes do without
+
+        step = Step.of(context)
+        defined = op_context(context).assets_def.keys if step.is_asset else ()
+        return run_hetjob(self, step, defined, assets, launchers, on_failure, dict(arguments))
 
     @takes(Arguments, in_step=False)
     def plan(

@@ -197,11 +197,12 @@ class ComputeDefaults(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    mode: Annotated[str, choice_of("local", "slurm"), AfterValidator(as_choice)] = Field(
-        description="`local` runs on this machine, `slurm` one job for each call."
+    mode: Annotated[str, choice_of("local", "slurm", "slurm-hetjob"), AfterValidator(as_choice)] = Field(
+        description="`local` runs on this machine, `slurm` one job for each call; `slurm-hetjob` says that calls of "
+        "`run_hetjob` are, too, and is the same otherwise."
     )
     slurm: Annotated[SlurmResource | None, LAUNCHPAD] = Field(
-        default=None, description="The cluster, for mode `slurm`."
+        default=None, description="The cluster, for any mode but `local`."
     )
     default_launcher: ComputeLauncher | None = Field(
         default=None, description="How payloads are started; `BashLauncher()` by default."

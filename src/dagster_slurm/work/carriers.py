@@ -65,6 +65,16 @@ class Carrier:
         """Where it lies."""
         return self.handle.directory
 
+    @property
+    def is_one_job(self) -> bool:
+        """Whether its units begin together: what is told of one holds for all."""
+        return not self.is_array
+
+    def request_of(self, unit: str) -> JobRequest:
+        """What was asked of Slurm for a unit."""
+        del unit
+        return self.request
+
     def elements(self) -> Iterable[tuple[int | None, str]]:
         """The units that are followed, with the number of the element of each; None for one that has no other."""
         left = frozenset(self.left)
@@ -176,6 +186,11 @@ class Carriers(ABC):
     @abstractmethod
     def missing(self, module: str) -> str:
         """What to do about a module that a payload did not find: in which environment, and how to add to it."""
+
+    def missing_of(self, unit: str, module: str) -> str:
+        """The same, of one unit."""
+        del unit
+        return self.missing(module)
 
     @abstractmethod
     def collect(self, unit: str, handle: JobHandle) -> Collected:

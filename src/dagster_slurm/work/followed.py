@@ -83,8 +83,8 @@ class FollowedUnit:
 
     @property
     def is_own_job(self) -> bool:
-        """Whether a job executes it and nothing else."""
-        return self.element is None and bool(self.handle.job_id)
+        """Whether a job executes it and nothing else, or it is a component of one."""
+        return (self.element is None or self.of.carrier.is_one_job) and bool(self.handle.job_id)
 
 
 class Followed:
@@ -247,12 +247,15 @@ class Followed:
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
         if followed.is_own_job:
             carrier = followed.of.carrier
-            message, nodes = f"{carrier.title} runs on {event.nodes}{again}", {"nodes": event.nodes}
+            title = (
+                carrier.title if followed.element is None else f"{followed.unit}: Slurm job {followed.handle.job_id}"
+            )
+            message, nodes = f"{title} runs on {event.nodes}{again}", {"nodes": event.nodes}
             self._teller.tell(lambda: self._step.tell(message, nodes, ends=carrier.wait))
 
     def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
-        """What would be a line for each task of an array is none."""
-        if followed.is_own_job:
+        """What would be a line for each task of an array is none; of components, one is enough."""
+        if followed.is_own_job and not followed.element:
             self._tell(level, text)
 
     def _tell_once(self, followed: FollowedUnit, level: str, text: str) -> None:

@@ -105,30 +105,38 @@ class LocalCarriers(Carriers):
         """As `Carriers.submit`; it begins when it is watched."""
         ((unit, earlier),) = tries.items()
         directory = RunDirectory(str(self._base), "here", short_digest(unit), len(earlier))
-        work = Path(directory.work)
-        for entry in self._spec.files:
-            _copy(entry.source, work / entry.name, entry.mode)
-        work.mkdir(parents=True, exist_ok=True)
-        on_this_machine.place(self._spec.staging.inputs, work)
-        for path in (directory.checkpoint, f"{directory.path}/log", f"{directory.path}/pipes"):
-            Path(path).mkdir(parents=True, exist_ok=True)
-        Path(directory.context).write_text(json.dumps(self._contexts.of(unit)), encoding="utf-8")
-        Path(directory.messages).touch()
         variables = {
             "PYTHONUNBUFFERED": "1",
             **(self._spec.extra_env or {}),
             **unit_variables(directory, unit, len(earlier), self._step.partition_keys),
         }
-        _write_private(Path(directory.env_file), env_file(variables))
-        self._step.log.info(f"Running {self._spec.payload.program} on this machine in {directory.path}")
+        context = json.dumps(self._contexts.of(unit))
+        self._make(directory, self._spec, context=context, env=env_file(variables))
         return Carrier(number, JobHandle(directory, ""), (unit,), (unit,), request)
+
+    def _make(self, directory: RunDirectory, spec: WorkSpec, *, context: str, env: str) -> None:
+        """Make what a payload finds."""
+        work = Path(directory.work)
+        for entry in spec.files:
+            _copy(entry.source, work / entry.name, entry.mode)
+        work.mkdir(parents=True, exist_ok=True)
+        on_this_machine.place(spec.staging.inputs, work)
+        for path in (directory.checkpoint, f"{directory.path}/log", f"{directory.path}/pipes"):
+            Path(path).mkdir(parents=True, exist_ok=True)
+        Path(directory.context).write_text(context, encoding="utf-8")
+        Path(directory.messages).touch()
+        _write_private(Path(directory.env_file), env)
+        self._step.log.info(f"Running {spec.payload.program} on this machine in {directory.path}")
 
     def watch(self, jobs: Sequence[tuple[Carrier, JobHandle, Listener]]) -> None:
         """As `Carriers.watch`: the process begins."""
         for _, handle, listener in jobs:
-            launch = self._spec.script_here(handle.directory.path, self._python)
-            with _ROOM.opening(self._step.log.warning):
-                self._process = Process(launch, Path(handle.directory.messages), listener)
+            self._process = self._start(self._spec, handle, listener)
+
+    def _start(self, spec: WorkSpec, handle: JobHandle, listener: Listener) -> Process:
+        launch = spec.script_here(handle.directory.path, self._python)
+        with _ROOM.opening(self._step.log.warning):
+            return Process(launch, Path(handle.directory.messages), listener)
 
     def forget(self, listeners: Sequence[Listener]) -> None:
         """As `Carriers.forget`: nobody else would follow it, so it ends."""

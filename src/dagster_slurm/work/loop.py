@@ -26,6 +26,7 @@ from dagster_slurm.pipes.interruptions import TerminationRequestedError
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import Teller
+from dagster_slurm.run_directory import ONE
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
 from dagster_slurm.work.followed import Followed, FollowedUnit, cancelled
@@ -92,6 +93,9 @@ class Loop:
         report: Takes what each unit has brought; what was written is not collected again.
     """
 
+    NOUN = "partition"
+    """What one of many units is, for people."""
+
     def __init__(
         self,
         step: Step,
@@ -107,6 +111,7 @@ class Loop:
         self._carriers = carriers
         self._interruptions = interruptions
         self._report = report
+        self._choose = next_carrier
         self._teller = Teller(step.run.run_id if step.run else "")
         self._followed = Followed(step, carriers, self._teller, beside=len(self._units) > 1)
         self._tries: dict[str, tuple[Outcome, ...]] = {}
@@ -159,7 +164,7 @@ class Loop:
         self._tries = {unit: tuple(tries) for unit, tries in taken.tries.items()}
         for carrier in taken.carriers:
             self._tell_of_adoption(carrier)
-            self._follow(replace(carrier, request=self._request_after(self._tries.get(carrier.units[0], ()))))
+            self._follow(self._with_request(carrier))
         self._feed_at = time.monotonic() + (_GATHER_SECONDS if taken.carriers else 0.0)
         followed = self._followed.units if taken.carriers else set()
         gone = followed | self._done | set(self.failed)
@@ -191,7 +196,7 @@ class Loop:
         busy, is_limited = bool(self._followed), bool(self._spec.tasks and self._spec.tasks.max_parallel)
         if not self._waiting or (busy and (is_limited or time.monotonic() < self._feed_at)):
             return
-        request, units = next_carrier(self._waiting, self._request_after)
+        request, units = self._choose(self._waiting, self._request_after)
         units = list(self._begun) or units
         room = self._carriers.room(request, len(units), may_wait=not busy)
         if room == 0:
@@ -209,7 +214,17 @@ class Loop:
         self._feed_at = time.monotonic() + (0.0 if room < len(units) else _GATHER_SECONDS)
         self._follow(carrier)
 
-    def _request_after(self, tries: Sequence[Outcome]) -> JobRequest:
+    def _with_request(self, carrier: Carrier) -> Carrier:
+        """One that was found, with what its units have asked for by the ends before."""
+        return replace(carrier, request=self._request_after(self._tries.get(carrier.units[0], ())))
+
+    def _spec_of(self, unit: str) -> WorkSpec:
+        """What is run for a unit."""
+        del unit
+        return self._spec
+
+    def _request_after(self, tries: Sequence[Outcome], unit: str = ONE) -> JobRequest:
+        del unit
         return next_request(self._spec.request, tries, self._spec.rules) if tries else self._spec.request
 
     def _look_again(self, error: AttemptClosedError) -> None:
@@ -243,7 +258,7 @@ class Loop:
         end = UnitEnd(unit.unit, carrier, unit.handle, ended, of.gave_up_waiting)
         for stream, size in ended.unread_bytes.items():
             lost = f"{size} bytes of its {stream} are lost: the file was removed, or cut off, while it ran"
-            self._log("warning", f"{_label(end)}{_title(end)}: {lost}")
+            self._log("warning", f"{self._label(end)}{_title(end)}: {lost}")
         try:
             if ended.is_success:
                 self._succeed(end, unit)
@@ -289,11 +304,12 @@ class Loop:
 
     def _bring(self, end: UnitEnd, unit: FollowedUnit) -> None:
         if unit.session.reader.is_cut_off:
-            self._log("warning", f"{_label(end)}it has opened Pipes and not closed it; messages may be missing")
+            self._log("warning", f"{self._label(end)}it has opened Pipes and not closed it; messages may be missing")
         for node in end.ended.end_mark.nodes if end.ended.end_mark else ():
             if node.trouble:
                 self._log(
-                    "warning", f"{_label(end)}{_title(end)}: {node.trouble}; the payload has succeeded all the same"
+                    "warning",
+                    f"{self._label(end)}{_title(end)}: {node.trouble}; the payload has succeeded all the same",
                 )
         try:
             end = replace(end, collected=self._carriers.collect(end.unit, end.handle))
@@ -318,25 +334,26 @@ class Loop:
         self._failures.setdefault(end.carrier.number, {})[unit.element] = end.outcome
         if self._interruptions.is_terminated:
             return
-        told = f"{_label(end)}{_title(end)} ended as {end.ended.state}"
+        told = f"{self._label(end)}{_title(end)} ended as {end.ended.state}"
         if end.unit in end.carrier.over:
             # Its end is that of an earlier attempt, and not of this one.
             self._log("warning", f"{told} before this call looked for it; it is followed by another attempt")
             self._waiting[end.unit] = self._tries[end.unit] = tries
             return
-        following = decide_next(self._spec.request, tries, self._spec.rules, self._spec.chain)
+        spec = self._spec_of(end.unit)
+        following = decide_next(spec.request, tries, spec.rules, spec.chain)
         if following.again:
             self._log("warning", f"{told}: {following.reason}")
             self._waiting[end.unit] = self._tries[end.unit] = tries
             return
-        if self._spec.rules is not None or self._spec.chain.continues(end.outcome):
+        if spec.rules is not None or spec.chain.continues(end.outcome):
             self._log("warning", f"{told}, and {following.reason}")
         self._note_failure(end, self._error(end, unit))
 
     def _note_failure(self, end: UnitEnd, error: DagsterSlurmError) -> None:
         self.failed[end.unit] = (error, end)
         if end.unit:
-            self._log("error", f"Partition {end.unit}: {error}")
+            self._log("error", f"{self._label(end)}{error}")
 
     def _error(self, end: UnitEnd, unit: FollowedUnit) -> JobFailedError:
         place = end.handle.directory.place
@@ -349,10 +366,15 @@ class Loop:
             slurm_log_tail=self._carriers.said(end.handle) if len(self.failed) < _MOST_QUOTED else "",
             kept_path=place,
             kept=removed or self._carriers.kept(end.handle),
-            request=end.carrier.request,
+            request=end.carrier.request_of(end.unit),
             gave_up_waiting=end.gave_up_waiting,
-            missing=lambda module: self._spec.beside_payload(module) or self._carriers.missing(module),
+            missing=lambda module: (
+                self._spec_of(end.unit).beside_payload(module) or self._carriers.missing_of(end.unit, module)
+            ),
         )
+
+    def _label(self, end: UnitEnd) -> str:
+        return f"{self.NOUN.capitalize()} {end.unit}: " if end.unit else ""
 
     def _close(self, carrier: Carrier) -> None:
         if carrier.number in self._uncollected:
@@ -382,7 +404,7 @@ class Loop:
         if self._progress_at:
             failed = f", {len(self.failed)} failed" if self.failed else ""
             done, running = len(self._done), self._followed.running
-            self._log("info", f"{done} of {len(self._units)} partitions are done{failed}; {running} run")
+            self._log("info", f"{done} of {len(self._units)} {self.NOUN}s are done{failed}; {running} run")
         self._progress_at = now + _PROGRESS_SECONDS
 
     def _log(self, level: str, text: str) -> None:
@@ -405,10 +427,6 @@ def next_carrier(
     requests = {unit: request_of(tries) for unit, tries in waiting.items()}
     first = next(iter(requests.values()))
     return first, [unit for unit, request in requests.items() if request == first]
-
-
-def _label(end: UnitEnd) -> str:
-    return f"Partition {end.unit}: " if end.unit else ""
 
 
 def _title(end: UnitEnd) -> str:

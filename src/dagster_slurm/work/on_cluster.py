@@ -61,6 +61,9 @@ class ClusterCarriers(Carriers):
         trims: Whether of a failed carrier only script, status and the end of stderr are kept.
     """
 
+    KIND = Carrier
+    """What it submits."""
+
     def __init__(
         self,
         step: Step,
@@ -81,6 +84,7 @@ class ClusterCarriers(Carriers):
         self._adopts_abandoned = adopts_abandoned
         self._trims = trims
         self._is_array = spec.tasks is not None
+        self._asks_most = spec
         self._calls = ClusterCalls(step, connection.cluster, interruptions, self._may_be_submitted)
         self._contexts = step.pipes.contexts(spec.extras)
         self._activation: Activation | None = None
@@ -188,7 +192,7 @@ class ClusterCarriers(Carriers):
         handle = self._submitted(directory, request, files)
         self._coming = ()
         units = self._calls.persist(lambda: self._units_in(handle)) if self._is_array else (ONE,)
-        carrier = Carrier(number, handle, units, units, request, is_array=self._is_array)
+        carrier = self.KIND(number, handle, units, units, request, is_array=self._is_array)
         self._step.tell(
             f"Submitted {carrier.title} {self._described(carrier)} on {self.host} in {activation.description}",
             _rows(carrier),
@@ -301,7 +305,7 @@ class ClusterCarriers(Carriers):
             self._watched[carrier.directory.path] = carrier.handle
             tell_in_tags(self._step, carrier.handle)
             self._tell_of_the_way(carrier)
-        needs = needs_of(self._spec.metadata, self._spec.request)
+        needs = needs_of(self._asks_most.metadata, self._asks_most.request)
         self._connection.watcher.watch_all([(handle, listener) for _, handle, listener in jobs], needs)
 
     def _tell_of_the_way(self, carrier: Carrier) -> None:

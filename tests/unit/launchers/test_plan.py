@@ -50,6 +50,7 @@ GOLDEN_HEAD = """\
 
 run_directory='/b a/runs/r/k/0'
 forwarded_signals='USR1 USR2 TERM'
+component=
 launch() { :; }
 # shellcheck shell=bash
 """

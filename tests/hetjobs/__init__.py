@@ -1,0 +1,1 @@
+"""Components of heterogeneous jobs: on a cluster of four nodes, and on this machine."""

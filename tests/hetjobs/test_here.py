@@ -1,0 +1,113 @@
+"""Components on this machine, and what is refused before anything is done anywhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig
+from dagster_slurm.errors import InvalidRequestError
+
+from .conftest import FAILS_ONCE, REPORTS, run_components
+
+pytestmark = pytest.mark.process
+
+Write = Callable[..., Path]
+HERE = ComputeResource(mode="local")
+TWO: dict[str, dict[str, object]] = {"a": {}, "b": {"num_nodes": 2}}
+# Each waits for the other: one after the other, they would never end.
+MEET = {
+    "a": "\n(beside / 'a').touch()\nuntil('b')",
+    "b": "\n(beside / 'b').touch()\nuntil('a')",
+}
+
+
+@pytest.fixture
+def reports(payload: Write) -> Path:
+    return payload(REPORTS)
+
+
+@pytest.mark.timeout(60)
+def test_components_run_side_by_side(instance: dg.DagsterInstance, payload: Write) -> None:
+    meet = payload(REPORTS.replace("beside = kept.parent", "beside = pathlib.Path(os.environ['MEETING'])"))
+    variables = {**{f"DOES_{name}": text for name, text in MEET.items()}, "MEETING": str(meet.parent)}
+
+    @dg.multi_asset(specs=[dg.AssetSpec("a"), dg.AssetSpec("b")])
+    def work(context: dg.AssetExecutionContext, compute: ComputeResource) -> Any:
+        done = compute.run_hetjob(context, [(name, meet, {}) for name in "ab"], extra_env=variables)
+        assert [key.to_user_string() for key in done.components] in (["a", "b"], ["b", "a"])
+        with pytest.raises(InvalidRequestError, match="The call has several results"):
+            done.get_materialize_result()
+        yield from done.get_results()
+
+    done = dg.materialize([work], resources={"compute": HERE}, instance=instance)
+    events = instance.all_logs(done.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    made = [each.asset_materialization for each in events if each.asset_materialization]
+    assert sorted(each.asset_key.to_user_string() for each in made) == ["a", "b"]
+    assert {each.metadata["others"].value for each in made} == {"localhost localhost"}
+
+
+def test_one_fails_and_a_retry_runs_it_alone(instance: dg.DagsterInstance, reports: Path, tmp_path: Path) -> None:
+    """Its checkpoint directory goes with the process here; another place tells that it was tried."""
+    once = FAILS_ONCE.replace("kept /", f"pathlib.Path({str(tmp_path)!r}) /")
+    starts = f"\nopen({str(tmp_path / 'starts')!r}, 'a').write(asset)"
+    ran = run_components(HERE, instance, reports, TWO, {"a": starts, "b": starts + once}, retries=1)
+    assert ran.result.success, ran.log
+    assert sorted(ran.made) == ["a", "b"]
+    assert sorted((tmp_path / "starts").read_text()) == ["a", "b", "b"]
+
+
+def test_one_fails_and_is_named(instance: dg.DagsterInstance, reports: Path) -> None:
+    ran = run_components(HERE, instance, reports, TWO, {"b": "sys.exit(3)"})
+    assert ran.failure.startswith("dagster._core.definitions.events.Failure: 1 of 2 assets failed. b: Exit code 3")
+    assert list(ran.made) == ["a"]
+
+
+@pytest.mark.timeout(60)
+def test_one_fails_and_the_others_are_ended(instance: dg.DagsterInstance, reports: Path) -> None:
+    does = {"a": "time.sleep(300)", "b": "sys.exit(3)"}
+    ran = run_components(HERE, instance, reports, TWO, does, on_failure="cancel")
+    assert "2 of 2 assets failed. b: Exit code 3" in ran.failure
+    assert "a: Signal 15" in ran.failure
+    assert ran.made == {}
+
+
+PAYLOAD = "reports.py"
+
+
+@pytest.mark.parametrize(
+    ("assets", "call", "said"),
+    [
+        ([("a", PAYLOAD, {}), ("x", PAYLOAD, {})], {}, "'x' is no asset of the step"),
+        ([("a", PAYLOAD, {}), ("a", PAYLOAD, {})], {}, "'a' stands twice in assets"),
+        ([("a", PAYLOAD)], {}, "is no component"),
+        ([("a", PAYLOAD, 4)], {}, "The requirements of a component are 4"),
+        ([("a", PAYLOAD, {})], {"launchers": {"b": BashLauncher()}}, "launchers names 'b', which is not in assets"),
+        ([("a", PAYLOAD, {})], {"on_failure": "stop"}, "on_failure is 'stop'"),
+        ([("a", PAYLOAD, {"dependency": "afterok:1"})], {}, "'dependency', which holds for a heterogeneous job"),
+        ([("a", PAYLOAD, SlurmQueueConfig(signal_before_timeout="60"))], {}, "'signal_before_timeout', which holds"),
+        ([("a", PAYLOAD, {"output": "x"})], {}, "dagster-slurm follows the job's own files"),
+        ([("a", PAYLOAD, {"num_nodse": 2})], {}, "sbatch has no option 'num_nodse'"),
+        ([("a", PAYLOAD, {"mem": "lots"})], {}, "'lots'"),
+        ([("a", "nowhere.py", {})], {}, "is not a file of this machine"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(
+    instance: dg.DagsterInstance, payload: Write, assets: list[Any], call: dict[str, Any], said: str
+) -> None:
+    path = payload(REPORTS, PAYLOAD)
+    given = [(each[0], str(path) if each[1] == PAYLOAD else each[1], *each[2:]) for each in assets]
+    ran = run_components(HERE, instance, path, TWO, assets=given, **call)
+    assert said in ran.cause[1]
+    assert ran.made == {}
+
+
+def test_what_one_asks_for_wins_over_what_all_ask_for(reports: Path, instance: dg.DagsterInstance) -> None:
+    """In every spelling; and of the kinds of memory, which exclude each other, its own counts."""
+    common = {"nodes": 3, "mem_per_cpu": "1G", "signal_before_timeout": 60}
+    asked: dict[str, dict[str, object]] = {"a": {"num_nodes": 2, "mem": "2G"}, "b": {}}
+    ran = run_components(HERE, instance, reports, asked, extra_slurm_opts=common)
+    assert ran.result.success, ran.log
