@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, nodes_hook, payload_command
+    from dagster_slurm.pipes.component_results import SlurmHetInvocation
     from dagster_slurm.pipes.dagster_storage import KeptSqliteEventLogStorage
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
@@ -106,6 +107,7 @@ _ROOMS = {
     "SlurmMetric": "resources.settings",
     "SlurmMetricsCallback": "resources.settings",
     "SlurmMetricsContext": "resources.metrics_context",
+    "SlurmHetInvocation": "pipes.component_results",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
     "SlurmPipesClient": "clients",
@@ -164,6 +166,7 @@ __all__ = [
     "SlurmAllocation",
     "SlurmAllocationEnded",
     "SlurmAllocationScope",
+    "SlurmHetInvocation",
     "SlurmMetric",
     "SlurmMetricsCallback",
     "SlurmMetricsContext",

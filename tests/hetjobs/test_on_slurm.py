@@ -69,7 +69,7 @@ def test_one_fails_and_a_retry_submits_it_alone(
     assert ran.result.success, ran.log
     assert sorted(ran.made) == ["a", "b", "c"]
     assert "Asset b: Exit code 3, Slurm job " in ran.log
-    ids = {name: each["slurm_job_id"] for name, each in ran.made.items()}
+    ids = {name: str(each["slurm_job_id"]) for name, each in ran.made.items()}
     assert (ids["a"].partition("+")[2], ids["b"].isdecimal(), ids["c"].partition("+")[2]) == ("0", True, "2"), ids
     assert len(ran.made["b"]["nodes"].split(",")) == 2
 

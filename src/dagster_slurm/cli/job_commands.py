@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def cancel(
     context: click.Context, *, names: tuple[str, ...], prefix: str, local: bool, remote_base: str | None, yes: bool
 ) -> None:
-    """Cancel jobs, tasks of arrays (12_3), or all jobs of a run, named by how its id begins.
+    """Cancel jobs, tasks of arrays (12_3), components (12+1), or all jobs of a run, named by how its id begins.
 
     A number is not a job: it is cancelled if Slurm has it under the name, or in the directory, that is ours. The run
     fails, as the job has not succeeded; to end a run with its jobs, terminate it in Dagster.
@@ -71,10 +71,10 @@ def cancel(
 @with_cluster_options
 @click.option("-f", "--follow", is_flag=True, help="Go on as long as there are more, until the job ends, or Ctrl-C.")
 def logs(*, name: str, prefix: str, local: bool, remote_base: str | None, follow: bool) -> None:
-    """Print what the payload of a job, of a task (12_3), or of all jobs of a run has said; stderr on stderr.
+    """Print what the payload of a job, of a task (12_3) or component (12+1), or of all jobs of a run has said.
 
-    The files are those of the run's directory on the cluster. Where that is gone, as after a success, what Dagster has
-    captured of the run is printed, if DAGSTER_HOME is set.
+    What it has said on stderr is printed there. The files are those of the run's directory on the cluster. Where that
+    is gone, as after a success, what Dagster has captured of the run is printed, if DAGSTER_HOME is set.
 
     Exit status: 0 there was something to read, 1 it is not known, or nothing is left of it.
     """
@@ -151,7 +151,7 @@ def shell(
     """Open a shell on a node of a job that runs, in the directory of its payload.
 
     It is a step of the job (srun --overlap), shares its CPUs, memory and GPUs, and ends with it. A task of an array
-    is named as 12_3.
+    is named as 12_3, a component as 12+1.
 
     Exit status: that of the shell.
     """
@@ -169,7 +169,7 @@ def shell(
         waits = "waits, or is an array: name a task of it that runs, as 12_3" if found else "runs no more"
         raise InvalidRequestError(f"There is no shell in {name}: it {waits}")
     each = found[0]
-    argv = shell_in_job(numbers[0], each.place.work if each.place else None, node)
+    argv = shell_in_job(numbers[0], each.place.work if each.place else None, node, each.component)
     say(f"A shell beside {each.title}; Ctrl-D ends it.", err=True)
     if local:
         context.exit(subprocess.run(argv, check=False).returncode)

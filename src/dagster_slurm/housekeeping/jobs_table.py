@@ -204,7 +204,10 @@ def job_row(job: SeenJob, accounting: Accounting, *, run_id: str, run_status: st
     )
     record = record_of(job, accounting)
     row = row if record is None else _accounted(row, record)
-    return row if job.queued is None else _queued(row, job.queued, job.tasks)
+    if job.queued is None:
+        return row
+    row = _queued(row, job.queued, job.tasks or job.components)
+    return _of_components(row, job.components) if job.components else row
 
 
 def _accounted(row: JobRow, record: AccountingRecord) -> JobRow:
@@ -237,6 +240,14 @@ def _queued(row: JobRow, queued: UserQueueEntry, tasks: Sequence[UserQueueEntry]
         memory=queued.memory or "",
         tres=queued.tres or "",
     )
+
+
+def _of_components(row: JobRow, components: Sequence[UserQueueEntry]) -> JobRow:
+    """What all of them have together; of memory and the like each has its own."""
+    nodes, cpus = (
+        [getattr(each, name) for each in components if getattr(each, name) is not None] for name in ("nodes", "cpus")
+    )
+    return replace(row, node_count=sum(nodes), cpus=sum(cpus), memory="", tres="")
 
 
 # In squeue's words (squeue(1), --format), and Dagster's.

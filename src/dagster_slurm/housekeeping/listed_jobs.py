@@ -162,6 +162,7 @@ class SeenJob:
         queued: What squeue knows.
         marks: What it wrote itself at its starts and ends.
         tasks: Of an array, all that squeue knows of its tasks.
+        components: Of a heterogeneous job, all that squeue knows of its components, in their order.
     """
 
     job_id: str
@@ -171,6 +172,7 @@ class SeenJob:
     queued: UserQueueEntry | None = None
     marks: tuple[Mark, ...] = ()
     tasks: tuple[UserQueueEntry, ...] = ()
+    components: tuple[UserQueueEntry, ...] = ()
 
     @property
     def place(self) -> RunDirectory | None:
@@ -247,10 +249,22 @@ def _queued(
 def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
     name = attempt.directory.job_name(claim.generation)
     entries = {each.entry.array_job_id: each for each in queued}
+    if attempt.description.components > 1:
+        yield from _hetjob(attempt, claim, [entries[number] for number in sorted(entries, key=int)])
+        return
     # A submission whose answer was lost has a job that only the queue knows.
     for job_id in dict.fromkeys([*filter(JobId.find, [claim.job_id]), *entries]):
         mine = tuple(mark for mark in attempt.marks if mark.job_id == job_id)
         yield SeenJob(job_id, name, attempt, claim, entries.get(job_id), mine)
+
+
+def _hetjob(attempt: AttemptRecord, claim: ClaimRecord, parts: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
+    """One job, with the number of its leader, which is the lowest; its components have others."""
+    job_id = claim.job_id or (parts[0].entry.job_id if parts else "")
+    if JobId.find(job_id):
+        leader = next((each for each in parts if each.entry.job_id == job_id), None)
+        name = attempt.directory.job_name(claim.generation)
+        yield SeenJob(job_id, name, attempt, claim, leader, components=tuple(parts))
 
 
 def end_of(job: SeenJob) -> EndMark | None:

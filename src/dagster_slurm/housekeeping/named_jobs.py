@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.description import EndMark, Mark, StartMark, parse_marks
+from dagster_slurm.cluster.description import Description, EndMark, Mark, StartMark, parse_marks
 from dagster_slurm.cluster.slurm_cluster import FilePosition
 from dagster_slurm.errors import InvalidRequestError, SlurmCommandError
 from dagster_slurm.housekeeping.jobs_table import JobRow, Shown, Wanted, WordOf, shown
 from dagster_slurm.housekeeping.listed_jobs import SeenJob, Snapshot
-from dagster_slurm.run_directory import JobHandle, RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory, part_of_job
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId
 
@@ -24,12 +24,12 @@ LEAST_OF_A_RUN = 4
 
 @dataclass(frozen=True)
 class Chosen:
-    """A job, or a task of an array, that was named.
+    """A job, or a task of an array or a component of a heterogeneous job, that was named.
 
     Args:
-        job: The job; of a task, its array.
+        job: The job; of a part, the whole.
         row: What is shown of that.
-        task: The task; None for all of it.
+        task: The number of the part; None for all of it.
     """
 
     job: SeenJob
@@ -38,9 +38,17 @@ class Chosen:
 
     @property
     def job_id(self) -> str:
-        """As Slurm writes it: "12", or "12_3"."""
-        whole = JobId.parse(self.job.job_id)
-        return str(whole if self.task is None else whole.of_task(self.task))
+        """As Slurm writes it: "12", "12_3" or "12+1"."""
+        return self.job.job_id if self.task is None else part_of_job(self.job.job_id, self.task, self._components)
+
+    @property
+    def component(self) -> int | None:
+        """Which component it is of a heterogeneous job; None for what is none."""
+        return self.task if self._components > 1 else None
+
+    @property
+    def _components(self) -> int:
+        return self.job.attempt.description.components if self.job.attempt else 0
 
     @property
     def place(self) -> RunDirectory | None:
@@ -64,14 +72,14 @@ class Chosen:
     @property
     def is_live(self) -> bool:
         """Whether squeue says that it has not ended."""
-        if self.task is None:
+        if self.task is None or self._components:
             return self.job.is_live
         return any(not each.entry.state.is_terminal for each in self.job.tasks if self._is_of(each.entry.array_task_id))
 
     @property
     def own_number(self) -> str | None:
         """The number of the job that runs, which a task has besides its id; None while it does not run."""
-        if self.task is None and not self.job.tasks:
+        if (self.task is None and not self.job.tasks) or self._components:
             return self.job.job_id if self.job.is_live else None
         running = [each.entry for each in self.job.tasks if not each.entry.state.is_terminal and each.entry.node_list]
         return next((entry.job_id for entry in running if self._is_of(entry.array_task_id)), None)
@@ -86,7 +94,7 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     Args:
         seen: What was seen.
         word_of: Tells what Dagster says of origin runs and step.
-        named: "12", "12_3" for a task, or how the id of a run begins.
+        named: "12", "12_3" for a task, "12+1" for a component, or how the id of a run begins.
 
     Raises:
         InvalidRequestError: There is none, or it may be of several runs.
@@ -96,7 +104,7 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     if number is not None:
         found = [each for each in everything if JobId.parse(each.job.job_id).in_queue == number.in_queue]
         if found:
-            return [_part(each, number.task) for each in found]
+            return [_part(each, number) for each in found]
     found = _of_run(everything, named)
     if not found:
         raise InvalidRequestError(
@@ -106,8 +114,16 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     return [Chosen(each.job, each.row) for each in found]
 
 
-def _part(found: Shown, task: int | None) -> Chosen:
-    elements = found.job.attempt.description.elements if found.job.attempt else ()
+def _part(found: Shown, number: JobId) -> Chosen:
+    told, task = found.job.attempt.description if found.job.attempt else Description(), number.task
+    elements = () if told.is_hetjob else told.elements
+    if number.component is not None:
+        if number.component >= told.components or told.components == 1:
+            what = f"has {told.components} components, from 0 on" if told.components > 1 else "is no heterogeneous job"
+            raise InvalidRequestError(f"There is no component {number.component} of job {found.job.job_id}: it {what}")
+        return Chosen(found.job, found.row, number.component)
+    if told.components == 1 and task is None:
+        return Chosen(found.job, found.row, 0)
     is_one = task is None or (task < len(elements) if elements else bool(found.job.tasks))
     if not is_one:
         what = f"has {len(elements)} tasks, from 0 on" if elements else "is no array"
@@ -156,8 +172,8 @@ class Source:
     """The files of one payload, and how far they were read.
 
     Args:
-        job_id: Slurm's id: "12", or "12_3".
-        key: The partition key of a task.
+        job_id: Slurm's id: "12", "12_3" or "12+1".
+        key: The partition key of a task, or the asset of a component.
         directory: Where it lies.
     """
 
@@ -239,7 +255,7 @@ class _Text:
 
 
 def sources_of(found: Sequence[Chosen]) -> list[Source]:
-    """The files of jobs; those of an array for each of its tasks. Jobs without a directory have none."""
+    """The files of jobs; those of an array for each task, and so of components. Jobs without a directory have none."""
     sources = []
     for each in found:
         attempt = each.job.attempt
@@ -250,9 +266,9 @@ def sources_of(found: Sequence[Chosen]) -> list[Source]:
             keys = ",".join(attempt.description.partition_keys)
             sources.append(Source(each.job_id, keys, attempt.directory))
         tasks = range(len(elements)) if each.task is None else [each.task]
-        array = JobId.parse(each.job.job_id)
+        components = attempt.description.components
         sources += [
-            Source(str(array.of_task(task)), elements[task], attempt.directory.of_element(task))
+            Source(part_of_job(each.job.job_id, task, components), elements[task], attempt.directory.of_element(task))
             for task in (tasks if elements else ())
         ]
     return sources

@@ -13,6 +13,7 @@ from dagster_slurm.housekeeping.listed_jobs import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.efficiency import gpu_count, job_metrics, sampled
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import parse_memory_bytes
 from dagster_slurm.slurm.states import JobState
@@ -22,7 +23,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Usage:
-    """One job, or one task of an array. What is not known is empty, or None.
+    """One job, one task of an array, or one component of a heterogeneous job. What is not known is empty, or None.
 
     Args:
         job_id: Slurm's id.
@@ -61,13 +62,17 @@ class Usage:
 
 def usages(records: Mapping[str, AccountingRecord], listing: Listing) -> list[Usage]:
     """Those of the jobs of runs, by their names or directories; jobs of the user's that are of no run are left out."""
-    assets = _assets(listing)
+    assets, components = _assets(listing), _components(listing)
     found = []
     for record in records.values():
         place, step = RunDirectory.from_work(record.work_directory), step_of_name(record.name)
         step = step_of_name(place.key) if place else step
         if step is not None:
+            part = JobId.find(record.job_id)
+            own = components.get(place.relative if place else "", ())
+            number = part.component if part else None
             asset = assets.get(step) or step.replace("__", "/")
+            asset = own[number] if number is not None and number < len(own) else asset
             found.append(_usage(record, asset, place.run if place else ""))
     return found
 
@@ -80,6 +85,12 @@ def _assets(listing: Listing) -> Mapping[str, str]:
     attempts = [attempt for launch in listing.launches for attempt in launch.attempts]
     told = ((step_of_name(each.directory.key), ",".join(each.description.assets)) for each in attempts)
     return {step: assets for step, assets in told if step and assets}
+
+
+def _components(listing: Listing) -> Mapping[str, Sequence[str]]:
+    """The assets of components, by the attempt's directory."""
+    attempts = [attempt for launch in listing.launches for attempt in launch.attempts]
+    return {each.directory.relative: each.description.elements for each in attempts if each.description.is_hetjob}
 
 
 def _usage(record: AccountingRecord, asset: str, run_id: str) -> Usage:

@@ -168,7 +168,7 @@ def _lines(plan: JobPlan) -> Iterator[str | Table]:
 
 
 def _script(plan: JobPlan) -> Iterator[str]:
-    heading = "Batch script" if plan.mode != "local" else "What is run"
+    heading = "Batch script" if plan.mode == "slurm" else "What is run"
     # A fence that no line of the script can close.
     yield from ("", f"## {heading}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
 
@@ -181,7 +181,7 @@ def _fitted(line: str | Table, width: int | None) -> Sequence[str]:
 
 def _facts(plan: JobPlan) -> Iterator[str]:
     yield f"- Runs {_where(plan)}"
-    if plan.mode != "local":
+    if plan.mode == "slurm":
         yield f"- Start: {_start(plan)}"
         yield f"- Cost: {_cost(plan)}"
     yield f"- Environment: {plan.environment}"

@@ -199,14 +199,16 @@ def scancel_by_name(name: str, signal: str | None = None, user: str | None = Non
     return ("scancel", *_signal(signal), *whose, f"--name={_list_item('job name', name)}")
 
 
-def shell_in_job(job_id: str, directory: str | None, node: str | None = None) -> Argv:
+def shell_in_job(job_id: str, directory: str | None, node: str | None = None, component: int | None = None) -> Argv:
     """A shell on a node of a job that runs, beside its other steps (srun(1), `--overlap`, from 20.11 on).
 
     Args:
         job_id: The job's own number, which a task of an array has, too.
         directory: Where it starts; None for Slurm's choice.
         node: Which node; None for the first.
+        component: Of a heterogeneous job, which component; None for what is none.
     """
+    group = () if component is None else (f"--het-group={component}",)
     where = ("--relative=0",) if node is None else (f"--nodelist={_list_item('node', node)}",)
     start = () if directory is None else (f"--chdir={_word('directory', directory)}",)
     return (
@@ -215,6 +217,7 @@ def shell_in_job(job_id: str, directory: str | None, node: str | None = None) ->
         "--overlap",
         "--nodes=1",
         "--ntasks=1",
+        *group,
         *where,
         *start,
         "--pty",

@@ -75,6 +75,14 @@ def test_jobs_of_runs_and_their_assets() -> None:
     ]
 
 
+def test_a_component_is_of_its_own_asset() -> None:
+    told = Description(OTHER, OTHER, step_key="model", assets=("a", "b"), elements=("a", "b"), is_hetjob=True)
+    attempt = AttemptRecord(RunDirectory("/b", OTHER, MODEL), "1", told, (), (claim_record(0, "21", "21"),))
+    listing = Listing(0.0, (LaunchRecord(OTHER, MODEL, (attempt,)),))
+    records = {**accounted("21+0", MODEL, OTHER, seconds=10), **accounted("21+1", MODEL, OTHER, seconds=10)}
+    assert [(each.job_id, each.asset) for each in usages(records, listing)] == [("21+0", "a"), ("21+1", "b")]
+
+
 def test_a_job_that_a_site_has_renamed_is_known_by_its_directory() -> None:
     record = replace(RECORDS["15"], work_directory=f"/b/runs/{RUN}/{GRID}/0/work")
     (found,) = usages({"15": record}, Listing(0.0))

@@ -95,6 +95,7 @@ def test_a_shell_in_a_job() -> None:
     assert commands.shell_in_job("12", "/b/work")[:3] == ("srun", "--jobid=12", "--overlap")
     assert {"--relative=0", "--chdir=/b/work", "--pty"} <= set(commands.shell_in_job("12", "/b/work"))
     assert "--nodelist=n2" in commands.shell_in_job("12", None, "n2")
+    assert "--het-group=1" in commands.shell_in_job("12", None, component=1)
     for job_id, directory, node in (
         ("12;id", None, None),
         ("12", "-x", None),
