@@ -31,6 +31,8 @@ exclude_patterns = [
 ]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "sphinxcontrib.mermaid"]
 html_theme = "furo"
+# Two dashes are an option's.
+smartquotes = False
 html_title = f"dagster-slurm {release}"
 html_extra_path = ["extra"]
 html_copy_source = False
