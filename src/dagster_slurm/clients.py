@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import AssetKey, PipesClient
 
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
-from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.launchers import Payload
 from dagster_slurm.launchers.payload import PathLike
@@ -130,11 +130,21 @@ def run_each(
 Request = JobRequest | Mapping[str, object]
 
 
+def _as_in_1_22(name: str, former: Mapping[str, object]) -> ConfigurationError:
+    """The error for a client that is made of what one of dagster-slurm 1.22 is made of, or of nothing."""
+    mode = '"local"' if name == "LocalPipesClient" else '"slurm", slurm=slurm_resource'
+    return ConfigurationError(
+        f"{name} takes no {', '.join(sorted(former))}" if former else f"{name} needs a connection",
+        hint=f"Write `ComputeResource(mode={mode}, default_launcher=launcher)` in its place, and "
+        "`compute.run(context, payload_path)`; or `SlurmPipesClient(slurm.connect())`. See docs/migration.md#clients.",
+    )
+
+
 class SlurmPipesClient(PipesClient):
     """Runs a payload as one Slurm job.
 
     Args:
-        connection: The cluster, from `SlurmResource.connect()`.
+        connection: The cluster, from `SlurmResource.connect()`; it has to be given.
         pre_deployed_env_path: An environment on the cluster, in place of `environment`.
         environment: What payloads run in; the cluster's own `python3` by default.
         debug_mode: Keep every run directory.
@@ -144,14 +154,17 @@ class SlurmPipesClient(PipesClient):
 
     def __init__(
         self,
-        connection: ClusterConnection,
+        connection: ClusterConnection | None = None,
         *,
         pre_deployed_env_path: str | None = None,
         environment: Provider | None = None,
         debug_mode: bool = False,
         cleanup_on_failure: bool = True,
         reattach: Reattach = "retry",
+        **former: object,
     ) -> None:
+        if former or connection is None:
+            raise _as_in_1_22(type(self).__name__, former)
         self._connection = connection
         self._cluster = connection.cluster
         self._environment = Deployed(pre_deployed_env_path) if pre_deployed_env_path else environment or ClusterPython()
@@ -311,7 +324,9 @@ class LocalPipesClient(PipesClient):
         keep_directories: Leave the directories for inspection.
     """
 
-    def __init__(self, *, python: str | None = None, keep_directories: bool = False) -> None:
+    def __init__(self, *, python: str | None = None, keep_directories: bool = False, **former: object) -> None:
+        if former:
+            raise _as_in_1_22(type(self).__name__, former)
         self._python = python or sys.executable
         self._keep = keep_directories
 

@@ -216,6 +216,8 @@ def preview(provider: Provider, site: Site) -> Preview:
     """
     if isinstance(provider, Installed):
         return EnvironmentCache(site.cluster, site.tell).preview(provider.recipe, force=site.force)
+    if hasattr(provider, "preview"):
+        return provider.preview(site)  # type: ignore[no-any-return]
     # The others bring nothing there: they only look.
     return Preview(provider.provide(site))
 

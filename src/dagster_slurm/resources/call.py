@@ -208,7 +208,21 @@ def _chosen_environment(said: Mapping[str, Said], defaults: ComputeDefaults) -> 
         )
     if path is not None:
         return Said(Deployed(path), source)
+    if environment is None and defaults.project_setup_cmd:
+        return Said(_set_up(said["environment_name"].value, defaults), RESOURCE)
     return Said(_provider(environment, said, defaults), source)
+
+
+def _set_up(name: str | None, defaults: ComputeDefaults) -> Provider:
+    from dagster_slurm.environments.project_setup import DEFAULT_NAME, SetUp, SetupRecipe  # noqa: PLC0415 - a rare kind
+
+    recipe = SetupRecipe(
+        Path.cwd(),
+        tuple(defaults.project_setup_cmd or ()),
+        defaults.project_setup_env or {},
+        tuple(defaults.project_setup_input_globs or ()),
+    )
+    return SetUp(recipe, name or DEFAULT_NAME)
 
 
 def _provider(environment: Environment | None, said: Mapping[str, Said], defaults: ComputeDefaults) -> Provider:

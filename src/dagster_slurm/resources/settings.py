@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from dagster import AssetMaterialization, Config, ConfigurableResource
-from pydantic import AfterValidator, ConfigDict, Field
+from dagster import AssetMaterialization, Config, ConfigurableResource, EnvVar
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from dagster_slurm.errors import ConfigurationError, InvalidRequestError
 from dagster_slurm.job.retrying import RetryRules
@@ -185,6 +185,12 @@ class SlurmRunConfig(Config):
     scratch: bool | None = Field(default=None, description="Work in a directory of the node.")
 
 
+def as_command(value: Any) -> Any:
+    """A program and its arguments; a text is one for bash."""
+    is_text = isinstance(value, str) and not isinstance(value, EnvVar)
+    return ["bash", "-c", value] if is_text else value
+
+
 FORMER_METHODS = (
     *("cleanup_deferred_run_dir", "get_pipes_client", "get_run_allocation_session", "register_cluster", "teardown"),
 )
@@ -252,6 +258,17 @@ class ComputeDefaults(ConfigurableResource[Any]):
         default=None, description="Refuse a job that asks for more: its nodes times its walltime.", gt=0
     )
 
+    project_setup_cmd: Annotated[list[str] | None, BeforeValidator(as_command)] = Field(
+        default=None,
+        description="A command that makes the project's environments on the login node, each by its name below "
+        "`$DAGSTER_SLURM_ENV_BASE_DIR`; a text is run by bash.",
+    )
+    project_setup_env: dict[str, str] | None = Field(
+        default=None, description="Environment variables of `project_setup_cmd`."
+    )
+    project_setup_input_globs: list[str] | None = Field(
+        default=None, description="The files that `project_setup_cmd` needs; a change of them has it run anew."
+    )
     default_extra_files: list[str] | None = Field(
         default=None, description="Files and directories that are put beside every payload, besides its own."
     )

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from dagster import ConfigurableResource, EnvVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -227,6 +227,19 @@ class SlurmResource(ConfigurableResource[Any]):
 
                 fields = as_ours("SlurmResource", fields, type(self).model_fields)
             super().__init__(**fields)
+
+    def set_auth_provider(self, provider: object) -> NoReturn:
+        """Of dagster-slurm 1.22.
+
+        Raises:
+            ConfigurationError: Always; it says what to use.
+        """
+        del provider
+        raise ConfigurationError(
+            "set_auth_provider of dagster-slurm 1.22 has no counterpart here",
+            hint='Give the login a command: `SSHConnectionResource(before_connect="step ssh login me@example.org")`. '
+            "See docs/migration.md#before-connect.",
+        )
 
     @classmethod
     def from_env(cls) -> SlurmResource:

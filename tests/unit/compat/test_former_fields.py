@@ -205,6 +205,22 @@ def test_former_methods() -> None:
         _ = compute.nonsense
 
 
+def test_a_provider_of_certificates_is_refused_with_the_field() -> None:
+    with pytest.raises(ConfigurationError, match="set_auth_provider") as refused:
+        SlurmResource().set_auth_provider(object())
+    assert "before_connect=" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("SlurmPipesClient", {"slurm_resource": 1, "launcher": 2}), ("LocalPipesClient", {"launcher": 2})],
+)
+def test_a_client_as_in_1_22_is_refused_when_it_is_made(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} takes no launcher") as refused:
+        getattr(dagster_slurm, name)(**given)
+    assert "`ComputeResource(mode=" in str(refused.value.hint)
+
+
 class TestVariables:
     """The environment of 1.22."""
 
