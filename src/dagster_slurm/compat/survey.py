@@ -32,7 +32,7 @@ _REFUSED_FIELDS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     }
 )
 _WITHOUT_EFFECT = frozenset({"remote_pack_timeout", "enable_cluster_reuse", "cluster_reuse_tolerance"})
-_MODES = frozenset({"slurm-session", "slurm-hetjob"})
+_MODES = frozenset({"slurm-session"})
 _METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "get_pipes_client": ("clients", "`compute.run(context, payload_path)` makes the client, and uses it"),
@@ -204,5 +204,5 @@ def _constant(node: ast.expr) -> Any:
     """The value, where it stands there; of a member of an enum its word; an object of its own for anything else."""
     if isinstance(node, ast.Constant):
         return node.value
-    words = {"ASSET": "asset", "SLURM_SESSION": "slurm-session", "SLURM_HETJOB": "slurm-hetjob"}
+    words = {"ASSET": "asset", "SLURM_SESSION": "slurm-session"}
     return words.get(_name_of(node), node)

@@ -39,7 +39,7 @@ IMPORT = "from dagster_slurm import ComputeResource\n"
         ("class Own(ComputeLauncher):\n    def prepare_execution(self): ...", "Own.prepare_execution"),
         ('ComputeResource(allocation_scope="run")', "ComputeResource(allocation_scope=...)"),
         ("ComputeResource(session=make())", "ComputeResource(session=...)"),
-        ("ComputeResource(mode=ExecutionMode.SLURM_HETJOB)", "mode 'slurm-hetjob'"),
+        ("ComputeResource(mode=ExecutionMode.SLURM_SESSION)", "mode 'slurm-session'"),
         ("SlurmPipesClient(slurm_resource=slurm, launcher=bash)", "SlurmPipesClient(launcher, slurm_resource)"),
         ("compute.get_pipes_client(context)", "get_pipes_client()"),
         ("slurm.set_auth_provider(provider)", "set_auth_provider()"),
