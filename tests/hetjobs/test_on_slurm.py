@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_slurm import ComputeResource, RayLauncher
+from dagster_slurm import ComputeResource, RayLauncher, SlurmRetryPolicy
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox.pytest_plugin import config_for_this_worker, skip_where_it_cannot_run
 from tests.assets.conftest import remote_files, slurm
@@ -97,6 +97,22 @@ def test_the_cost_is_that_of_all(slurm: Make, instance: dg.DagsterInstance, payl
     compute = slurm(mode="slurm-hetjob", max_node_hours=0.3)
     ran = run_components(compute, instance, payload(REPORTS), THREE)
     assert "The components ask for 0.333333 node-hours (a 0.08" in ran.cause[1]
+
+
+@pytest.mark.all_faults
+def test_what_was_ended_for_one_that_is_tried_again_begins_again_with_it(
+    slurm: Make, instance: dg.DagsterInstance, payload: Write
+) -> None:
+    compute = slurm(mode="slurm-hetjob", retry_policy=SlurmRetryPolicy(max_retries=1, memory_factor=4))
+    first = "\nif not (kept / 'tried').exists():\n    (kept / 'tried').touch()\n    "
+    does = {"a": f"{first}block = b'x' * (600 << 20)", "b": f"{first}time.sleep(600)"}
+    asked: dict[str, dict[str, object]] = {"a": {"mem": "300M"}, "b": {"mem": "300M", "num_nodes": 2}}
+    ran = run_components(compute, instance, payload(REPORTS), asked, does, on_failure="cancel")
+    assert ran.result.success, ran.log
+    assert "the next attempt has 1200M" in ran.log, ran.log
+    assert "Asset b is tried again with a, which it was ended for" in ran.log
+    leaders = {name: str(each["slurm_job_id"]).partition("+")[::2] for name, each in ran.made.items()}
+    assert (leaders["a"][0], leaders["a"][1], leaders["b"][1]) == (leaders["b"][0], "0", "1")
 
 
 @pytest.mark.all_faults

@@ -31,10 +31,12 @@ from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory, short_digest, task_files
 from dagster_slurm.slurm.hetjob import parse_partitions, refuse_too_many, render_hetjob
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.states import JobState
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
-from dagster_slurm.work.carriers import Carrier, Carriers, Tries, unit_variables
+from dagster_slurm.work.carriers import Carrier, Carriers, Tries, UnitEnd, unit_variables
+from dagster_slurm.work.followed import FollowedUnit
 from dagster_slurm.work.loop import Interrupting, Loop, Report
 from dagster_slurm.work.on_cluster import ClusterCarriers
 from dagster_slurm.work.spec import WorkSpec
@@ -306,6 +308,7 @@ class HetLoop(Loop):
         carriers: Where they are executed.
         interruptions: What may end the call before the units do.
         report: Takes what each unit has brought.
+        on_failure: What becomes of the others when one fails.
     """
 
     NOUN = "asset"
@@ -318,9 +321,13 @@ class HetLoop(Loop):
         carriers: Carriers,
         interruptions: Interrupting,
         report: Report,
+        *,
+        on_failure: OnFailure,
     ) -> None:
         first = next(iter(components.values())).spec
         super().__init__(step, first, units, carriers, interruptions, report)
+        self._ends_together = on_failure == "cancel"
+        self._ended_for_another: dict[str, int | None] = {}
         self._components = components
         self._choose = self._all_together
 
@@ -339,11 +346,33 @@ class HetLoop(Loop):
         return next_request(spec.request, tries, spec.rules) if tries else spec.request
 
     def _feed(self) -> None:
-        """All at once, also where each has a carrier of its own."""
+        """All at once, also where each has a carrier of its own; what ends together, begins again together."""
+        if self._ends_together and any(unit in self._tries for unit in self._waiting) and self._followed:
+            return
         before = 0
         while self._waiting and len(self._waiting) != before:
             before = len(self._waiting)
             super()._feed()
+
+    def _fail(self, end: UnitEnd, unit: FollowedUnit) -> None:
+        mark = end.ended.end_mark
+        if self._ends_together and mark is not None and mark.figures.told and end.ended.state is JobState.FAILED:
+            self._ended_for_another[end.unit] = unit.element
+        super()._fail(end, unit)
+
+    def _close(self, carrier: Carrier) -> None:
+        """Those that were ended because of one that is tried again are tried with it, and it is no try of theirs."""
+        again = [unit for unit in carrier.units if unit in self._waiting]
+        for unit in carrier.units:
+            if unit not in self._ended_for_another:
+                continue
+            element = self._ended_for_another.pop(unit)
+            if again and unit in self.failed:
+                del self.failed[unit]
+                self._failures.get(carrier.number, {}).pop(element, None)
+                self._waiting[unit] = self._tries.get(unit, ())
+                self._log("warning", f"Asset {unit} is tried again with {', '.join(again)}, which it was ended for")
+        super()._close(carrier)
 
     def _with_request(self, carrier: Carrier) -> Carrier:
         mine = {unit: self._tries.get(unit, ()) for unit in carrier.units if unit in self._components}

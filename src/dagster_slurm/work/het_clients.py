@@ -120,7 +120,8 @@ class SlurmHetClient(SlurmPipesClient):
             on_failure=self._on_failure,
             **self._ways,
         )
-        return HetLoop(step, self._components, units, carriers, interruptions, succeeded), carriers
+        loop = HetLoop(step, self._components, units, carriers, interruptions, succeeded, on_failure=self._on_failure)
+        return loop, carriers
 
 
 class LocalHetClient(LocalPipesClient):
@@ -157,7 +158,8 @@ class LocalHetClient(LocalPipesClient):
         on_threads = SHARED.find(step.run) is not None
         interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:
-            return HetLoop(step, components, units, carriers, interruptions, succeeded).to_the_end()
+            loop = HetLoop(step, components, units, carriers, interruptions, succeeded, on_failure=on_failure)
+            return loop.to_the_end()
         except TerminatedError as what:
             raise terminated(what) from None
         finally:
