@@ -74,6 +74,36 @@ def test_one_fails_and_the_others_are_ended(instance: dg.DagsterInstance, report
     assert ran.made == {}
 
 
+def test_outputs_are_those_of_each(instance: dg.DagsterInstance, payload: Write) -> None:
+    path = payload("echo of $DAGSTER_SLURM_ASSET_KEY >out.txt\n", "writes.sh")
+    found: dict[str, str] = {}
+
+    @dg.multi_asset(specs=[dg.AssetSpec("a"), dg.AssetSpec(["x", "b"])])
+    def work(context: dg.AssetExecutionContext, compute: ComputeResource) -> Any:
+        done = compute.run_hetjob(context, [("a", path, {}), (["x", "b"], path, {})], outputs=["out.txt"])
+        for key, component in done.components.items():
+            (output,) = component.outputs
+            found[key.to_user_string()] = output.read_text()
+        yield from done.get_results()
+
+    assert dg.materialize([work], resources={"compute": HERE}, instance=instance).success
+    assert found == {"a": "of a\n", "x/b": "of x/b\n"}
+
+
+def test_some_of_the_assets_are_components_of_their_own(instance: dg.DagsterInstance, reports: Path) -> None:
+    """What was not selected is not run."""
+
+    @dg.multi_asset(specs=[dg.AssetSpec("a", skippable=True), dg.AssetSpec("b", skippable=True)], can_subset=True)
+    def work(context: dg.AssetExecutionContext, compute: ComputeResource) -> Any:
+        done = compute.run_hetjob(context, [(name, reports, {}) for name in "ab"])
+        yield from done.get_results()
+
+    done = dg.materialize([work], resources={"compute": HERE}, instance=instance, selection=["b"])
+    events = instance.all_logs(done.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    made = [each.asset_materialization for each in events if each.asset_materialization]
+    assert [each.asset_key.to_user_string() for each in made] == ["b"]
+
+
 PAYLOAD = "reports.py"
 
 

@@ -171,8 +171,8 @@ class ComputeResource(ComputeDefaults):
         from dagster_slurm.resources.hetjob import run_hetjob  # noqa: PLC0415 - what most processes do without
 
         step = Step.of(context)
-        defined = op_context(context).assets_def.keys if step.is_asset else ()
-        return run_hetjob(self, step, defined, assets, launchers, on_failure, dict(arguments))
+        whole = op_context(context).assets_def.node_keys_by_output_name.values() if step.is_asset else ()
+        return run_hetjob(self, step, frozenset(whole), assets, launchers, on_failure, dict(arguments))
 
     @takes(Arguments, in_step=False)
     def plan(
