@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from dagster import Config
+from dagster import Resolvable
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 
 from dagster_slurm import __version__
@@ -41,6 +43,7 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # No object of its own for each: `run`, `run_partitions` and `plan` take the same arguments.
@@ -50,12 +53,15 @@ napoleon_use_ivar = True
 def add_fields(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
     """Put the fields of a resource, which pydantic has, where its docstring would have arguments."""
     del app, name, options
-    if what != "class" or not issubclass(found, Config):
+    if what != "class" or not issubclass(found, BaseModel):
         return
+    # A component's texts are in its schema.
+    schema = found.model().model_fields if issubclass(found, Resolvable) else {}
     lines.append("")
     for field, info in found.model_fields.items():
         default = "required" if info.is_required() else f"default ``{info.get_default(call_default_factory=True)!r}``"
-        said = re.sub(r"`([^`]+)`", r"``\1``", info.description or "").replace("\n", " ")
+        text = info.description or getattr(schema.get(field), "description", None) or ""
+        said = re.sub(r"`([^`]+)`", r"``\1``", text).replace("\n", " ")
         lines.append(f":param {field}: {said} ({default})")
         lines.append(f":type {field}: {_text_of(info.annotation)}")
     lines.append("")
@@ -77,12 +83,23 @@ def without_fields(
 ) -> tuple[str, str] | None:
     """No signature for resources: it would be all fields once more, as pydantic has them."""
     del app, name, options, signature, returns
-    return ("", "") if what == "class" and issubclass(found, Config) else None
+    return ("", "") if what == "class" and issubclass(found, BaseModel) else None
 
 
-def _text_of(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return re.sub(r"\b(?:typing|dagster_slurm|collections|pydantic)(?:\.\w+)*\.", "", text)
+def _text_of(hint: Any) -> str:
+    """A type as one would write it: without what pydantic validates, and without the modules of names."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _text_of(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_text_of, arguments))
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_text_of, arguments))}]"
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) else str(hint).rpartition(".")[2]
 
 
 _TITLED = re.compile(r'^```(\w+) title="([^"]+)"$', re.MULTILINE)
