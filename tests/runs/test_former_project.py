@@ -7,9 +7,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
 from tests.support.instances import empty_instance
+from tests.support.waiting import eventually
 
 DEFINITIONS = """
 import os
@@ -195,3 +199,45 @@ def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pyt
     shown = sandbox.run(["scontrol", "show", "job", str(made["by_script"]["slurm_job_id"])]).stdout
     assert "CPUs/Task=2 " in shown
     assert "Comment=by the asset" in shown
+
+
+@pytest.mark.cluster
+@pytest.mark.process
+def test_no_job_is_submitted_beside_one_of_1_22(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in sandbox.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "payload.sh").write_text("true\n")
+    queue = SlurmQueueConfig(partition="compute", cpus=1, mem="100M", time_limit="00:05:00")
+    slurm = SlurmResource(ssh=SSHConnectionResource.from_env(), queue=queue, remote_base="~/test-runs/beside")
+    compute = ComputeResource(mode="slurm", slurm=slurm)
+
+    @dg.asset
+    def train(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return compute.run(context, tmp_path / "payload.sh").get_materialize_result()
+
+    def retried(job_id: str) -> tuple[bool, str]:
+        tags = {"dagster_slurm/job_id": job_id, "dagster_slurm/asset_key": "train"}
+        with empty_instance() as instance:
+            result = dg.materialize([train], instance=instance, tags=tags, raise_on_error=False)
+            said = [entry.message for entry in instance.all_logs(result.run_id)]
+            failures = [str(event.step_failure_data.error) for event in result.get_step_failure_events()]
+            return result.success, "\n".join([*said, *failures])
+
+    # It waits, however fast the cluster is.
+    held = ["sbatch", "--parsable", "--hold", "--job-name=dagster_train", "--partition=compute", "--wrap=true"]
+    job_id = sandbox.run(held).stdout.strip()
+    try:
+        done = CliRunner().invoke(main, ["doctor", "--from-1.22", str(tmp_path / "project")])
+        assert f"{job_id} dagster_train PENDING" in done.output
+        assert done.exit_code == 1
+        success, log = retried(job_id)
+        assert not success
+        assert f"Slurm job {job_id} of dagster-slurm 1.22, which this run has in its tags, is PENDING" in log
+        assert "Submitted Slurm job" not in log
+    finally:
+        sandbox.run(["scancel", job_id])
+    eventually(lambda: retried(job_id)[0], lambda: retried(job_id)[1])
