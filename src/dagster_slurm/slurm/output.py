@@ -237,10 +237,15 @@ def parse_start_estimate(text: str) -> datetime | None:
     """When a job would start, in what `sbatch --test-only` says: "Job 17 to start at 2026-11-22T09:58:57+0000 ...".
 
     Returns:
-        An aware time; None where it says none, or one without its offset (see `commands.sbatch_test_only`).
+        An aware time; None where it says none, one that no clock shows, or one without its offset (see
+        `commands.sbatch_test_only`).
     """
     match = _TO_START.search(text)
-    return datetime.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S%z") if match else None
+    try:
+        return datetime.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S%z") if match else None
+    except ValueError:
+        # An estimate is all it is: no job waits for it.
+        return None
 
 
 def parse_slurm_version(text: str) -> tuple[int, int]:

@@ -69,6 +69,10 @@ def test_no_job_id(text: str) -> None:
         # Without an offset nobody knows which time that is.
         ("sbatch: Job 17 to start at 2026-11-22T09:58:57 using 2 processors", None),
         ("sbatch: Job 17 to start at Unknown", None),
+        # What no clock shows.
+        ("sbatch: Job 17 to start at 2026-11-22T99:58:57+0000 using 2 processors", None),
+        ("sbatch: Job 17 to start at 2026-02-30T09:58:57+0000 using 2 processors", None),
+        ("sbatch: Job 17 to start at 2026-11-22T09:58:57+9999 using 2 processors", None),
         ("allocation failure: Requested nodes are busy", None),
         ("", None),
     ],
