@@ -57,7 +57,7 @@ def test_three_components_each_on_its_nodes(
         "b": f"{leader}+1",
         "c": f"{leader}+2",
     }
-    assert made["b"]["node_hours"] > made["a"]["node_hours"] > 0
+    assert all(each["node_hours"] > 0 for each in made.values())
     assert f"Submitted Slurm het job {leader} of 3 components (a, b, c)" in ran.log
     assert re.search(rf"b: Slurm job {leader}\+1 runs on n\[?\d", ran.log)
 

@@ -77,7 +77,7 @@ note() {
     [ "$status" -le "$worst" ] || worst=$status
     [ "$on_failure" = cancel ] || return 0
     on_failure=
-    tell "TERM ended, since ${names[$1]} has failed: on_failure is \"cancel\""
+    tell "TERM ended, since ${names[$1]//[[:cntrl:]]/ } has failed: on_failure is \"cancel\""
 }
 
 # With these Slurm ends a job; it sends them to the steps as well.
