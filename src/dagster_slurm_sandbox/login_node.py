@@ -18,7 +18,7 @@ from dagster_slurm.errors import SandboxError
 from dagster_slurm_sandbox import daemons, files, processes, startup, users
 from dagster_slurm_sandbox import state as states
 from dagster_slurm_sandbox.config import SandboxPaths
-from dagster_slurm_sandbox.programs import openssh_version, run, sends_banner
+from dagster_slurm_sandbox.programs import openssh_version, run, sends_banner, wait_until
 from dagster_slurm_sandbox.state import State
 
 _CODE_PROGRAM = Path(__file__).with_name("one_time_code.py")
@@ -192,6 +192,8 @@ def _start(paths: SandboxPaths, state: State, node: LoginNode) -> None:
     daemon = daemons.Daemon(name, argv, node.log, lambda: sends_banner("127.0.0.1", node.port), host="")
     daemons.ensure_started(daemon, paths, state)
     daemons.wait_ready(daemon, paths, state)
+    # With `MaxStartups 1`, sshd turns away whoever comes before it has seen the end of that look.
+    wait_until(lambda: not processes.descendants(state.processes[name]), f"{name}, alone,", log=node.log)
 
 
 def _remove(paths: SandboxPaths, node: LoginNode) -> None:
