@@ -6,7 +6,7 @@ import ast
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -42,6 +42,10 @@ _METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 _CLIENT_ARGUMENTS = frozenset({"slurm_resource", "launcher", "session_resource", "ssh_resource"})
+
+
+# What a payload calls that reports to Dagster.
+_PAYLOAD = "open_dagster_pipes"
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,11 @@ def _of_file(path: Path, name: str) -> Iterator[Note]:
     if not name.endswith(".py") or path.name in _MANIFESTS:
         yield from _pins(text, name)
         return
-    if PACKAGE not in text:
-        return
-    yield from notes_of(text, name)
+    if PACKAGE in text:
+        yield from notes_of(text, name)
+    if _PAYLOAD in text:
+        beside = {each.stem if each.suffix == ".py" else each.name for each in path.parent.iterdir()}
+        yield from beside_payload(text, name, beside - {path.stem})
 
 
 def _pins(text: str, name: str) -> Iterator[Note]:
@@ -114,6 +120,15 @@ def _pins(text: str, name: str) -> Iterator[Note]:
             yield Note(name, number, what, "name where this one is installed from", "the-afternoon")
 
 
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
 def notes_of(text: str, name: str) -> list[Note]:
     """What a file of Python has to change. Pure.
 
@@ -121,15 +136,35 @@ def notes_of(text: str, name: str) -> list[Note]:
         text: Its content.
         name: Its name.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        return [Note(name, line, "it cannot be read as Python", "look at it by hand", "the-afternoon")]
+    tree = _parsed(text)
+    if tree is None:
+        return [Note(name, 1, "it cannot be read as Python", "look at it by hand", "the-afternoon")]
     found = [note for node in ast.walk(tree) for note in _of_node(node, name)]
     return sorted(found, key=lambda note: note.line)
+
+
+def beside_payload(text: str, name: str, beside: Collection[str]) -> list[Note]:
+    """What a payload imports that lies beside it, where a copy of it does not find it. Pure.
+
+    Args:
+        text: The payload.
+        name: Its name.
+        beside: The modules in its directory.
+    """
+    found: dict[str, Note] = {}
+    for node in ast.walk(_parsed(text) or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules = [node.module]
+        else:
+            continue
+        for top in (module.partition(".")[0] for module in modules):
+            if top in beside and top not in found:
+                what = f"the payload imports {top}, which lies beside it"
+                instead = "found in a copy only if `extra_files` or the environment has it"
+                found[top] = Note(name, node.lineno, what, instead, "behaviour", has_to_change=False)
+    return list(found.values())
 
 
 def _of_node(node: ast.AST, name: str) -> Iterator[Note]:

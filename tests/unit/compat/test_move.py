@@ -50,7 +50,7 @@ IMPORT = "from dagster_slurm import ComputeResource\n"
 def test_what_has_to_change(line: str, what: str) -> None:
     (note,) = [each for each in notes_of(f"{IMPORT}{line}\n", "defs.py") if each.has_to_change]
     assert note.what.startswith(what)
-    assert (note.path, note.line) == ("defs.py", 2)
+    assert (note.path, note.line) == ("defs.py", 1 if "cannot be read" in what else 2)
     assert str(note).endswith(f"({PAGE}#{note.anchor})")
     assert note.anchor in HEADINGS
 
@@ -96,6 +96,19 @@ def test_a_directory(tmp_path: Path) -> None:
         ("requirements-dev.txt", 2, "it asks for dagster-slurm 1.22.0"),
         ("src/a.py", 2, "SlurmAllocation"),
     ]
+
+
+def test_what_lies_beside_a_payload(tmp_path: Path) -> None:
+    text = "import os, helper\nfrom package.sub import x\nimport helper\nfrom dagster_pipes import open_dagster_pipes\n"
+    (tmp_path / "fit.py").write_text(text)
+    (tmp_path / "helper.py").write_text("")
+    (tmp_path / "package").mkdir()
+    notes = survey(tmp_path)
+    assert [(note.line, note.what.split()[3], note.has_to_change) for note in notes] == [
+        (1, "helper,", False),
+        (2, "package,", False),
+    ]
+    assert {note.anchor for note in notes} <= HEADINGS
 
 
 def queued(name: str, state: str = "RUNNING", job_id: str = "17") -> str:
