@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,23 +21,20 @@ from dagster_slurm.errors import ResultLostError
 from dagster_slurm.job.batch_script import env_file
 from dagster_slurm.job.connection import ClusterConnection
 from dagster_slurm.job.het_script import OnFailure, het_scripts, leader_hook
-from dagster_slurm.job.retrying import Outcome, next_request
+from dagster_slurm.job.retrying import next_request
 from dagster_slurm.job.submission import Open
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Planner, launch_in_job
 from dagster_slurm.pipes.interruptions import Interruptions
 from dagster_slurm.pipes.launch_key import PieceOfWork, describe, digests
 from dagster_slurm.pipes.partition_results import data_place, needs_of, outputs_directory, result_name
 from dagster_slurm.pipes.step import Step
-from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory, short_digest, task_files
+from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest, task_files
 from dagster_slurm.slurm.hetjob import parse_partitions, refuse_too_many, render_hetjob
 from dagster_slurm.slurm.request import JobRequest
-from dagster_slurm.slurm.states import JobState
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
-from dagster_slurm.work.carriers import Carrier, Carriers, Tries, UnitEnd, unit_variables
-from dagster_slurm.work.followed import FollowedUnit
-from dagster_slurm.work.loop import Interrupting, Loop, Report
+from dagster_slurm.work.carriers import Carrier, Tries, unit_variables
 from dagster_slurm.work.on_cluster import ClusterCarriers
 from dagster_slurm.work.spec import WorkSpec
 
@@ -296,89 +293,6 @@ class HetCarriers(ClusterCarriers):
         outputs_dir = outputs_directory(step, "", component.spec.name) if staging.outputs.needs_default else Path()
         result = f"{data_place(step)}/{result_name(key.origin_run_id, key.call)}"
         return self._calls.persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
-
-
-class HetLoop(Loop):
-    """As `Loop`, of components: all that wait go into one job, each with what it asks for.
-
-    Args:
-        step: The step.
-        components: All components of the call.
-        units: Those that are left.
-        carriers: Where they are executed.
-        interruptions: What may end the call before the units do.
-        report: Takes what each unit has brought.
-        on_failure: What becomes of the others when one fails.
-    """
-
-    NOUN = "asset"
-
-    def __init__(
-        self,
-        step: Step,
-        components: Components,
-        units: Sequence[str],
-        carriers: Carriers,
-        interruptions: Interrupting,
-        report: Report,
-        *,
-        on_failure: OnFailure,
-    ) -> None:
-        first = next(iter(components.values())).spec
-        super().__init__(step, first, units, carriers, interruptions, report)
-        self._ends_together = on_failure == "cancel"
-        self._ended_for_another: dict[str, int | None] = {}
-        self._components = components
-        self._choose = self._all_together
-
-    def _all_together(
-        self, waiting: Mapping[str, Sequence[Outcome]], request_of: Callable[..., JobRequest]
-    ) -> tuple[JobRequest, list[str]]:
-        """Whatever each asks for."""
-        units = list(waiting)
-        return request_of(waiting[units[0]], units[0]), units
-
-    def _spec_of(self, unit: str) -> WorkSpec:
-        return self._components[unit].spec
-
-    def _request_after(self, tries: Sequence[Outcome], unit: str = ONE) -> JobRequest:
-        spec = self._spec_of(unit)
-        return next_request(spec.request, tries, spec.rules) if tries else spec.request
-
-    def _feed(self) -> None:
-        """All at once, also where each has a carrier of its own; what ends together, begins again together."""
-        if self._ends_together and any(unit in self._tries for unit in self._waiting) and self._followed:
-            return
-        before = 0
-        while self._waiting and len(self._waiting) != before:
-            before = len(self._waiting)
-            super()._feed()
-
-    def _fail(self, end: UnitEnd, unit: FollowedUnit) -> None:
-        mark = end.ended.end_mark
-        if self._ends_together and mark is not None and mark.figures.told and end.ended.state is JobState.FAILED:
-            self._ended_for_another[end.unit] = unit.element
-        super()._fail(end, unit)
-
-    def _close(self, carrier: Carrier) -> None:
-        """Those that were ended because of one that is tried again are tried with it, and it is no try of theirs."""
-        again = [unit for unit in carrier.units if unit in self._waiting]
-        for unit in carrier.units:
-            if unit not in self._ended_for_another:
-                continue
-            element = self._ended_for_another.pop(unit)
-            if again and unit in self.failed:
-                del self.failed[unit]
-                self._failures.get(carrier.number, {}).pop(element, None)
-                self._waiting[unit] = self._tries.get(unit, ())
-                self._log("warning", f"Asset {unit} is tried again with {', '.join(again)}, which it was ended for")
-        super()._close(carrier)
-
-    def _with_request(self, carrier: Carrier) -> Carrier:
-        mine = {unit: self._tries.get(unit, ()) for unit in carrier.units if unit in self._components}
-        requests = {unit: self._request_after(tries, unit) for unit, tries in mine.items()}
-        first = next(iter(requests.values()), carrier.request)
-        return replace(carrier, request=first, requests=requests)  # type: ignore[call-arg]
 
 
 def in_component(planner: Planner) -> Planner:

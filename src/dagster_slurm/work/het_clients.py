@@ -23,9 +23,10 @@ from dagster_slurm.pipes.launch_key import PieceOfWork, piece_of_work
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step, terminated
 from dagster_slurm.work.carriers import UnitEnd
-from dagster_slurm.work.components import Components, HetCarriers, HetLoop
+from dagster_slurm.work.components import Components, HetCarriers
 from dagster_slurm.work.components_here import LocalComponents
 from dagster_slurm.work.here import Uninterrupted
+from dagster_slurm.work.het_loop import HetLoop
 from dagster_slurm.work.loop import Loop, Report, TerminatedError
 from dagster_slurm.work.on_cluster import ClusterCarriers
 from dagster_slurm.work.spec import WorkSpec
