@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ FORMER_PREFIX = "SLURM_SSH_"
 INHERIT = "inherit"
 _PORTS = range(1, 65536)
 _FORMS = " docs/configuration.md lists the variables with their forms."
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRUE = ("1", "true", "yes", "on")
@@ -140,8 +142,10 @@ def connection_fields(prefix: str) -> dict[str, Any]:
 def prefix_in_use(prefix: str) -> str:
     """A prefix with its trailing underscore; in place of the default one that of 1.22, if only that names a host."""
     prefix = prefix if prefix.endswith("_") else f"{prefix}_"
-    is_former = prefix == DEFAULT_PREFIX and text_in(f"{prefix}HOST") is None and text_in(f"{FORMER_PREFIX}HOST")
-    return FORMER_PREFIX if is_former else prefix
+    if prefix != DEFAULT_PREFIX or text_in(f"{prefix}HOST") is not None or text_in(f"{FORMER_PREFIX}HOST") is None:
+        return prefix
+    _log.info("The way to the login node is read from %s*, since %sHOST is not set", FORMER_PREFIX, prefix)
+    return FORMER_PREFIX
 
 
 def connection_from(prefix: str) -> SSHConnection:

@@ -67,7 +67,7 @@ class TestAsIn122:
             assert (request.run_key, request.job_name) == (f"slurm-orphan-{killed.run_id}", "in_process")
             assert request.tags[CONTINUES_TAG] == killed.run_id
             # What Dagster makes of it is of the same lineage, so that jobs are taken up and not submitted again.
-            run = instance.create_run(**_of(request, killed))
+            run = instance.add_run(dg.DagsterRun("in_process", tags=dict(request.tags)))
             assert [each.run_id for each in lineage_of(instance, run, "slow")] == [run.run_id, killed.run_id]
             assert lineage_of(instance, run, "slow")[0] == Generation(
                 run.run_id, is_retry=True, step_succeeded=False, is_finished=False
@@ -100,20 +100,3 @@ class TestAsIn122:
         dg.Definitions.validate_loadable(dg.Definitions(jobs=[works], sensors=[plain, of_jobs]))
         with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance) as context:
             assert isinstance(of_jobs(context), dg.SkipReason)
-
-
-def _of(request: dg.RunRequest, run: dg.DagsterRun) -> dict[str, object]:
-    nothing = dict.fromkeys(
-        (
-            *("run_id", "status", "root_run_id", "parent_run_id", "step_keys_to_execute", "execution_plan_snapshot"),
-            *(
-                "job_snapshot",
-                "parent_job_snapshot",
-                "asset_selection",
-                "asset_check_selection",
-                "resolved_op_selection",
-            ),
-            *("op_selection", "remote_job_origin", "job_code_origin", "asset_graph"),
-        )
-    )
-    return {**nothing, "job_name": run.job_name, "run_config": {}, "tags": dict(request.tags)}
