@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from dagster_slurm.compat.refused import (
         SlurmAllocation,
         SlurmAllocationEnded,
-        SlurmAllocationScope,
-        SlurmRunAllocationConfig,
-        SlurmSessionResource,
         SlurmStepDrained,
         SlurmStepExecutionResult,
         SlurmWorkerAllocationConfig,
@@ -50,6 +47,11 @@ if TYPE_CHECKING:
         RayPortConfig,
         SparkLauncher,
         TorchrunLauncher,
+    )
+    from dagster_slurm.resources.session import (
+        SlurmAllocationScope,
+        SlurmRunAllocationConfig,
+        SlurmSessionResource,
     )
     from dagster_slurm.resources.settings import (
         SlurmMetric,
@@ -103,7 +105,7 @@ _ROOMS = {
     "SSHConnectionResource": "resources.slurm",
     "SlurmAllocation": "compat.refused",
     "SlurmAllocationEnded": "compat.refused",
-    "SlurmAllocationScope": "compat.refused",
+    "SlurmAllocationScope": "resources.session",
     "SlurmMetric": "resources.settings",
     "SlurmMetricsCallback": "resources.settings",
     "SlurmMetricsContext": "resources.metrics_context",
@@ -115,10 +117,10 @@ _ROOMS = {
     "SlurmResource": "resources.slurm",
     "SlurmResourcesComponent": "components",
     "SlurmRetryPolicy": "resources.settings",
-    "SlurmRunAllocationConfig": "compat.refused",
+    "SlurmRunAllocationConfig": "resources.session",
     "SlurmRunConfig": "resources.settings",
     "SlurmScriptComponent": "components",
-    "SlurmSessionResource": "compat.refused",
+    "SlurmSessionResource": "resources.session",
     "SlurmStepDrained": "compat.refused",
     "SlurmStepExecutionResult": "compat.refused",
     "SlurmWorkerAllocationConfig": "compat.refused",

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     # Part of `typing` from Python 3.11 on.
     from typing_extensions import Unpack
 
+    from dagster_slurm.session import SessionSpec
+
 
 Failures = Mapping[str, tuple[DagsterSlurmError, UnitEnd]]
 Follow = Callable[[Sequence[str], Report], Failures]
@@ -80,7 +82,7 @@ class _Recorded:
 
     def take(self, end: UnitEnd, session: UnitSession) -> None:
         """As `Report.take`."""
-        metadata, job_id = self._metadata_of(end), end.handle.job_id
+        metadata, job_id = self._metadata_of(end), end.job_id
         self._recorder.take(end.unit, session, metadata, job_id=job_id, collected=end.collected)
 
 
@@ -150,6 +152,7 @@ class SlurmPipesClient(PipesClient):
         debug_mode: Keep every run directory.
         cleanup_on_failure: After a failure keep only script, status and the end of stderr.
         reattach: Which jobs of earlier processes are taken for this call's: "retry", "asset" or "never".
+        session: In whose allocation payloads are steps; None for a job each.
     """
 
     def __init__(
@@ -161,11 +164,13 @@ class SlurmPipesClient(PipesClient):
         debug_mode: bool = False,
         cleanup_on_failure: bool = True,
         reattach: Reattach = "retry",
+        session: SessionSpec | None = None,
         **former: object,
     ) -> None:
         if former or connection is None:
             raise _as_in_1_22(type(self).__name__, former)
         self._connection = connection
+        self._session = session
         self._cluster = connection.cluster
         self._environment = Deployed(pre_deployed_env_path) if pre_deployed_env_path else environment or ClusterPython()
         self._debug_mode = debug_mode
@@ -281,7 +286,8 @@ class SlurmPipesClient(PipesClient):
         interruptions: Interruptions,
         succeeded: Report,
     ) -> tuple[Loop, ClusterCarriers]:
-        carriers = ClusterCarriers(step, self._connection, work, spec, interruptions, **self._ways)
+        kind = ClusterCarriers if self._session is None else _in(self._session)
+        carriers = kind(step, self._connection, work, spec, interruptions, **self._ways)
         return Loop(step, spec, units, carriers, interruptions, succeeded), carriers
 
     def _is_only_copy(self, step: Step, spec: WorkSpec, launch: RunDirectory) -> bool:
@@ -295,7 +301,7 @@ class SlurmPipesClient(PipesClient):
         return is_lost
 
     def _outcome(self, end: UnitEnd) -> SlurmOutcome:
-        return SlurmOutcome(end.handle.job_id, end.ended, end.carrier.request_of(end.unit), self._connection)
+        return SlurmOutcome(end.job_id, end.ended, end.carrier.request_of(end.unit), self._connection)
 
     def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""
@@ -312,6 +318,13 @@ class SlurmPipesClient(PipesClient):
         if COLLECTOR_FAULT in metadata:
             step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")
         return metadata
+
+
+def _in(session: SessionSpec) -> Callable[..., ClusterCarriers]:
+    """Makes carriers in a session."""
+    from dagster_slurm.work.in_session import SessionCarriers  # noqa: PLC0415 - a job of its own does without
+
+    return partial(SessionCarriers, session=session)
 
 
 class LocalPipesClient(PipesClient):

@@ -29,6 +29,7 @@
     │   ├── SlurmOutputError               output that no parser knows
     │   ├── SubmissionUnknownError         it cannot be told whether the job was submitted
     │   ├── AttemptClosedError             another process has begun a later attempt at the same piece of work
+    │   ├── SessionEndedError              the allocation of a session takes no more steps; they go on in the next one
     │   └── ProtocolVersionError           another release made the run directory, and this one cannot go on with it
     ├── JobError                       the job ended, and not with success
     │   ├── JobFailedError                 base of all these ends, and those that have no class of their own
@@ -300,6 +301,10 @@ class SubmissionUnknownError(SlurmError):
 
 class AttemptClosedError(SlurmError):
     """Another process has closed the attempt at a piece of work in which this one was about to submit."""
+
+
+class SessionEndedError(SlurmError):
+    """The allocation of a session takes no more steps. The step goes on in the next one."""
 
 
 class ProtocolVersionError(SlurmError):

@@ -6,6 +6,7 @@ protocol            version of this layout
 launch.json         which piece of work it is, and of what; for people and for `dagster-slurm jobs`
 asset               what stands for its asset and partition, if it has any
 job.sh              the batch script
+session             of a step of a session: the directory and the job of its allocation, and what it asks for
 env.sh              the environment of the payload, 0600: it may hold secrets
 pipes/context.json  the Dagster Pipes context
 work/               payload and extra files; the payload's working directory
@@ -197,6 +198,7 @@ class RunDirectory:
         tasks: Iterable[TreeEntry] = (),
         description: str = "{}",
         asset_digest: str = "",
+        more: Iterable[TreeEntry] = (),
     ) -> list[TreeEntry]:
         """Everything the job needs, for one stream that appears as a whole or not at all.
 
@@ -213,6 +215,7 @@ class RunDirectory:
             *(TreeEntry(f"work/{entry.name}", entry.source, entry.mode) for entry in work),
             *_log_files("log"),
             *tasks,
+            *more,
             TreeEntry("claim/"),
         ]
 
@@ -299,20 +302,27 @@ class JobHandle:
 
     Args:
         directory: Where it lies.
-        job_id: Slurm's id.
+        job_id: Slurm's id; of a step of a session that of its request, "12.r7".
         generation: Which try to submit brought it.
         components: Of how many components it is; 0 for what is no heterogeneous job.
+        session: Where the allocation lies that it is a step of; None for a job.
     """
 
     directory: RunDirectory
     job_id: str
     generation: int = 0
     components: int = 0
+    session: RunDirectory | None = None
 
     def of(self, element: int) -> JobHandle:
-        """One task of a job array, or one component of a heterogeneous job."""
+        """One task of a job array, one component of a heterogeneous job, or one element of a step."""
         part_id = part_of_job(self.job_id, element, self.components)
-        return JobHandle(self.directory.of_element(element), part_id, self.generation)
+        return replace(self, directory=self.directory.of_element(element), job_id=part_id, components=0)
+
+    def is_of(self, said: QueueEntry | AccountingRecord, *, started_at: float | None = None) -> bool:
+        """As `RunDirectory.is_of`; of a step, what Slurm says of its allocation is about it as well."""
+        is_own = self.directory.is_of(said, generation=self.generation, started_at=started_at)
+        return is_own or (self.session is not None and self.session.is_of(said, generation=None))
 
 
 def part_of_job(job_id: str, element: int, components: int = 0) -> str:

@@ -8,10 +8,18 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SlurmRetryPolicy, threaded_executor
+from dagster_slurm import (
+    ComputeResource,
+    SlurmQueueConfig,
+    SlurmResource,
+    SlurmRetryPolicy,
+    SlurmSessionResource,
+    threaded_executor,
+)
 
 # What a process of its own is to do.
 VARIABLE = "CONTRACT_WORK"
+SESSION = {"num_nodes": 1, "cpus_per_task": 8, "mem": "2G", "time_limit": "00:10:00", "idle_timeout_seconds": 5}
 QUEUE = {"partition": "compute", "mem": "60M", "cpus": 1, "time_limit": "00:05:00"}
 
 
@@ -39,10 +47,17 @@ class Kind:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step of a session."""
+        return self.mode == "slurm-session"
+
 
 OWN = Kind("own job", "slurm", False)
 ARRAY = Kind("job array", "slurm", True)
 HET = Kind("het job", "slurm-hetjob", True, is_hetjob=True)
+STEP = Kind("step", "slurm-session", False)
+STEPS = Kind("steps", "slurm-session", True)
 LOCAL = Kind("local run", "local", False)
 LOCAL_PARTITIONS = Kind("local partitions", "local", True)
 LOCAL_HET = Kind("local het job", "local", True, is_hetjob=True)
@@ -112,6 +127,8 @@ class Work:
             from_env = SlurmResource.from_env()
             queue = SlurmQueueConfig(**QUEUE)
             fields["slurm"] = SlurmResource(ssh=from_env.ssh, queue=queue, remote_base=from_env.remote_base)
+        if self.kind.is_step:
+            fields["session"] = SlurmSessionResource(**{**SESSION, **fields.get("session", {})})
         return ComputeResource(mode=self.kind.mode, **fields)
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.docs.markdown import ROOT, blocks_of
 
-from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, Kind, Work
+from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, STEP, STEPS, Kind, Work
 from .work import COUNTED, EATS, Make, Ran, kinds
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
-ALL = (OWN, ARRAY, LOCAL, LOCAL_PARTITIONS)
-ON_A_CLUSTER = (OWN, ARRAY)
+ALL = (OWN, ARRAY, STEP, STEPS, LOCAL, LOCAL_PARTITIONS)
+ON_A_CLUSTER = (OWN, ARRAY, STEP, STEPS)
 # One unit for each end. What it sees of variables, it prints.
 PAYLOAD = """
 import json
@@ -102,7 +102,7 @@ def test_a_failure_has_what_slurm_said(ended: Callable[[Kind], Ran], kind: Kind)
     assert "oom-kill" in text or "oom_kill" in text, text  # From 24.11 on.
 
 
-@kinds(ARRAY, LOCAL_PARTITIONS)
+@kinds(ARRAY, STEPS, LOCAL_PARTITIONS)
 def test_the_partition_is_a_variable(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     assert variables(ended(kind))["DAGSTER_SLURM_PARTITION_KEY"] == "success"
 

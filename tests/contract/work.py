@@ -30,6 +30,7 @@ from .project import VARIABLE, Kind, Work
 MARKING = """unit=${DAGSTER_SLURM_ASSET_KEY:-${DAGSTER_SLURM_PARTITION_KEY:-$UNIT}}
 job=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 job=$job${DAGSTER_SLURM_HET_GROUP:++$DAGSTER_SLURM_HET_GROUP}
+[ -n "${DAGSTER_SLURM_HET_GROUP:-}" ] || job=$job${SLURM_STEP_ID:+.$SLURM_STEP_ID}
 echo "$unit ${job:-$$}" >>MARKS
 """
 # How often the unit was started by now.

@@ -36,6 +36,7 @@ LEVELS = {
     "job": 3,
     "launchers": 3,
     "environments": 3,
+    "session": 3,
     "staging": 3,
     "executor": 4,
     "clients": 4,

@@ -59,7 +59,7 @@ def test_no_trap_of_a_signal_substitutes_a_command(file: Path) -> None:
 
 def test_traps_of_signals_are_found() -> None:
     trapping = {file.name for file in FILES if TRAP.search(file.read_text(encoding="utf-8"))}
-    assert trapping == {"nodes.sh", "payload.sh", "rank.sh", "ranks.sh"}
+    assert trapping == {"dispatch.sh", "nodes.sh", "payload.sh", "rank.sh", "ranks.sh"}
 
 
 # Of one machine, or compared with nothing that lies in a file system.

@@ -83,6 +83,11 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "sandbox",
         "A real Slurm cluster on this machine, for trying and testing; not for production.",
     ),
+    "sessions": (
+        "dagster_slurm.cli.sessions",
+        "sessions",
+        "List the allocations that runs share, with their steps, and end one.",
+    ),
     "shell": (
         "dagster_slurm.cli.job_commands",
         "shell",

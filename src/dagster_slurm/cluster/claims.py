@@ -24,6 +24,7 @@ from dagster_slurm.cluster.slurm_cluster import SlurmCluster
 from dagster_slurm.errors import (
     AttemptClosedError,
     ProtocolVersionError,
+    SessionEndedError,
     SlurmError,
     SlurmOutputError,
     SlurmUnavailableError,
@@ -52,6 +53,8 @@ _STORAGE_STATUS = 74
 _NO_OUTCOME_STATUS = 75
 _CLOSED_STATUS = 76
 _LARGEST_OWN_STATUS = 128
+# That of session/mail.sh; sbatch ends with 0 or 1.
+_SESSION_ENDED_STATUS = 76
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,8 @@ class Claims:
         if answer.status > _LARGEST_OWN_STATUS:
             # sbatch was killed (POSIX, 2.8.2), maybe with its request on the way: Slurm may have taken it.
             return self._no_outcome(directory, generation)
+        if answer.status == _SESSION_ENDED_STATUS and not answer.stdout:
+            return SessionEndedError(f"The session of {directory.path} takes no more steps", host=self._cluster.host)
         if answer.status:
             return rejections.classify_error("sbatch", answer.status, answer.stderr, self._cluster.host)
         try:

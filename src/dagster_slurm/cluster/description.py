@@ -48,6 +48,7 @@ class Description:
         earlier: How each of them has ended before, as `job.retrying` writes it; empty if none has.
         digests: What stands for payload, options, environment and the like, by the names in `DIGESTS`.
         is_hetjob: Whether its elements are components of a heterogeneous job.
+        session: Of the allocation of a session, its shape in words.
     """
 
     origin_run_id: str = ""
@@ -63,6 +64,7 @@ class Description:
     earlier: tuple[tuple[object, ...], ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     is_hetjob: bool = False
+    session: str = ""
 
     @property
     def components(self) -> int:
@@ -82,6 +84,7 @@ class Description:
             "assets": self.assets,
             "process": _told(self.process) if self.process else None,
             "environment_path": self.environment_path or None,
+            **({"session": self.session} if self.session else {}),
         }
         of_array = {"elements": self.elements, "earlier": self.earlier, "hetjob": self.is_hetjob}
         return json.dumps({**values, **{name: each for name, each in of_array.items() if each}, **self.digests})
@@ -109,6 +112,7 @@ class Description:
             _lists(told.get("earlier")),
             {name: _text(told[name]) for name in DIGESTS if name in told},
             told.get("hetjob") is True,
+            _text(told.get("session")),
         )
 
 
@@ -153,6 +157,7 @@ class StartMark:
         at_epoch_seconds: When, by the node's clock.
         node: The node that the batch script runs on.
         node_list: All nodes of the job, in Slurm's compact form; empty if the line does not tell.
+        step: Of a step of a session, Slurm's number of it.
     """
 
     job_id: str
@@ -160,6 +165,7 @@ class StartMark:
     at_epoch_seconds: float
     node: str
     node_list: str = ""
+    step: str = ""
 
     @property
     def nodes(self) -> str:
@@ -233,7 +239,32 @@ class EndMark:
         return self.exit_code == 0 and self.restart == 0 and not figures.told and figures.killed == 0 and is_whole
 
 
-Mark = StartMark | EndMark
+GIVEN_BACK = 75
+"""With what status a dispatcher gives a step back that waits: it is to go on in another allocation."""
+
+
+@dataclass(frozen=True)
+class OverMark:
+    """The dispatcher of a session says that a step has left its queue: its `srun` has ended, or it never begins.
+
+    Args:
+        job_id: The step's id.
+        status: That of its srun, or `GIVEN_BACK`.
+        at_epoch_seconds: When, by the clock of the dispatcher's node.
+    """
+
+    job_id: str
+    status: int
+    at_epoch_seconds: float
+
+
+Mark = StartMark | EndMark | OverMark
+
+
+def end_mark_of(marks: Sequence[Mark]) -> EndMark | None:
+    """The end line of the newest incarnation; None if that has none."""
+    last = next((mark for mark in reversed(marks) if not isinstance(mark, OverMark)), None)
+    return last if isinstance(last, EndMark) else None
 
 
 def parse_marks(text: str) -> tuple[tuple[Mark, ...], str]:
@@ -250,7 +281,13 @@ def _parse_line(words: list[str]) -> Mark | None:
     try:
         if words[0] == "start":
             job_id, restart, at, node = words[1:5]
-            return StartMark(job_id, int(restart), float(at), node, "".join(words[5:6]))
+            step = "".join(words[6:7])
+            return StartMark(
+                job_id, int(restart), float(at), node, "".join(words[5:6]), step if step.isdecimal() else ""
+            )
+        if words[0] == "over":
+            job_id, _, status, at = words[1:5]
+            return OverMark(job_id, int(status), float(at))
         if words[0] == "end":
             job_id, restart, code, at, *sizes = words[1:8]
             names = ("stdout", "stderr", "messages")

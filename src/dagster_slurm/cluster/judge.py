@@ -13,10 +13,10 @@ docs/ends.md is drawn from the table.
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from dagster_slurm.cluster.description import EndMark, StartMark
+from dagster_slurm.cluster.description import EndMark, OverMark, StartMark, end_mark_of
 from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState
@@ -314,14 +314,16 @@ def at_a_look(
         over_seconds: How long it is over, if it is.
     """
     marks = [mark for mark in attempt.marks if mark.job_id == job_id]
+    handle = replace(attempt.handle(job_id), generation=generation or 0)
     started_at = next((mark.at_epoch_seconds for mark in reversed(marks) if isinstance(mark, StartMark)), None)
 
     def word(said: QueueEntry | AccountingRecord) -> JobState | Silence:
-        is_mine = attempt.directory.is_of(said, generation=generation, started_at=started_at)
-        return said.state if is_mine else Silence.NOT_OURS
+        return said.state if handle.is_of(said, started_at=started_at) else Silence.NOT_OURS
 
-    queue = word(entry) if entry else without_entry
-    end_mark = marks[-1] if marks and isinstance(marks[-1], EndMark) else None
+    queue, end_mark = word(entry) if entry else without_entry, end_mark_of(marks)
+    if any(isinstance(mark, OverMark) for mark in marks):
+        # What squeue has is the allocation, which goes on.
+        queue = Silence.GONE
     if isinstance(queue, JobState) and not queue.is_terminal:
         # Whatever else is known: of one that was requeued sacct may know the end of the run before.
         return Witnesses(end_mark, queue)

@@ -132,14 +132,15 @@ def _commands_of(answers: Mapping[str, str], stderr: bytes) -> dict[str, tuple[l
 
 
 def _tasks(listing: Listing) -> dict[str, list[str]]:
-    """The ids of the tasks of each array, and of the components of each heterogeneous job."""
-    attempts = (attempt for launch in listing.launches for attempt in launch.attempts if attempt.description.elements)
-    claims = ((attempt.description, attempt.claims[-1].job_id) for attempt in attempts if attempt.claims)
-    return {
-        job_id: [part_of_job(job_id, element, told.components) for element in range(len(told.elements))]
-        for told, job_id in claims
-        if JobId.find(job_id) is not None
-    }
+    """The ids of the parts of arrays, heterogeneous jobs and sessions, by what squeue is asked about."""
+    tasks: dict[str, list[str]] = {}
+    for attempt in (attempt for launch in listing.launches for attempt in launch.attempts if attempt.claims):
+        whole, told = attempt.claims[-1].job_id, attempt.description
+        job_id = JobId.find(whole)
+        if job_id is not None and (job_id.is_request or told.elements):
+            parts = [part_of_job(whole, element, told.components) for element in range(len(told.elements))]
+            tasks.setdefault(job_id.in_queue, []).extend([whole, *parts] if job_id.is_request else parts)
+    return tasks
 
 
 def _slurm_answers(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dagster_slurm.cluster.description import Description, Mark, parse_marks
 from dagster_slurm.errors import SlurmOutputError
-from dagster_slurm.run_directory import RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.slurm import output
 
 REVOKED = "revoked"
@@ -75,6 +75,7 @@ class AttemptRecord:
         is_closed: Whether nobody can submit in it any more; also of what is not there any more.
         outcome: How its job ended, as `Claims.close` noted it; empty without a note.
         made_at: When it was put there, by the cluster's clock.
+        session: Where the allocation lies that it is a step of; None for a job.
     """
 
     directory: RunDirectory
@@ -85,6 +86,11 @@ class AttemptRecord:
     is_closed: bool = False
     outcome: str = ""
     made_at: float = 0.0
+    session: RunDirectory | None = None
+
+    def handle(self, job_id: str) -> JobHandle:
+        """A job of its newest try to submit."""
+        return JobHandle(self.directory, job_id, self.generation or 0, self.description.components, self.session)
 
     @property
     def generation(self) -> int | None:
@@ -302,7 +308,15 @@ def _attempt(directory: RunDirectory, entries: Sequence[_Entry], files: Mapping[
         not protocol or any(entry.is_link for entry in claims.values()),
         files.get(f"{root}/outcome.json", "").partition("\n")[0],
         described.modified_at if described else 0.0,
+        _session(directory, files.get(f"{root}/session", "")),
     )
+
+
+def _session(directory: RunDirectory, text: str) -> RunDirectory | None:
+    try:
+        return RunDirectory.from_relative(directory.base, text.partition(" ")[0]) if text else None
+    except ValueError:
+        return None
 
 
 def _claim(

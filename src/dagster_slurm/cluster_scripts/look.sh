@@ -90,7 +90,7 @@ printf '\0'
 find $roots -maxdepth "$depth" -path 'runs/*/*/*/*' \( \
     \( -name work -o -name pipes -o -name elements -o -path 'runs/*/*/checkpoint/*' \) -prune -o \
     -type f -size +0 -size -32768 \
-    \( -name protocol -o -name launch.json -o -name outcome.json -o -path '*/log/status' -o -path '*/claim/*/std*' \
+    \( -name protocol -o -name session -o -name launch.json -o -name outcome.json -o -path '*/log/status' -o -path '*/claim/*/std*' \
     -o -path '*/claim/*/status' \) -exec grep -aHZ '' -- {} + \) 2>/dev/null
 looked
 [ -n "$squeue" ] || exit 0
@@ -102,6 +102,8 @@ read_answer() {
     while read -r line || [ -n "$line" ]; do
         case $line in 'Submitted batch job '*) line=${line#Submitted batch job } line=${line%% *} ;; esac
         case ${line%%;*} in '' | *[!0-9]*) ;; *) id=${line%%;*} ;; esac
+        # A step of a session.
+        case $line in [1-9]*.r[1-9]*) id=$line ;; esac
     done <"$1/stdout"
 } 2>/dev/null
 
@@ -120,6 +122,8 @@ for attempt in $attempts; do
     id=$(readlink -- "$claim/gate") || read_answer "$claim"
     case $id in
     revoked) ;;
+    # Of a step of a session, Slurm knows the allocation.
+    [1-9]*.r[1-9]*) case ,$ids, in *",${id%%.*},"*) ;; *) ids=$ids,${id%%.*} ;; esac ;;
     '' | *[!0-9]*)
         # As RunDirectory.job_name.
         name=${attempt%/*} number=${attempt##*/}

@@ -4,7 +4,8 @@
 # The trees are one tar stream on stdin, in which that of the first attempt lies below 1/, of the second below 2/ ...; an
 # attempt that is there needs none. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
 # other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
-# NONCE is of digits.
+# NONCE is of digits. An attempt with a file `session` is a step of a session: it is asked for in the mailbox of the allocation that
+# its first word names, RUN/KEY/ATTEMPT, in the place of sbatch (session/mail.sh).
 # Output, of each: "made STATUS" or "found STATUS" by who made the claim, what sbatch printed, and "NEWLINE NONCE SPACE CODE
 # NEWLINE"; the same with sbatch's stderr on stderr. CODE 0; 74: it could not be written; 75: no outcome yet; 76: the
 # attempt is closed.
@@ -97,11 +98,43 @@ dagster_slurm_submit() {
                 umask 077
                 dagster_slurm_umask=$1 dagster_slurm_sbatch=$2
                 shift 2
+                # What has no mailbox any more has ended, as mail.sh has it.
+                dagster_slurm_refuse() {
+                    dagster_slurm_gone=$1
+                    shift
+                    for dagster_slurm_claim; do
+                        read -r dagster_slurm_session _ <"${dagster_slurm_claim%/*/*}/session" || continue
+                        [ "$dagster_slurm_session" = "$dagster_slurm_gone" ] || continue
+                        echo 76 >"$dagster_slurm_claim/status.part"
+                        mv -- "$dagster_slurm_claim/status.part" "$dagster_slurm_claim/status"
+                    done
+                } 2>/dev/null
+                dagster_slurm_sessions=
                 for dagster_slurm_claim; do
                     : >"$dagster_slurm_claim/stdout" >"$dagster_slurm_claim/stderr"
+                    dagster_slurm_attempt=${dagster_slurm_claim%/*/*}
+                    [ -e "$dagster_slurm_attempt/session" ] || continue
+                    read -r dagster_slurm_session _ <"$dagster_slurm_attempt/session"
+                    case " $dagster_slurm_sessions " in
+                    *" $dagster_slurm_session "*) ;;
+                    *) dagster_slurm_sessions="$dagster_slurm_sessions $dagster_slurm_session" ;;
+                    esac
+                done
+                # All that are asked of one session, under one lock.
+                for dagster_slurm_session in $dagster_slurm_sessions; do
+                    dagster_slurm_session=${dagster_slurm_claim%/runs/*}/runs/$dagster_slurm_session
+                    if [ -e "$dagster_slurm_session/work/mail.sh" ]; then
+                        sh "$dagster_slurm_session/work/mail.sh" "$dagster_slurm_session" add "$@" &
+                    else
+                        dagster_slurm_refuse "${dagster_slurm_session##*/runs/}" "$@" &
+                    fi
+                done
+                for dagster_slurm_claim; do
+                    dagster_slurm_attempt=${dagster_slurm_claim%/*/*}
+                    [ ! -e "$dagster_slurm_attempt/session" ] || continue
                     (
                         # As RunDirectory.job_name.
-                        dagster_slurm_attempt=${dagster_slurm_claim%/*/*} dagster_slurm_try=${dagster_slurm_claim##*/}
+                        dagster_slurm_try=${dagster_slurm_claim##*/}
                         dagster_slurm_name=${dagster_slurm_attempt%/*} dagster_slurm_try=${dagster_slurm_attempt##*/}.$dagster_slurm_try
                         dagster_slurm_name=${dagster_slurm_name##*/}
                         [ "$dagster_slurm_try" = 0.0 ] || dagster_slurm_name=$dagster_slurm_name.$dagster_slurm_try

@@ -31,9 +31,6 @@ _WITHOUT_EFFECT: Mapping[tuple[str, str], str] = MappingProxyType(
 # What means the same as nothing; any other value is refused.
 _ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
     {
-        "session": ((None,), "SlurmSessionResource"),
-        "allocation_scope": ((None, "asset"), "SlurmRunAllocationConfig"),
-        "run_allocation": ((None,), "SlurmRunAllocationConfig"),
         "ray_head_allocation": ((None,), "SlurmWorkerAllocationConfig"),
     }
 )

@@ -16,11 +16,6 @@ PACKAGE = "dagster_slurm"
 _RECONCILE = ("build_slurm_orphan_reconcile_sensor", "reconcile_orphaned_slurm_runs")
 _METRICS = ("SlurmMetric", "SlurmMetricsCallback", "SlurmMetricsContext")
 _CLIENTS = ("LocalPipesClient", "SlurmPipesClient")
-_SESSION = (
-    *("SlurmAllocation", "SlurmAllocationEnded", "SlurmAllocationScope", "SlurmRunAllocationConfig"),
-    *("SlurmSessionResource", "SlurmStepDrained", "SlurmStepExecutionResult", "SlurmWorkerAllocationConfig"),
-)
-
 PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "auth": (),
@@ -41,7 +36,6 @@ PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "pipes_clients.local_pipes_client": ("LocalPipesClient",),
         "pipes_clients.slurm_pipes_client": ("SlurmPipesClient",),
         "ray": ("run_with_ray_reserve_topup", "wait_for_stable_ray_resources"),
-        "resources.session": _SESSION,
         "resources.ssh": ("SSHConnectionResource",),
         "runners": (),
         "sensors": _RECONCILE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -30,8 +29,6 @@ _LOGIN = ("#before-connect", "`SSHConnectionResource(before_connect=...)` runs a
 _INSTEAD: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "SlurmAllocation": _ALLOCATIONS,
-        "SlurmRunAllocationConfig": _ALLOCATIONS,
-        "SlurmSessionResource": _ALLOCATIONS,
         "SlurmAllocationEnded": _RELAY,
         "SlurmStepDrained": _RELAY,
         "SlurmStepExecutionResult": _RELAY,
@@ -100,14 +97,6 @@ class SlurmAllocation(metaclass=Refused):
     """An allocation, in code of 1.22; refused at its first use."""
 
 
-class SlurmRunAllocationConfig(metaclass=Refused):
-    """One allocation for a run, in code of 1.22; refused at its first use."""
-
-
-class SlurmSessionResource(metaclass=Refused):
-    """One allocation for several calls, in code of 1.22; refused at its first use."""
-
-
 class SlurmWorkerAllocationConfig(metaclass=Refused):
     """Nodes that join a Ray cluster, in code of 1.22; refused at its first use."""
 
@@ -122,13 +111,6 @@ class SlurmAllocationEnded(Exception, metaclass=Refused):  # noqa: N818 - its na
 
 class SlurmStepDrained(Exception, metaclass=Refused):  # noqa: N818 - its name in 1.22
     """A step that made room for the next allocation, in code of 1.22: nothing raises it."""
-
-
-class SlurmAllocationScope(str, enum.Enum):
-    """How long an allocation lives, in code of 1.22: here each asset's call has its own."""
-
-    ASSET = "asset"
-    RUN = "run"
 
 
 def run_with_ray_reserve_topup(*arguments: Any, **options: Any) -> NoReturn:

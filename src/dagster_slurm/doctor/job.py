@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 
 from dagster_slurm.cluster.claims import Claims
-from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, OverMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Patience
 from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.world import World
@@ -191,7 +191,8 @@ def _probe(
 
 def _marks(world: World, directory: RunDirectory) -> tuple[StartMark | EndMark, ...]:
     status = world.cluster.transport.read_from(f"{directory.path}/log/status", 0, _MAX_BYTES)
-    return parse_marks(status.decode("utf-8", "replace"))[0]
+    marks = parse_marks(status.decode("utf-8", "replace"))[0]
+    return tuple(mark for mark in marks if not isinstance(mark, OverMark))
 
 
 def judge_job(probe: Probe, nonce: str) -> Finding:

@@ -204,10 +204,22 @@ def job_row(job: SeenJob, accounting: Accounting, *, run_id: str, run_status: st
     )
     record = record_of(job, accounting)
     row = row if record is None else _accounted(row, record)
+    if job.is_step:
+        return _of_step(replace(row, job_id=job.accounted_as or job.job_id), job)
     if job.queued is None:
         return row
     row = _queued(row, job.queued, job.tasks or job.components)
     return _of_components(row, job.components) if job.components else row
+
+
+def _of_step(row: JobRow, job: SeenJob) -> JobRow:
+    """Of a step of a session, whose allocation is what squeue knows: sizes and times are not the step's."""
+    if job.queued is None:
+        return row
+    entry = job.queued.entry
+    state = entry.state if job.marks or entry.state is not JobState.RUNNING else JobState.PENDING
+    reason = entry.reason if state is entry.state else f"in the session of job {entry.job_id}"
+    return replace(row, partition=job.queued.partition, state=state.value, reason=reason or "")
 
 
 def _accounted(row: JobRow, record: AccountingRecord) -> JobRow:

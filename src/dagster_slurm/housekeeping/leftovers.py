@@ -225,6 +225,9 @@ def _of_piece(piece: Piece, seen: Snapshot, jobs: dict[str, list[SeenJob]], word
 
 def _facts(piece: Piece, jobs: Sequence[SeenJob], seen: Snapshot, word: Word) -> Facts:
     fate = _worst([fate_of(job, seen.accounting) for job in jobs])
+    if piece.description.session and fate is not Fate.LIVE:
+        # The allocation of a session has no result.
+        fate = Fate.ENDED
     return Facts(
         unreadable=_unreadable(piece),
         is_uploading=any(_is_uploading(launch, seen.listing.now) for launch in piece.launches),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.description import Description, EndMark, Mark
+from dagster_slurm.cluster.description import Description, EndMark, Mark, OverMark, StartMark, end_mark_of
 from dagster_slurm.cluster.judge import Patience, Silence, Witnesses, at_a_look, judge
 from dagster_slurm.cluster.look import look_at_all
 from dagster_slurm.cluster.records import REVOKED, AttemptRecord, ClaimRecord, LaunchRecord, Listing
@@ -104,12 +104,13 @@ def snapshot(cluster: SlurmCluster, *, is_open: Callable[[SeenJob], bool]) -> Sn
     cluster.refuse_foreign_base()
     listing = look_at_all(cluster)
     jobs = seen_jobs(listing, cluster.queue_of_user())
-    asked = [job.job_id for job in jobs if is_open(job)]
+    asked = {job.accounted_as: job.job_id for job in jobs if is_open(job) and job.accounted_as}
     notice, accounting = "", Accounting({})
     if asked:
         try:
-            records = cluster.accounting(asked)
-            accounting = Accounting(records or {}, is_off=records is None)
+            records = cluster.accounting(list(asked))
+            named = {asked.get(job_id, job_id): record for job_id, record in (records or {}).items()}
+            accounting = Accounting(named, is_off=records is None)
         except SlurmCommandError as error:
             accounting = Accounting({}, is_off=error.is_missing_program)
             notice = "" if error.is_missing_program else error.message
@@ -193,6 +194,19 @@ class SeenJob:
         """Whether squeue says that it has not ended."""
         return self.queued is not None and not self.queued.entry.state.is_terminal
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step of a session."""
+        return JobId.parse(self.job_id).is_request
+
+    @property
+    def accounted_as(self) -> str:
+        """What sacct is asked about: of a step of a session its number, or nothing while it has none."""
+        if not self.is_step:
+            return self.job_id
+        step = next((mark.step for mark in reversed(self.marks) if isinstance(mark, StartMark) and mark.step), "")
+        return f"{JobId.parse(self.job_id).in_queue}.{step}" if step else ""
+
 
 def seen_jobs(listing: Listing, queue: Sequence[UserQueueEntry]) -> list[SeenJob]:
     """Every job of the directories, and of the queue by its name, each once; the oldest number first.
@@ -240,15 +254,21 @@ def _queued(
 ) -> list[UserQueueEntry]:
     """What squeue has of a try to submit: by its name, and where a site has changed that by its directory."""
     found = by_name.pop(attempt.directory.job_name(claim.generation), [])
-    renamed = by_id.get(claim.job_id)
-    if renamed is None or renamed in found or not attempt.directory.is_of(renamed.entry, generation=claim.generation):
+    job_id = JobId.find(claim.job_id)
+    if job_id is None:
+        return found
+    # Of a step of a session, it has the allocation, until the step is over.
+    is_over = any(isinstance(mark, OverMark | EndMark) for mark in attempt.marks) and job_id.is_request
+    renamed = None if is_over else by_id.get(job_id.in_queue)
+    handle = replace(attempt.handle(claim.job_id), generation=claim.generation)
+    if renamed is None or renamed in found or not handle.is_of(renamed.entry):
         return found
     return [*found, renamed]
 
 
 def _jobs_of(attempt: AttemptRecord, claim: ClaimRecord, queued: Sequence[UserQueueEntry]) -> Iterator[SeenJob]:
     name = attempt.directory.job_name(claim.generation)
-    entries = {each.entry.array_job_id: each for each in queued}
+    entries = {claim.job_id if attempt.session else each.entry.array_job_id: each for each in queued}
     if attempt.description.components > 1:
         yield from _hetjob(attempt, claim, [entries[number] for number in sorted(entries, key=int)])
         return
@@ -269,8 +289,7 @@ def _hetjob(attempt: AttemptRecord, claim: ClaimRecord, parts: Sequence[UserQueu
 
 def end_of(job: SeenJob) -> EndMark | None:
     """The line that the batch script wrote at its end, if that is the last one."""
-    last = job.marks[-1] if job.marks else None
-    return last if isinstance(last, EndMark) else None
+    return end_mark_of(job.marks)
 
 
 def record_of(job: SeenJob, accounting: Accounting) -> AccountingRecord | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.cluster.description import Description, EndMark, Mark, StartMark, parse_marks
+from dagster_slurm.cluster.description import Description, EndMark, OverMark, StartMark, parse_marks
 from dagster_slurm.cluster.slurm_cluster import FilePosition
 from dagster_slurm.errors import InvalidRequestError, SlurmCommandError
 from dagster_slurm.housekeeping.jobs_table import JobRow, Shown, Wanted, WordOf, shown
@@ -38,7 +38,9 @@ class Chosen:
 
     @property
     def job_id(self) -> str:
-        """As Slurm writes it: "12", "12_3" or "12+1"."""
+        """As Slurm writes it: "12", "12_3", "12+1" or "12.4"."""
+        if self.job.is_step and self.task is None:
+            return self.row.job_id
         return self.job.job_id if self.task is None else part_of_job(self.job.job_id, self.task, self._components)
 
     @property
@@ -67,7 +69,9 @@ class Chosen:
         # By its name alone: `RunDirectory.job_name` is the key of a first try.
         place = self.job.place or RunDirectory("", "", self.job.name)
         generation = self.job.claim.generation if self.job.claim else (place.try_named(self.job.name) or (0, 0))[1]
-        return JobHandle(place, self.job_id, generation)
+        # A step is what its session was asked for, whatever Slurm's number of it is.
+        job_id = self.job.job_id if self.job.is_step else self.job_id
+        return JobHandle(place, job_id, generation, self.job.attempt.session if self.job.attempt else None)
 
     @property
     def is_live(self) -> bool:
@@ -80,7 +84,7 @@ class Chosen:
     def own_number(self) -> str | None:
         """The number of the job that runs, which a task has besides its id; None while it does not run."""
         if (self.task is None and not self.job.tasks) or self._components:
-            return self.job.job_id if self.job.is_live else None
+            return JobId.parse(self.job.job_id).in_queue if self.job.is_live else None
         running = [each.entry for each in self.job.tasks if not each.entry.state.is_terminal and each.entry.node_list]
         return next((entry.job_id for entry in running if self._is_of(entry.array_task_id)), None)
 
@@ -94,7 +98,7 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     Args:
         seen: What was seen.
         word_of: Tells what Dagster says of origin runs and step.
-        named: "12", "12_3" for a task, "12+1" for a component, or how the id of a run begins.
+        named: "12", "12_3" a task, "12+1" a component, "12.4" a step of a session, or how the id of a run begins.
 
     Raises:
         InvalidRequestError: There is none, or it may be of several runs.
@@ -102,7 +106,7 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
     number = JobId.find(named)
     everything = shown(seen, word_of, Wanted(everything=True))
     if number is not None:
-        found = [each for each in everything if JobId.parse(each.job.job_id).in_queue == number.in_queue]
+        found = [each for each in everything if _is_named(each, number)]
         if found:
             return [_part(each, number) for each in found]
     found = _of_run(everything, named)
@@ -112,6 +116,14 @@ def chosen(seen: Snapshot, word_of: WordOf, named: str) -> list[Chosen]:
             hint="`dagster-slurm jobs --all` has what is known: name a job's number, or how the id of a run begins.",
         )
     return [Chosen(each.job, each.row) for each in found]
+
+
+def _is_named(each: Shown, number: JobId) -> bool:
+    """A step of a session by Slurm's number of it, or ours; the allocation by its own."""
+    job_id = JobId.parse(each.job.job_id)
+    if number.step:
+        return str(number) in (each.row.job_id, each.job.job_id)
+    return job_id.in_queue == number.in_queue and not job_id.is_request
 
 
 def _part(found: Shown, number: JobId) -> Chosen:
@@ -203,8 +215,8 @@ class Source:
     def _text(self, name: str) -> _Text:
         return self._texts.setdefault(name, _Text())
 
-    def _marks(self) -> tuple[Mark, ...]:
-        return tuple(mark for mark in parse_marks(self._status)[0] if isinstance(mark, StartMark | EndMark))
+    def _marks(self) -> tuple[StartMark | EndMark, ...]:
+        return tuple(mark for mark in parse_marks(self._status)[0] if not isinstance(mark, OverMark))
 
     def take(self, name: str, data: bytes) -> Iterator[Said]:
         """Note what was read of one file, and give the lines that are whole by now."""
@@ -235,6 +247,12 @@ class Source:
         counted = {f"{stream}.{last.restart}": last.bytes_of.get(stream, 0) for stream in ("stdout", "stderr")}
         return all(self._text(name).offset >= size for name, size in counted.items())
 
+    @property
+    def is_over_step(self) -> bool:
+        """Whether it is a step of a session that has ended."""
+        is_over = any(isinstance(mark, OverMark) for mark in parse_marks(self._status)[0])
+        return JobId.parse(self.job_id).is_request and (is_over or self.has_ended)
+
 
 class _Text:
     """A file that is read in parts."""
@@ -264,7 +282,7 @@ def sources_of(found: Sequence[Chosen]) -> list[Source]:
         elements = attempt.description.elements
         if not elements:
             keys = ",".join(attempt.description.partition_keys)
-            sources.append(Source(each.job_id, keys, attempt.directory))
+            sources.append(Source(each.handle.job_id, keys, attempt.directory))
         tasks = range(len(elements)) if each.task is None else [each.task]
         components = attempt.description.components
         sources += [
@@ -339,7 +357,12 @@ class PayloadLogs:
         except SlurmCommandError:
             # No answer ends nothing.
             return
-        over = [each for each in self._open if each.job_id not in entries or entries[each.job_id].state.is_terminal]
+        over = [
+            each
+            for each in self._open
+            # Of a step of a session, squeue has the allocation.
+            if each.job_id not in entries or entries[each.job_id].state.is_terminal or each.is_over_step
+        ]
         yield from self._new()
         for source in over:
             yield from source.rest()

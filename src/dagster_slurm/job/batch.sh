@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154,SC2317  # read, and assigned, in front of this file; reached through the trap
 # The batch script of every job, behind its #SBATCH lines, payload.sh and what stands in front of that, figures.sh and
-# samples.sh. Its argument says which try to submit it is.
+# samples.sh. Its argument says which try to submit it is. A step of a session is the same script, run by its dispatcher: the
+# second argument is the step's id, the third the element of it that this is.
 #
 # One job runs the payload: whoever makes the symlink `gate` (cluster/claims.py). What has happened is known from
 # log/status alone: "start JOB RESTART ..." before the payload, "end JOB RESTART CODE ..." behind it, each written in one
@@ -14,20 +15,25 @@ claim=$run_directory/claim/${1:-0}
 
 # Sets `owner`, by which the gate names this job; `job`, by which the status file does; and `place`, where its files lie.
 # Each task of a job array has a place of its own, and so has each component of a heterogeneous job (component.sh). The gate
-# is the array's: there is one task of each number in it.
+# is the array's: there is one task of each number in it. Sets `step` to Slurm's number of a step of a session.
 identify() {
-    owner=$SLURM_JOB_ID job=$SLURM_JOB_ID place=$run_directory
+    owner=$SLURM_JOB_ID job=$SLURM_JOB_ID place=$run_directory step=
     if [ -n "$component" ]; then
         [ "$components" = 1 ] || job=$owner+$component
         place=$run_directory/elements/$component
         return
     fi
     unset -v DAGSTER_SLURM_HET_GROUP
+    if [ -n "$1" ]; then
+        owner=$1 job=$1 step=${SLURM_STEP_ID:-$SLURM_STEPID}
+        [ -z "$2" ] || job=${SLURM_JOB_ID}_$2.${1#*.} place=$run_directory/elements/$2
+        return
+    fi
     [ -n "$SLURM_ARRAY_TASK_ID" ] || return
     owner=$SLURM_ARRAY_JOB_ID
     job=${owner}_$SLURM_ARRAY_TASK_ID place=$run_directory/elements/$SLURM_ARRAY_TASK_ID
 }
-identify
+identify "${2-}" "${3-}"
 log=$place/log
 restart=${SLURM_RESTART_COUNT:-0}
 
@@ -163,6 +169,11 @@ heed_earlier_start() {
         exit 0
     fi
     if [ -z "$earlier" ]; then return; fi
+    if [ -n "$step" ]; then
+        # Its srun had failed, as far as the dispatcher knew, and what it began has come late.
+        say "this step has begun before, on $earlier; nothing to do"
+        exit 0
+    fi
     say "this job has begun before, on $earlier, and Slurm counts no restart; waiting for the end of that start"
     find_group
     while [ -z "$outcome" ]; do
@@ -206,7 +217,7 @@ catch_signals
 
 look_at_clock
 started=$now
-printf 'start %s %s %s %s %s\n' "$job" "$restart" "$now" "$node" "${SLURM_JOB_NODELIST:-$node}" >>"$log/status"
+printf 'start %s %s %s %s %s%s\n' "$job" "$restart" "$now" "$node" "${SLURM_JOB_NODELIST:-$node}" "${step:+ $step}" >>"$log/status"
 
 exec 6< <(stay_fresh 2>/dev/null)
 fresh=$!

@@ -10,8 +10,12 @@ from typing import TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import EndMark, OverMark
+from dagster_slurm.cluster.look import look
+from dagster_slurm.cluster.records import AttemptRecord
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.run_directory import JobHandle, RunDirectory
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import QueueEntry
 
 T = TypeVar("T")
@@ -112,24 +116,47 @@ class Canceller:
         entries = self._try("squeue", lambda: self._cluster.queue(job_ids)) if job_ids else {}
         if entries is None:
             return "; ".join(self._undone)
-        waited = [f"{job_id} is {entry.state}" for job_id, entry in entries.items() if not entry.state.is_terminal]
+        over = self._over(withdrawal.jobs)
+        waited = [
+            f"{job_id} is {entry.state}"
+            for job_id, entry in entries.items()
+            if not (entry.state.is_terminal or job_id in over)
+        ]
         return ", ".join(waited)
+
+    def _over(self, jobs: Sequence[JobHandle]) -> set[str]:
+        """The steps that have ended, by their own lines and those of their dispatchers: squeue has their allocation."""
+        steps = [job for job in jobs if JobId.parse(job.job_id).is_request]
+        seen = self._try("a look at steps", lambda: look(self._cluster, [step.directory for step in steps]))
+        if not steps or seen is None:
+            return set()
+        found = {step: seen.listing.attempts(step.directory).get(step.directory.attempt) for step in steps}
+        return {step.job_id for step, attempt in found.items() if attempt is None or _is_over(attempt)}
 
     def _cancel(self, jobs: Sequence[JobHandle]) -> tuple[tuple[JobHandle, ...], tuple[QueueEntry, ...]]:
         """Cancel jobs, but for those under whose number Slurm has another's by now."""
+        steps = tuple(job for job in jobs if JobId.parse(job.job_id).is_request)
+        for step in steps:
+            self._try(f"the cancellation of step {step.job_id}", partial(self._cancel_step, step))
+        jobs = tuple(job for job in jobs if job not in steps)
         if not jobs:
-            return (), ()
+            return steps, ()
         entries = self._try("squeue", lambda: self._cluster.queue([job.job_id for job in jobs]))
         if entries is None:
             # A name tells whose a job is; it is all there is where a site has changed the names.
             self._cancel_by_name([job.directory.job_name(job.generation) for job in jobs])
-            return tuple(jobs), ()
+            return (*steps, *jobs), ()
         others = {job.job_id: entries[job.job_id] for job in jobs if job.job_id in entries and not _is_of(entries, job)}
         mine = tuple(job for job in jobs if job.job_id not in others)
         job_ids = [job.job_id for job in mine]
         if job_ids:
             self._try(f"scancel {' '.join(job_ids)}", lambda: self._cluster.cancel(job_ids))
-        return mine, tuple(others.values())
+        return (*steps, *mine), tuple(others.values())
+
+    def _cancel_step(self, step: JobHandle) -> None:
+        """Have the dispatcher of its session do so; one that is not there any more has left nothing running."""
+        answer = self._cluster.script("cancel_step.sh", (step.directory.path, JobId.parse(step.job_id).step[1:]))
+        self._cluster.refuse("the mailbox of the session", answer)
 
     def _cancel_by_name(self, names: Iterable[str]) -> None:
         if names:
@@ -143,5 +170,10 @@ class Canceller:
             return None
 
 
+def _is_over(attempt: AttemptRecord) -> bool:
+    """Whether all elements of a step that have begun have ended; what has not begun is revoked, or given up."""
+    return not attempt.marks or any(isinstance(mark, OverMark | EndMark) for mark in attempt.marks)
+
+
 def _is_of(entries: Mapping[str, QueueEntry], job: JobHandle) -> bool:
-    return job.directory.is_of(entries[job.job_id], generation=job.generation)
+    return job.is_of(entries[job.job_id])

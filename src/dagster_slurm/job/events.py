@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dagster_slurm.cluster.description import EndMark
+from dagster_slurm.cluster.description import GIVEN_BACK, EndMark
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.reasons import Reason, parse_reason
@@ -99,6 +99,8 @@ class Ended:
         reason: squeue's last word on why it waited or ended, if it said one.
         unread_bytes: How much of each stream has been written, and could not be read; only of those with something.
         is_removed: Whether its run directory was not there any more.
+        step: Of a step of a session, Slurm's number of it; empty if it has not begun.
+        over_status: With what status the session's dispatcher says that a step is over; None without its word.
         was_accounting_asked: Whether sacct was asked about it.
     """
 
@@ -109,12 +111,20 @@ class Ended:
     reason: str | None = None
     unread_bytes: Mapping[str, int] = field(default_factory=dict)
     is_removed: bool = False
+    step: str = ""
+    over_status: int | None = None
     was_accounting_asked: bool = False
 
     @property
     def is_success(self) -> bool:
         """Whether Slurm and its own end line agree that it succeeded."""
         return self.state.is_success and self.end_mark is not None
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether it is a step that has not begun, and may begin in another allocation."""
+        has_begun = self.nodes is not None or self.end_mark is not None
+        return not has_begun and self.over_status in (None, GIVEN_BACK)
 
     @property
     def is_wordless(self) -> bool:

@@ -8,7 +8,8 @@ group='' job_group='' memory_group='' cpu_group=''
 # Sets `group`: what lists the processes of the control group in which Slurm has put this script, if it has. And the
 # directories of the whole job, with all of its steps: `job_group` in any controller; `memory_group` and `cpu_group`
 # where its memory and its CPU time are counted, empty if they are not. With control groups of version 2, those of 26.05
-# are not called by the job's id but by its SLUID. Those of a component have its own number: SLURM_JOB_ID is the leader's.
+# are not called by the job's id but by its SLUID. Those of a component have its own number: SLURM_JOB_ID is the leader's. Of
+# a step of a session, the directory is that of the step.
 find_group() {
     local controllers path whole number=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
     number=${!number:-$SLURM_JOB_ID}
@@ -19,6 +20,7 @@ find_group() {
         */"${SLURM_JOB_SLUID:-none}"/*) whole=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
         *) continue ;;
         esac
+        [ -z "$step" ] || whole=$whole/step_$step
         path=$groups_root/$controllers$path/cgroup.procs job_group=$groups_root/$controllers$whole
         if [ -z "$group" ] && [ -r "$path" ]; then group=$path; fi
         case ,$controllers, in

@@ -30,11 +30,13 @@ class Outcome:
         state: Slurm's state.
         exit_code: The payload's exit code, if known. A job that has FAILED without may not be the payload's fault.
         node_list: Where it ran, in Slurm's compact form.
+        is_of_allocation: Whether it is a step of a session, and ended since its allocation did.
     """
 
     state: JobState
     exit_code: int | None = None
     node_list: str | None = None
+    is_of_allocation: bool = False
 
     @classmethod
     def of(cls, state: JobState, end_mark: EndMark | None, record: AccountingRecord | None) -> Outcome:
@@ -59,10 +61,11 @@ class Outcome:
         """What `to_value` made; None for what it did not."""
         try:
             state, exit_code, node_list = JobState(values["state"]), values.get("exit_code"), values.get("node_list")
+            is_of_allocation = values.get("is_of_allocation") is True
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         is_of_kind = isinstance(exit_code, int | None) and isinstance(node_list, str | None)
-        return cls(state, exit_code, node_list) if is_of_kind else None
+        return cls(state, exit_code, node_list, is_of_allocation) if is_of_kind else None
 
 
 def outcomes_to_json(outcomes: Mapping[int | None, Outcome]) -> str:
@@ -141,6 +144,8 @@ def next_request(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryR
     if rules is None:
         return request
     for outcome in outcomes:
+        if outcome.is_of_allocation:
+            continue
         if outcome.state is JobState.OUT_OF_MEMORY:
             request = _more_memory(request, rules)
         elif outcome.state is JobState.TIMEOUT:
@@ -170,6 +175,8 @@ def decide_next(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryRu
     used = sum(not chain.continues(outcome) for outcome in outcomes) - 1
     if used >= rules.max_retries:
         return Next(False, f"it was retried {used} times already (max_retries)")
+    if last.is_of_allocation:
+        return Next(True, f"{last.state} of its allocation; the next attempt is in another one")
     before, after = (next_request(request, part, rules) for part in (outcomes[:-1], outcomes))
     if last.state is JobState.OUT_OF_MEMORY:
         return _raised("memory", _memory_of(before), _memory_of(after), format_memory)

@@ -247,7 +247,7 @@ class Reattachment:
         if job_id is None:
             return None
         told, units = attempt.description, _units(attempt)
-        handle = JobHandle(attempt.directory, job_id, attempt.generation or 0, told.components)
+        handle = attempt.handle(job_id)
         left = tuple(unit for unit in units if unit not in later)
         if told.elements:
             over = frozenset(

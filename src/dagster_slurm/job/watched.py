@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dagster_slurm.cluster import FilePosition
-from dagster_slurm.cluster.description import EndMark, StartMark, parse_marks
+from dagster_slurm.cluster.description import EndMark, OverMark, StartMark, parse_marks
 from dagster_slurm.cluster.judge import Silence, Verdict, Witnesses
 from dagster_slurm.job.backoff import Pace
 from dagster_slurm.job.events import Ended, Listener, Notice, Output, QueueLeft, QueueTeller, Started, StateChanged
@@ -38,6 +38,8 @@ class WatchedJob:
     over_since: float | None = None
     end_mark: EndMark | None = None
     nodes: str | None = None
+    step: str = ""
+    over_status: int | None = None
     reason: str | None = None
     restart: int = 0
     starts: int = 0
@@ -108,7 +110,12 @@ class WatchedJob:
         marks, self._status_rest = parse_marks(self._status_rest + text)
         for mark in marks:
             # A node that was given up may write its end long after the next incarnation has started.
-            if mark.job_id != self.handle.job_id or mark.restart < self.restart:
+            if mark.job_id != self.handle.job_id:
+                continue
+            if isinstance(mark, OverMark):
+                self.over_status, self._has_new_marks, self.queue = mark.status, True, Silence.GONE
+                continue
+            if mark.restart < self.restart:
                 continue
             is_again = isinstance(mark, StartMark) and mark.restart == self.restart and self.starts > 0
             self.restart = mark.restart
@@ -117,6 +124,7 @@ class WatchedJob:
                 self.starts = self.starts + 1 if is_again else 1
                 self.started_at = mark.at_epoch_seconds
                 self.nodes, self.end_mark = mark.nodes, self.end_mark if is_again else None
+                self.step = mark.step
                 self._runs, self._asked_since_start = True, False
                 self.subscription.put(Started(mark.nodes, mark.restart))
                 self._tell_times()
@@ -137,6 +145,9 @@ class WatchedJob:
     def take_queue(self, entry: QueueEntry | None, *, now: float, utc: datetime) -> None:
         """Take in squeue's answer: tell what is news in it."""
         self._asked_since_start = True
+        if self.over_status is not None:
+            # What squeue has is the allocation, which goes on.
+            return
         if entry is None:
             self.queue = Silence.GONE
             return
@@ -152,7 +163,8 @@ class WatchedJob:
             self.subscription.put(news)
             if isinstance(news, StateChanged) and entry.state.phase is StatePhase.WAITING:
                 self._runs = False
-        self._times = None if entry.state.phase is StatePhase.WAITING else entry
+        # Of a step it would be the times of its allocation.
+        self._times = None if entry.state.phase is StatePhase.WAITING or self.handle.session else entry
         self._tell_times()
 
     def take_no_accounting(self, why: Silence) -> None:
@@ -176,7 +188,7 @@ class WatchedJob:
     def _is_mine(self, said: QueueEntry | AccountingRecord, command: str) -> bool:
         """Whether a record under this job's number is about this job; another's is logged, once."""
         handle = self.handle
-        if handle.directory.is_of(said, generation=handle.generation, started_at=self.started_at):
+        if handle.is_of(said, started_at=self.started_at):
             return True
         self.notice(
             f"{command} has a job {handle.job_id} with the name {said.name!r} in {said.work_directory!r}, state "
@@ -207,6 +219,16 @@ class WatchedJob:
             key="removed",
             is_of_job=False,
         )
+
+    @property
+    def accounted_as(self) -> str:
+        """What sacct is asked about: of a step that has ended by itself that, and else its allocation."""
+        if self.handle.session is None:
+            return self.handle.job_id
+        job = JobId.parse(self.handle.job_id).in_queue
+        goes_on = isinstance(self.queue, JobState) and not self.queue.is_terminal
+        is_step = self.step and (self.over_status is not None or goes_on)
+        return f"{job}.{self.step}" if is_step else job
 
     @property
     def wants_times(self) -> bool:
@@ -254,6 +276,8 @@ class WatchedJob:
             self.reason,
             self.unread_bytes(),
             is_removed=self.is_removed,
+            step=self.step,
+            over_status=self.over_status,
             was_accounting_asked=self.was_accounting_asked,
         )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.description import GIVEN_BACK
 from dagster_slurm.cluster.judge import Action, Patience, Silence, judge
 from dagster_slurm.cluster.shared import SharedDirectory, seconds_since_boot
 from dagster_slurm.errors import (
@@ -29,12 +30,12 @@ from dagster_slurm.errors import (
 )
 from dagster_slurm.job.backoff import Outage, Pace, WatchIntervals
 from dagster_slurm.job.events import Broken, Ended, Listener, Notice, Subscription
-from dagster_slurm.job.failure import unknown_end
 from dagster_slurm.job.questions import Answer, Beside, Question
 from dagster_slurm.job.watched import WatchedJob, awake
 from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
+from dagster_slurm.slurm.states import JobState
 
 _T = TypeVar("_T")
 
@@ -43,6 +44,8 @@ _MAX_BLOCK_BYTES = 2 << 20
 _MAX_BYTES = 64 << 20
 # Longer than anything the watcher waits for at once: the slowest request, and the longest pause.
 _LONGEST_STEP_SECONDS = 300.0
+# As a shell has it of SIGTERM; what session/dispatch.sh writes of a step that was cancelled while it waited.
+_CANCELLED_STATUS = 143
 _NO_FIGURES = "{} refuses every question: how jobs end is told by their own end lines and squeue, without its figures"
 
 
@@ -321,9 +324,15 @@ class JobWatcher:
         if job.told:
             return Action.WAIT
         job.notice_removal(now, self._patience.logs_seconds)
-        if verdict.action is Action.FINISH and verdict.state is not None:
+        if job.over_status is not None and not job.starts:
+            # The dispatcher of its session will never begin it.
+            is_taken_back = job.over_status in (GIVEN_BACK, _CANCELLED_STATUS)
+            self._tell_end(job, job.ended(JobState.CANCELLED if is_taken_back else JobState.FAILED))
+        elif verdict.action is Action.FINISH and verdict.state is not None:
             self._tell_end(job, job.ended(verdict.state))
         elif verdict.action is Action.GIVE_UP:
+            from dagster_slurm.job.failure import unknown_end  # noqa: PLC0415 - for failures only
+
             self._tell_end(job, Broken(unknown_end(job.handle, self._cluster.host)))
         else:
             notice = verdict.row.notice
@@ -392,7 +401,7 @@ class JobWatcher:
         now = self._clock.now()
         for job in wanting:
             job.was_accounting_asked = True
-        job_ids = [job.handle.job_id for job in wanting]
+        job_ids = [job.accounted_as for job in wanting]
         answers = self._answers(question, job_ids, self._accounting)
         for answer in answers:
             self._take_accounting(answer, wanting)
@@ -413,7 +422,7 @@ class JobWatcher:
             return
         entries = answer.entries
         for job in wanting:
-            job_id = job.handle.job_id
+            job_id = job.accounted_as
             if answer.is_about(job_id, asked_after=job.answers_after):
                 if entries is None:
                     job.take_no_accounting(Silence.NONE_KEPT)

@@ -55,8 +55,8 @@ restore_login() {
         case ${pair%%=*} in
         cached | claim | code | component | components | cpu_group | earlier | figures | forwarded_signals | fresh | group | groups_list | groups_root | \
             hooks | is_done | is_run | job | job_group | left | log | memory_group | node | node_ends | now | outcome | owner | \
-            payload | pids | place | pumps | resident | restart | run_directory | sizes | started | submitted | to_end | \
-            to_leave | told)
+            payload | pids | place | pumps | resident | restart | run_directory | sizes | started | step | \
+            submitted | to_end | to_leave | told)
             unset -v "${pair%%=*}"
             export "${pair?}"
             ;;

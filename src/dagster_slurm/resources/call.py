@@ -86,7 +86,12 @@ def work_of(
         said["environment"] = _chosen_environment(said, resource)
         payload = _payload(said)
         lines = sbatch_lines(payload)
-        facts |= _facts_of_job(option_layers(resource, step, arguments, lines), resource.max_node_hours, said)
+        layers = option_layers(resource, step, arguments, lines)
+        if resource.shares_allocation:
+            layers = _of_step(resource, step, layers)
+        # A session's allocation costs what it costs.
+        most = None if resource.shares_allocation else resource.max_node_hours
+        facts |= _facts_of_job(layers, most, said)
         if lines and (note := lines.note(payload.program)):
             facts["note"] = note
             if step is not None:
@@ -417,6 +422,23 @@ def refuse_times_that_are_numbers(options: Mapping[str, Any], where: str) -> Non
                 f"{name!r} is the number {value} {where}",
                 hint='Write it in quotes, "1:00:00": without them YAML makes 3600 of it, which are minutes to sbatch.',
             )
+
+
+def _of_step(
+    resource: ComputeDefaults, step: Step | None, layers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The layers of a step of a session, which lasts as long as its allocation unless somebody says otherwise."""
+    from dagster_slurm.session import step_layers  # noqa: PLC0415 - a job of its own does without
+
+    of_step, left = step_layers(layers, (BUILT_IN, RESOURCE))
+    for who in (BUILT_IN, RESOURCE):
+        # That of a job.
+        of_step[who] = {key: value for key, value in of_step[who].items() if key not in ("time", "time_limit")}
+    if resource.session and resource.session.max_queue_hours:
+        of_step[RESOURCE] = {**of_step[RESOURCE], "max_queue_hours": resource.session.max_queue_hours}
+    if left and step is not None:
+        step.log.warning(f"Not applied in a session, whose allocation it would be about: {', '.join(left)}")
+    return of_step
 
 
 def tell_of_unknown_metadata(step: Step | None) -> None:

@@ -63,6 +63,12 @@ class ComputeResource(ComputeDefaults):
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Remove the run directories of the steps that have succeeded."""
         TIDY.look()
+        if self.shares_allocation and context.instance is not None and context.run is not None:
+            from dagster_slurm.pipes.run_notes import is_executor_child  # noqa: PLC0415
+            from dagster_slurm.session.leases import LEASES  # noqa: PLC0415 - a job of its own does without
+
+            instance, run_id = context.instance, context.run.run_id
+            LEASES.drop(run_id, has_ended=lambda: not is_executor_child(instance, run_id))
 
     @takes(Arguments, former=_former)
     def run(
@@ -229,6 +235,7 @@ class ComputeResource(ComputeDefaults):
             debug_mode=self.debug_mode,
             cleanup_on_failure=self.cleanup_on_failure,
             reattach=cast("Reattach", self.reattach),
+            session=self.session_spec() if self.shares_allocation else None,
         )
 
 

@@ -6,7 +6,7 @@ import difflib
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from dagster import AssetMaterialization, Config, ConfigurableResource, EnvVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -25,10 +25,12 @@ from dagster_slurm.pipes.partition_results import (
 from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, as_choice, choice_of
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import ComputeLauncher
+from dagster_slurm.resources.session import SlurmRunAllocationConfig, SlurmSessionResource
 from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
+from dagster_slurm.work.spec import affordable
 
 
 class SlurmRetryPolicy(ConfigurableResource[Any]):
@@ -68,6 +70,7 @@ class SlurmRetryPolicy(ConfigurableResource[Any]):
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.metrics_context import SlurmMetricsContext
+    from dagster_slurm.session import SessionSpec
 
     MetricsCollector = Callable[[SlurmMetricsContext], Mapping[str, Any]]
 else:
@@ -203,12 +206,25 @@ class ComputeDefaults(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    mode: Annotated[str, choice_of("local", "slurm", "slurm-hetjob"), AfterValidator(as_choice)] = Field(
-        description="`local` runs on this machine, `slurm` one job for each call; `slurm-hetjob` says that calls of "
-        "`run_hetjob` are, too, and is the same otherwise."
+    mode: Annotated[str, choice_of("local", "slurm", "slurm-session", "slurm-hetjob"), AfterValidator(as_choice)] = (
+        Field(
+            description="`local` runs on this machine, `slurm` one job for each call, `slurm-session` each call in one "
+            "allocation; `slurm-hetjob` says that calls of `run_hetjob` are one job, and is as `slurm` otherwise."
+        )
     )
     slurm: Annotated[SlurmResource | None, LAUNCHPAD] = Field(
         default=None, description="The cluster, for any mode but `local`."
+    )
+    session: Annotated[SlurmSessionResource | None, LAUNCHPAD] = Field(
+        default=None, description="The allocation that calls share, for mode `slurm-session`."
+    )
+    allocation_scope: Annotated[str, choice_of("asset", "run"), AfterValidator(as_choice)] = Field(
+        default="asset",
+        description="What has an allocation in mode `slurm`: each call, or `run`, all calls of a run as in "
+        "`slurm-session`.",
+    )
+    run_allocation: Annotated[SlurmRunAllocationConfig | None, LAUNCHPAD] = Field(
+        default=None, description='The allocation of a run, for `allocation_scope="run"`.'
     )
     default_launcher: ComputeLauncher | None = Field(
         default=None, description="How payloads are started; `BashLauncher()` by default."
@@ -291,19 +307,38 @@ class ComputeDefaults(ConfigurableResource[Any]):
 
             return former_method(name)
 
+    @property
+    def shares_allocation(self) -> bool:
+        """Whether calls are steps of one allocation."""
+        return self.mode == "slurm-session" or (self.mode == "slurm" and self.allocation_scope == "run")
+
+    def session_spec(self) -> SessionSpec:
+        """The session whose steps calls are, where they share an allocation.
+
+        Raises:
+            InvalidRequestError: An option of it is wrong, or it costs more than is allowed.
+            ConfigurationError: There is no cluster.
+        """
+        of_run = self.run_allocation or SlurmRunAllocationConfig()
+        shape = of_run if self.mode == "slurm" else self.session or SlurmSessionResource()
+        spec = shape.spec(self.cluster())
+        affordable(spec.request, self.max_node_hours)
+        return spec
+
     def cluster(self) -> SlurmResource:
         """The cluster; in mode `local`, where none has to be named, one of which nothing is said.
 
         Raises:
             ConfigurationError: There is none.
         """
-        if self.slurm is None and self.mode == "local":
-            return SlurmResource()
-        if self.slurm is None:
+        of_session = self.session.slurm if self.session else None
+        if self.slurm is None and of_session is None:
+            if self.mode == "local":
+                return SlurmResource()
             raise ConfigurationError(
-                'ComputeResource(mode="slurm") has no cluster', hint="Give it slurm=SlurmResource(...)."
+                f'ComputeResource(mode="{self.mode}") has no cluster', hint="Give it slurm=SlurmResource(...)."
             )
-        return self.slurm
+        return cast("SlurmResource", self.slurm or of_session)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class JobId:
         task: The task of an array.
         waiting: The tasks that share one line while they wait, as they stand there: "3-9%2".
         component: The component of a heterogeneous job.
-        step: The step: a number, "0+1" for its part in a component, or one that Slurm makes, such as `batch`.
+        step: The step: a number, "0+1" for its part in a component, or one that Slurm makes, such as `batch`. "r7" is
+            ours, not Slurm's: the seventh request to a session, whose number as a step only its start brings.
     """
 
     job: int
@@ -90,6 +91,11 @@ class JobId:
     def whole(self) -> JobId:
         """The same without its step."""
         return replace(self, step="")
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is a request to a session."""
+        return self.step.startswith("r") and self.step[1:].isdecimal()
 
     def of_task(self, task: int) -> JobId:
         """One task of this array."""

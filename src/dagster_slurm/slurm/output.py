@@ -39,7 +39,8 @@ _T = TypeVar("_T")
 _NOTHING = frozenset({"", "N/A", "None", "(null)", "Unknown", "None assigned"})
 _TO_START = re.compile(r"\bJob \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4})\b")
 _SUBMITTED = re.compile(
-    r"(?:(?P<parsable>[1-9]\d{0,17})(?:;[^\s;]+)?|Submitted batch job (?P<in_words>[1-9]\d{0,17})(?: on cluster \S+)?)",
+    r"(?:(?P<parsable>[1-9]\d{0,17}(?:\.r\d{1,9})?)(?:;[^\s;]+)?"
+    r"|Submitted batch job (?P<in_words>[1-9]\d{0,17})(?: on cluster \S+)?)",
     re.ASCII,
 )
 _VERSION = re.compile(r"slurm(?:-wlm)? (\d{1,9})\.(\d{1,9})(?!\d)\S*", re.ASCII)
@@ -220,6 +221,8 @@ class AccountingRecord:
 def parse_job_id(text: str) -> str:
     """The job id in an answer of sbatch: a line "123", "123;cluster" or "Submitted batch job 123".
 
+    Where the mailbox of a session is asked in its place, it is "123.r7".
+
     Other lines are passed over: a wrapper of the site, a job_submit plugin or a login message may print there.
 
     Raises:
@@ -300,16 +303,18 @@ def parse_sacct(text: str, fields: Sequence[str] = SACCT_FIELDS) -> dict[str, Ac
         SlurmOutputError: A line is not of that format.
     """
     jobs: dict[str, tuple[dict[str, str], list[AccountingStep]]] = {}
-    current = ""
+    current = older = ""
     for row in _rows(text, fields, "sacct"):
         part = JobId.parse(row["JobID"])
         job_id = str(part.whole)
-        if part.step:
+        if part.step and (job_id in (current, older) or not part.step.isdecimal()):
             if job_id == current:
                 jobs[job_id][1].append(_step(part.step, row))
             continue
+        # A step that was asked about by itself is like a job.
+        job_id = str(part)
         is_older = job_id in jobs and _submitted(row) < _submitted(jobs[job_id][0])
-        current = "" if is_older else job_id
+        current, older = ("", job_id) if is_older else (job_id, "")
         if not is_older:
             jobs[job_id] = (row, [])
     return {job_id: _record(row, tuple(steps)) for job_id, (row, steps) in jobs.items()}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dagster_slurm.job.cancelling import Withdrawal
 from dagster_slurm.job.events import Ended, Listener
 from dagster_slurm.job.retrying import Outcome
 from dagster_slurm.pipes.session import pipes_variables
 from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected
 
@@ -53,6 +54,8 @@ class Carrier:
         """What people call it."""
         if not self.handle.job_id:
             return "The payload"
+        if self.handle.session is not None:
+            return f"Slurm step {self.handle.job_id}"
         return f"Slurm {'array' if self.is_array else 'job'} {self.handle.job_id}"
 
     @property
@@ -123,9 +126,17 @@ class UnitEnd:
     collected: Collected = field(default_factory=Collected)
 
     @property
+    def job_id(self) -> str:
+        """As Slurm has it; of a step of a session, its number as a step."""
+        step = self.ended.step
+        return f"{JobId.parse(self.handle.job_id).in_queue}.{step}" if step else self.handle.job_id
+
+    @property
     def outcome(self) -> Outcome:
         """How it ended, as the next attempt has to know it."""
-        return Outcome.of(self.ended.state, self.ended.end_mark, self.ended.record)
+        outcome = Outcome.of(self.ended.state, self.ended.end_mark, self.ended.record)
+        is_of_allocation = self.handle.session is not None and self.ended.over_status is None
+        return replace(outcome, is_of_allocation=True) if is_of_allocation else outcome
 
 
 class Carriers(ABC):
@@ -174,6 +185,11 @@ class Carriers(ABC):
     def owner(self, carrier: Carrier) -> str:
         """The job that executes what this one was to execute, or `REVOKED`; empty where nobody knows any more."""
         return carrier.handle.job_id
+
+    def take_back(self, carrier: Carrier) -> bool:
+        """See to it that a unit which was given back by its session never begins there; whether that is so."""
+        del carrier
+        return False
 
     def said(self, handle: JobHandle) -> str:
         """What Slurm and the batch script wrote beside a payload: the out-of-memory killer's line, and such."""

@@ -39,6 +39,8 @@ _FULL_SECONDS = 5.0
 _GATHER_SECONDS = 30.0
 _FRESH_SECONDS = 1.0
 _TOUCH_SECONDS = 3600.0
+# A session whose allocations end before they begin anything is not asked for without end.
+_MOST_MOVES = 5
 # Each costs a round trip; the step's failure names no more.
 _MOST_QUOTED = 20
 # What is recorded together is one transaction, which the others of Dagster's storage wait for.
@@ -123,6 +125,7 @@ class Loop:
         self._following = 0
         self._begun: tuple[str, ...] = ()
         self._closed_by_others = 0
+        self._moves: dict[str, int] = {}
         self._feed_at = 0.0
         self._progress_at = 0.0
         self._checked_at = 0.0
@@ -208,7 +211,7 @@ class Loop:
         except AttemptClosedError as error:
             self._look_again(error)
             return
-        self._following, self._begun = self._following + 1, ()
+        self._following, self._begun = carrier.number + 1, ()
         for unit in carrier.left:
             self._tries[unit] = self._waiting.pop(unit, ())
         self._feed_at = time.monotonic() + (0.0 if room < len(units) else _GATHER_SECONDS)
@@ -252,6 +255,9 @@ class Loop:
                 self._close(self._over.pop(0))
 
     def _ended(self, unit: FollowedUnit, ended: Ended) -> None:
+        is_step = unit.of.carrier.handle.session is not None
+        if is_step and ended.is_given_back and self._goes_on_elsewhere(unit, ended):
+            return
         if ended.is_wordless and not self._has_run(unit):
             return
         carrier, of = unit.of.carrier, unit.of
@@ -267,6 +273,22 @@ class Loop:
         finally:
             if not of.left and not self._interruptions.is_detached:
                 self._over.append(carrier)
+
+    def _goes_on_elsewhere(self, unit: FollowedUnit, ended: Ended) -> bool:
+        """Whether a step that its allocation has not begun waits for the next one now: that is no retry."""
+        carrier, moves = unit.of.carrier, self._moves.get(unit.unit, 0)
+        if unit.of.gave_up_waiting or self._interruptions.is_terminated:
+            return False
+        if moves >= _MOST_MOVES or not self._carriers.take_back(carrier):
+            return False
+        self._moves[unit.unit] = moves + 1
+        why = "takes no more steps" if ended.over_status is not None else f"has ended as {ended.state}"
+        self._log("info", f"The allocation of {carrier.title} {why}; it had not begun, and goes on in the next one")
+        self._waiting[unit.unit] = self._tries.get(unit.unit, ())
+        self._feed_at = 0.0
+        if not unit.of.left:
+            self._over.append(carrier)
+        return True
 
     def _has_run(self, unit: FollowedUnit) -> bool:
         """Whether a job that completed without a word took the gate; if not, the one that did is followed.
@@ -360,7 +382,7 @@ class Loop:
         removed = f"its run directory {place} on {self._host} was removed" if end.ended.is_removed else ""
         return job_failure(
             end.ended,
-            job_id=end.handle.job_id,
+            job_id=end.job_id,
             host=self._host,
             stderr_tail=unit.session.logs.stderr_tail,
             slurm_log_tail=self._carriers.said(end.handle) if len(self.failed) < _MOST_QUOTED else "",
@@ -430,4 +452,4 @@ def next_carrier(
 
 
 def _title(end: UnitEnd) -> str:
-    return f"Slurm job {end.handle.job_id}" if end.handle.job_id else "The payload"
+    return f"Slurm {'job' if end.handle.session is None else 'step'} {end.job_id}" if end.job_id else "The payload"

@@ -219,7 +219,7 @@ class ClusterCarriers(Carriers):
         """What goes with the submission; what is large, or needed before, is put there. May be repeated at any time."""
         inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
         inputs.upload()
-        array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
+        array, more = self._of_kind(len(tries))
         script = self._spec.at(self._cluster.absolute).batch_script(directory, activation, request, array=array)
         description = describe(
             self._step,
@@ -240,6 +240,7 @@ class ClusterCarriers(Carriers):
             tasks=tasks,
             description=description.to_json(),
             asset_digest=self._work.asset_digest,
+            more=more,
         )
         if are_small(files) and not self._spec.staging.inputs.names:
             return files
@@ -248,6 +249,10 @@ class ClusterCarriers(Carriers):
         )
         inputs.place(directory.work)
         return ()
+
+    def _of_kind(self, units: int) -> tuple[str | None, Sequence[TreeEntry]]:
+        """What `--array` is given for so many units, and what lies in an attempt of this kind of carrier besides."""
+        return self._spec.tasks.option_of(units) if self._spec.tasks else None, ()
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
         for element, (unit, earlier) in enumerate(tries.items()):

@@ -119,7 +119,7 @@ def test_the_cluster_of_the_variables(mode: str, monkeypatch: pytest.MonkeyPatch
     [
         ("{mode: local, debugmode: true}", "debugmode"),
         ("{}", "mode"),
-        ("{mode: elsewhere}", "'local', 'slurm' or 'slurm-hetjob'"),
+        ("{mode: elsewhere}", "'local', 'slurm', 'slurm-session' or 'slurm-hetjob'"),
         ("{mode: local, default_launcher: {type: mpirun}}", "'mpi'"),
         ("{mode: local, slurm: {queue: {time_limit: 1:00:00}}}", "3600"),
     ],

@@ -42,7 +42,7 @@ def test_a_variable_for_a_choice(field: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_choice_is_checked_at_once() -> None:
-    with pytest.raises(ValueError, match="Input should be 'local', 'slurm' or 'slurm-hetjob'"):
+    with pytest.raises(ValueError, match="Input should be 'local', 'slurm', 'slurm-session' or 'slurm-hetjob'"):
         ComputeResource(mode="cloud")
     assert SSHConnectionResource(host="h", host_key_checking=dg.EnvVar("CHECKING")).host == "h"
     with pytest.raises(ValueError, match="'accept-new', 'off' or 'inherit'"):

@@ -1,0 +1,95 @@
+# shellcheck shell=sh
+# mail.sh ALLOCATION VERB...: the mailbox of a session's allocation, the file ALLOCATION/mail/requests. It is appended to under a
+# lock, since O_APPEND is not atomic between the clients of an NFS. Each line ends in " .", by which a reader knows that it
+# is whole, and has an empty one before it, which ends what was cut off, as on a full disk. It lies there from the beginning:
+# that a file is missing, a client believes for a minute.
+#   add CLAIM...   asks for what ATTEMPT/session says, for each claim of an attempt of this allocation; each claim gets its
+#                  outcome as from sbatch: the id of the step, and a status
+#   say WORD...    a line of these words
+#   close LINES    nothing more is taken, unless there are more than so many lines: status 75
+# Status 74: it could not be written; 76: the mailbox is closed, or not there any more.
+allocation=$1 mail=$1/mail verb=$2 number=-1
+shift 2
+
+# Whether the lock was made a minute ago, by the clock of the files, which is not this machine's.
+is_old() {
+    mark=$(mktemp "$mail/.now.XXXXXX" 2>/dev/null) || return
+    now=$(stat -c %Y -- "$mark")
+    rm -f -- "$mark"
+    made=$(stat -c %Y -- "$mail/lock" 2>/dev/null) || return
+    [ $((now - made)) -gt 60 ]
+}
+
+unlock() {
+    trap - EXIT
+    rmdir -- "$mail/lock" 2>/dev/null
+}
+
+# What holds it takes milliseconds: one that is old was left by a process that has died. Without a mailbox there is none.
+lock() {
+    tries=0
+    until mkdir -- "$mail/lock" 2>/dev/null; do
+        [ -d "$mail" ] || return
+        [ -w "$mail" ] || exit 74
+        tries=$((tries + 1))
+        if [ $((tries % 100)) = 0 ] && is_old; then unlock; fi
+        sleep 0.02
+    done
+    trap unlock EXIT
+}
+
+append() {
+    printf '\n%s .\n' "$*" >>"$mail/requests" || exit 74
+}
+
+# Sets `number` to how many requests there are; -1 if no more are taken.
+count() {
+    number=$(awk '$1 == "run" { runs++ } $1 == "close" { runs = -1; exit } END { print runs + 0 }' "$mail/requests") || exit 74
+}
+
+# take CLAIM: whether it is one of this allocation; sets what its attempt says.
+take() {
+    attempt=${1%/*/*} try=${1##*/}
+    { read -r of job && read -r share; } <"$attempt/session" || return
+    [ "$of" = "${allocation##*/runs/}" ] || return
+    # As RunDirectory.job_name.
+    name=${attempt%/*} numbers=${attempt##*/}.$try
+    name=${name##*/}
+    [ "$numbers" = 0.0 ] || name=$name.$numbers
+} 2>/dev/null
+
+if [ "$verb" = close ]; then
+    lock && [ -d "$mail" ] || exit 76
+    lines=$(wc -l <"$mail/requests") || exit 74
+    [ "$lines" -le "$1" ] || exit 75
+    append close
+    exit
+fi
+if lock && [ -d "$mail" ]; then count; fi
+if [ "$verb" = say ]; then
+    [ "$number" -ge 0 ] || exit 76
+    append "$@"
+    exit
+fi
+
+# Of each that is taken, what `set --` keeps is what is to be in the files before their statuses are.
+for claim; do
+    shift
+    take "$claim" || continue
+    if [ "$number" -ge 0 ]; then
+        number=$((number + 1))
+        append run "$number" "${attempt##*/runs/}" "$try" "$name" "$share"
+        printf '%s.r%s\n' "$job" "$number" >"$claim/stdout"
+        echo 0 >"$claim/status.part"
+    else
+        echo 'dagster-slurm: the session has ended' >"$claim/stderr"
+        echo 76 >"$claim/status.part"
+    fi
+    set -- "$@" "$claim/stdout" "$claim/status.part"
+done
+unlock
+[ $# -gt 0 ] || exit 0
+sync -- "$@"
+for file; do
+    case $file in */status.part) mv -- "$file" "${file%.part}" ;; esac
+done

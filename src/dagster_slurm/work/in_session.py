@@ -1,0 +1,236 @@
+"""The carriers of a call in a session: steps of an allocation that other calls, runs and processes may share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from dagster_slurm.cluster.claims import Claims
+from dagster_slurm.cluster.description import Description
+from dagster_slurm.cluster.look import look
+from dagster_slurm.cluster.records import REVOKED
+from dagster_slurm.environments import Activation
+from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, SessionEndedError
+from dagster_slurm.job.batch_script import batch_script
+from dagster_slurm.job.cancelling import Order
+from dagster_slurm.job.submission import Reattachment
+from dagster_slurm.launchers import Payload, direct_plan, launch_in_job
+from dagster_slurm.process_identity import ProcessIdentity
+from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory
+from dagster_slurm.session import SessionSpec, Share, refuse_other_shape, session_file
+from dagster_slurm.session.leases import LEASES, Lease
+from dagster_slurm.slurm.job_id import JobId
+from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.transport import TreeEntry
+from dagster_slurm.transport.shell import quote, shell_file
+from dagster_slurm.work.carriers import Carrier, Tries
+from dagster_slurm.work.on_cluster import ClusterCarriers
+
+_NO_ENVIRONMENT = Activation((), "python3", "the login's environment")
+
+
+@dataclass
+class _Held:
+    """What this process knows of a session; the lock is held while an allocation is looked for.
+
+    Args:
+        allocation: That which takes steps, as far as is known.
+        shape: That of it.
+        past: Up to which number its allocations take no more.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    allocation: JobHandle | None = None
+    shape: str = ""
+    past: int = -1
+
+    def leave(self, allocation: RunDirectory) -> None:
+        """It takes no more steps."""
+        self.past = max(self.past, allocation.attempt)
+        if self.allocation is not None and self.allocation.directory.attempt <= self.past:
+            self.allocation = None
+
+
+_held: dict[tuple[int, str], _Held] = {}
+_held_lock = threading.Lock()
+
+
+class SessionCarriers(ClusterCarriers):
+    """As `ClusterCarriers`, with a step of a session's allocation for each unit.
+
+    Args:
+        session: The session.
+        arguments: As for `ClusterCarriers`.
+    """
+
+    def __init__(self, *arguments: Any, session: SessionSpec, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._session = session
+        self._place = session.first_allocation(self._cluster.base(), self._work.key.origin_run_id)
+        with _held_lock:
+            self._held = _held.setdefault((id(self._cluster), self._place.launch), _Held())
+        self._allocation: JobHandle | None = None
+
+    # -- submitting
+
+    def room(self, request: JobRequest, units: int, *, may_wait: bool) -> int:
+        """As `Carriers.room`: the dispatcher has room for all of them. Slurm is asked about the allocation alone."""
+        del may_wait
+        self._session.refuse_step(Share.of(request))
+        if self._held.allocation is None:
+            self._calls.persist(lambda: self._cluster.check(self._session.request))
+        return units
+
+    def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
+        """As `Carriers.submit`; where an allocation takes no more steps, in another attempt in the next one."""
+        while True:
+            self._allocation = allocation = self._allocate()
+            self._share = Share.of(request)
+            try:
+                carrier = super().submit(number, tries, request)
+            except SessionEndedError:
+                self._held.leave(allocation.directory)
+                self._calls.persist(partial(self._close_unsubmitted, number))
+                number += 1
+                continue
+            self._keep_lease(allocation.directory)
+            return carrier
+
+    def _close_unsubmitted(self, number: int) -> None:
+        claims, directory = Claims(self._cluster), self.launch.of_attempt(number)
+        claims.close(directory, generation=claims.newest(directory))
+
+    def _submitted(self, directory: RunDirectory, request: JobRequest, files: Sequence[TreeEntry]) -> JobHandle:
+        """A step's with its allocation: an attempt that another process has made is of the one that this knew."""
+        handle, allocation = super()._submitted(directory, request, files), self._allocation
+        if directory.launch == self._place.launch:
+            return handle
+        if allocation is not None and JobId.parse(handle.job_id).in_queue == allocation.job_id:
+            return replace(handle, session=allocation.directory)
+        attempts = self._calls.persist(lambda: look(self._cluster, [handle.directory])).listing.attempts(
+            handle.directory
+        )
+        found = attempts.get(handle.directory.attempt)
+        return replace(handle, session=found.session if found else None)
+
+    def _of_kind(self, units: int) -> tuple[str | None, Sequence[TreeEntry]]:
+        """A step is no array; what it asks its allocation for lies in a file."""
+        if self._allocation is None:
+            return None, ()
+        tasks = self._spec.tasks
+        line = self._share.line(units, tasks.max_parallel or 0) if tasks else self._share.line()
+        content = session_file(self._allocation.directory, self._allocation.job_id, line)
+        return None, [TreeEntry("session", content)]
+
+    # -- the allocation
+
+    def _allocate(self) -> JobHandle:
+        """The allocation that takes steps; of those of this process that need one, one looks for it."""
+        with self._held.lock:
+            if self._held.allocation is None:
+                self._held.allocation = self._find_or_submit()
+                self._held.shape = self._session.shape
+            refuse_other_shape(self._session, self._held.shape)
+            return self._held.allocation
+
+    def _find_or_submit(self) -> JobHandle:
+        while True:
+            known = self._calls.persist(
+                lambda: Reattachment(self._cluster).find(self._place, is_same=lambda description: True)
+            )
+            newest = known.open[-1] if known.open else None
+            if newest is not None and newest.number > self._held.past and ONE not in newest.over:
+                refuse_other_shape(self._session, newest.description.session)
+                self._step.log.info(f"Using {self._session.title}, Slurm job {newest.handle.job_id} on {self.host}")
+                return newest.handle
+            if known.begun is not None:
+                refuse_other_shape(self._session, known.begun.session)
+            directory = self._place.of_attempt(max(known.following, self._held.past + 1))
+            try:
+                return self._submit_allocation(directory)
+            except AttemptClosedError:
+                continue
+
+    def _submit_allocation(self, directory: RunDirectory) -> JobHandle:
+        self._interruptions.check(afresh=True)
+        if not self._session.name:
+            # Ended with the run's termination; one with a name is others' as well.
+            self._touched[directory.path] = directory
+            self._interruptions.has_jobs = True
+        handle = self._submitted(directory, self._session.request, self._files_of(directory))
+        self._step.tell(
+            f"Submitted Slurm job {handle.job_id} on {self.host} as the allocation of {self._session.title}",
+            {"asked": self._session.shape, "directory": directory.path},
+            url=self._connection.job_url.replace("{job_id}", handle.job_id),
+        )
+        return handle
+
+    def _files_of(self, directory: RunDirectory) -> Sequence[TreeEntry]:
+        request, run = self._session.request, self._step.run
+        payload = Payload("dispatch.sh", "bash", None)
+        launch = launch_in_job(direct_plan, payload, _NO_ENVIRONMENT, request, None)
+        description = Description(
+            origin_run_id=self._work.key.origin_run_id,
+            run_id=run.run_id if run else "",
+            job=run.job_name if run else "",
+            step_key=self._session.title,
+            call="session",
+            process=ProcessIdentity.of_this_process(),
+            session=self._session.shape,
+        )
+        return directory.files(
+            script=batch_script(request, directory=directory, launch=launch),
+            env="",
+            context=b"{}",
+            work=[
+                TreeEntry("dispatch.sh", self._dispatcher(directory).encode()),
+                TreeEntry("mail.sh", shell_file("dagster_slurm.session", "mail.sh").encode()),
+            ],
+            description=description.to_json(),
+            more=[TreeEntry("mail/requests", b"")],
+        )
+
+    def _dispatcher(self, directory: RunDirectory) -> str:
+        request = self._session.request
+        values = {
+            "allocation": directory.path,
+            "most": self._session.max_concurrent_jobs,
+            "idle_seconds": self._session.idle_timeout_seconds,
+            "limit_seconds": request.time_limit_seconds or 0,
+            "gpus_per_node": request.gpus_per_node,
+        }
+        head = (f"{name}={quote(str(value))}" for name, value in values.items())
+        return "\n".join((*head, shell_file("dagster_slurm.session", "dispatch.sh")))
+
+    def _keep_lease(self, allocation: RunDirectory) -> None:
+        run, seconds = self._step.run, self._session.idle_timeout_seconds
+        transport = self._cluster.transport
+        LEASES.keep(Lease(run.run_id if run else "", transport, allocation, seconds, not self._session.name))
+
+    # -- following and ending
+
+    def take_back(self, carrier: Carrier) -> bool:
+        """As `Carriers.take_back`: at its gate. Elements have one in common; their files tell that none has begun."""
+        session = carrier.handle.session
+        if session is not None:
+            self._held.leave(session)
+        if carrier.is_array:
+            return True
+        claim = carrier.directory.claim(carrier.handle.generation)
+        owner = self._calls.persist(lambda: self._cluster.script("revoke.sh", (claim,)))
+        if owner.text.strip() != REVOKED:
+            return False
+        claims = Claims(self._cluster)
+        self._calls.persist(lambda: claims.close(carrier.directory, generation=carrier.handle.generation))
+        return True
+
+    def cancel_waiting(self, carrier: Carrier) -> None:
+        """As `Carriers.cancel_waiting`: what waits for its allocation, and what waits in it."""
+        allocation = JobId.parse(carrier.handle.job_id).in_queue
+        self._calls.persist(lambda: self._cluster.cancel([allocation], only_pending=True))
+        with suppress(DagsterSlurmError):
+            self._canceller.carry_out(Order((), (carrier.handle,)))
