@@ -71,7 +71,8 @@ class Chosen:
         generation = self.job.claim.generation if self.job.claim else (place.try_named(self.job.name) or (0, 0))[1]
         # A step is what its session was asked for, whatever Slurm's number of it is.
         job_id = self.job.job_id if self.job.is_step else self.job_id
-        return JobHandle(place, job_id, generation, self.job.attempt.session if self.job.attempt else None)
+        session = self.job.attempt.session if self.job.attempt else None
+        return JobHandle(place, job_id, generation, session=session)
 
     @property
     def is_live(self) -> bool:

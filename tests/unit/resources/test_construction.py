@@ -44,7 +44,7 @@ FORMS: dict[str, list[Any]] = {
     "nproc_per_node": ["auto", 2],
     "retry_policy": [SlurmRetryPolicy()],
     "environment": [dagster_slurm.UvEnvironment(), dagster_slurm.PixiEnvironment()],
-    "mode": ["local", "slurm", "slurm-session"],
+    "mode": ["local", "slurm", "slurm-session", "slurm-hetjob"],
     "allocation_scope": ["asset", "run", dagster_slurm.SlurmAllocationScope.RUN],
     "cleanup_policy": ["after_run"],
     "extra_sbatch_directives": [["--licenses=solver"]],
