@@ -95,7 +95,7 @@ def test_a_termination_cancels_what_runs_and_nothing_begins_after_it(make: Make,
     """Of an array, a task that waits as well."""
     units = ("a", "b") if kind.is_array else ("a",)
     world = make(kind, *units)
-    work = world.work(HELD, call={"max_parallel": 1} if kind is ARRAY else {})
+    work = world.work(HELD, call={"max_parallel": 1} if kind in (ARRAY, STEPS) else {})
     process = world.start(work)
     running = 2 if kind is HET else 1
     world.started(running)

@@ -12,7 +12,7 @@ from dagster_slurm.cli import cluster_of, examples, say, width, with_cluster_opt
 @click.group(
     invoke_without_command=True,
     epilog=examples(
-        "dagster-slurm sessions", "dagster-slurm sessions list --json", "dagster-slurm sessions end nightly"
+        "dagster-slurm sessions list", "dagster-slurm sessions list --json", "dagster-slurm sessions end nightly"
     ),
 )
 @click.pass_context
