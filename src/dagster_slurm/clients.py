@@ -301,7 +301,12 @@ class SlurmPipesClient(PipesClient):
         return is_lost
 
     def _outcome(self, end: UnitEnd) -> SlurmOutcome:
-        return SlurmOutcome(end.job_id, end.ended, end.carrier.request_of(end.unit), self._connection)
+        return SlurmOutcome(
+            end.job_id if end.handle.session else end.handle.job_id,
+            end.ended,
+            end.carrier.request_of(end.unit),
+            self._connection,
+        )
 
     def _metadata_of_job(self, step: Step, metadata_of: MetadataOf, end: UnitEnd) -> Mapping[str, Any]:
         """Of a job of its own; for each of hundreds of tasks, a plot would cost more than it says."""

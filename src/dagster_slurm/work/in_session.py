@@ -89,7 +89,7 @@ class SessionCarriers(ClusterCarriers):
         """As `Carriers.submit`; where an allocation takes no more steps, in another attempt in the next one."""
         while True:
             self._allocation = allocation = self._allocate()
-            self._share = Share.of(request)
+            self._more = self._asked(len(tries), request, allocation)
             try:
                 carrier = super().submit(number, tries, request)
             except SessionEndedError:
@@ -117,14 +117,11 @@ class SessionCarriers(ClusterCarriers):
         found = attempts.get(handle.directory.attempt)
         return replace(handle, session=found.session if found else None)
 
-    def _of_kind(self, units: int) -> tuple[str | None, Sequence[TreeEntry]]:
-        """A step is no array; what it asks its allocation for lies in a file."""
-        if self._allocation is None:
-            return None, ()
-        tasks = self._spec.tasks
-        line = self._share.line(units, tasks.max_parallel or 0) if tasks else self._share.line()
-        content = session_file(self._allocation.directory, self._allocation.job_id, line)
-        return None, [TreeEntry("session", content)]
+    def _asked(self, units: int, request: JobRequest, allocation: JobHandle) -> Sequence[TreeEntry]:
+        """What an attempt asks its allocation for. Its script has an option for an array, which only sbatch reads."""
+        tasks, share = self._spec.tasks, Share.of(request)
+        line = share.line(units, tasks.max_parallel or 0) if tasks else share.line()
+        return [TreeEntry("session", session_file(allocation.directory, allocation.job_id, line))]
 
     # -- the allocation
 

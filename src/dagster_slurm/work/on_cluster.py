@@ -90,6 +90,8 @@ class ClusterCarriers(Carriers):
         self._activation: Activation | None = None
         self._touched: dict[str, RunDirectory] = {}
         self._coming: tuple[RunDirectory, ...] = ()
+        # What another kind of carrier has in an attempt besides.
+        self._more: Sequence[TreeEntry] = ()
         self._watched: dict[str, JobHandle] = {}
 
     @property
@@ -219,7 +221,7 @@ class ClusterCarriers(Carriers):
         """What goes with the submission; what is large, or needed before, is put there. May be repeated at any time."""
         inputs = InputStore(self._cluster, self._spec.staging.inputs, self._step.log.info)
         inputs.upload()
-        array, more = self._of_kind(len(tries))
+        array = self._spec.tasks.option_of(len(tries)) if self._spec.tasks else None
         script = self._spec.at(self._cluster.absolute).batch_script(directory, activation, request, array=array)
         description = describe(
             self._step,
@@ -240,7 +242,7 @@ class ClusterCarriers(Carriers):
             tasks=tasks,
             description=description.to_json(),
             asset_digest=self._work.asset_digest,
-            more=more,
+            more=self._more,
         )
         if are_small(files) and not self._spec.staging.inputs.names:
             return files
@@ -249,10 +251,6 @@ class ClusterCarriers(Carriers):
         )
         inputs.place(directory.work)
         return ()
-
-    def _of_kind(self, units: int) -> tuple[str | None, Sequence[TreeEntry]]:
-        """What `--array` is given for so many units, and what lies in an attempt of this kind of carrier besides."""
-        return self._spec.tasks.option_of(units) if self._spec.tasks else None, ()
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
         for element, (unit, earlier) in enumerate(tries.items()):
