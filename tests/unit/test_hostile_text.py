@@ -325,6 +325,7 @@ WITHIN: Mapping[str, str] = {
 }
 # What reads what this machine, or its user, has written and nobody else may change: where that is kept.
 OWN: Mapping[str, str] = {
+    "compat.survey:_parsed": "the files of the project, of which none is run",
     "doctor.world:read_settings": "environment variables",
     "environments.pixi_packs:_read": "the store of packages",
     "environments.pixi_packs:unpackers": "the store of packages",
