@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from dagster_slurm.compat import refused
 from dagster_slurm.compat.paths import PACKAGE, PATHS, spec_of
@@ -22,18 +21,10 @@ _MANIFESTS = ("pyproject.toml", "pixi.toml", "setup.py", "setup.cfg")
 _PIN = re.compile(
     r"""dagster[-_]slurm(?:\[[\w, -]*\])?["']?\s*=?\s*["']?\s*(?:[=~>]=|===|>)\s*(?P<version>[1-9][\w.]*)"""
 )
-# Arguments of constructors that mean something, and the values that mean nothing.
-_ALLOCATION = "see `ComputeResource` in the page: each call has an allocation of its own"
-_REFUSED_FIELDS: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "session": (None,),
-        "allocation_scope": (None, "asset"),
-        "run_allocation": (None,),
-        "ray_head_allocation": (None,),
-    }
-)
+# An argument of the constructor that means something, unless it is None.
+_REFUSED_FIELDS = frozenset({"ray_head_allocation"})
+_ALLOCATION = "a Ray cluster has the nodes of its job"
 _WITHOUT_EFFECT = frozenset({"remote_pack_timeout", "enable_cluster_reuse", "cluster_reuse_tolerance"})
-_MODES = frozenset({"slurm-session"})
 _METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "get_pipes_client": ("clients", "`compute.run(context, payload_path)` makes the client, and uses it"),
@@ -223,24 +214,13 @@ def _of_call(node: ast.Call, name: str) -> Iterator[Note]:
 
 def _of_resource(given: Mapping[str, ast.expr], name: str) -> Iterator[Note]:
     for field, value in given.items():
-        constant = _constant(value)
-        if field in _REFUSED_FIELDS and constant not in _REFUSED_FIELDS[field]:
-            yield Note(name, value.lineno, f"ComputeResource({field}=...)", _ALLOCATION, "fields-and-arguments")
+        what, is_none = f"ComputeResource({field}=...)", isinstance(value, ast.Constant) and value.value is None
+        if field in _REFUSED_FIELDS and not is_none:
+            yield Note(name, value.lineno, what, _ALLOCATION, "fields-and-arguments")
         elif field in _WITHOUT_EFFECT or field in _REFUSED_FIELDS:
-            what = f"ComputeResource({field}=...)"
             yield Note(name, value.lineno, what, "it has no effect", "fields-and-arguments", has_to_change=False)
-        elif field == "mode" and constant in _MODES:
-            yield Note(name, value.lineno, f"mode {constant!r}", "see the page", "allocations")
 
 
 def _name_of(node: ast.expr) -> str:
     """The last name of what is called, or of what is given."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _constant(node: ast.expr) -> Any:
-    """The value, where it stands there; of a member of an enum its word; an object of its own for anything else."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    words = {"ASSET": "asset", "SLURM_SESSION": "slurm-session"}
-    return words.get(_name_of(node), node)
