@@ -319,7 +319,9 @@ class SlurmPipesClient(PipesClient):
         return {**metadata, **usage_metadata(step, outcome, metadata_of)}
 
     def _metadata(self, step: Step, metadata_of: MetadataOf, end: UnitEnd, outcome: SlurmOutcome) -> Mapping[str, Any]:
-        metadata = metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome)
+        metadata = dict(metadata_of(outcome) if end.ended.is_success else outcome_metadata(outcome))
+        if self._session is not None and "node_hours" in metadata:
+            metadata["node_hours"] = round(metadata["node_hours"] * self._session.share_of_node(outcome.request), 6)
         if COLLECTOR_FAULT in metadata:
             step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")
         return metadata

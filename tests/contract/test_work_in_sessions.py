@@ -59,6 +59,7 @@ class TestTheAllocation:
         assert "--cpus-per-task=8" in line
         assert "--cpus-per-task=2" in line
 
+    @pytest.mark.all_faults
     def test_it_ends_when_nobody_needs_it(self, make: Make) -> None:
         world = make(STEP, "a")
         assert world.run(in_session(world, "", name="idle", idle_timeout_seconds=1)).succeeded
@@ -111,7 +112,7 @@ def half_begun(world: World, work: Work) -> None:
 class TestTheAllocationIsGone:
     """What has begun was interrupted; what has not, goes on in the next one."""
 
-    @pytest.mark.parametrize("kind", [STEP, STEPS], ids=str)
+    @pytest.mark.parametrize("kind", [STEP, pytest.param(STEPS, marks=pytest.mark.all_faults)], ids=str)
     def test_cancelled_by_an_administrator(self, make: Make, kind: Any) -> None:
         world = make(kind, "a", "b", "c")
         half_begun(world, in_session(world, HELD, **SMALL))
@@ -128,6 +129,7 @@ class TestTheAllocationIsGone:
         assert "State CANCELLED" in ran.failure(first), ran.text()
         assert len({job.partition(".")[0].partition("_")[0] for _, job in world.marks()}) == 2
 
+    @pytest.mark.all_faults
     def test_its_dispatcher_is_killed(self, make: Make) -> None:
         world = make(STEP, "a", "b")
         half_begun(world, in_session(world, HELD, **SMALL))
@@ -140,6 +142,7 @@ class TestTheAllocationIsGone:
         assert world.executed() == world.once(), ran.text()
         assert list(ran.materialized()) == sorted({*world.units} - {first}), ran.text()
 
+    @pytest.mark.all_faults
     def test_what_was_interrupted_follows_the_retry_rules(self, make: Make) -> None:
         """A walltime that is reached, which gives back what would not fit into it any more."""
         world = make(STEP, "a", "b")
@@ -152,6 +155,7 @@ class TestTheAllocationIsGone:
         assert world.executed() == {"a": 2, "b": 1}, ran.text()
 
 
+@pytest.mark.all_faults
 @pytest.mark.parametrize("part", ["sshd", "slurmctld"])
 def test_away_while_steps_run_and_wait(make: Make, part: str) -> None:
     world = make(STEP, "a", "b")

@@ -55,7 +55,7 @@ def het_scripts(
             shell_file("dagster_slurm.job", "hetjob.sh"),
         )
     )
-    steps = shell_file("dagster_slurm.job", "component_srun.sh").encode()
+    steps = shell_file("dagster_slurm.job", "part_srun.sh").encode()
     beside = [
         entry
         for number, script in enumerate(scripts)

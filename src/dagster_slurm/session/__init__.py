@@ -58,6 +58,12 @@ class SessionSpec:
         )
         return f"{' '.join(options)}, {self.max_concurrent_jobs} steps at once"
 
+    def share_of_node(self, request: JobRequest) -> float:
+        """How much of its nodes a step holds: of the CPUs, or of the memory or the GPUs if that is more."""
+        has, asked = Share.of(self.request), Share.of(request)
+        pairs = ((asked.cpus, has.cpus), (asked.mem_mib, has.mem_mib), (asked.gpus, has.gpus))
+        return min(1.0, max(part / whole for part, whole in pairs if whole))
+
     def first_allocation(self, base: str, origin_run_id: str) -> RunDirectory:
         """Where its first allocation lies.
 

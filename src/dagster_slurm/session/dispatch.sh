@@ -158,6 +158,8 @@ start() {
     words+=(env "SLURM_JOB_NUM_NODES=$nodes" "SLURM_NNODES=$nodes" "SLURM_JOB_NODELIST=$list" "SLURM_NODELIST=$list")
     if [ "$nodes" = 1 ]; then words+=("SLURM_JOB_CPUS_PER_NODE=$cpus"); else words+=("SLURM_JOB_CPUS_PER_NODE=$cpus(x$nodes)"); fi
     [ "$mem" = 0 ] || words+=("SLURM_MEM_PER_NODE=$mem")
+    # What asks for steps, whatever it is, gets them beside this one, on its nodes.
+    words+=("PATH=$allocation/work/bin:$PATH")
     # shellcheck disable=SC2016  # the shell of the task expands it
     words+=(bash -c 'exec >>"$1/slurm.log" 2>&1; cd -- "$2/work"; exec bash "$2/job.sh" "$3" "$4" "$5"' step)
     words+=("$log" "$runs/$attempt" "$generation" "$SLURM_JOB_ID.r$1" "$element")

@@ -186,6 +186,7 @@ class SessionCarriers(ClusterCarriers):
             work=[
                 TreeEntry("dispatch.sh", self._dispatcher(directory).encode()),
                 TreeEntry("mail.sh", shell_file("dagster_slurm.session", "mail.sh").encode()),
+                TreeEntry("bin/srun", shell_file("dagster_slurm.job", "part_srun.sh").encode(), 0o700),
             ],
             description=description.to_json(),
             more=[TreeEntry("mail/requests", b"")],

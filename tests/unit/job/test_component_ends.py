@@ -58,7 +58,7 @@ def test_srun_of_a_component_is_slurms_own_with_its_group(tmp_path: Path) -> Non
     own, slurm = tmp_path / "own", tmp_path / "slurm"
     for directory in (own, slurm):
         directory.mkdir()
-    source = Path(dagster_slurm.job.__file__).with_name("component_srun.sh")
+    source = Path(dagster_slurm.job.__file__).with_name("part_srun.sh")
     (own / "srun").write_text(source.read_text())
     (slurm / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$PATH"\n')
     for path in (own / "srun", slurm / "srun"):
