@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dagster_slurm import ComputeResource, SlurmAllocationScope, SlurmRunAllocationConfig, SlurmSessionResource
 from dagster_slurm.cli import main
+from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, echo_back, log_messages, metadata_of, run_asset
 from tests.support.slurm_jobs import queued_jobs
@@ -52,12 +53,12 @@ class TestOneStep:
     def test_the_controller_is_asked_for_steps_and_no_more(
         self, session: Callable[..., ComputeResource], payload: Payload, instance: dg.DagsterInstance, sandbox: Sandbox
     ) -> None:
-        """Of one step and of six: what they ask in addition are the steps themselves."""
+        """A step is created and completed; neither squeue nor sacct is asked about each."""
         path = payload("echo done\n", "payload.sh")
 
         @dg.asset
         def stepped(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
-            for number in range(6):
+            for number in range(12):
                 done = compute.run(context, path, name=str(number))
             return done.get_materialize_result()
 
@@ -66,8 +67,9 @@ class TestOneStep:
         assert result.success, log_messages(result, instance)
         after = sandbox.rpc_counts()
         asked = {name: after[name] - before.get(name, 0) for name in after}
-        assert (asked["REQUEST_SUBMIT_BATCH_JOB"], asked["REQUEST_JOB_STEP_CREATE"]) == (1, 6)
-        assert asked.get("REQUEST_JOB_INFO_SINGLE", 0) + asked.get("REQUEST_JOB_USER_INFO", 0) <= 4, asked
+        assert asked["REQUEST_STEP_COMPLETE"] <= 12
+        assert (asked["REQUEST_SUBMIT_BATCH_JOB"], asked["REQUEST_JOB_STEP_CREATE"]) == (1, 12)
+        assert asked.get("REQUEST_JOB_INFO_SINGLE", 0) + asked.get("REQUEST_JOB_USER_INFO", 0) <= 8, asked
 
 
 def test_the_command_line_knows_steps(
@@ -114,3 +116,15 @@ def test_the_scope_of_1_22(
     result = run_asset(asset_of(payload("echo done\n", "payload.sh")), compute, instance)
     assert result.success, log_messages(result, instance)
     assert metadata_of(result)["slurm_job_id"].endswith(".0")
+
+
+def test_a_plan_is_of_the_step_and_names_its_session(session: Callable[..., ComputeResource], payload: Payload) -> None:
+    path = payload("echo done\n", "payload.sh")
+    planned = session().plan(None, path, extra_slurm_opts={"cpus": 2})
+    options = {each.name: each.value for each in planned.options}
+    assert options["--cpus-per-task"] == "2"
+    assert any("It is a step of the run's session" in each and "--cpus-per-task=4" in each for each in planned.warnings)
+    # Ten minutes of one node.
+    assert planned.node_hours == pytest.approx(1 / 6)
+    with pytest.raises(InvalidRequestError, match="The step asks for 5 CPUs on a node"):
+        session().plan(None, path, extra_slurm_opts={"cpus": 5})

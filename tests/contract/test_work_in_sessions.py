@@ -37,7 +37,7 @@ class TestTheAllocation:
 
     def test_processes_that_ask_at_once_share_one_with_a_name(self, make: Make) -> None:
         world = make(STEP, "a")
-        work = in_session(world, HELD, name="shared")
+        work = in_session(world, HELD, name="shared", idle_timeout_seconds=120)
         processes = [world.start(work), world.start(work)]
         world.started(2)
         assert len(world.jobs()) == 1
@@ -45,7 +45,7 @@ class TestTheAllocation:
         assert [process.wait(120) for process in processes] == [0, 0], world.said()
         # It outlives the runs, and the next one uses it.
         (job,) = world.jobs()
-        ran = world.run(in_session(world, "", name="shared"))
+        ran = world.run(in_session(world, "", name="shared", idle_timeout_seconds=120))
         assert ran.succeeded, ran.text()
         assert {mark.partition(".")[0] for _, mark in world.marks()} == {job}
 

@@ -243,4 +243,5 @@ def _plan_of(resource: ComputeDefaults, step: Step | None, given: dict[str, Any]
     from dagster_slurm.resources.plan import job_plan  # noqa: PLC0415 - for dry runs only
 
     spec = work_of(resource, step, given, tasks)
-    return job_plan(spec, step, None if resource.mode == "local" else resource.cluster().connect().cluster)
+    session = resource.session_spec() if resource.shares_allocation else None
+    return job_plan(spec, step, None if resource.mode == "local" else resource.cluster().connect().cluster, session)

@@ -18,6 +18,7 @@ from dagster_slurm.pipes.step import Step
 from dagster_slurm.resources.call import SETTINGS
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.run_directory import LaunchKey, RunDirectory
+from dagster_slurm.session import SessionSpec, Share
 from dagster_slurm.staging.on_this_machine import used_in_place
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.staging.store import InputStore
@@ -29,13 +30,16 @@ _RUN_ID = "RUN_ID"
 _READ_AT_MOST_BYTES = 1 << 30
 
 
-def job_plan(spec: WorkSpec, step: Step | None, cluster: SlurmCluster | None) -> JobPlan:
+def job_plan(
+    spec: WorkSpec, step: Step | None, cluster: SlurmCluster | None, session: SessionSpec | None = None
+) -> JobPlan:
     """What would be done.
 
     Args:
         spec: What is to be run.
         step: The step; None outside of one.
         cluster: Where; None for this machine.
+        session: Whose step it would be; None for a job.
 
     Raises:
         InvalidRequestError: As `run`.
@@ -50,7 +54,7 @@ def job_plan(spec: WorkSpec, step: Step | None, cluster: SlurmCluster | None) ->
     }
     if cluster is None:
         return _plan_here(spec, facts)
-    return _PlanForCluster(cluster, spec, _key(step, spec)).plan(_uploads(spec), facts)
+    return _PlanForCluster(cluster, spec, _key(step, spec), session).plan(_uploads(spec), facts)
 
 
 def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
@@ -114,14 +118,22 @@ class _PlanForCluster:
         cluster: The cluster.
         spec: What is to be run.
         key: Which piece of work it is.
+        session: Whose step it would be; None for a job.
     """
 
-    def __init__(self, cluster: SlurmCluster, spec: WorkSpec, key: LaunchKey) -> None:
+    def __init__(
+        self, cluster: SlurmCluster, spec: WorkSpec, key: LaunchKey, session: SessionSpec | None = None
+    ) -> None:
         self._cluster = cluster
+        # What Slurm is asked for: of a step, its session's allocation.
+        self._asked = session.request if session else spec.request
         self._spec = spec
         self._key = key
         self._array = spec.tasks.option if spec.tasks else None
         self._warnings: list[str] = [spec.note] if spec.note else []
+        if session:
+            session.refuse_step(Share.of(spec.request))
+            self._warnings.append(f"It is a step of {session.title}, which is asked of Slurm as {session.shape}")
 
     def plan(self, uploads: tuple[PlannedUpload, ...], facts: Mapping[str, Any]) -> JobPlan:
         """Ask the cluster, and put the plan together.
@@ -150,7 +162,7 @@ class _PlanForCluster:
             environment=_told_of(environment),
             start=start,
             start_reason=start_reason,
-            node_hours=spec.request.node_hours,
+            node_hours=self._asked.node_hours,
             max_node_hours=spec.max_node_hours,
             warnings=tuple(self._warnings),
             **facts,
@@ -169,7 +181,7 @@ class _PlanForCluster:
 
     def _start(self) -> tuple[datetime | None, str]:
         """When Slurm would start it, or why that is not known."""
-        request = self._spec.request
+        request = self._asked
         try:
             start = self._cluster.start_estimate(request)
         except SubmitLimitError as error:
