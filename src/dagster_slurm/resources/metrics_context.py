@@ -65,8 +65,8 @@ class SlurmMetricsContext:
         connection: The cluster it ran on.
         default_metrics: The figures that are known, by their keys in the metadata.
         slurm_resource: The resource of the cluster; None for a client that was made by hand.
-        session_resource: None: each call has an allocation of its own.
-        step_id: None: the job is the call's own, and no step of another one.
+        session_resource: None: what a session is asked for is the `SlurmSessionResource` of the code itself.
+        step_id: Of a step of a session, Slurm's number of it; None for a job.
     """
 
     job_id: int | str
@@ -93,5 +93,6 @@ class SlurmMetricsContext:
             slurm: The resource of the cluster.
         """
         metrics = MappingProxyType(dict(figures))
-        job_id = metadata_job_id(outcome.job_id)
-        return cls(job_id, outcome.ended, outcome.request, outcome.connection, metrics, slurm)
+        job, _, step = outcome.job_id.partition(".")
+        facts = (metadata_job_id(job), outcome.ended, outcome.request, outcome.connection, metrics, slurm)
+        return cls(*facts, step_id=step or None)

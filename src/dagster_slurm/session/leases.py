@@ -28,7 +28,7 @@ class Lease:
     """That of one run.
 
     Args:
-        run_id: The run; empty for what is called outside of one.
+        run_id: The run.
         transport: The way to the cluster.
         allocation: Where the session's allocation lies.
         idle_timeout_seconds: After how long without a line it ends.

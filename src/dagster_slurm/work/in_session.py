@@ -205,9 +205,11 @@ class SessionCarriers(ClusterCarriers):
         return "\n".join((*head, shell_file("dagster_slurm.session", "dispatch.sh")))
 
     def _keep_lease(self, allocation: RunDirectory) -> None:
-        run, seconds = self._step.run, self._session.idle_timeout_seconds
-        transport = self._cluster.transport
-        LEASES.keep(Lease(run.run_id if run else "", transport, allocation, seconds, not self._session.name))
+        run, transport = self._step.run, self._cluster.transport
+        if run is not None:
+            # What is called outside of a run, as in a notebook, may stay open for days: its requests alone count.
+            seconds = self._session.idle_timeout_seconds
+            LEASES.keep(Lease(run.run_id, transport, allocation, seconds, not self._session.name))
 
     # -- following and ending
 
