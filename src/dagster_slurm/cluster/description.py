@@ -273,11 +273,11 @@ def parse_marks(text: str) -> tuple[tuple[Mark, ...], str]:
     Lines of another form are passed over: a newer release may write more of them.
     """
     *lines, rest = text.split("\n")
-    marks = (_parse_line(line.split(" ")) for line in lines)
-    return tuple(mark for mark in marks if mark is not None), rest
+    return tuple(filter(None, map(_parse_line, lines))), rest
 
 
-def _parse_line(words: list[str]) -> Mark | None:
+def _parse_line(line: str) -> Mark | None:
+    words = line.split(" ")
     try:
         if words[0] == "start":
             job_id, restart, at, node = words[1:5]

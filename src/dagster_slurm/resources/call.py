@@ -74,7 +74,11 @@ def work_of(
     """
     tell_of_unknown_metadata(step)
     said = settled(resource, step, arguments)
-    facts: dict[str, Any] = {name: arguments.get(name) for name in ("extras", "extra_env", "name")}
+    facts: dict[str, Any] = {
+        "extras": arguments.get("extras"),
+        "extra_env": arguments.get("extra_env"),
+        "name": arguments.get("name"),
+    }
     facts["metadata"] = metadata_of(arguments.get("slurm_metrics"), arguments.get("metrics_collector"), resource.slurm)
     facts["chain"] = Chain(said["continue_exit_code"].value, resource.max_continuations)
     if resource.mode == "local":

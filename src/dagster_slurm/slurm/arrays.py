@@ -45,9 +45,9 @@ def entries_of(entries: Sequence[QueueEntry], job_ids: Iterable[str]) -> Mapping
             tasks.setdefault(part.in_queue, set()).add(part.task)
     found: dict[str, QueueEntry] = _components(entries, wanted)
     for entry in entries:
-        found.update((job_id, entry) for job_id in _ids(entry, tasks) if job_id in wanted)
-        for job_id in requests.get(entry.job_id, ()):
-            found[job_id] = entry
+        for job_id in (*_ids(entry, tasks), *requests.get(entry.job_id, ())):
+            if job_id in wanted:
+                found[job_id] = entry
     # An array lives as long as one of its tasks.
     for entry in sorted(entries, key=lambda entry: rank(entry.state), reverse=True):
         if entry.array_job_id in wanted:
