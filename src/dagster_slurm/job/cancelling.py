@@ -127,8 +127,10 @@ class Canceller:
     def _over(self, jobs: Sequence[JobHandle]) -> set[str]:
         """The steps that have ended, by their own lines and those of their dispatchers: squeue has their allocation."""
         steps = [job for job in jobs if JobId.parse(job.job_id).is_request]
+        if not steps:
+            return set()
         seen = self._try("a look at steps", lambda: look(self._cluster, [step.directory for step in steps]))
-        if not steps or seen is None:
+        if seen is None:
             return set()
         found = {step: seen.listing.attempts(step.directory).get(step.directory.attempt) for step in steps}
         return {step.job_id for step, attempt in found.items() if attempt is None or _is_over(attempt)}
