@@ -51,3 +51,8 @@ def blocks_of(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.start()) + 1
         blocks.append(Block(name_of(page), line, language, title and title[1], match["text"]))
     return blocks
+
+
+def prose_of(page: Path) -> str:
+    """The text of a page without its blocks."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -48,7 +48,7 @@ CODE = ("python", "sh", "bash")
 SOURCE = ROOT / "src" / "dagster_slurm"
 SANDBOX_PAGE = "docs/sandbox.md"
 # Followed in tests of their own.
-APART = (SANDBOX_PAGE, "docs/getting-started.md")
+APART = (SANDBOX_PAGE, "docs/getting-started.md", "docs/tutorial.md")
 # What is on them `make test` runs in the examples as well.
 AT_LENGTH = ("docs/launchers.md", "docs/ray.md", "docs/spark.md")
 
@@ -342,6 +342,10 @@ def test_blocks_that_are_no_code(block: Block) -> None:
         assert tomllib.loads(block.text)
     elif block.language == "mermaid":
         assert block.text in judge_table.diagram()
+    elif block.language in ("ini", "dockerfile"):
+        assert block.page == "docs/deploy.md"  # read by test_deploy.py
+    elif block.page == "docs/tutorial.md":
+        assert block.language == "text"  # compared with what is printed by test_tutorial.py
     else:
         assert block.language == "text", f"{block.place}: a block of the unknown language {block.language!r}"
         TEXT[KEY_OF[block.place]](block)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import PAGES, ROOT, blocks_of, name_of
+from tests.docs.markdown import PAGES, ROOT, blocks_of, name_of, prose_of
 
 COMMANDS = ["make demo", "make test"]
 
@@ -41,8 +41,7 @@ def test_readme_links_every_page_of_the_documentation() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
         if "://" not in target:
             path, _, heading = target.partition("#")
             linked = (page.parent / path) if path else page
