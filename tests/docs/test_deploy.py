@@ -57,8 +57,8 @@ def test_dagster_takes_its_settings() -> None:
         result = validate_config(dagster_instance_config_schema(), settings)
         assert result.success, result.errors
     (workspace,) = _with("load_from")
-    result = process_workspace_config(workspace)
-    assert result.success, result.errors
+    processed = process_workspace_config(workspace)
+    assert processed.success, processed.errors
 
 
 def test_the_containers_are_whole() -> None:
