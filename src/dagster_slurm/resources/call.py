@@ -436,8 +436,9 @@ def _of_step(
 
     of_step, left = step_layers(layers, (BUILT_IN, RESOURCE))
     for who in (BUILT_IN, RESOURCE):
-        # That of a job.
-        of_step[who] = {key: value for key, value in of_step[who].items() if key not in ("time", "time_limit")}
+        # That of a job. So is the memory that is built in: a step has what goes with its CPUs.
+        of_job = ("time", "time_limit", "mem") if who == BUILT_IN else ("time", "time_limit")
+        of_step[who] = {key: value for key, value in of_step[who].items() if key not in of_job}
     if resource.session and resource.session.max_queue_hours:
         of_step[RESOURCE] = {**of_step[RESOURCE], "max_queue_hours": resource.session.max_queue_hours}
     if left and step is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SlurmSessionResource
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.resources.call import work_of
 from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.session import SessionSpec, Share, refuse_other_shape, session_file, step_layers
 from dagster_slurm.slurm.request import merge
@@ -71,6 +75,24 @@ def test_options_of_the_allocation_are_left_to_it() -> None:
     found, left = step_layers(layers, ("built-in", "resource"))
     assert found == {"built-in": {"cpus": 2}, "resource": {"mem": "1G"}, "asset metadata": {"cpus": 4}}
     assert left == ["partition of the asset metadata"]
+
+
+def test_memory_that_nobody_has_set_goes_with_the_cpus(tmp_path: Path) -> None:
+    """The 4 GiB that are built in are a job's: small allocations would have room for no step."""
+    payload = tmp_path / "a.sh"
+    payload.write_text("true\n")
+
+    def share(mem: str | None, **arguments: object) -> Share:
+        queue = SlurmQueueConfig(partition="compute", **({"mem": mem} if mem else {}))
+        session = SlurmSessionResource(num_nodes=1, cpus_per_task=4, mem="2G")
+        compute = ComputeResource(mode="slurm-session", slurm=SlurmResource(queue=queue), session=session)
+        return Share.of(work_of(compute, None, {"payload_path": payload, **arguments}).request)
+
+    assert [share(None).mem_mib, share("1G").mem_mib, share(None, extra_slurm_opts={"mem": "300M"}).mem_mib] == [
+        0,
+        1024,
+        300,
+    ]
 
 
 @pytest.mark.parametrize("option", ["gres", "gpus", "exclusive", "ntasks", "tres_per_task"])
