@@ -123,6 +123,7 @@ __all__ = [
     "retry_number",
     "step_key",
     "steps_left",
+    "steps_to_come",
     "tags_of_retry",
     "window_of",
     "windows_of",
@@ -263,6 +264,27 @@ def is_step_over(instance: DagsterInstance, run_id: str) -> Callable[[str], bool
     ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
     over = {entry.step_key for entry in instance.all_logs(run_id, of_type=ends)}
     return over.__contains__
+
+
+def steps_to_come(instance: DagsterInstance, run: DagsterRun) -> Sequence[str]:
+    """The steps of a run's plan that have not ended, and that no failure keeps from being executed.
+
+    Dagster writes no end of a step whose inputs will never be there.
+    """
+    if run.execution_plan_snapshot_id is None:
+        return ()
+    plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
+    ended = {entry.step_key: entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=ends)}
+    upstream = {
+        step.key: {handle.step_key for each in step.inputs for handle in each.upstream_output_handles}
+        for step in plan.steps
+        if step.key in plan.step_keys_to_execute and step.key not in ended
+    }
+    lost = {key for key, event in ended.items() if event is None or not event.is_step_success}
+    while more := {key for key, before in upstream.items() if before & lost} - lost:
+        lost |= more
+    return sorted(upstream.keys() - lost)
 
 
 def mark_failed(instance: DagsterInstance, run: DagsterRun, message: str) -> None:

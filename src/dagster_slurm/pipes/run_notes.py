@@ -18,7 +18,13 @@ from dataclasses import asdict
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, MetadataValue
 
-from dagster_slurm.pipes.dagster_private import EngineEvent, engine_events, is_canceling_after, report_engine_event
+from dagster_slurm.pipes.dagster_private import (
+    EngineEvent,
+    engine_events,
+    is_canceling_after,
+    report_engine_event,
+    steps_to_come,
+)
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import JobHandle
@@ -167,6 +173,14 @@ def is_executor_child(instance: DagsterInstance, run_id: str) -> bool:
         started = engine_events(instance, run_id, DagsterEventType.STEP_WORKER_STARTED)
         _executor_children[key] = any(event.metadata.get("pid") == str(os.getpid()) for event in started)
     return _executor_children[key]
+
+
+def is_last_process(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether no process of the run is to come behind this one, whose steps have ended.
+
+    The run's own process has all steps; what an executor has started for one step is the last if no other is left.
+    """
+    return not is_executor_child(instance, run.run_id) or not steps_to_come(instance, run)
 
 
 def take_lease(

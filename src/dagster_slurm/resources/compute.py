@@ -64,11 +64,11 @@ class ComputeResource(ComputeDefaults):
         """Remove the run directories of the steps that have succeeded."""
         TIDY.look()
         if self.shares_allocation and context.instance is not None and context.run is not None:
-            from dagster_slurm.pipes.run_notes import is_executor_child  # noqa: PLC0415
+            from dagster_slurm.pipes.run_notes import is_last_process  # noqa: PLC0415
             from dagster_slurm.session.leases import LEASES  # noqa: PLC0415 - a job of its own does without
 
-            instance, run_id = context.instance, context.run.run_id
-            LEASES.drop(run_id, has_ended=lambda: not is_executor_child(instance, run_id))
+            instance, run = context.instance, context.run
+            LEASES.drop(run.run_id, has_ended=lambda: is_last_process(instance, run))
 
     @takes(Arguments, former=_former)
     def run(
