@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dagster_slurm.cluster.description import GIVEN_BACK, EndMark
 from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.slurm.job_id import title_of
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.reasons import Reason, parse_reason
 from dagster_slurm.slurm.states import JobState, StatePhase
@@ -34,10 +35,12 @@ class Started:
     Args:
         nodes: Their names, in Slurm's compact form.
         restart: How often the job was requeued before.
+        step: Of a step of a session, Slurm's number of it.
     """
 
     nodes: str
     restart: int
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ class QueueTeller:
 
 def line_of(job_id: str, news: QueueNews) -> tuple[str, str]:
     """The level and the line for a run's log."""
-    job = f"Slurm job {job_id}"
+    job = title_of(job_id)
     if isinstance(news, QueueLeft):
         started = f"{news.start_time:%Y-%m-%d %H:%M:%S} UTC"
         return (

@@ -12,6 +12,7 @@ from dagster_slurm import errors
 from dagster_slurm.errors import JobFailedError, SubmissionUnknownError
 from dagster_slurm.job.events import Ended
 from dagster_slurm.run_directory import JobHandle
+from dagster_slurm.slurm.job_id import title_of
 from dagster_slurm.slurm.quantities import format_time_limit
 from dagster_slurm.slurm.reasons import ReasonCategory, parse_reason
 from dagster_slurm.slurm.request import JobRequest
@@ -277,7 +278,7 @@ def job_failure(
     said = f"Last lines of stderr:\n{_indent(stderr_tail)}" if stderr_tail else "It wrote nothing to stderr."
     left = kept or f"kept on {host}: {kept_path}"
     kind, facts = _kind_of(ended, gave_up_waiting), _facts_of(ended, request)
-    place = _Place(f"Slurm job {job_id}" if job_id else "", f" on {nodes}" if nodes else "")
+    place = _Place(title_of(job_id) if job_id else "", f" on {nodes}" if nodes else "")
     hint: str | None
     if kind is _KINDS[JobState.FAILED]:
         first, module = _of_payload(exit_code, signal, place, stderr_tail)

@@ -126,7 +126,7 @@ class WatchedJob:
                 self.nodes, self.end_mark = mark.nodes, self.end_mark if is_again else None
                 self.step = mark.step
                 self._runs, self._asked_since_start = True, False
-                self.subscription.put(Started(mark.nodes, mark.restart))
+                self.subscription.put(Started(mark.nodes, mark.restart, mark.step))
                 self._tell_times()
             else:
                 self.end_mark = mark

@@ -106,6 +106,12 @@ class JobId:
         return replace(self, component=component)
 
 
+def title_of(job_id: str) -> str:
+    """What people call a job, or a step of a session, by its id."""
+    found = JobId.find(job_id)
+    return f"Slurm {'step' if found is not None and found.step else 'job'} {job_id}"
+
+
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
 

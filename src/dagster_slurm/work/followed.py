@@ -30,6 +30,7 @@ from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs, Teller, with_streams_of_this_thread
 from dagster_slurm.run_directory import JobHandle
+from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5
@@ -250,7 +251,8 @@ class Followed:
             title = (
                 carrier.title if followed.element is None else f"{followed.unit}: Slurm job {followed.handle.job_id}"
             )
-            message, nodes = f"{title} runs on {event.nodes}{again}", {"nodes": event.nodes}
+            number = _step_number(followed.handle, event)
+            message, nodes = f"{title} runs on {event.nodes}{number}{again}", {"nodes": event.nodes}
             self._teller.tell(lambda: self._step.tell(message, nodes, ends=carrier.wait))
 
     def _tell_of_own_job(self, followed: FollowedUnit, level: str, text: str) -> None:
@@ -268,6 +270,13 @@ class Followed:
 
     def _tell(self, level: str, text: str) -> None:
         self._teller.tell(lambda: self._step.log.log(level, text))
+
+
+def _step_number(handle: JobHandle, started: Started) -> str:
+    """Slurm's number of a step of a session, which until now was called after its request."""
+    if handle.session is None or not started.step:
+        return ""
+    return f" as step {JobId.parse(handle.job_id).in_queue}.{started.step}"
 
 
 # Longer than KillWait, 30 s (slurm.conf(5)).
