@@ -16,6 +16,8 @@ DEFAULT_PREFIX = "SLURM_EDGE_NODE_"
 FORMER_PREFIX = "SLURM_SSH_"
 """What the names began with in 1.22: read where the host is named by it, and not by the default prefix."""
 INHERIT = "inherit"
+PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
+"""Which profile of the site `from_env` and the command line take."""
 _PORTS = range(1, 65536)
 _FORMS = " docs/configuration.md lists the variables with their forms."
 _log = logging.getLogger(__name__)

@@ -335,6 +335,8 @@ OWN: Mapping[str, str] = {
     "new_project.check:fault_of_installation": "the project's own pyproject.toml",
     "new_project.source:direct_url": "what has installed this package",
     "pipes.dagster_private:continues_from_parent": "no text",
+    "profiles:_values": "a package that is installed",
+    "profiles:read_file": "a file that nobody else may write to",
     "process_identity:_epoch_of": "/proc/stat, and `parse_ps`",
     "process_identity:of_session": "/proc",
     "reconcile.runs:main": "the process that has started this one",

@@ -30,6 +30,7 @@ LEVELS = {
     "slurm": 0,
     "transport": 1,
     "variables": 1,
+    "profiles": 1,
     "cluster": 2,
     "cluster_scripts": 2,
     "run_directory": 2,

@@ -20,6 +20,7 @@ from dagster_slurm.text import printable
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
     from dagster_slurm.housekeeping.jobs_table import WordOf
+    from dagster_slurm.transport import SSHConnection
 
 # Name of a sub-command -> module and attribute, and the line `--help` shows without importing it.
 _COMMANDS: Mapping[str, tuple[str, str, str]] = {
@@ -187,6 +188,34 @@ def with_cluster_options(command: _Command) -> _Command:
     return command
 
 
+def way_of(prefix: str) -> SSHConnection:
+    """The way to the login node: of the variables of that prefix, or else of the profile that one of them names.
+
+    Raises:
+        ConfigurationError: Neither says it, or a value is not usable.
+    """
+    # `--help` of a command needs none of it.
+    from dagster_slurm.variables import connection_from, prefix_in_use, text_in  # noqa: PLC0415
+
+    if text_in(f"{prefix_in_use(prefix)}HOST") is None and (ssh := _of_profile("ssh")) is not None:
+        way: SSHConnection = ssh.connection()
+        return way
+    return connection_from(prefix)
+
+
+def _of_profile(field: str) -> Any:
+    """What the profile of the environment variable says of a field of `SlurmResource`; None without one."""
+    from dagster_slurm.variables import PROFILE_VARIABLE, text_in  # noqa: PLC0415
+
+    name = text_in(PROFILE_VARIABLE)
+    if name is None:
+        return None
+    # Dagster takes a second to load.
+    from dagster_slurm.resources.slurm import site_profile  # noqa: PLC0415
+
+    return site_profile(name).own_fields().get(field)
+
+
 @contextmanager
 def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator[SlurmCluster]:
     """The cluster of the environment variables, over one connection.
@@ -197,10 +226,10 @@ def cluster_of(prefix: str, *, local: bool, remote_base: str | None) -> Iterator
     # `--help` of a command needs none of it.
     from dagster_slurm.cluster import SlurmCluster  # noqa: PLC0415
     from dagster_slurm.transport import LocalTransport, OpenSSHTransport  # noqa: PLC0415
-    from dagster_slurm.variables import DEFAULT_REMOTE_BASE, connection_from, text_in  # noqa: PLC0415
+    from dagster_slurm.variables import DEFAULT_REMOTE_BASE, text_in  # noqa: PLC0415
 
-    base = remote_base or text_in("SLURM_REMOTE_BASE") or DEFAULT_REMOTE_BASE
-    transport = LocalTransport(channels=1) if local else OpenSSHTransport(connection_from(prefix), channels=1)
+    base = remote_base or text_in("SLURM_REMOTE_BASE") or _of_profile("remote_base") or DEFAULT_REMOTE_BASE
+    transport = LocalTransport(channels=1) if local else OpenSSHTransport(way_of(prefix), channels=1)
     try:
         yield SlurmCluster(transport, remote_base=base)
     finally:

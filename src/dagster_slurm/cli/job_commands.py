@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_slurm.cli import cluster_of, examples, say, with_cluster_options, words
+from dagster_slurm.cli import cluster_of, examples, say, way_of, with_cluster_options, words
 
 if TYPE_CHECKING:
     from dagster_slurm.errors import InvalidRequestError
@@ -160,7 +160,6 @@ def shell(
     from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415
     from dagster_slurm.slurm.commands import shell_in_job  # noqa: PLC0415
     from dagster_slurm.transport.openssh import run_on_terminal  # noqa: PLC0415
-    from dagster_slurm.variables import connection_from  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
         found = [each for each in chosen(snapshot(cluster, is_open=lambda job: False), word(), name) if each.is_live]
@@ -173,4 +172,4 @@ def shell(
     say(f"A shell beside {each.title}; Ctrl-D ends it.", err=True)
     if local:
         context.exit(subprocess.run(argv, check=False).returncode)
-    context.exit(run_on_terminal(connection_from(prefix), shlex.join(argv)))
+    context.exit(run_on_terminal(way_of(prefix), shlex.join(argv)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagster_slurm.cli import cluster_of, examples, say, say_painted, width
+from dagster_slurm.cli import cluster_of, examples, say, say_painted, way_of, width
 
 if TYPE_CHECKING:
     from dagster_slurm.doctor import Asked, Finding, Status
@@ -35,9 +35,8 @@ def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
     """
     # `--help` needs none of it.
     from dagster_slurm.transport.openssh import ControlMaster  # noqa: PLC0415
-    from dagster_slurm.variables import connection_from  # noqa: PLC0415
 
-    connection = connection_from(prefix)
+    connection = way_of(prefix)
     master = ControlMaster(connection, control_persist=persist)
     if end:
         master.end()

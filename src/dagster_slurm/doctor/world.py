@@ -19,7 +19,7 @@ from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, SSHConnection, Transport
 from dagster_slurm.transport.openssh import ControlMaster
 from dagster_slurm.transport.shell import shell_file
-from dagster_slurm.variables import DEFAULT_REMOTE_BASE
+from dagster_slurm.variables import DEFAULT_REMOTE_BASE, PROFILE_VARIABLE, text_in
 
 if TYPE_CHECKING:
     from dagster_slurm.resources.slurm import SlurmResource
@@ -77,15 +77,17 @@ def read_settings(asked: Asked) -> Settings:
     # Imported late: these know Dagster, and `--help` should not wait for it.
     from dagster_slurm.resources.slurm import SlurmResource, SSHConnectionResource  # noqa: PLC0415
 
-    ssh = None if asked.local else SSHConnectionResource.from_env(asked.prefix)
+    has_way = asked.local or (text_in(PROFILE_VARIABLE) is not None and text_in(f"{asked.prefix}HOST") is None)
+    ssh = None if has_way else SSHConnectionResource.from_env(asked.prefix)
     slurm = SlurmResource.from_env_slurm(ssh)
-    return _settings(slurm, asked)
+    options = slurm.default_options()
+    return _settings(slurm.with_profile(), options, asked)
 
 
-def _settings(slurm: SlurmResource, asked: Asked) -> Settings:
+def _settings(slurm: SlurmResource, options: Mapping[str, object], asked: Asked) -> Settings:
     return Settings(
-        connection=slurm.ssh.connection() if slurm.ssh else None,
-        request=merge(slurm.default_options(), asked.options),
+        connection=slurm.ssh.connection() if slurm.ssh and not asked.local else None,
+        request=merge(options, asked.options),
         remote_base=asked.remote_base or slurm.remote_base or DEFAULT_REMOTE_BASE,
     )
 

@@ -27,7 +27,7 @@ from dagster_slurm.resources.environments import (
 )
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.settings import ComputeDefaults, metadata_of
-from dagster_slurm.resources.slurm import without_built_in_memory
+from dagster_slurm.resources.slurm import site_profile, without_built_in_memory
 from dagster_slurm.slurm.request import JobRequest, merge, merge_named
 from dagster_slurm.staging import DataOptions
 from dagster_slurm.work.spec import (
@@ -74,6 +74,10 @@ def work_of(
     """
     tell_of_unknown_metadata(step)
     said = settled(resource, step, arguments)
+    profile = None
+    if resource.mode != "local" and (name := resource.cluster().profile):
+        profile = site_profile(name)
+        said |= profile.settings(said, chosen_launcher)
     facts: dict[str, Any] = {
         "extras": arguments.get("extras"),
         "extra_env": arguments.get("extra_env"),
@@ -88,6 +92,8 @@ def work_of(
         requirements_of(said["launcher"].value, None)
     else:
         said["environment"] = _chosen_environment(said, resource)
+        if profile is not None:
+            said["environment"] = profile.environment(said["environment"])
         payload = _payload(said)
         lines = sbatch_lines(payload)
         layers = option_layers(resource, step, arguments, lines)
@@ -434,8 +440,10 @@ def _of_step(
     """The layers of a step of a session, which lasts as long as its allocation unless somebody says otherwise."""
     from dagster_slurm.session import step_layers  # noqa: PLC0415 - a job of its own does without
 
-    of_step, left = step_layers(layers, (BUILT_IN, RESOURCE))
-    for who in (BUILT_IN, RESOURCE):
+    # Whoever speaks of a cluster's jobs, and of a session's allocation as well: all that is weaker than a payload.
+    weak = [who for who in layers if who not in (SCRIPT, METADATA, LAUNCHPAD, CALL)]
+    of_step, left = step_layers(layers, weak)
+    for who in weak:
         # That of a job. So is the memory that is built in: a step has what goes with its CPUs.
         of_job = ("time", "time_limit", "mem") if who == BUILT_IN else ("time", "time_limit")
         of_step[who] = {key: value for key, value in of_step[who].items() if key not in of_job}

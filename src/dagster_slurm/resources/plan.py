@@ -59,6 +59,8 @@ def job_plan(
 
 def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
     """What can be said in more than one place, as far as somebody says it."""
+    if (profile := spec.said.get("profile")) is not None:
+        yield PlannedSetting("profile", profile.value, profile.source)
     for row in SETTINGS:
         said = spec.said.get(row.name)
         if row.shown is not None and said is not None and said.value is not None:

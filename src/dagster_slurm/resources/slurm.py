@@ -17,7 +17,19 @@ from dagster_slurm.job.connection import ClusterConnection, shared_connection
 from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
-from dagster_slurm.variables import DEFAULT_REMOTE_BASE, INHERIT, connection_fields, number_in, prefix_in_use, text_in
+from dagster_slurm.variables import (
+    DEFAULT_PREFIX,
+    DEFAULT_REMOTE_BASE,
+    INHERIT,
+    PROFILE_VARIABLE,
+    connection_fields,
+    number_in,
+    prefix_in_use,
+    text_in,
+)
+
+if TYPE_CHECKING:
+    from dagster_slurm.resources.profiles import SiteProfile
 
 T = TypeVar("T")
 
@@ -140,6 +152,7 @@ class SSHConnectionResource(ConfigurableResource[SSHConnection]):
 
 # Of the names that `from_env` reads, those that Slurm sets in a job.
 _OF_SLURM = ("SLURM_GPUS_PER_NODE", "SLURM_MEM_PER_CPU")
+_OF_GPUS = " (gpus)"
 _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu", "memory")
 _log = logging.getLogger(__name__)
 
@@ -201,6 +214,9 @@ class SlurmResource(ConfigurableResource[Any]):
         default=None,
         description="Directory on the cluster for runs, such as `$SCRATCH/runs`; `~/dagster_runs` by default.",
     )
+    profile: str | None = Field(
+        default=None, description="A named preset of the site, which fills what is not said here; see docs/profiles.md."
+    )
     status_poll_interval_seconds: float = Field(
         default=5.0, description="Pause before Slurm is first asked for the state of running jobs, in seconds.", gt=0
     )
@@ -242,12 +258,30 @@ class SlurmResource(ConfigurableResource[Any]):
         )
 
     @classmethod
+    def from_profile(cls, name: str, **fields: Any) -> SlurmResource:
+        """The cluster that a named preset of the site describes.
+
+        Args:
+            name: The profile, of a file or an entry point.
+            fields: What is said besides: it wins over the profile.
+
+        Raises:
+            ConfigurationError: There is no such profile, it cannot be read, or something in it is not usable.
+        """
+        site_profile(name)
+        return cls(profile=name, **fields)
+
+    @classmethod
     def from_env(cls) -> SlurmResource:
         """The cluster, and the way to it, from the `SLURM_EDGE_NODE_*` and `SLURM_*` environment variables.
+
+        `DAGSTER_SLURM_PROFILE` names a profile, which fills what they leave open.
 
         Raises:
             ConfigurationError: The host is missing, or a value cannot be read.
         """
+        if text_in(PROFILE_VARIABLE) is not None and text_in(f"{prefix_in_use(DEFAULT_PREFIX)}HOST") is None:
+            return cls.from_env_slurm(None)
         return cls.from_env_slurm(SSHConnectionResource.from_env())
 
     @classmethod
@@ -273,6 +307,7 @@ class SlurmResource(ConfigurableResource[Any]):
             "signal_before_timeout": text_in("SLURM_SIGNAL_BEFORE_TIMEOUT"),
         }
         own: dict[str, Any] = {
+            "profile": text_in(PROFILE_VARIABLE),
             "remote_base": text_in("SLURM_REMOTE_BASE"),
             "status_poll_interval_seconds": number_in("SLURM_STATUS_POLL_INTERVAL", float),
             "status_poll_max_interval_seconds": number_in("SLURM_STATUS_POLL_MAX_INTERVAL", float),
@@ -284,11 +319,13 @@ class SlurmResource(ConfigurableResource[Any]):
 
     def default_options(self) -> dict[str, object]:
         """What is asked of Slurm by default, as one layer for `merge`."""
-        layers = self.option_layers()
-        return {**without_built_in_memory(layers)["built-in"], **layers["resource"]}
+        found: dict[str, object] = {}
+        for layer in without_built_in_memory(self.option_layers()).values():
+            found |= layer
+        return found
 
     def option_layers(self) -> dict[str, dict[str, object]]:
-        """The same as two layers for `merge_named`: what is built in, and what this resource says."""
+        """The same as layers for `merge_named`: what is built in, what a profile says, and what this resource says."""
         queue = self.queue or SlurmQueueConfig()
         layers: dict[str, dict[str, object]] = {"built-in": {}, "resource": {}}
         for name, value in queue.options().items():
@@ -296,14 +333,33 @@ class SlurmResource(ConfigurableResource[Any]):
             is_said = name.removeprefix("no_") in queue.model_fields_set
             layers["resource" if is_said else "built-in"][name] = value
         layers["resource"] |= queue.extra_slurm_opts
+        if self.profile:
+            return {"built-in": layers["built-in"], **site_profile(self.profile).option_layers(), **layers}
         return layers
+
+    def with_profile(self) -> SlurmResource:
+        """The same with the fields of its profile where it says nothing itself, but for those of its queue.
+
+        Raises:
+            ConfigurationError: The profile cannot be used.
+        """
+        fields = site_profile(self.profile).own_fields() if self.profile else {}
+        # Dagster names all fields, those that are None as well.
+        unset = {
+            name: value
+            for name, value in fields.items()
+            if name not in self.model_fields_set or getattr(self, name) is None
+        }
+        return self.model_copy(update={**unset, "profile": None})
 
     def connect(self) -> ClusterConnection:
         """The cluster and its watcher, shared by all steps of this process that are configured alike.
 
         Raises:
-            ConfigurationError: `job_url` is no address, or does not name a job.
+            ConfigurationError: `job_url` is no address, or does not name a job; or the profile cannot be used.
         """
+        if self.profile:
+            return self.with_profile().connect()
         job_url = self.job_url or ""
         if job_url and not (job_url.startswith(("https://", "http://")) and "{job_id}" in job_url):
             raise ConfigurationError(
@@ -324,6 +380,17 @@ class SlurmResource(ConfigurableResource[Any]):
         return replace(connection, job_url=job_url) if job_url else connection
 
 
+def site_profile(name: str) -> SiteProfile:
+    """A profile of which every part can be used.
+
+    Raises:
+        ConfigurationError: There is none, it cannot be read, or something in it is not usable.
+    """
+    from dagster_slurm.resources.profiles import SiteProfile  # noqa: PLC0415 - most have none
+
+    return SiteProfile(name, SlurmResource, SlurmQueueConfig, SSHConnectionResource)
+
+
 def _variable_of(field: str) -> str:
     names = {
         "time_limit": "SLURM_TIME",
@@ -336,14 +403,16 @@ def _variable_of(field: str) -> str:
 def without_built_in_memory(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The layers of options, without the memory that is built in where a GPU or other memory is asked for.
 
-    A job with a GPU gets what the site gives with it.
+    A job with a GPU gets what the site gives with it; without one, what a profile says of those with GPUs is left out.
     """
-    others = [layer for who, layer in layers.items() if who != "built-in"]
+    others = [layer for who, layer in layers.items() if who != "built-in" and not who.endswith(_OF_GPUS)]
     said = {name.replace("_", "-"): value for layer in others for name, value in layer.items()}
     gpus = any(name.startswith("gpus") and value not in (None, 0, "", "0") for name, value in said.items())
-    has_own = gpus or "gpu" in str(said.get("gres") or "") or any(said.get(name) for name in _MEMORY)
+    gpus = gpus or "gpu" in str(said.get("gres") or "")
+    has_own = gpus or any(said.get(name) for name in _MEMORY)
     built_in = {name: value for name, value in layers["built-in"].items() if name != "mem" or not has_own}
-    return {**layers, "built-in": built_in}
+    kept = layers if gpus else {who: layer for who, layer in layers.items() if not who.endswith(_OF_GPUS)}
+    return {**kept, "built-in": built_in}
 
 
 def _set_by_an_outer_job() -> frozenset[str]:
