@@ -43,7 +43,7 @@ The payload of the released one is in Python and opens Dagster Pipes, since it w
 
 - **wall**: from the start of the command to its end; **to the floor**: as a multiple of that of `sbatch`.
 - **CPU** and **memory**: of the control side, that is of the command and all it has started, on whichever machine it
-  runs; memory is the highest sum of their proportional set sizes (PSS). What Slurm, sshd and the jobs use is not in it.
+  runs; memory is the highest sum of their proportional set sizes (PSS). Slurm, sshd and the jobs are not in it.
 - **logins** and **channels**: from sshd's log. On the login node none are needed.
 - **RPCs**: the user's calls of the controller, from `sdiag`; one `squeue` is several.
 - **log delay**: from the printing of a line on the node to its arrival in the step's compute log.

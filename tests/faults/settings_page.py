@@ -18,11 +18,11 @@ _LONG_SECONDS = 20.0
 _HEAD = """\
 # Wrong settings
 
-What is read in a run's failure, for forty settings that are wrong in one thing, each tried with a real run on the
-[sandbox](sandbox.md): how many seconds after the begin of the call it is reported, how many logins are tried, the
-first line, and the second, which says what to do. What has a star is tried again by a `RetryPolicy`; the rest ends the
-same again. `make faults` tries them all, and writes this page (`tests/faults/test_wrong_settings.py`); `make test`
-tries ten.
+This page shows the text of a run's failure, for forty settings that are wrong in one thing, each tried with a real
+run on the [sandbox](sandbox.md): how many seconds after the begin of the call it is reported, how many logins are
+tried, the first line, and the second, which says what to do. Errors with a star are tried again by a `RetryPolicy`;
+the rest ends the same again. `make faults` tries them all, and writes this page
+(`tests/faults/test_wrong_settings.py`); `make test` tries ten.
 
 """
 _COLUMNS = "| what is wrong | s | logins | first line | then |\n|---|--:|--:|---|---|\n"

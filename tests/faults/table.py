@@ -17,9 +17,9 @@ PAGE = ROOT / "docs" / "reliability.md"
 _HEAD = """\
 # Reliability
 
-What happens to a piece of work when things break, measured by the suite in `tests/faults/` on a real Slurm cluster (the
-[sandbox](sandbox.md)) with real Dagster processes. The payload writes a mark at each start and each end, and prints
-numbered lines. `make faults` runs all trials and writes this page.
+This page lists faults, and what becomes of a piece of work in each, measured by the suite in `tests/faults/` on a real
+Slurm cluster (the [sandbox](sandbox.md)) with real Dagster processes. The payload writes a mark at each start and each
+end, and prints numbered lines. `make faults` runs all trials and writes this page.
 
 - **executed**: how often the payload was started, and **jobs**: how many jobs ran it, in one trial.
 - **end**: the end of the last run of the trial.

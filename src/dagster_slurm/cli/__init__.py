@@ -27,12 +27,12 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "cancel": (
         "dagster_slurm.cli.job_commands",
         "cancel",
-        "Cancel jobs of runs, by number or run, and nobody else's.",
+        "Cancel jobs of runs, by number or run, and no others.",
     ),
     "clean": (
         "dagster_slurm.cli.upkeep",
         "clean",
-        "List what runs have left over on the cluster, and remove what nobody needs.",
+        "List what runs have left over on the cluster, and remove what is not needed.",
     ),
     "doctor": (
         "dagster_slurm.cli.set_up",
@@ -62,12 +62,12 @@ _COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "logs": (
         "dagster_slurm.cli.job_commands",
         "logs",
-        "Print what the payload of a job, or of all jobs of a run, has said; follow it.",
+        "Print the output of the payload of a job, or of all jobs of a run; follow it.",
     ),
     "plan": (
         "dagster_slurm.cli.definitions",
         "plan",
-        "Print what an asset or a payload would be run as, and run nothing.",
+        "Print how an asset or a payload would be run, and run nothing.",
     ),
     "reconcile": (
         "dagster_slurm.cli.definitions",
@@ -174,7 +174,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
-        "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the variables of the way begin with."
+        "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="Prefix of the variables for the login node."
     ),
     click.option("--local", is_flag=True, help="Run Slurm's commands on this machine, without SSH."),
     click.option("--remote-base", metavar="DIRECTORY", help="The directory for runs, in place of SLURM_REMOTE_BASE."),

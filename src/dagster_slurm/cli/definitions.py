@@ -43,8 +43,8 @@ _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True)
 def plan(*, in_json: bool, script: bool, payload: str | None, **options: Any) -> None:
     """Print what would be run, and run nothing: nothing is uploaded, installed or submitted.
 
-    With -f or -m, the asset's own function is executed up to its first compute.run(...), and no further. What it does
-    before that is really done; what it takes as arguments from other assets cannot be loaded.
+    With -f or -m, the asset's own function is executed up to its first compute.run(...), and no further. Its work
+    before that call is really done; values of other assets, as its arguments, cannot be loaded.
 
     With --payload, a payload is planned for the cluster of the environment variables, as SlurmResource.from_env() reads
     them; --prefix, --local and --remote-base are for this form.
@@ -103,7 +103,7 @@ def _of_payload(payload: str, options: dict[str, Any]) -> JobPlan:
         "dagster-slurm reconcile --run 5e3c7c44-9d2d-4f1c-b7bb-31cd3a8ff0a5",
     )
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be done.")
 @click.option("--no-retry", is_flag=True, help="Only mark the runs; execute nothing.")
 @click.option("--run", "run_ids", metavar="ID", multiple=True, help="Only this run, also one that has failed.")
 @click.option("--gone-host", "gone_hosts", metavar="HOST", multiple=True, help="This machine is gone for good.")
@@ -135,7 +135,7 @@ def reconcile(
     attribute: str | None,
     working_directory: str | None,
 ) -> None:
-    """Find the runs that Dagster holds for running though their processes have died, mark them and finish them.
+    """Find the runs that are still "started" though their processes have died, mark them and finish them.
 
     A run is marked failed and retried from the point of failure: the retry takes up its Slurm jobs, collects those
     that have ended meanwhile, and goes on. No job is cancelled or submitted twice. Runs of which a process lives, and

@@ -69,14 +69,14 @@ def cancel(
 )
 @click.argument("name", metavar="JOB|RUN")
 @with_cluster_options
-@click.option("-f", "--follow", is_flag=True, help="Go on as long as there are more, until the job ends, or Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, or Ctrl-C.")
 def logs(*, name: str, prefix: str, local: bool, remote_base: str | None, follow: bool) -> None:
     """Print what the payload of a job, of a task (12_3) or component (12+1), or of all jobs of a run has said.
 
-    What it has said on stderr is printed there. The files are those of the run's directory on the cluster. Where that
+    Its stderr is printed on stderr. The files are those of the run's directory on the cluster. Where that
     is gone, as after a success, what Dagster has captured of the run is printed, if DAGSTER_HOME is set.
 
-    Exit status: 0 there was something to read, 1 it is not known, or nothing is left of it.
+    Exit status: 0 there was something to read, 1 the job is not known, or nothing is left of it.
     """
     from dagster_slurm.errors import InvalidRequestError  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415

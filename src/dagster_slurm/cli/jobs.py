@@ -45,9 +45,7 @@ def _states(context: click.Context, option: click.Parameter, value: str | None) 
     )
 )
 @with_cluster_options
-@click.option(
-    "--all", "everything", is_flag=True, help="Show older jobs as well, as far as their directories are there."
-)
+@click.option("--all", "everything", is_flag=True, help="Show older jobs as well, whose directories still exist.")
 @click.option("--run", "of_run", default="", metavar="ID", help="Show those of one run, older ones too.")
 @click.option("--state", "states", callback=_states, metavar="STATE,...", help="Show those in these states: PD, R ...")
 @click.option(
@@ -74,7 +72,7 @@ def jobs(
     """Show the jobs of this user's runs: those that wait or run, and those that ended some minutes ago.
 
     Reads what SlurmResource.from_env() reads: SLURM_EDGE_NODE_* for the way to the login node, SLURM_REMOTE_BASE for
-    the directory of the runs. If DAGSTER_HOME is set, the run that works on a job is shown with its status there.
+    the directory of the runs. If DAGSTER_HOME is set, the run that works on a job is shown with its status.
     A job that was adopted by another run is shown with that one.
 
     On a terminal the table is as wide as that; piped, or as JSON, it has everything.
@@ -235,7 +233,7 @@ def _usages(cluster: SlurmCluster, since: datetime | None, job: str | None) -> S
     if records is None:
         raise InvalidRequestError(
             f"{cluster.host} keeps no accounting",
-            hint="The metadata of each materialisation has what its job told itself.",
+            hint="The metadata of each materialisation has the figures that its job noted itself.",
         )
     return usages(records, look_at_all(cluster))
 

@@ -153,7 +153,7 @@ def env(name: str, strict: bool, user: str | None, as_json: bool) -> None:
 
 @sandbox.command("break", epilog=examples("dagster-slurm sandbox break", "dagster-slurm sandbox break slurmctld"))
 @_name
-@click.option("--hang", is_flag=True, help="Stop it where it stands (SIGSTOP): it is there and does not answer.")
+@click.option("--hang", is_flag=True, help="Stop its processes (SIGSTOP): they exist and do not answer.")
 @click.argument("part", required=False)
 def break_(name: str, hang: bool, part: str | None) -> None:
     """Break PART of the cluster on purpose; without PART, list the parts.

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
         "dagster-slurm login --check",
     )
 )
-@click.option(
-    "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the environment variables begin with."
-)
+@click.option("--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="Prefix of the environment variables.")
 @click.option("--persist", metavar="TIME", help="How long the connection stays after its last use, as in 8h.")
-@click.option("--check", is_flag=True, help="Only tell whether there is a connection; exit code 1 if not.")
+@click.option("--check", is_flag=True, help="Only say whether there is a connection; exit code 1 if not.")
 @click.option("--end", is_flag=True, help="End the connection, for every process that uses it.")
 def login(prefix: str, persist: str | None, check: bool, end: bool) -> None:
     """Log in to the cluster's login node, for Dagster's processes to use the connection.
@@ -66,7 +64,7 @@ _OPTIONS = ("partition", "account", "qos", "time", "cpus", "mem")
     )
 )
 @click.option(
-    "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="What the variables of the way begin with."
+    "--prefix", default="SLURM_EDGE_NODE_", show_default=True, help="Prefix of the variables for the login node."
 )
 @click.option("--local", is_flag=True, help="Run Slurm's commands on this machine, without SSH.")
 @click.option("--remote-base", metavar="DIRECTORY", help="The directory for runs, in place of SLURM_REMOTE_BASE.")

@@ -72,7 +72,7 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
     metavar="SIZE",
     help="Prune until no more than this is left, as in 50G; the longest unused goes first.",
 )
-@click.option("--deployed", is_flag=True, help="Prune those as well that `env deploy` has put there.")
+@click.option("--deployed", is_flag=True, help="Prune those as well that `env deploy` has installed.")
 @click.option("--yes", is_flag=True, help="Remove it; without, it is only listed.")
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -172,8 +172,8 @@ def verify(
 @click.option("--project", default=".", show_default=True, metavar="DIRECTORY", help="The project with the lock file.")
 @click.option("--name", "environment_name", help="Which of its environments: pixi's, or a group or extra of uv's.")
 @click.option("--python", help="The interpreter on the cluster, for a uv project.")
-@click.option("--platform", help="What it is for (linux-64, linux-aarch64); the login node's platform by default.")
-@click.option("--force", is_flag=True, help="Install it anew, whatever is there.")
+@click.option("--platform", help="Its platform (linux-64, linux-aarch64); the login node's by default.")
+@click.option("--force", is_flag=True, help="Install it anew, even if it is installed.")
 @click.option("--json", "in_json", is_flag=True, help="Print JSON.")
 def deploy(
     *,

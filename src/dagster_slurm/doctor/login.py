@@ -218,7 +218,7 @@ def check_connection(world: World) -> Finding:
     if foreign:
         return warning(
             CONNECTION,
-            f"What Slurm answers is not shared between processes: {foreign}",
+            f"Slurm's answers are not shared between processes: {foreign}",
             "Have it removed, or set TMPDIR to a directory of your own: each process asks Slurm for itself.",
         )
     if connection is None or not isinstance(transport, OpenSSHTransport):

@@ -222,11 +222,13 @@ def check_commands(world: World) -> Finding:
 
 def judge_commands(facts: Facts, version: tuple[int, int] | None) -> Finding:
     """Whether the version is one we know."""
-    said = facts["version"][0] or "a version that is not told"
+    said = facts["version"][0] or "an unknown version"
     absent = [name for name in _OTHERS if name not in facts]
     found = f"{said}, {facts['sbatch'][0]}{'; without ' + ', '.join(absent) if absent else ''}"
     if version is None:
-        return warning(COMMANDS, "The version of Slurm is not told", "Look at `sbatch --version` there.", found)
+        return warning(
+            COMMANDS, "The version of Slurm is not known", "Look at `sbatch --version` on the login node.", found
+        )
     if version < _OLDEST:
         problem = f"Slurm {version[0]}.{version[1]:02d} is older than 20.11, the oldest that is supported"
         return warning(COMMANDS, problem, "Expect refusals of options; ask the site for an update.", found)

@@ -46,7 +46,9 @@ _MAX_BYTES = 64 << 20
 _LONGEST_STEP_SECONDS = 300.0
 # As a shell has it of SIGTERM; what session/dispatch.sh writes of a step that was cancelled while it waited.
 _CANCELLED_STATUS = 143
-_NO_FIGURES = "{} refuses every question: how jobs end is told by their own end lines and squeue, without its figures"
+_NO_FIGURES = (
+    "{} refuses every question: the ends of jobs are known by their own end lines and squeue, without its figures"
+)
 
 
 class Clock(Protocol):

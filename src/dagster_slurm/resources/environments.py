@@ -91,7 +91,7 @@ class UvEnvironment(Environment):
         default_factory=list, description="Lines of bash to run before, such as `module load python/3.11`."
     )
     platform: str | None = Field(
-        default=None, description="What it is for (`linux-64`, `linux-aarch64`); the login node's platform by default."
+        default=None, description="Its platform (`linux-64`, `linux-aarch64`); the login node's by default."
     )
     build_on_remote: bool = Field(
         default=False, description="Have uv on the login node, which needs a network, fetch and build everything."
@@ -127,7 +127,7 @@ class PixiEnvironment(Environment):
 
     project_dir: str = Field(default=".", description="Directory of the manifest and `pixi.lock`.")
     environment: str = Field(default="default", description="Which of the project's environments.")
-    platform: str | None = Field(default=None, description="What it is for; the login node's platform by default.")
+    platform: str | None = Field(default=None, description="Its platform; the login node's by default.")
     pack_cmd: list[str] | None = Field(
         default=None,
         description="The command that packs it, in place of `pixi-pack`: a list, or a string that is split as a shell "

@@ -44,9 +44,9 @@ class SlurmRetryPolicy(ConfigurableResource[Any]):
     model_config = ConfigDict(extra="forbid")
 
     max_retries: NotNegative = Field(default=3, description="How many attempts there may be after the first.")
-    memory_factor: float = Field(default=2.0, description="What the memory grows by after out of memory.", ge=1)
+    memory_factor: float = Field(default=2.0, description="Factor for the memory after out of memory.", ge=1)
     max_mem: str | None = Field(default=None, description="The most memory to ask for; `M` is MiB.")
-    time_factor: float = Field(default=2.0, description="What the walltime grows by after a time limit.", ge=1)
+    time_factor: float = Field(default=2.0, description="Factor for the walltime after a time limit.", ge=1)
     max_time_limit: str | None = Field(default=None, description="The longest walltime to ask for, as `time_limit`.")
     exclude_failed_nodes: bool = Field(default=True, description="Leave out nodes that have failed.")
 
@@ -235,7 +235,7 @@ class ComputeDefaults(ConfigurableResource[Any]):
     )
     environment: Environment | None = Field(
         default=None,
-        description="What payloads run in on the cluster; by default the project's, where it has a lock file.",
+        description="The environment of payloads on the cluster; by default the project's, where it has a lock file.",
     )
     pre_deployed_env_path: str | None = Field(
         default=None,

@@ -208,7 +208,7 @@ class SlurmResource(ConfigurableResource[Any]):
         default=None, description="The way to the login node; none if on it."
     )
     queue: Annotated[SlurmQueueConfig | None, LAUNCHPAD] = Field(
-        default=None, description="What is asked of Slurm by default."
+        default=None, description="The defaults of what is asked of Slurm."
     )
     remote_base: str | None = Field(
         default=None,
@@ -223,7 +223,7 @@ class SlurmResource(ConfigurableResource[Any]):
     status_poll_max_interval_seconds: float = Field(
         default=30.0, description="The longest such pause, in seconds.", gt=0
     )
-    status_poll_backoff: float = Field(default=1.5, description="What the pause grows by each time.", ge=1)
+    status_poll_backoff: float = Field(default=1.5, description="Factor by which the pause grows each time.", ge=1)
     max_submissions_per_second: float | None = Field(
         default=None,
         description="How many jobs one process submits in a second; more wait for their turn. Without it, as many as "

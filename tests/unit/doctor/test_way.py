@@ -147,4 +147,4 @@ def test_answers_that_are_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     world: Any = SimpleNamespace(transport=None, connection=None)
     finding = check_connection(world)
     assert finding.status == "warning"
-    assert f"What Slurm answers is not shared between processes: {tmp_path}" in finding.problem
+    assert f"Slurm's answers are not shared between processes: {tmp_path}" in finding.problem
