@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.links import LIST, external_links
 from tests.docs.markdown import PAGES, ROOT, blocks_of, name_of, prose_of
 
 COMMANDS = ["make demo", "make test"]
@@ -47,6 +48,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
             linked = (page.parent / path) if path else page
             assert linked.exists(), f"{name_of(page)} links {target}"
             assert not heading or heading in _anchors(linked), f"{name_of(page)} links {target}"
+
+
+def test_links_to_other_sites_are_listed() -> None:
+    listed = LIST.read_text(encoding="utf-8").splitlines()
+    assert listed == external_links(), "write the list: python -m tests.docs.links"
+    assert [line for line in listed if line.startswith("http://")] == []
 
 
 def _anchors(page: Path) -> set[str]:
