@@ -323,7 +323,7 @@ class SlurmPipesClient(PipesClient):
         if self._session is not None and "node_hours" in metadata:
             metadata["node_hours"] = round(metadata["node_hours"] * self._session.share_of_node(outcome.request), 6)
         if COLLECTOR_FAULT in metadata:
-            step.log.warning(f"Of the metrics_collector something was left out: {metadata[COLLECTOR_FAULT]}")
+            step.log.warning(f"Some metadata of the metrics_collector was left out: {metadata[COLLECTOR_FAULT]}")
         return metadata
 
 

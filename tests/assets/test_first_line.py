@@ -270,7 +270,7 @@ def test_metadata_that_is_nearly_ours_is_told(
         return compute.run(context, path).get_materialize_result()
 
     result = dg.materialize([measured], resources={"compute": ComputeResource(mode="local")}, instance=instance)
-    told = [each for each in log_messages(result, instance) if "is not known, and nothing is made of it" in each]
+    told = [each for each in log_messages(result, instance) if "is not known, and has no effect" in each]
     name = next(iter(metadata))
-    expected = f"The asset metadata {name!r} is not known, and nothing is made of it: is {meant!r} meant?"
+    expected = f"The asset metadata {name!r} is not known, and has no effect: is {meant!r} meant?"
     assert told == ([expected] if meant else [])

@@ -153,8 +153,8 @@ def test_an_environment_that_is_not_there_and_one_that_is(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"account": "nope"}, r"\(account 'nope'\).*\nKnown there to this user: research"),
-        ({"partition": "nope"}, r"\(partition 'nope'\).*\nKnown there to this user: .*compute"),
+        ({"account": "nope"}, r"\(account 'nope'\).*\nKnown to this user on the cluster: research"),
+        ({"partition": "nope"}, r"\(partition 'nope'\).*\nKnown to this user on the cluster: .*compute"),
     ],
 )
 def test_what_slurm_would_refuse(slurm: Make, payload: Write, options: dict[str, object], said: str) -> None:

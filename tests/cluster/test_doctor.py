@@ -243,7 +243,7 @@ class TestTheTwelve:
 
     def test_wrong_account(self, doctor: Doctor) -> None:
         done = doctor(SLURM_ACCOUNT="nope")
-        assert_names(done, "request", r"Invalid account.*\(account 'nope'\)", "Known there to this user: research")
+        assert_names(done, "request", r"Invalid account.*\(account 'nope'\)", "Known to this user .*: research")
 
     def test_no_sbatch(self, doctor: Doctor) -> None:
         with path_without("sbatch") as wrapper:

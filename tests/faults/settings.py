@@ -236,7 +236,7 @@ SETTINGS: Mapping[str, Wrong] = {
     "partition": Wrong(
         "a partition that there is not",
         r"sbatch: .*[Ii]nvalid partition.* \(partition 'gpus'\)",
-        "Known there to this user: ",
+        "Known to this user on the cluster: ",
         queue={"partition": "gpus"},
         logins=1,
         is_quick=True,
@@ -244,14 +244,14 @@ SETTINGS: Mapping[str, Wrong] = {
     "account": Wrong(
         "an account that the user does not have",
         r"sbatch: .*[Ii]nvalid account.* \(account 'nobody'\)",
-        "Known there to this user: ",
+        "Known to this user on the cluster: ",
         queue={"account": "nobody"},
         logins=1,
     ),
     "qos": Wrong(
         "a QOS that the user does not have",
         r"sbatch: .*[Ii]nvalid qos.* \(qos 'express'\)",
-        "Known there to this user: ",
+        "Known to this user on the cluster: ",
         queue={"qos": "express"},
         logins=1,
     ),

@@ -118,7 +118,7 @@ class ContentStore:
         if paths:
             raise InvalidRequestError(
                 f"There is no {paths[0]} on the cluster",
-                hint="A RemotePath names a file or directory that is there; materialise what makes it anew.",
+                hint="A RemotePath names a file or directory that exists; materialise the asset that makes it anew.",
                 host=self._cluster.host,
             )
 

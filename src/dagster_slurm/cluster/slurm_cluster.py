@@ -187,7 +187,7 @@ class SlurmCluster:
         if foreign:
             raise RemoteStorageError(
                 f"Below remote_base {self._remote_base}, {foreign}",
-                hint="Who may write there can have this user's jobs run anything. Choose a remote_base of your own.",
+                hint="Users who can write to it can run anything as this user. Choose a remote_base of your own.",
                 host=self.host,
             )
 
@@ -350,7 +350,7 @@ class SlurmCluster:
             asked = getattr(request, option)
             known = self.script("names.sh", (option,)).text.splitlines()
             error.message += f" ({option} {asked!r})" if asked else f" (no {option} was asked for)"
-            error.hint = f"Known there to this user: {', '.join(known)}." if known else error.hint
+            error.hint = f"Known to this user on the cluster: {', '.join(known)}." if known else error.hint
         return error
 
     def queue(self, job_ids: Sequence[str]) -> Mapping[str, QueueEntry]:

@@ -127,7 +127,7 @@ def judge_space(base: str, facts: Facts) -> Finding:
     room = parse_room(facts.get("blocks", [""])[0], facts.get("inodes", [""])[0])
     quotas = parse_quotas(facts.get("quota", []))
     if room is None:
-        return warning(SPACE, f"`df` does not tell the room in {base}", "Look at `df` there by hand.")
+        return warning(SPACE, f"`df` does not say how much space {base} has", "Run `df` on the login node by hand.")
     found = "; ".join([_describe(base, room), *map(str, quotas)])
     if room.free_bytes < _NOTHING_BYTES:
         return wrong(SPACE, f"No space is left for {base} (file system {room.mount})", _REMEDY, found)

@@ -126,7 +126,7 @@ class Shelf:
         if answer.returncode == 74:
             raise EnvironmentNotFoundError(
                 f"There is no environment {name} in {self.directory}",
-                hint="`dagster-slurm env list` shows those there are.",
+                hint="`dagster-slurm env list` lists all of them.",
                 host=self._cluster.host,
             )
         return answer.reason if answer.returncode else ""

@@ -176,7 +176,7 @@ def no_space(doing: str, work: Path, said: str, command: str) -> LocalStorageErr
         return None
     return LocalStorageError(
         f"There is no space left for {doing} in {work}:\n{last_lines(said)}",
-        hint="Make room there, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
+        hint="Make room in it, or name another directory with DAGSTER_SLURM_CACHE_DIR.",
         command=command,
     )
 

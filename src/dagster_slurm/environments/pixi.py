@@ -181,7 +181,7 @@ class PixiRecipe(Recipe):
         if target.platform not in PLATFORMS:
             raise InvalidRequestError(
                 f"There is no pixi-unpack for {target.platform}",
-                hint=f"There is one for {' and '.join(PLATFORMS)}. Take a UvEnvironment there, or a pre-deployed one.",
+                hint=f"There is one for {' and '.join(PLATFORMS)}. Take a UvEnvironment, or a pre-deployed one.",
             )
         needed = max((each for each in packages if each.glibc), key=lambda each: each.glibc or (), default=None)
         if needed and needed.glibc and target.glibc and needed.glibc > target.glibc:
@@ -376,7 +376,7 @@ class PixiRecipe(Recipe):
         if inside.startswith(".."):
             raise InvalidRequestError(
                 f"{inside} is not within the project, and cannot be packed on the cluster; {why}",
-                hint="Put it there, or leave `pack_on_remote` out.",
+                hint="Move it into the project, or leave `pack_on_remote` out.",
             )
         if path.is_file():
             return {Path(inside).as_posix(): path}

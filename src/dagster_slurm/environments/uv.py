@@ -285,6 +285,6 @@ def _not_built(project: Path, command: str, said: str, status: int, work: Path) 
     why = last_lines(reason(said, status))
     return local_store.no_space(f"building the wheel of {project}", work, said, command) or EnvironmentBuildError(
         f"The wheel of {project} cannot be built:\n{why}",
-        hint="Try the same command there. A uv project that is no package has `package = false` in [tool.uv].",
+        hint="Try the same command by hand. A uv project that is no package has `package = false` in [tool.uv].",
         command=command,
     )

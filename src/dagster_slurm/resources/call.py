@@ -455,13 +455,13 @@ def _of_step(
 
 
 def tell_of_unknown_metadata(step: Step | None) -> None:
-    """Warn of metadata that is nearly ours: nothing is made of it, and nobody else would say so."""
+    """Warn of metadata that is nearly ours: it has no effect, and nobody else would say so."""
     if step is None:
         return
     known = sorted({OPTIONS_KEY, *(row.metadata for row in SETTINGS if row.metadata)})
     for key in sorted({key for metadata in step.asset_metadata.values() for key in metadata}):
         if key not in known and (meant := nearly(key, known)):
-            step.log.warning(f"The asset metadata {key!r} is not known, and nothing is made of it: is {meant!r} meant?")
+            step.log.warning(f"The asset metadata {key!r} is not known, and has no effect: is {meant!r} meant?")
 
 
 def nearly(key: str, known: Sequence[str]) -> str:

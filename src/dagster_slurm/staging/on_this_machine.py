@@ -45,7 +45,7 @@ def used_in_place(remote: RemotePath) -> Path:
     if not target.exists():
         raise InvalidRequestError(
             f"There is no {target} on this machine",
-            hint="A RemotePath names a file or directory that is there; materialise what makes it anew.",
+            hint="A RemotePath names a file or directory that exists; materialise the asset that makes it anew.",
         )
     return target
 

@@ -47,7 +47,7 @@ class RemotePath:
         if self.host is not None and self.host != host:
             raise InvalidRequestError(
                 f"{self.path} lies on {self.host}, and the job runs on {host}",
-                hint="Materialise it there as well; or, if both see the same file system, give the path as "
+                hint="Materialise it on this cluster as well; or, if both see the same file system, give the path as "
                 f"RemotePath({self.path!r}).",
             )
         return self.path

@@ -76,7 +76,9 @@ class InputStore:
         sent = self._store.provide(self._contents.values(), self._paths.values())
         if count := len(self._inputs.files):
             size = sum(part.size_bytes for part in sent)
-            self._tell(f"Inputs: {count} files, {len(sent)} of them uploaded ({size} bytes), the others were there")
+            self._tell(
+                f"Inputs: {count} files, {len(sent)} of them uploaded ({size} bytes), the others were on the cluster"
+            )
 
     def there(self) -> frozenset[str]:
         """The names of the files that the cluster has already; nothing is changed there. Reads those of this machine.

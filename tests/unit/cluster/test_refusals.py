@@ -38,4 +38,4 @@ def test_an_account_that_is_missing_or_not_good_for_the_partition(
     with pytest.raises(SubmissionRejectedError) as caught:
         cluster.check(merge(options))
     assert caught.value.message.endswith(asked)
-    assert caught.value.hint == "Known there to this user: biology, physics."
+    assert caught.value.hint == "Known to this user on the cluster: biology, physics."
