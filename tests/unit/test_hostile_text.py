@@ -38,7 +38,18 @@ from dagster_slurm.pipes import partition_results, session
 from dagster_slurm.process_identity import ProcessIdentity, parse_ps, parse_stat
 from dagster_slurm.reconcile import decision
 from dagster_slurm.run_directory import LaunchKey, RunDirectory
-from dagster_slurm.slurm import arrays, commands, hetjob, output, quantities, reasons, rejections, request, states
+from dagster_slurm.slurm import (
+    arrays,
+    commands,
+    hetjob,
+    output,
+    partitions,
+    quantities,
+    reasons,
+    rejections,
+    request,
+    states,
+)
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.staging import collect, plan
 from dagster_slurm.transport import CompletedCommand, SSHConnection, base, ssh_connection, together
@@ -274,6 +285,10 @@ PARSERS: Mapping[str, Parser] = {
     "slurm.output:parse_start_estimate": Parser(
         output.parse_start_estimate, "sbatch: Job 17 to start at 2026-11-22T09:58:57+0000 using 1 processors"
     ),
+    "slurm.partitions:parse_site": Parser(
+        lambda text: partitions.choose(request.merge({}), partitions.parse_site(text)),
+        "partition PartitionName=p MaxTime=1:00 MaxNodes=2 State=UP\nnodes p|2|8|1000|gpu:a:2|x|idle\ncharge a|b||c",
+    ),
     "slurm.quantities:parse_elapsed_seconds": Parser(quantities.parse_elapsed_seconds, "1-02:03:04.567"),
     "slurm.quantities:parse_memory_bytes": Parser(quantities.parse_memory_bytes, "1.5Gn"),
     "slurm.quantities:parse_memory_mib": Parser(quantities.parse_memory_mib, "4G"),
@@ -319,6 +334,9 @@ WITHIN: Mapping[str, str] = {
     "run_directory:RunDirectory.from_relative": "job.cancelling:Order.from_json",
     "slurm.commands:_parsed": "slurm.job_id:JobId.parse",
     "slurm.job_id:JobId.find": "slurm.job_id:JobId.parse",
+    "slurm.partitions:SitePartition.limit": "slurm.partitions:parse_site",
+    "slurm.partitions:_gpus_in": "slurm.partitions:parse_site",
+    "slurm.partitions:_node_kind": "slurm.partitions:parse_site",
     "slurm.output:_whole": "slurm.output:parse_squeue_of_user",
     "slurm.output:_number": "slurm.output:parse_sacct",
     "slurm.states:_parse_one": "slurm.states:parse_job_state",
@@ -342,6 +360,7 @@ OWN: Mapping[str, str] = {
     "reconcile.runs:main": "the process that has started this one",
     "resources.io_manager:_Records.load_from_path": "records of the IO manager, in Dagster's storage",
     "resources.io_manager:_from_json": "records of the IO manager, in Dagster's storage",
+    "slurm.partitions:_number": "options of the call, each of which was parsed",
     "slurm.request:_build": "options of the call, each of which was parsed",
     "staging.collect:Collector._list": "unit/cluster/test_hostile_login_node.py has it",
     "cluster.slurm_cluster:SlurmCluster.read_new": "unit/cluster/test_hostile_login_node.py has it",

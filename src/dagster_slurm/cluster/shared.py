@@ -213,6 +213,7 @@ class Admissions:
         self._full: SubmitLimitError | None = None
         self._full_until = 0.0
         self._counts_questions = False
+        self._site: tuple[float, str] | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -266,6 +267,18 @@ class Admissions:
         if not self._counts_questions:
             self._counts_questions = self._lately("counts", _COUNTS_SECONDS) is not None
         return self._counts_questions
+
+    def site(self, seconds: float) -> str | None:
+        """What the cluster has said of its partitions, if that was not longer ago."""
+        if self._site is not None and seconds_since_boot() - self._site[0] < seconds:
+            return self._site[1]
+        said = self._lately("site", seconds)
+        return said if isinstance(said, str) else None
+
+    def tell_site(self, text: str) -> None:
+        """The cluster has said it."""
+        self._site = seconds_since_boot(), text
+        self._try(lambda shared: shared.write("site", text))
 
     def try_for_others(self) -> None:
         """Who has the turn submits without a question; if the last was refused, others wait for what comes of it."""

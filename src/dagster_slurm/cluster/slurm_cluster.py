@@ -320,6 +320,24 @@ class SlurmCluster:
                     self._admissions.clear()
                     return tasks
 
+    def site(self, known_seconds: float) -> tuple[str, bool]:
+        """What the cluster says of its partitions and nodes, as partitions.sh prints it, and whether it was asked now.
+
+        Args:
+            known_seconds: How old an answer, to any process of this user on this machine, may be.
+
+        Raises:
+            SlurmUnavailableError: The controller does not answer.
+        """
+        with self._admissions.turn():
+            known = self._admissions.site(known_seconds)
+            if known is not None:
+                return known, False
+            answer = self.script("partitions.sh")
+            self.refuse("scontrol", answer)
+            self._admissions.tell_site(answer.text)
+            return answer.text, True
+
     def _array_limit(self) -> int:
         """How many tasks an array may have (slurm.conf(5), MaxArraySize: its greatest number is one less)."""
         if self._largest_array is None:

@@ -119,7 +119,7 @@ def check_job(world: World) -> Finding:
     name = f"dagster-slurm-doctor-{uuid.uuid4().hex[:12]}"
     directory = RunDirectory(world.cluster.base(), "doctor", name)
     activation = activation_of(world)
-    script = batch_script(world.settings.request, directory=directory, launch=_launch(activation, name))
+    script = batch_script(world.request, directory=directory, launch=_launch(activation, name))
     files = directory.files(script=script, env=env_file({}), context=b"{}", work=[])
     submitted = _time_there(world)
     job = JobHandle(directory, Claims(world.cluster).submit(directory, files))

@@ -85,7 +85,7 @@ def check_partition(world: World) -> Finding:
         if error.returncode != 127:
             raise
         return skipped(PARTITION, "scontrol is not on the PATH of the login node")
-    return judge_partition(world.settings.request, known)
+    return judge_partition(world.request, known)
 
 
 def judge_partition(request: JobRequest, known: Mapping[str, Partition]) -> Finding:
@@ -145,7 +145,7 @@ def describe(partition: Partition) -> str:
 
 def check_request(world: World) -> Finding:
     """Whether Slurm would take a job as configured; nothing is queued."""
-    request = world.settings.request
+    request = world.request
     try:
         world.cluster.check(request)
     except RemoteStorageError:

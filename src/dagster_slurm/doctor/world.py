@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_slurm.cluster import SlurmCluster
+from dagster_slurm.cluster.placement import placed
 from dagster_slurm.cluster.slurm_cluster import resolved
 from dagster_slurm.doctor.finding import Finding, fine, wrong
 from dagster_slurm.errors import TransportError
-from dagster_slurm.slurm.request import JobRequest, merge
+from dagster_slurm.slurm.request import AUTO, JobRequest, merge
 from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, SSHConnection, Transport
 from dagster_slurm.transport.openssh import ControlMaster
 from dagster_slurm.transport.shell import shell_file
@@ -211,6 +212,12 @@ class World:
     def cluster(self) -> SlurmCluster:
         """The cluster's verbs. The home directory comes from the login: it is known without Slurm's commands, too."""
         return SlurmCluster(self.transport, remote_base=self.absolute(self.settings.remote_base, "remote_base"))
+
+    @cached_property
+    def request(self) -> JobRequest:
+        """What is asked of Slurm for a job, with a partition of the cluster in the place of `auto`."""
+        asked = self.settings.request
+        return placed(self.cluster, asked)[0] if asked.partition == AUTO else asked
 
     def absolute(self, path: str, what: str) -> str:
         """As `SlurmCluster.absolute`, where Slurm's commands may be missing."""

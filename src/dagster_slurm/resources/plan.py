@@ -19,11 +19,12 @@ from dagster_slurm.resources.call import SETTINGS
 from dagster_slurm.resources.job_plan import JobPlan, PlannedFile, PlannedSetting, PlannedUpload
 from dagster_slurm.run_directory import LaunchKey, RunDirectory
 from dagster_slurm.session import SessionSpec, Share
+from dagster_slurm.slurm.request import AUTO
 from dagster_slurm.staging.on_this_machine import used_in_place
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
-from dagster_slurm.work.spec import BUILT_IN, WorkSpec
+from dagster_slurm.work.spec import BUILT_IN, RESOURCE, WorkSpec
 
 _RUN_ID = "RUN_ID"
 # To know whether the cluster has an input, all of it is read here; a plan is to be had in seconds.
@@ -131,6 +132,7 @@ class _PlanForCluster:
         self._asked = session.request if session else spec.request
         self._spec = spec
         self._key = key
+        self._chosen: tuple[PlannedSetting, ...] = ()
         self._array = spec.tasks.option if spec.tasks else None
         self._warnings: list[str] = [spec.note] if spec.note else []
         if session:
@@ -148,6 +150,9 @@ class _PlanForCluster:
             DagsterSlurmError: As `ComputeResource.plan`.
         """
         spec = self._spec
+        if self._asked.partition == AUTO:
+            self._place()
+            spec = self._spec
         # What Slurm says of the request comes first, as it does in a run.
         start, start_reason = self._start()
         environment = preview(spec.environment, Site(self._cluster, _tell_nobody, spec.force_env_push))
@@ -167,8 +172,18 @@ class _PlanForCluster:
             node_hours=self._asked.node_hours,
             max_node_hours=spec.max_node_hours,
             warnings=tuple(self._warnings),
-            **facts,
+            **{**facts, "settings": (*facts["settings"], *self._chosen)},
         )
+
+    def _place(self) -> None:
+        """Choose the partition, as a run does."""
+        from dagster_slurm.cluster.placement import placed  # noqa: PLC0415 - most requests name a partition, or none
+
+        self._asked, choice = placed(self._cluster, self._asked)
+        source = self._spec.option_sources.get("partition", RESOURCE)
+        self._chosen = (PlannedSetting("partition", f"{choice.partition}, chosen: {choice.reason}", source),)
+        if self._spec.request.partition == AUTO:
+            self._spec = replace(self._spec, request=self._asked)
 
     def _options(self, directory: RunDirectory) -> tuple[PlannedSetting, ...]:
         """Every option of sbatch, with those that are set for every job."""

@@ -163,7 +163,9 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
-    partition: str = Field(default="", description="Partition; the cluster's default if empty.")
+    partition: str = Field(
+        default="", description='Partition; the cluster\'s default if empty, and "auto" for one that fits.'
+    )
     num_nodes: Positive = Field(default=1, description="Number of nodes.")
     time_limit: str = Field(
         default="00:30:00", description="Walltime, in one of the forms of sbatch's `--time`, or as `2h`."

@@ -12,6 +12,8 @@ from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError
 from dagster_slurm.slurm import quantities
 from dagster_slurm.slurm.options import checked_value, refuse_control_characters, setting_names
 
+AUTO = "auto"
+"""In place of a partition's name: one is chosen; see `slurm/partitions.py`."""
 _MEMORY_OPTIONS = frozenset({"mem", "mem-per-cpu", "mem-per-gpu"})
 _SPELLINGS = {"signal-before-timeout": "signal"}
 _ALTERNATIVES = (_MEMORY_OPTIONS, frozenset({"requeue", "no-requeue"}))

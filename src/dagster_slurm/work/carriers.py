@@ -166,6 +166,14 @@ class Carriers(ABC):
             SubmissionRejectedError: Slurm does not take such a request.
         """
 
+    def placed(self, request: JobRequest) -> JobRequest:
+        """A request with a partition in the place of `auto`.
+
+        Raises:
+            InvalidRequestError: None fits.
+        """
+        return request
+
     @abstractmethod
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
         """Prepare an attempt at units, and submit it. Of two processes that prepare one, the first's units count.

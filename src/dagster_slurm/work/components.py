@@ -30,7 +30,7 @@ from dagster_slurm.pipes.partition_results import data_place, needs_of, outputs_
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.run_directory import JobHandle, RunDirectory, short_digest, task_files
 from dagster_slurm.slurm.hetjob import parse_partitions, refuse_too_many, render_hetjob
-from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.request import AUTO, JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import TreeEntry
@@ -184,10 +184,11 @@ class HetCarriers(ClusterCarriers):
     def requests(self, tries: Tries) -> dict[str, JobRequest]:
         """What is asked for each unit, after the ends before."""
         specs = {unit: self._components[unit].spec for unit in tries}
-        return {
+        asked = {
             unit: next_request(spec.request, tries[unit], spec.rules) if tries[unit] else spec.request
             for unit, spec in specs.items()
         }
+        return {unit: self.placed(request) if request.partition == AUTO else request for unit, request in asked.items()}
 
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
         """As `Carriers.submit`."""

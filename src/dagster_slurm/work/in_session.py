@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from dagster_slurm.cluster.claims import Claims
@@ -24,7 +24,7 @@ from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory
 from dagster_slurm.session import SessionSpec, Share, refuse_other_shape, session_file
 from dagster_slurm.session.leases import LEASES, Lease
 from dagster_slurm.slurm.job_id import JobId
-from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.request import AUTO, JobRequest
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.transport.shell import quote, shell_file
 from dagster_slurm.work.carriers import Carrier, Tries
@@ -82,7 +82,7 @@ class SessionCarriers(ClusterCarriers):
         del may_wait
         self._session.refuse_step(Share.of(request))
         if self._held.allocation is None:
-            self._calls.persist(lambda: self._cluster.check(self._session.request))
+            self._calls.persist(lambda: self._cluster.check(self._of_allocation))
         return units
 
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
@@ -125,6 +125,12 @@ class SessionCarriers(ClusterCarriers):
 
     # -- the allocation
 
+    @cached_property
+    def _of_allocation(self) -> JobRequest:
+        """What Slurm is asked for. The shape is of what was said, so that those who share it need not choose alike."""
+        asked = self._session.request
+        return self.placed(asked) if asked.partition == AUTO else asked
+
     def _allocate(self) -> JobHandle:
         """The allocation that takes steps; of those of this process that need one, one looks for it."""
         with self._held.lock:
@@ -158,7 +164,7 @@ class SessionCarriers(ClusterCarriers):
             # Ended with the run's termination; one with a name is others' as well.
             self._touched[directory.path] = directory
             self._interruptions.has_jobs = True
-        handle = self._submitted(directory, self._session.request, self._files_of(directory))
+        handle = self._submitted(directory, self._of_allocation, self._files_of(directory))
         self._step.tell(
             f"Submitted Slurm job {handle.job_id} on {self.host} as the allocation of {self._session.title}",
             {"asked": self._session.shape, "directory": directory.path},
@@ -167,7 +173,7 @@ class SessionCarriers(ClusterCarriers):
         return handle
 
     def _files_of(self, directory: RunDirectory) -> Sequence[TreeEntry]:
-        request, run = self._session.request, self._step.run
+        request, run = self._of_allocation, self._step.run
         payload = Payload("dispatch.sh", "bash", None)
         launch = launch_in_job(direct_plan, payload, _NO_ENVIRONMENT, request, None)
         description = Description(

@@ -27,7 +27,7 @@ from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import Teller
 from dagster_slurm.run_directory import ONE
-from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.slurm.request import AUTO, JobRequest
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
 from dagster_slurm.work.followed import Followed, FollowedUnit, cancelled
 from dagster_slurm.work.spec import WorkSpec
@@ -200,6 +200,8 @@ class Loop:
         if not self._waiting or (busy and (is_limited or time.monotonic() < self._feed_at)):
             return
         request, units = self._choose(self._waiting, self._request_after)
+        if request.partition == AUTO:
+            request = self._carriers.placed(request)
         units = list(self._begun) or units
         room = self._carriers.room(request, len(units), may_wait=not busy)
         if room == 0:

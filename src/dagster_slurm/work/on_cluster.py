@@ -180,6 +180,14 @@ class ClusterCarriers(Carriers):
 
         return self._calls.persist(ask)
 
+    def placed(self, request: JobRequest) -> JobRequest:
+        """As `Carriers.placed`."""
+        from dagster_slurm.cluster.placement import placed  # noqa: PLC0415 - most requests name a partition, or none
+
+        found, choice = self._calls.persist(lambda: placed(self._cluster, request))
+        self._step.log.info(f"The partition {choice.partition} of {self.host} is chosen for the job: {choice.reason}")
+        return found
+
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
         """As `Carriers.submit`."""
         activation = self._provided()
