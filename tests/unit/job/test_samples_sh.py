@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import batch_script
+from tests.support.waiting import eventually
 
 from dagster_slurm.slurm.efficiency import UsageSample, parse_samples
 from dagster_slurm.transport.shell import shell_file
@@ -98,13 +99,20 @@ def test_where_nobody_counts_cpu_time_the_processes_tell(tmp_path: Path) -> None
     busy = subprocess.Popen(["bash", "-c", "while :; do :; done"])
     try:
         lay(tmp_path, f"{GROUP}/step_batch/cgroup.procs", f"{busy.pid}\n999999999\n0\n")
-        time.sleep(0.5)
+        before = eventually(lambda: cpu_microseconds(busy.pid), "time on a processor")
         done = run(tmp_path, "cpu_group=''; read_cpu; echo $number")
+        after = cpu_microseconds(busy.pid)
     finally:
         busy.kill()
         busy.wait()
-    assert 50_000 <= int(done.stdout) <= 5_000_000
+    assert before <= int(done.stdout) <= after
     assert done.stderr == ""
+
+
+def cpu_microseconds(pid: int) -> int:
+    """What a process has used so far, as proc(5) has it in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def test_the_age_is_that_of_the_job(tmp_path: Path) -> None:
