@@ -106,7 +106,7 @@ DIRECT = {"password", "one-time code", "noise on a tty", "tcsh on a tty", "fish 
 
 
 # Where the whole contract is run; on the other ways, what the way can matter for.
-WHOLE = {"password", "one session", "noise", "tcsh", "bare"}
+WHOLE = {"password", "bare"} | ({"one session", "noise", "tcsh"} if os.environ.get("FAULTS") == "all" else set())
 ESSENTIAL = {
     "test_a_background_process_does_not_block",
     "test_a_shell_that_dies_is_a_broken_connection_and_replaced",
