@@ -27,7 +27,7 @@
     │   │   ├── SubmitLimitError               as many jobs are submitted as is allowed (transient)
     │   │   └── SlurmUnavailableError          the controller or the accounting does not answer (transient)
     │   ├── SlurmOutputError               output that no parser knows
-    │   ├── SubmissionUnknownError         it cannot be told whether the job was submitted
+    │   ├── SubmissionUnknownError         nobody knows whether the job was submitted
     │   ├── AttemptClosedError             another process has begun a later attempt at the same piece of work
     │   ├── SessionEndedError              the allocation of a session takes no more steps; they go on in the next one
     │   └── ProtocolVersionError           another release made the run directory, and this one cannot go on with it
@@ -228,13 +228,13 @@ class SSHConfigurationError(TransportError, ConfigurationError):
 
 
 class TransferCorruptedError(TransportError):
-    """What arrived is not what was sent; nothing was published."""
+    """The content that arrived differs from the content that was sent; nothing was published."""
 
     transient = True
 
 
 class UnreadableAnswerError(TransportError):
-    """What the far end answered is no answer of our scripts, leads out of a directory, or has no end."""
+    """An answer of the far end is none of our scripts', leads out of a directory, or has no end."""
 
 
 class RemoteStorageError(TransportError):
@@ -296,7 +296,7 @@ class SlurmOutputError(SlurmError):
 
 
 class SubmissionUnknownError(SlurmError):
-    """It cannot be told whether the job was submitted. It is never submitted again because of that."""
+    """Nobody knows whether the job was submitted. So it is never submitted again."""
 
 
 class AttemptClosedError(SlurmError):
@@ -316,7 +316,7 @@ class JobError(DagsterSlurmError):
 
 
 class JobFailedError(JobError):
-    """The job's payload, or the job itself, failed. What can be told apart has a subclass of its own.
+    """The job's payload, or the job itself, failed. Each known cause has a subclass of its own.
 
     `is_worth_retrying` tells whether the same work may succeed in another job: as it is, or with more memory or time.
 

@@ -87,7 +87,7 @@ class SlurmHetInvocation:
     """The end of `compute.run_hetjob`: every asset is on record.
 
     Attributes:
-        components: What this call has brought, by asset key. What an earlier attempt has recorded is not in it.
+        components: The results of this call, by asset key, without those that an earlier attempt has recorded.
     """
 
     def __init__(self, step: Step, keys: Sequence[AssetKey], results: Mapping[AssetKey, ComponentResult]) -> None:

@@ -111,7 +111,7 @@ class SlurmPartitionsInvocation:
     """The end of `compute.run_partitions`: every partition is on record.
 
     Attributes:
-        partitions: What this call has recorded, by partition key. What an earlier attempt has recorded is not in it.
+        partitions: The results of this call, by partition key, without those that an earlier attempt has recorded.
     """
 
     def __init__(self, step: Step, results: Mapping[str, PartitionResult]) -> None:

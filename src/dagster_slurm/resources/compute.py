@@ -129,7 +129,7 @@ class ComputeResource(ComputeDefaults):
             max_parallel: How many partitions run at once; None for no limit but the cluster's. In mode `local` they
                 run one after the other.
             launcher: As for `run`.
-            arguments: As for `run`, but for `outputs`, `keep_on_cluster` and `scratch`.
+            arguments: As for `run`. Outputs, results and scratch are those of each partition.
 
         Returns:
             `get_materialize_result()` and `get_results()`, which the asset returns or yields, and `partitions`.

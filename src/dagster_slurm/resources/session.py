@@ -83,7 +83,7 @@ class _Shape(ConfigurableResource[Any]):
 class SlurmSessionResource(_Shape):
     """One allocation of Slurm for many calls, acquired on first use: of a run or, with a name, of many runs.
 
-    What is left out is that of `SlurmResource.queue`. Sizes are of each node, as for a job.
+    A field that is left out is taken from `SlurmResource.queue`. Sizes are of each node, as for a job.
     """
 
     slurm: Annotated[SlurmResource | None, LAUNCHPAD] = Field(

@@ -124,7 +124,7 @@ _OF_SAMPLES = frozenset({SlurmMetric.MAX_CPUS_USED.value, SlurmMetric.ADVICE.val
 
 
 class Arguments(TypedDict, total=False):
-    """What `ComputeResource.run`, `run_partitions` and `plan` take by name.
+    """The arguments of `ComputeResource.run`, `run_partitions` and `plan` that are given by name.
 
     Attributes:
         extras: Values for the payload, found in its Pipes context. JSON-serialisable.
@@ -134,8 +134,8 @@ class Arguments(TypedDict, total=False):
         config: What was chosen in the launchpad.
         extra_files: Files and directories to put beside the payload: a list, or a mapping from the name there.
         environment_name: Which of the project's environments.
-        force_env_push: Install the environment anew, whatever is there.
-        name: Tells this call from others in the same step. Calls that run at the same time need one.
+        force_env_push: Install the environment anew, even if it is installed.
+        name: Distinguishes this call from others in the same step. Calls that run at the same time need one.
         skip_payload_upload: Use the payload that is on the cluster at `remote_payload_path`.
         remote_payload_path: Path of the payload on the cluster.
         slurm_metrics: Which figures to attach to the results; all by default.
@@ -173,7 +173,7 @@ class Arguments(TypedDict, total=False):
 
 
 class SlurmRunConfig(Config):
-    """What can be chosen in the launchpad for one run. What is not set is left to the asset and the resource."""
+    """The choices for one run in the launchpad. A field that is not set is left to the asset and the resource."""
 
     force_env_push: bool | None = Field(default=None, description="Install the environment anew.")
     environment_name: str | None = Field(default=None, description="Which of the project's environments.")

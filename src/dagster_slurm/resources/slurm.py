@@ -158,7 +158,7 @@ _log = logging.getLogger(__name__)
 
 
 class SlurmQueueConfig(ConfigurableResource[Any]):
-    """What is asked of Slurm for a job, unless an asset or a call says otherwise. Names and units are sbatch's."""
+    """The request for a job, unless an asset or a call says otherwise. Names and units are sbatch's."""
 
     # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
