@@ -36,7 +36,7 @@ TAKEN = frozenset(
 class Hook:
     """What is done around a payload: up to four functions of bash, whose names begin with the hook's.
 
-    - `NAME_begin`: before the payload is started, by the shell that will end it. The payload has its exported variables.
+    - `NAME_begin`: before the payload is started, by the shell that will end it. The payload gets its exports.
     - `NAME_enter`: by the process that becomes the payload, in its working directory.
     - `NAME_end`: when the payload has ended, however it did, and what it has left behind may still run.
     - `NAME_leave`: when nothing of it runs any more on this node, so that what is copied then is final; in a subshell.
