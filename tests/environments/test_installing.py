@@ -73,6 +73,23 @@ def test_groups_are_environments_of_their_own(project: Project, cache: Environme
     assert run_in(cache.provide(recipe_of(project, groups=("gpu",))), line) == "True\n"
 
 
+def test_one_that_the_group_may_read(
+    project: Project, cache: EnvironmentCache, transport: Transport, base: str, told: list[str]
+) -> None:
+    """One that was there before, too; what lies beside it stays as it is."""
+    project.packages = [Package("waves")]
+    activation = cache.provide(recipe_of(project))
+    cache._cluster.shares_environments = True
+    assert cache.provide(recipe_of(project)) == cache.provide(recipe_of(project)) == activation
+    assert [line for line in told if "may read" in line] == [f"The group may read the environment {activation.path}"]
+    loose = transport.command(
+        ("find", str(activation.path), "!", "-type", "l", "(", "-perm", "/022", "-o", "!", "-perm", "-040", ")")
+    )
+    assert (loose.returncode, loose.text) == (0, "")
+    above = transport.command(("stat", "-c", "%A", f"{base}/env-cache", base, f"{base}/env-cache/parts"))
+    assert [mode[4:] for mode in above.text.split()] == ["--x---", "--x---", "------"]
+
+
 def test_an_interpreter_that_is_gone(project: Project, cache: EnvironmentCache, transport: Transport) -> None:
     project.packages = [Package("waves")]
     recipe = recipe_of(project)

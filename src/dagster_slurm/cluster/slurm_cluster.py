@@ -86,11 +86,18 @@ class SlurmCluster:
         transport: The way to its login node.
         remote_base: Directory there that holds the runs, as `absolute` takes it.
         admissions: What Slurm has said of requests before; None begins anew.
+        shares_environments: Whether the group may read what is installed there.
     """
 
     def __init__(
-        self, transport: Transport, *, remote_base: str = "~/dagster_runs", admissions: Admissions | None = None
+        self,
+        transport: Transport,
+        *,
+        remote_base: str = "~/dagster_runs",
+        admissions: Admissions | None = None,
+        shares_environments: bool = False,
     ) -> None:
+        self.shares_environments = shares_environments
         self.transport = transport
         self._remote_base = remote_base
         self._facts: ClusterFacts | None = None
@@ -181,13 +188,14 @@ class SlurmCluster:
         """Refuse a `remote_base` in which somebody else could change what our jobs run.
 
         Raises:
-            RemoteStorageError: A directory of ours in it is somebody else's, or everybody may write to it.
+            RemoteStorageError: It is somebody else's, or a directory of ours in it is, or everybody may write to one.
         """
         foreign = self.facts().foreign
         if foreign:
             raise RemoteStorageError(
                 f"Below remote_base {self._remote_base}, {foreign}",
-                hint="Users who can write to it can run anything as this user. Choose a remote_base of your own.",
+                hint="Users who can write to it can run anything as this user. Choose a remote_base of your own; in a "
+                "directory that a group shares, one such as /share/group/$USER.",
                 host=self.host,
             )
 
@@ -511,7 +519,9 @@ class SlurmCluster:
             )
         self._refuse_other_clusters(words.get("clusters", ""), words.get("cluster", ""))
         lines = [line.removeprefix("below ") for line in answer.text.splitlines() if line.startswith("below ")]
-        foreign = next(filter(None, (foreign_part(line, words.get("uid", "")) for line in lines)), "")
+        foreign = words.get("foreign") or next(
+            filter(None, (foreign_part(line, words.get("uid", "")) for line in lines)), ""
+        )
         return ClusterFacts(words["home"], words["user"], _version(words["version"]), foreign)
 
     def _refuse_other_clusters(self, asked: str, own: str) -> None:

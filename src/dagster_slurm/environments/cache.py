@@ -47,6 +47,7 @@ _LOOK_SECONDS = 1.0
 _INSTALL_SECONDS = 3600.0
 _PACKS = 2
 _DAMAGED, _NO_WAY_THERE = 65, 70
+_shared: set[tuple[str, str]] = set()
 _SETUP_FAILED, _NO_PYTHON, _PYTHON_BROKEN, _INSTALL_FAILED, _DOES_NOT_WORK = 71, 72, 73, 75, 76
 
 
@@ -118,7 +119,16 @@ class EnvironmentCache:
                 name, lambda: self._tell(f"Another process installs {recipe.title}; waiting")
             ):
                 entry = self._install_once(place, force=force)
+        if self._cluster.shares_environments:
+            self._share(entry)
         return self._activation(recipe, entry)
+
+    def _share(self, entry: str) -> None:
+        """Let the group read it; of each, a process says so once."""
+        if (self.directory, entry) not in _shared:
+            self._asked("environment_share.sh", (self.directory, entry))
+            _shared.add((self.directory, entry))
+            self._tell(f"The group may read the environment {self.directory}/{entry}")
 
     def preview(self, recipe: Recipe, *, force: bool = False) -> Preview:
         """What `provide` would come to. Nothing is packed, sent, installed or touched.

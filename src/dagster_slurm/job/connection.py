@@ -84,6 +84,7 @@ def shared_connection(
     remote_base: str,
     intervals: WatchIntervals,
     max_submissions_per_second: float | None = None,
+    shares_environments: bool = False,
 ) -> ClusterConnection:
     """This process's connection to a cluster, made when it is asked for first.
 
@@ -93,15 +94,21 @@ def shared_connection(
         remote_base: Directory there that holds the runs.
         intervals: How often to look.
         max_submissions_per_second: How many jobs are submitted in a second at most; None for as many as it answers.
+        shares_environments: Whether the group may read the environments there.
     """
-    key = (ssh, remote_base, intervals, max_submissions_per_second)
+    key = (ssh, remote_base, intervals, max_submissions_per_second, shares_environments)
     with _lock:
         if ssh not in _transports:
             _transports[ssh] = OpenSSHTransport(ssh) if ssh else LocalTransport()
         if key not in _connections:
             place = _shared_place(ssh)
             admissions = Admissions(SharedDirectory(place.with_name(f"{place.name}.admissions")))
-            cluster = SlurmCluster(_transports[ssh], remote_base=remote_base, admissions=admissions)
+            cluster = SlurmCluster(
+                _transports[ssh],
+                remote_base=remote_base,
+                admissions=admissions,
+                shares_environments=shares_environments,
+            )
             watcher = JobWatcher(cluster, intervals=intervals, shared=place)
             _connections[key] = ClusterConnection(cluster, watcher, SubmissionTurns(max_submissions_per_second))
         return _connections[key]

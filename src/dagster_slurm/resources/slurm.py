@@ -232,6 +232,9 @@ class SlurmResource(ConfigurableResource[Any]):
         "the login node answers, sixteen at a time.",
         gt=0,
     )
+    share_environments: bool = Field(
+        default=False, description="Let the group of `remote_base` read the environments in it, and not write to them."
+    )
     job_url: str | None = Field(
         default=None, description="Address of the site's page of a job, with `{job_id}` in it; linked in the run's log."
     )
@@ -378,6 +381,7 @@ class SlurmResource(ConfigurableResource[Any]):
             remote_base=self.remote_base or DEFAULT_REMOTE_BASE,
             intervals=intervals,
             max_submissions_per_second=self.max_submissions_per_second,
+            shares_environments=self.share_environments,
         )
         return replace(connection, job_url=job_url) if job_url else connection
 
