@@ -215,7 +215,8 @@ class ClusterCarriers(Carriers):
         if not self._is_array:
             return f"({carrier.directory.job_name(carrier.handle.generation)})"
         most = self._spec.tasks.max_parallel if self._spec.tasks else None
-        return f"of {len(carrier.units)} partitions{f', at most {most} at once' if most else ''}"
+        partitions = "1 partition" if len(carrier.units) == 1 else f"{len(carrier.units)} partitions"
+        return f"of {partitions}{f', at most {most} at once' if most else ''}"
 
     def _provided(self) -> Activation:
         if self._activation is None:
