@@ -98,6 +98,15 @@ def test_the_command_line_knows_steps(
     eventually(lambda: not queued_jobs(sandbox, tmp_path.name), "the end of the session")
     assert "There is no session on" in call("sessions")
 
+    def reported() -> Any:
+        # The accounting may be behind.
+        told = json.loads(call("report", "--json"))["jobs"]
+        return next((each for each in told if each["job_id"] == job and each["idle_node_hours"]), None)
+
+    idled = eventually(reported, "what the session idled")
+    assert idled["asset"] == "session 'of-the-command-line'"
+    assert 0 < idled["idle_node_hours"] <= idled["node_hours"]
+
 
 @pytest.mark.parametrize("mode", ["local", "slurm"])
 def test_a_session_may_be_named_in_any_mode(

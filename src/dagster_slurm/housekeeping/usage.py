@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dagster_slurm.cluster.records import Listing
+from dagster_slurm.housekeeping.idle import idle_node_hours, session_titles, title_of
 from dagster_slurm.housekeeping.jobs_table import clock
 from dagster_slurm.housekeeping.listed_jobs import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
@@ -41,6 +42,7 @@ class Usage:
         asked_bytes: The memory that it had on a node.
         node_hours: Its nodes, for as long as it ran.
         gpus: How many GPUs it had.
+        idle_node_hours: Of the allocation of a session, what no step of it held; None of any other job.
     """
 
     job_id: str
@@ -58,11 +60,12 @@ class Usage:
     asked_bytes: int | None = None
     node_hours: float = 0.0
     gpus: int = 0
+    idle_node_hours: float | None = None
 
 
 def usages(records: Mapping[str, AccountingRecord], listing: Listing) -> list[Usage]:
     """Those of the jobs of runs, by their names or directories; jobs of the user's that are of no run are left out."""
-    assets, components = _assets(listing), _components(listing)
+    assets, components, sessions = _assets(listing), _components(listing), session_titles(listing)
     found = []
     for record in records.values():
         place, step = RunDirectory.from_work(record.work_directory), step_of_name(record.name)
@@ -73,7 +76,9 @@ def usages(records: Mapping[str, AccountingRecord], listing: Listing) -> list[Us
             number = part.component if part else None
             asset = assets.get(step) or step.replace("__", "/")
             asset = own[number] if number is not None and number < len(own) else asset
-            found.append(_usage(record, asset, place.run if place else ""))
+            session = title_of(place, sessions)
+            usage = _usage(record, session or asset, place.run if place else "")
+            found.append(replace(usage, idle_node_hours=idle_node_hours(record)) if session else usage)
     return found
 
 
@@ -138,6 +143,7 @@ class Sum:
         memory_bytes: The most that one used there.
         limit_seconds: The longest time limit.
         elapsed_seconds: The longest that one ran.
+        idle_node_hours: Of sessions, what no step held.
     """
 
     asset: str
@@ -151,6 +157,7 @@ class Sum:
     memory_bytes: int | None
     limit_seconds: float | None
     elapsed_seconds: float | None
+    idle_node_hours: float | None
 
     @property
     def jobs(self) -> int:
@@ -171,6 +178,7 @@ def _sum(asset: str, run_id: str, jobs: Sequence[Usage]) -> Sum:
     known = [each for each in jobs if each.cpu_seconds is not None]
     had = sum(map(_cpu_seconds_had, known))
     used = sum(each.cpu_seconds or 0.0 for each in known)
+    idle = [each.idle_node_hours for each in jobs if each.idle_node_hours is not None]
     return Sum(
         asset,
         run_id,
@@ -183,6 +191,7 @@ def _sum(asset: str, run_id: str, jobs: Sequence[Usage]) -> Sum:
         max((each.memory_bytes for each in jobs if each.memory_bytes is not None), default=None),
         max((each.limit_seconds for each in jobs if each.limit_seconds is not None), default=None),
         max((each.elapsed_seconds for each in jobs if each.elapsed_seconds is not None), default=None),
+        round(sum(idle), 6) if idle else None,
     )
 
 
@@ -196,6 +205,7 @@ COLUMNS = (
     Column("JOBS", goes=3),
     Column("ST", goes=4),
     Column("NODE_HOURS"),
+    Column("IDLE", goes=1),
     Column("CPU_HOURS", goes=5),
     Column("GPU_HOURS", goes=4),
     Column("CPU%"),
@@ -219,6 +229,7 @@ def _words(each: Sum) -> tuple[str, ...]:
         str(each.jobs),
         states,
         f"{each.node_hours:.2f}",
+        "" if each.idle_node_hours is None else f"{each.idle_node_hours:.2f}",
         f"{each.cpu_hours:.2f}",
         f"{each.gpu_hours:.2f}" if each.gpu_hours else "",
         "" if each.cpu_used_pct is None else f"{each.cpu_used_pct:.0f}",
@@ -262,6 +273,7 @@ def text_of(each: Usage) -> list[str]:
         ),
         ("Waited", _long(each.waited_seconds)),
         ("Node-hours", f"{each.node_hours:.4f}"),
+        ("Idle", "" if each.idle_node_hours is None else f"{each.idle_node_hours:.4f} node-hours that no step held"),
     ]
     return [f"{name}: {value}" for name, value in told if value]
 

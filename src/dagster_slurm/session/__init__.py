@@ -25,7 +25,8 @@ STEP_OPTIONS = frozenset(
 _SIZES = frozenset(
     {"exclusive", "gpus", "gpus-per-socket", "gpus-per-task", "gres", "mem-per-gpu", "ntasks", "tres-per-task"}
 )
-_NAMED = "sessions"
+NAMED_SESSIONS = "sessions"
+"""The room of those with a name among the runs."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class SessionSpec:
             origin_run_id: The run of an unnamed one.
         """
         if self.name:
-            return LaunchKey(_NAMED, f"session-{self.name}", (), "session").first_attempt(base)
+            return LaunchKey(NAMED_SESSIONS, f"session-{self.name}", (), "session").first_attempt(base)
         return LaunchKey(origin_run_id, "session", (), short_digest(self.shape)).first_attempt(base)
 
     def refuse_step(self, share: Share) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -120,6 +120,8 @@ class AccountingStep:
         usage_average: TRESUsageInAve, as printed.
         usage_max: TRESUsageInMax, as printed.
         usage_total: TRESUsageInTot, as printed.
+        elapsed_seconds: Its wall time, None if not known.
+        alloc_tres: What was allocated to it, as printed; empty if it was not asked for.
     """
 
     name: str
@@ -132,6 +134,8 @@ class AccountingStep:
     usage_average: Mapping[str, str]
     usage_max: Mapping[str, str]
     usage_total: Mapping[str, str]
+    elapsed_seconds: float | None = None
+    alloc_tres: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -383,6 +387,8 @@ def _step(name: str, row: Mapping[str, str]) -> AccountingStep:
         usage_average=parse_tres(row.get("TRESUsageInAve", "")),
         usage_max=parse_tres(row.get("TRESUsageInMax", "")),
         usage_total=parse_tres(row.get("TRESUsageInTot", "")),
+        elapsed_seconds=_known(row, "ElapsedRaw", _number),
+        alloc_tres=parse_tres(row.get("AllocTRES", "")),
     )
 
 
