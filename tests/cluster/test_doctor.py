@@ -97,7 +97,9 @@ class TestAllIsFine:
         told = json.loads(done.stdout)
         assert {each["step"]: each["status"] for each in told["findings"]} == {step.name: "ok" for step in STEPS}
         assert (done.returncode, done.stderr, told["status"], told["logins"]) == (0, "", "ok", 1)
-        assert re.search(r"job \d+ on n\d, ", told["findings"][-1]["found"])
+        found = {each["step"]: each["found"] for each in told["findings"]}
+        assert re.search(r"job \d+ on n\d, ", found["job"])
+        assert "a step on one CPU began within the job" in found["sessions"]
         assert sandbox.logins() - before <= 2
         assert list((sandbox.home / "dagster_runs" / "runs").glob("doctor/*")) == []
 

@@ -17,6 +17,7 @@ from dagster_slurm.doctor.partition import (
     check_partition,
     check_request,
 )
+from dagster_slurm.doctor.sessions import check_sessions
 from dagster_slurm.doctor.storage import check_name, check_port, check_space, check_writing
 from dagster_slurm.doctor.world import Asked, Settings, World, judge_settings
 from dagster_slurm.errors import DagsterSlurmError, RemoteStorageError, TransportError
@@ -67,6 +68,7 @@ STEPS = (
     Step("clock", (_LOGIN,), check_clock),
     Step("environment", (_LOGIN,), check_environment),
     Step("job", ("request", "writing"), check_job),
+    Step("sessions", ("commands", "job"), check_sessions),
 )
 """Every step, after those it needs."""
 

@@ -127,14 +127,16 @@ def check_job(world: World) -> Finding:
         probe = _follow(world, job, submitted)
         if probe.is_alive:
             Canceller(world.cluster).carry_out(Order((), (job,)))
+        world.job_output = probe.output
         return judge_job(probe, name)
     finally:
         directory.remove(world.cluster.transport)
 
 
 def _launch(activation: Activation, name: str) -> str:
-    shell = f'printf "%s\\n" {name}; exec "$1" -c "$2"'
-    command = ("sh", "-c", shell, "sh", activation.python, probe_program())
+    shell = f'printf "%s\\n" {name}; sh -c "$3"; exec "$1" -c "$2"'
+    of_sessions = shell_file("dagster_slurm.doctor", "session_step.sh")
+    command = ("sh", "-c", shell, "sh", activation.python, probe_program(), of_sessions)
     return launch_script(LaunchPlan(activation.setup, command))
 
 

@@ -140,6 +140,9 @@ class World:
         read: Reads the settings.
         transport: Used in place of one made from the settings.
         clock: This machine's clock, in seconds since the epoch.
+
+    Attributes:
+        job_output: What the payload of the small job has printed; empty before, and without one.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class World:
         self.clock = clock
         self.logins = 0
         self.was_open = False
+        self.job_output = ""
         self._read = read
         self._transport = transport
         self._own_directory: str | None = None
