@@ -52,7 +52,8 @@ def end(*, name: str, prefix: str, local: bool, remote_base: str | None) -> None
     from dagster_slurm.housekeeping.sessions import end_session  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster:
-        row = end_session(cluster, snapshot(cluster, is_open=lambda job: False), name)
-    left = row.steps_running + row.steps_waiting
-    after = f" after the {left} steps that run or wait in it" if left else ""
-    say(f"{row.title[0].upper()}{row.title[1:]}, job {row.job_id}, ends{after}.")
+        rows = end_session(cluster, snapshot(cluster, is_open=lambda job: False), name)
+    for row in rows:
+        left = row.steps_running + row.steps_waiting
+        after = f" after the {left} steps that run or wait in it" if left else ""
+        say(f"{row.title[0].upper()}{row.title[1:]}, job {row.job_id}, ends{after}.")

@@ -117,27 +117,30 @@ def lines_of(rows: Sequence[SessionRow], width: int | None = None) -> list[str]:
     return table(_COLUMNS, words, width)
 
 
-def end_session(cluster: SlurmCluster, seen: Snapshot, named: str) -> SessionRow:
-    """Have a session end when nothing runs or waits in it any more; one that waits in the queue is cancelled.
+def end_session(cluster: SlurmCluster, seen: Snapshot, named: str) -> list[SessionRow]:
+    """Have a session end when nothing runs or waits in it any more; what waits in the queue for it is cancelled.
 
     Args:
         cluster: Where it is.
         seen: What was seen there.
         named: Its name, or the number of its allocation's job.
 
+    Returns:
+        Its allocations, the oldest first: one may be queued to follow another one.
+
     Raises:
-        InvalidRequestError: There is none of that name.
+        InvalidRequestError: There is none of that name, or it stands for several sessions.
         TransportError: The cluster could not be reached.
     """
     rows = session_rows(seen)
     found = [row for row in rows if named in (row.job_id, row.title, row.title.partition("'")[2].rstrip("'"))]
-    if len(found) != 1:
+    if len({row.directory.rpartition("/")[0] for row in found}) != 1:
         raise InvalidRequestError(
             f"There is no session {named!r}" if not found else f"Several sessions are called {named!r}",
             hint=f"There are: {', '.join(f'{row.title} (job {row.job_id})' for row in rows) or 'none'}.",
         )
-    (row,) = found
-    (attempt,) = (job.attempt for job in seen.jobs if job.job_id == row.job_id and job.attempt)
-    say(cluster.transport, attempt.directory, "end")
-    cluster.cancel([row.job_id], only_pending=True)
-    return row
+    attempts = {job.job_id: job.attempt for job in seen.jobs if job.attempt}
+    for row in found:
+        say(cluster.transport, attempts[row.job_id].directory, "end")
+    cluster.cancel([row.job_id for row in found], only_pending=True)
+    return found

@@ -55,6 +55,17 @@ class _Shape(ConfigurableResource[Any]):
         default=[], description="Any other options of sbatch, as they stand behind `#SBATCH`: `--licenses=solver`."
     )
 
+    relay: bool = Field(
+        default=False,
+        description="Queues the next allocation before the walltime of this one ends, so that there is no gap.",
+    )
+    relay_lead_minutes: float | None = Field(
+        default=None,
+        description="How long before the end of the walltime the next allocation is queued, with `relay`; "
+        "by default a quarter of the walltime, at most 60.",
+        gt=0,
+    )
+
     def _spec(self, slurm: SlurmResource, *, name: str, at_once: int, idle_seconds: int) -> SessionSpec:
         """The session as plain values.
 
@@ -62,10 +73,13 @@ class _Shape(ConfigurableResource[Any]):
             InvalidRequestError: An option is wrong.
         """
         from dagster_slurm.session import SessionSpec  # noqa: PLC0415 - a job of its own does without
+        from dagster_slurm.session.relay import lead_seconds  # noqa: PLC0415
         from dagster_slurm.slurm.request import merge_named  # noqa: PLC0415
 
         layers = without_built_in_memory({**slurm.option_layers(), "directives": self._more(), "session": self._said()})
-        return SessionSpec(merge_named(layers)[0], name, at_once, idle_seconds)
+        request = merge_named(layers)[0]
+        relay_seconds = lead_seconds(request.time_limit_seconds, self.relay_lead_minutes) if self.relay else 0
+        return SessionSpec(request, name, at_once, idle_seconds, relay_seconds)
 
     def _more(self) -> dict[str, object]:
         from dagster_slurm.slurm.sbatch_lines import MAGIC, read_sbatch_lines  # noqa: PLC0415

@@ -38,12 +38,14 @@ class SessionSpec:
         name: By which runs and processes share it; empty for that of one run.
         max_concurrent_jobs: How many steps run at once.
         idle_timeout_seconds: After how long without a step or a lease the allocation ends.
+        relay_seconds: How long before its walltime another one is queued to follow it; 0 for none.
     """
 
     request: JobRequest
     name: str = ""
     max_concurrent_jobs: int = 10
     idle_timeout_seconds: int = 300
+    relay_seconds: int = 0
 
     @property
     def title(self) -> str:

@@ -2,10 +2,11 @@
 # shellcheck disable=SC2154  # assigned in front of this file
 # The payload of a session's allocation: starts what is asked for in its mailbox (mail.sh), as soon as that fits, first come,
 # first served, and ends when nothing runs, nothing waits, and nobody has written a line for a while. In front of it stand:
-#   allocation=DIRECTORY  most=STEPS_AT_ONCE  idle_seconds=N  limit_seconds=N (0: none)  gpus_per_node=N
+#   allocation=DIRECTORY  most=STEPS_AT_ONCE  idle_seconds=N  limit_seconds=N (0: none)  relay_seconds=N (0: none)  gpus_per_node=N
 # A request is "run NUMBER ATTEMPT GENERATION NAME COUNT MOST NODES CPUS MEM_MIB GPUS SECONDS .": the batch script of ATTEMPT, for
 # each of COUNT elements, MOST at once; COUNT 0 is the attempt as a whole, MOST 0 no limit. CPUs, memory and GPUs are of each
-# node; memory 0 is the part that goes with the CPUs; SECONDS 0 no limit. Others are "cancel NUMBER .", "end .", and "lease WHO .".
+# node; memory 0 is the part that goes with the CPUs; SECONDS 0 no limit. Others are "cancel NUMBER .", "end .", "lease WHO .", and "next JOB .", which has been queued to
+# follow this allocation. "relay ." is written here, `relay_seconds` before the walltime: who renews a lease then queues it.
 # Here and in what is called nothing waits but `pause`, and nothing forks while nothing happens.
 set -f
 runs=${allocation%/runs/*}/runs
@@ -13,7 +14,7 @@ requests=()                     # by number: the other words
 waiting=()                      # "NUMBER ELEMENT", the first first
 pids=()                         # of the srun of each step that runs
 declare -A step nodes_of status_of doubted_until cancelled killed running_of tries_of
-taken=0 heard=$SECONDS ending='' closed='' told='' not_before=0 kill_seconds=30 most_tries=60
+taken=0 heard=$SECONDS ending='' closed='' told='' drained='' relayed='' next='' not_before=0 kill_seconds=30 most_tries=60
 
 # Held open at both ends, it has never anything to read: `read` waits without a process.
 exec {never}<> <(:)
@@ -78,7 +79,7 @@ take_mail() {
 take() {
     local element
     # What was cut off was never answered for.
-    if [ $# -lt 2 ] || [ "${!#}" != . ]; then return; fi
+    if [ $# -lt 2 ] || [ "${!#}" != . ] || [ "$1" = relay ]; then return; fi
     heard=$SECONDS
     case $1 in
     run)
@@ -89,6 +90,7 @@ take() {
         ;;
     cancel) cancelled[$2]=yes ;;
     end) ending=yes ;;
+    next) next=$2 ;;
     esac
 }
 
@@ -203,12 +205,27 @@ start_what_fits() {
     waiting=("${left[@]}")
 }
 
+# Slurm may have given less time than was asked for (--time-min), and says so from 23.02 on.
+look_at_the_clock() {
+    local rest=$((${SLURM_JOB_END_TIME:-0} - ${EPOCHSECONDS:-0}))
+    [ -n "$SLURM_JOB_END_TIME" ] && [ "$rest" -gt 0 ] || return
+    if [ "$limit_seconds" = 0 ] || [ "$rest" -lt "$limit_seconds" ]; then limit_seconds=$((SECONDS + rest)); fi
+}
+
+# Asked for once; what cannot be written now, at the next look.
+ask_for_relay() {
+    [ -z "$relayed$ending$closed" ] && [ "$relay_seconds" -gt 0 ] && [ "$limit_seconds" -gt 0 ] || return
+    [ $((limit_seconds - SECONDS)) -le "$relay_seconds" ] || return
+    sh "$allocation/work/mail.sh" "$allocation" say relay >/dev/null && relayed=yes
+}
+
 fits_in_time() { [ "$limit_seconds" = 0 ] || [ "$seconds" = 0 ] || [ $((SECONDS + seconds)) -le "$limit_seconds" ]; }
 
 # give_back WHY: what waits goes on in the next allocation, and nothing more is taken here.
 give_back() {
     local each
     say "$1: nothing more is begun here"
+    drained=yes
     until close_mail; do take_mail; done
     for each in "${waiting[@]}"; do
         # shellcheck disable=SC2086  # two words
@@ -314,7 +331,13 @@ is_idle() {
     [ -n "$ending$closed" ] || [ $((SECONDS - heard)) -ge "$idle_seconds" ]
 }
 
+# Who ends since nobody needs it has no successor. That it has steps by now is possible: they go on in another one.
+give_up_next() {
+    [ -z "$next" ] || [ -n "$drained" ] || scancel --state=PENDING "$next"
+}
+
 look_at_nodes
+look_at_the_clock
 forget_sizes
 say "The session has ${names[*]}"
 while :; do
@@ -325,8 +348,10 @@ while :; do
         [ -n "$closed" ] || give_back 'The allocation is to end'
         [ ${#pids[@]} -gt 0 ] || exit 143
     elif is_idle && { [ -n "$closed" ] || close_mail; }; then
+        give_up_next
         exit 0
     else
+        ask_for_relay
         start_what_fits
     fi
     pause 0.1

@@ -5,7 +5,7 @@
 # that a file is missing, a client believes for a minute.
 #   add CLAIM...   asks for what ATTEMPT/session says, for each claim of an attempt of this allocation; each claim gets its
 #                  outcome as from sbatch: the id of the step, and a status
-#   say WORD...    a line of these words
+#   say WORD...    a line of these words; prints "relay" if the dispatcher has asked for another allocation to follow
 #   close LINES    nothing more is taken, unless there are more than so many lines: status 75
 # Status 74: it could not be written; 76: the mailbox is closed, or not there any more.
 allocation=$1 mail=$1/mail verb=$2 number=-1
@@ -69,6 +69,7 @@ if lock && [ -d "$mail" ]; then count; fi
 if [ "$verb" = say ]; then
     [ "$number" -ge 0 ] || exit 76
     append "$@"
+    ! grep -qx 'relay \.' "$mail/requests" || echo relay
     exit
 fi
 

@@ -193,6 +193,11 @@ def scancel(job_ids: Iterable[str], signal: str | None = None, *, only_pending: 
     return ("scancel", *_signal(signal), *state, *_ids(job_ids).split(","))
 
 
+def scontrol_forget_dependency(job_id: str) -> Argv:
+    """Have a job that waits for another one wait no more; the user's own."""
+    return ("scontrol", "update", f"JobId={job_id}", "Dependency=")
+
+
 def scancel_by_name(name: str, signal: str | None = None, user: str | None = None) -> Argv:
     """Cancel the jobs of one name, of one user if given; only administrators reach other users' jobs."""
     whose = () if user is None else (f"--user={_list_item('user', user)}",)

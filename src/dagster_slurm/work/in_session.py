@@ -14,15 +14,17 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.cluster.look import look
 from dagster_slurm.cluster.records import REVOKED
 from dagster_slurm.environments import Activation
-from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, SessionEndedError
+from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, SessionEndedError, SlurmCommandError
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.cancelling import Order
-from dagster_slurm.job.submission import Reattachment
+from dagster_slurm.job.submission import Reattachment, submit_once
 from dagster_slurm.launchers import Payload, direct_plan, launch_in_job
 from dagster_slurm.process_identity import ProcessIdentity
-from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory
+from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.session import SessionSpec, Share, refuse_other_shape, session_file
-from dagster_slurm.session.leases import LEASES, Lease
+from dagster_slurm.session.leases import LEASES, Lease, say
+from dagster_slurm.session.relay import successor_request, to_be_used
+from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.request import AUTO, JobRequest
 from dagster_slurm.transport import TreeEntry
@@ -41,12 +43,16 @@ class _Held:
         allocation: That which takes steps, as far as is known.
         shape: That of it.
         past: Up to which number its allocations take no more.
+        relays: Held while a successor is queued.
+        followed: Up to which number they have a successor.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     allocation: JobHandle | None = None
     shape: str = ""
     past: int = -1
+    relays: threading.Lock = field(default_factory=threading.Lock)
+    followed: int = -1
 
     def leave(self, allocation: RunDirectory) -> None:
         """It takes no more steps."""
@@ -97,7 +103,7 @@ class SessionCarriers(ClusterCarriers):
                 self._calls.persist(partial(self._close_unsubmitted, number))
                 number += 1
                 continue
-            self._keep_lease(allocation.directory)
+            self._keep_lease(allocation)
             return carrier
 
     def _close_unsubmitted(self, number: int) -> None:
@@ -145,11 +151,13 @@ class SessionCarriers(ClusterCarriers):
             known = self._calls.persist(
                 lambda: Reattachment(self._cluster).find(self._place, is_same=lambda description: True)
             )
-            newest = known.open[-1] if known.open else None
-            if newest is not None and newest.number > self._held.past and ONE not in newest.over:
-                refuse_other_shape(self._session, newest.description.session)
-                self._step.log.info(f"Using {self._session.title}, Slurm job {newest.handle.job_id} on {self.host}")
-                return newest.handle
+            used = to_be_used(known.open, self._held.past)
+            if used is not None:
+                refuse_other_shape(self._session, used.description.session)
+                self._step.log.info(f"Using {self._session.title}, Slurm job {used.handle.job_id} on {self.host}")
+                if self._held.past >= 0:
+                    self._let_begin(used.handle)
+                return used.handle
             if known.begun is not None:
                 refuse_other_shape(self._session, known.begun.session)
             directory = self._place.of_attempt(max(known.following, self._held.past + 1))
@@ -160,20 +168,27 @@ class SessionCarriers(ClusterCarriers):
 
     def _submit_allocation(self, directory: RunDirectory) -> JobHandle:
         self._interruptions.check(afresh=True)
+        self._touch_allocation(directory)
+        request = self._of_allocation
+        handle = self._submitted(directory, request, self._files_of(directory, request))
+        self._tell_of_allocation(handle, "")
+        return handle
+
+    def _touch_allocation(self, directory: RunDirectory) -> None:
         if not self._session.name:
             # Ended with the run's termination; one with a name is others' as well.
             self._touched[directory.path] = directory
             self._interruptions.has_jobs = True
-        handle = self._submitted(directory, self._of_allocation, self._files_of(directory))
+
+    def _tell_of_allocation(self, handle: JobHandle, more: str) -> None:
         self._step.tell(
-            f"Submitted Slurm job {handle.job_id} on {self.host} as the allocation of {self._session.title}",
-            {"asked": self._session.shape, "directory": directory.path},
+            f"Submitted Slurm job {handle.job_id} on {self.host} as the allocation of {self._session.title}{more}",
+            {"asked": self._session.shape, "directory": handle.directory.path},
             url=self._connection.job_url.replace("{job_id}", handle.job_id),
         )
-        return handle
 
-    def _files_of(self, directory: RunDirectory) -> Sequence[TreeEntry]:
-        request, run = self._of_allocation, self._step.run
+    def _files_of(self, directory: RunDirectory, request: JobRequest) -> Sequence[TreeEntry]:
+        run = self._step.run
         payload = Payload("dispatch.sh", "bash", None)
         launch = launch_in_job(direct_plan, payload, _NO_ENVIRONMENT, request, None)
         description = Description(
@@ -205,17 +220,85 @@ class SessionCarriers(ClusterCarriers):
             "most": self._session.max_concurrent_jobs,
             "idle_seconds": self._session.idle_timeout_seconds,
             "limit_seconds": request.time_limit_seconds or 0,
+            "relay_seconds": self._session.relay_seconds,
             "gpus_per_node": request.gpus_per_node,
         }
         head = (f"{name}={quote(str(value))}" for name, value in values.items())
         return "\n".join((*head, shell_file("dagster_slurm.session", "dispatch.sh")))
 
-    def _keep_lease(self, allocation: RunDirectory) -> None:
-        run, transport = self._step.run, self._cluster.transport
+    def _keep_lease(self, allocation: JobHandle) -> None:
+        run = self._step.run
         if run is not None:
             # What is called outside of a run, as in a notebook, may stay open for days: its requests alone count.
-            seconds = self._session.idle_timeout_seconds
-            LEASES.keep(Lease(run.run_id, transport, allocation, seconds, not self._session.name))
+            LEASES.keep(self._lease(allocation, run.run_id))
+
+    def _lease(self, allocation: JobHandle, run_id: str) -> Lease:
+        session = self._session
+        return Lease(
+            run_id,
+            self._cluster.transport,
+            allocation.directory,
+            session.idle_timeout_seconds,
+            not session.name,
+            session.relay_seconds,
+            partial(self._queue_successor, allocation, run_id) if session.relay_seconds else None,
+        )
+
+    # -- the allocation that follows
+
+    def _queue_successor(self, allocation: JobHandle, run_id: str) -> Lease | None:
+        """As `Lease.queue_successor`, on a thread of its own; what cannot be done now is asked for again."""
+        held = self._held
+        if not held.relays.acquire(blocking=False):
+            return None
+        try:
+            if allocation.directory.attempt <= held.followed:
+                return None
+            successor = self._successor_of(allocation)
+            held.followed = allocation.directory.attempt
+            return self._lease(successor, run_id)
+        except DagsterSlurmError as error:
+            said = str(error).partition("\n")[0]
+            self._step.log.warning(f"No allocation is queued yet to follow Slurm job {allocation.job_id}: {said}")
+            return None
+        finally:
+            held.relays.release()
+
+    def _successor_of(self, allocation: JobHandle) -> JobHandle:
+        number = allocation.directory.attempt
+        known = Reattachment(self._cluster).find(self._place, is_same=lambda description: True)
+        found = to_be_used(known.open, number)
+        successor = found.handle if found else self._submit_successor(max(known.following, number + 1), allocation)
+        # One that ends since nobody needs it gives this one back; who has submitted it may have died before this.
+        say(self._cluster.transport, allocation.directory, "next", successor.job_id)
+        return successor
+
+    def _submit_successor(self, number: int, allocation: JobHandle) -> JobHandle:
+        directory = self._place.of_attempt(number)
+        self._touch_allocation(directory)
+        asked = self._session.request
+        if asked.partition == AUTO:
+            from dagster_slurm.cluster.placement import placed  # noqa: PLC0415 - most requests name a partition, or none
+
+            # Not as `placed` of this: what persists acts on interruptions, which are for the step's own thread.
+            asked, _ = placed(self._cluster, asked)
+        files = self._files_of(directory, successor_request(asked, allocation.job_id))
+        handle = submit_once(Claims(self._cluster), directory, files, slow=self._step.log.warning)
+        self._tell_of_allocation(handle, f", to follow job {allocation.job_id}, whose walltime ends")
+        return handle
+
+    def _let_begin(self, allocation: JobHandle) -> None:
+        """What was to begin when another one has ended begins now, since a step waits for it."""
+        argv = commands.scontrol_forget_dependency(allocation.job_id)
+
+        def update() -> None:
+            self._cluster.refuse("scontrol update", self._cluster.transport.command(argv))
+
+        try:
+            self._calls.persist(update)
+        except SlurmCommandError as error:
+            # It does so for one that has begun.
+            self._step.log.debug(f"Slurm job {allocation.job_id} waits for no other one: {error}")
 
     # -- following and ending
 

@@ -88,6 +88,16 @@ def test_a_line_that_was_cut_off_spoils_no_other(mailbox: Mailbox) -> None:
     assert mailbox.lines() == ["run 1 run/a/0 0 a 0 0 1 2", "lease host-1 ."]
 
 
+def test_a_line_is_answered_with_the_wish_for_a_successor(mailbox: Mailbox) -> None:
+    def said(*words: str) -> bytes:
+        argv = ["sh", SCRIPT, mailbox.allocation, "say", *words]
+        return subprocess.run(argv, check=True, capture_output=True).stdout
+
+    assert said("lease", "relay") == b""
+    assert said("relay") == b"relay\n"
+    assert said("lease", "x") == b"relay\n"
+
+
 def test_a_closed_one_takes_nothing(mailbox: Mailbox) -> None:
     assert mailbox.call("close", "0") == 0
     claim = mailbox.claim("a")

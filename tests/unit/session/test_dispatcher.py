@@ -1,0 +1,90 @@
+"""The dispatcher of a session (session/dispatch.sh), by itself: stand-ins for Slurm's commands note their words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import dagster_slurm.session
+
+SCRIPTS = Path(dagster_slurm.session.__file__).parent
+# `scontrol show hostnames` is all that it asks, and nothing runs here.
+STAND_INS = {"scontrol": "echo n1", "scancel": 'echo "$@" >>"$NOTES"'}
+
+
+class Dispatcher:
+    """That of one allocation."""
+
+    def __init__(self, base: Path) -> None:
+        self.allocation = base / "runs" / "sessions" / "session-1" / "0"
+        self.requests = self.allocation / "mail" / "requests"
+        self.requests.parent.mkdir(parents=True)
+        (self.allocation / "work").mkdir()
+        shutil.copy(SCRIPTS / "mail.sh", self.allocation / "work")
+        self.notes, self.bin = base / "notes", base / "bin"
+        self.notes.touch()
+        self.bin.mkdir()
+        for name, text in STAND_INS.items():
+            (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
+            (self.bin / name).chmod(0o755)
+
+    def run(self, mail: str, **values: int) -> int:
+        self.requests.write_text(mail)
+        said = {"most": 1, "idle_seconds": 60, "limit_seconds": 600, "relay_seconds": 0, "gpus_per_node": 0, **values}
+        head = "".join(f"{name}={value}\n" for name, value in said.items())
+        script = f"allocation='{self.allocation}'\n{head}{(SCRIPTS / 'dispatch.sh').read_text()}"
+        path = f"{self.bin}:{os.environ['PATH']}"
+        slurm = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
+        environment = {**os.environ, **slurm, "PATH": path, "NOTES": str(self.notes)}
+        return subprocess.run(["bash", "-c", script], env=environment, check=False, timeout=60).returncode
+
+    def lines(self) -> list[str]:
+        return [line for line in self.requests.read_text().splitlines() if line]
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path) -> Dispatcher:
+    return Dispatcher(tmp_path)
+
+
+def test_near_its_walltime_it_asks_for_a_successor_once(dispatcher: Dispatcher) -> None:
+    assert dispatcher.run("", relay_seconds=600, idle_seconds=5) == 0
+    assert dispatcher.lines() == ["relay .", "close ."]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"relay_seconds": 60},
+        {"relay_seconds": 0},
+        {"relay_seconds": 60, "limit_seconds": 0},
+    ],
+)
+def test_else_it_does_not(dispatcher: Dispatcher, values: dict[str, int]) -> None:
+    assert dispatcher.run("", idle_seconds=1, **values) == 0
+    assert dispatcher.lines() == ["close ."]
+
+
+def test_one_that_is_to_end_asks_for_none(dispatcher: Dispatcher) -> None:
+    assert dispatcher.run("\nend .\n", relay_seconds=600) == 0
+    assert dispatcher.lines() == ["end .", "close ."]
+
+
+def test_one_that_nobody_needs_gives_its_successor_back(dispatcher: Dispatcher) -> None:
+    assert dispatcher.run("\nnext 13 .\n\nend .\n") == 0
+    assert dispatcher.notes.read_text() == "--state=PENDING 13\n"
+
+
+def test_one_whose_steps_go_on_in_it_does_not(dispatcher: Dispatcher) -> None:
+    """The time limit of what waits is longer than what is left."""
+    attempt = dispatcher.allocation.parents[2] / "run" / "a" / "0"
+    (attempt / "log").mkdir(parents=True)
+    assert dispatcher.run("\nnext 13 .\n\nrun 1 run/a/0 0 a 0 0 1 1 0 0 900 .\n") == 0
+    assert dispatcher.notes.read_text() == ""
+    assert dispatcher.lines()[-1] == "close ."
+    over = (attempt / "log" / "status").read_text().split()
+    assert over[:4] == ["over", "12.r1", "0", "75"]
