@@ -9,7 +9,7 @@ workers = 4
 with_long = tests/faults tests/hetjobs tests/partitions tests/executor tests/environments tests/launchers $(in_contract) \
 	$(in_assets) $(in_runs) tests/cluster/test_openssh.py $(in_docs)
 in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py \
-	tests/contract/test_work_in_sessions.py tests/contract/test_ways.py
+	tests/contract/test_work_in_sessions.py tests/contract/test_sessions_broken.py tests/contract/test_ways.py
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py tests/assets/test_use_over_time.py \
 	tests/assets/test_without_control_groups.py tests/assets/test_on_slurm.py
 in_runs = tests/runs/test_reconcile.py tests/runs/test_two_locations.py tests/runs/test_with_a_daemon.py

@@ -9,22 +9,11 @@ import pytest
 from tests.support.controller import controller_stopped
 from tests.support.waiting import eventually
 
-from .project import STEP, STEPS, Work
-from .work import COUNTED, HELD, Make, Ran, World
+from .in_sessions import SMALL, finished, half_begun, in_session
+from .project import STEP, STEPS
+from .work import COUNTED, HELD, Make
 
 pytestmark = [pytest.mark.cluster, pytest.mark.process, pytest.mark.timeout(300)]
-
-SMALL = {"cpus_per_task": 1, "idle_timeout_seconds": 60}
-
-
-def in_session(world: World, body: str, *, resource: dict[str, Any] | None = None, **fields: Any) -> Work:
-    return world.work(body, resource={**(resource or {}), "session": fields})
-
-
-def finished(world: World) -> Ran:
-    """The newest run, when its process has ended."""
-    world.processes[-1].wait(240)
-    return world.newest()
 
 
 class TestTheAllocation:
@@ -99,14 +88,6 @@ class TestShares:
         assert not ran.succeeded
         assert said in ran.failure("a").splitlines()[0], ran.text()
         assert not world.jobs()
-
-
-def half_begun(world: World, work: Work) -> None:
-    """The first runs, and the others wait in the session."""
-    world.start(work)
-    world.started(1)
-    steps = len(world.units) if not world.kind.is_array else 1
-    eventually(lambda: sum("Submitted Slurm step" in each for each in world.newest().messages()) == steps)
 
 
 class TestTheAllocationIsGone:

@@ -361,6 +361,64 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             ("JobHeldUser", "it is held by its user"),
         )
     },
+    "A session": {
+        f"session-{key}": Line(text, f"contract/{test}", measured=False)
+        for key, text, test in (
+            (
+                "killed",
+                "one of two processes that share a session by name killed at 20 random moments, and executed again "
+                "from failure: each step executed once, and the other one's step goes on",
+                "test_sessions_broken.py::test_killed_at_random_moments",
+            ),
+            (
+                "two-processes",
+                "two runs, each in a process of its own, ask for one session at once: one allocation",
+                "test_work_in_sessions.py::TestTheAllocation::test_processes_that_ask_at_once_share_one_with_a_name",
+            ),
+            (
+                "away",
+                "sshd, or slurmctld, away for 60 s while one step runs and others wait: each executed once",
+                "test_sessions_broken.py::test_away_for_a_minute",
+            ),
+            (
+                "cancelled",
+                "an administrator cancels the allocation: the step that runs is interrupted, those that wait go on in "
+                "another one",
+                "test_work_in_sessions.py::TestTheAllocationIsGone::test_cancelled_by_an_administrator",
+            ),
+            (
+                "dispatcher",
+                "its dispatcher is killed: the same",
+                "test_work_in_sessions.py::TestTheAllocationIsGone::test_its_dispatcher_is_killed",
+            ),
+            (
+                "node-lost",
+                "one of its nodes is lost, with a retry policy: what ran is executed twice, what waited once",
+                "test_sessions_broken.py::test_a_node_is_lost",
+            ),
+            (
+                "walltime",
+                "its walltime is reached with steps waiting, with a retry policy: at most one executed twice",
+                "test_sessions_broken.py::TestItsWalltime::test_with_steps_waiting",
+            ),
+            (
+                "relay",
+                "the same with `relay` and time limits of the steps: each executed once, and the next allocation is "
+                "queued before the end",
+                "test_sessions_broken.py::TestItsWalltime::test_with_a_relay",
+            ),
+            (
+                "relay-two",
+                "two processes share a session that needs a successor: one is queued",
+                "test_sessions_broken.py::TestItsWalltime::test_two_processes_make_one_successor",
+            ),
+            (
+                "relay-unneeded",
+                "the run ends while a successor is queued: it is cancelled, and never begins",
+                "test_sessions_broken.py::TestItsWalltime::test_a_successor_that_nobody_needs_is_given_back",
+            ),
+        )
+    },
     "Many at once": {
         "partitions": Line(
             "20 partitions of a backfill in flight, all run workers killed, all retried by the daemon or in the UI",
