@@ -64,16 +64,25 @@ forget_sizes() {
 
 # ---- the mailbox ----------------------------------------------------------------------------------------------------
 
-# A line without its end is read again.
+# It stays open where it was read to. On NFS its end is looked for anew when it is opened once more, by anyone; one that is
+# not the same any more, as after a server was replaced, is read from its beginning.
+requests_file=$allocation/mail/requests box='' part=''
 take_mail() {
-    local lines=() line
-    mapfile -s "$taken" lines <"$allocation/mail/requests" || return
-    for line in "${lines[@]}"; do
-        case $line in *$'\n') ;; *) break ;; esac
+    local line=''
+    : <"$requests_file" || return
+    if [ -z "$box" ] || ! [ "/dev/fd/$box" -ef "$requests_file" ]; then
+        exec {box}<"$requests_file" || return
+        part=''
+        for ((line = 0; line < taken; line++)); do IFS= read -r -u "$box" || return; done
+    fi
+    while IFS= read -r -u "$box" line; do
         taken=$((taken + 1))
         # shellcheck disable=SC2086  # several words
-        take ${line%$'\n'}
+        take $part$line
+        part=''
     done
+    # The rest of it comes later.
+    part=$part$line
 } 2>/dev/null
 
 take() {

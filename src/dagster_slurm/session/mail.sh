@@ -42,9 +42,14 @@ append() {
     printf '\n%s .\n' "$*" >>"$mail/requests" || exit 74
 }
 
-# Sets `number` to how many requests there are; -1 if no more are taken.
+# Sets `number` to that of the last request, 0 if there is none; -1 if no more are taken. It is near the end, but for a session
+# that has been quiet for long.
 count() {
-    number=$(awk '$1 == "run" { runs++ } $1 == "close" { runs = -1; exit } END { print runs + 0 }' "$mail/requests") || exit 74
+    # shellcheck disable=SC2016  # awk expands it
+    last='$NF != "." { next } $1 == "run" { last = $2 } $1 == "close" { last = -1 } END { print last }'
+    number=$(tail -n 200 -- "$mail/requests" | awk "$last") || exit 74
+    [ -n "$number" ] || number=$(awk "$last" "$mail/requests") || exit 74
+    number=${number:-0}
 }
 
 # take CLAIM: whether it is one of this allocation; sets what its attempt says.

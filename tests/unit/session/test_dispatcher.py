@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ class Dispatcher:
             (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
             (self.bin / name).chmod(0o755)
 
-    def run(self, mail: str, **values: int) -> int:
+    def start(self, mail: str, **values: int) -> subprocess.Popen[bytes]:
         self.requests.write_text(mail)
         said = {"most": 1, "idle_seconds": 60, "limit_seconds": 600, "relay_seconds": 0, "gpus_per_node": 0, **values}
         head = "".join(f"{name}={value}\n" for name, value in said.items())
@@ -40,7 +41,10 @@ class Dispatcher:
         path = f"{self.bin}:{os.environ['PATH']}"
         slurm = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
         environment = {**os.environ, **slurm, "PATH": path, "NOTES": str(self.notes)}
-        return subprocess.run(["bash", "-c", script], env=environment, check=False, timeout=60).returncode
+        return subprocess.Popen(["bash", "-c", script], env=environment)
+
+    def run(self, mail: str, **values: int) -> int:
+        return self.start(mail, **values).wait(60)
 
     def lines(self) -> list[str]:
         return [line for line in self.requests.read_text().splitlines() if line]
@@ -88,3 +92,27 @@ def test_one_whose_steps_go_on_in_it_does_not(dispatcher: Dispatcher) -> None:
     assert dispatcher.lines()[-1] == "close ."
     over = (attempt / "log" / "status").read_text().split()
     assert over[:4] == ["over", "12.r1", "0", "75"]
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_the_rest_of_a_line_comes_later(dispatcher: Dispatcher) -> None:
+    process = dispatcher.start("\nlease x .\n\nnext 13 .\n\nen")
+    time.sleep(0.5)
+    append(dispatcher.requests, "d .\n")
+    assert process.wait(60) == 0
+    assert dispatcher.notes.read_text() == "--state=PENDING 13\n"
+
+
+def test_one_that_was_replaced_is_read_on(dispatcher: Dispatcher) -> None:
+    process = dispatcher.start("\nnext 13 .\n")
+    time.sleep(0.5)
+    copy = dispatcher.requests.with_name("copy")
+    shutil.copy(dispatcher.requests, copy)
+    append(copy, "\nend .\n")
+    copy.rename(dispatcher.requests)
+    assert process.wait(60) == 0
+    assert dispatcher.notes.read_text() == "--state=PENDING 13\n"

@@ -98,6 +98,17 @@ def test_a_line_is_answered_with_the_wish_for_a_successor(mailbox: Mailbox) -> N
     assert said("lease", "x") == b"relay\n"
 
 
+def test_numbers_go_on_whatever_else_was_said(mailbox: Mailbox) -> None:
+    first = mailbox.claim("a")
+    assert mailbox.call("add", first) == 0
+    with mailbox.requests.open("a") as requests:
+        # That of a disk which was full has no number to count by.
+        requests.write("\nlease x .\n" * 300 + "\nrun 17 run/b/0 0")
+    second = mailbox.claim("c")
+    assert mailbox.call("add", second) == 0
+    assert [outcome(claim) for claim in (first, second)] == [("0", "12.r1"), ("0", "12.r2")]
+
+
 def test_a_closed_one_takes_nothing(mailbox: Mailbox) -> None:
     assert mailbox.call("close", "0") == 0
     claim = mailbox.claim("a")
