@@ -49,8 +49,8 @@ SOURCE = ROOT / "src" / "dagster_slurm"
 SANDBOX_PAGE = "docs/sandbox.md"
 # Followed in tests of their own.
 APART = (SANDBOX_PAGE, "docs/getting-started.md", "docs/tutorial.md")
-# What is on them `make test` runs in the examples as well.
-AT_LENGTH = ("docs/launchers.md", "docs/ray.md", "docs/spark.md")
+# What is on them `make test` runs in the examples, or for other pages, as well.
+AT_LENGTH = ("docs/ci.md", "docs/launchers.md", "docs/ray.md", "docs/spark.md")
 
 
 def _is_make_target(block: Block) -> None:
