@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from dagster_slurm import SlurmResourcesComponent, SlurmScriptComponent
 from dagster_slurm.new_project import first_payload
+from dagster_slurm.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
@@ -38,13 +40,13 @@ attributes:
 
 
 @contextmanager
-def loaded(text: str, **files: str) -> Iterator[dg.Definitions]:
+def loaded(text: str, compute_file: str = COMPUTE, **files: str) -> Iterator[dg.Definitions]:
     """The definitions of a project with that component, some files beside it, and a `compute` of its own."""
     with create_defs_folder_sandbox() as sandbox:
         compute, script = sandbox.defs_folder_path / "compute", sandbox.defs_folder_path / "script"
         compute.mkdir()
         script.mkdir()
-        (compute / "defs.yaml").write_text(COMPUTE)
+        (compute / "defs.yaml").write_text(compute_file)
         for name, content in {"payload.py": REPORTS, **files}.items():
             (script / name.replace("__", ".")).write_text(content)
         (script / "defs.yaml").write_text(f"type: dagster_slurm.SlurmScriptComponent\n{text}")
@@ -221,3 +223,45 @@ class TestScaffolding:
             written = yaml.safe_load((sandbox.defs_folder_path / "machines" / "defs.yaml").read_text())
         assert found == {"machines", "numbers"}
         assert written["attributes"]["resources"]["compute"]["slurm"] == "from_env"
+
+
+IN_A_SESSION = """
+type: dagster_slurm.SlurmResourcesComponent
+attributes:
+  resources:
+    compute:
+      mode: slurm-session
+      slurm: from_env
+      session: {num_nodes: 1, cpus_per_task: 2, mem: 500M, time_limit: "10 min", partition: auto}
+"""
+TWO_CALLS = """
+attributes:
+  execution: {path: job.sh}
+  run: {extra_slurm_opts: {cpus: 1, mem: 100M}}
+  assets: [{key: first}]
+---
+type: dagster_slurm.SlurmScriptComponent
+attributes:
+  execution: {path: job.sh}
+  run: {extra_slurm_opts: {cpus: 1, mem: 100M}}
+  assets: [{key: second, deps: [first]}]
+"""
+
+
+@pytest.mark.cluster
+def test_components_share_the_allocation_of_a_session(
+    instance: dg.DagsterInstance, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whose partition is chosen."""
+    for name, value in sandbox.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_REMOTE_BASE", f"~/test-runs/{tmp_path.name}")
+    with loaded(TWO_CALLS, IN_A_SESSION, job__sh='echo "in $SLURM_JOB_PARTITION"\n') as defs:
+        result = run(defs, instance)
+    assert result.success
+    made = result.get_asset_materialization_events()
+    ids = [str(event.materialization.metadata["slurm_job_id"].value).split(".") for event in made]
+    assert len(ids) == 2
+    assert len({job for job, step in ids}) == 1
+    said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert sum("The partition compute of" in line for line in said) == 1

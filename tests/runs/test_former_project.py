@@ -22,8 +22,8 @@ from pathlib import Path
 import dagster as dg
 from dagster_slurm import (
     BashLauncher, ComputeResource, RayLauncher, RayPortConfig, SlurmAllocation, SlurmAllocationScope, SlurmMetric,
-    SlurmMetricsContext, SlurmQueueConfig, SlurmResource, SlurmRunConfig, SlurmStepDrained, SparkLauncher,
-    SSHConnectionResource, build_slurm_orphan_reconcile_sensor,
+    SlurmMetricsContext, SlurmQueueConfig, SlurmResource, SlurmRunAllocationConfig, SlurmRunConfig, SlurmStepDrained,
+    SparkLauncher, SSHConnectionResource, build_slurm_orphan_reconcile_sensor,
 )
 from dagster_slurm.config.environment import ExecutionMode
 from dagster_slurm.helpers.metrics import SlurmMetricsCallback
@@ -90,7 +90,10 @@ compute = ComputeResource(
     mode=MODE,
     slurm=slurm,
     session=None,
-    allocation_scope=SlurmAllocationScope.ASSET,
+    allocation_scope=SlurmAllocationScope(os.environ.get("SLURM_ALLOCATION_SCOPE", "asset")),
+    run_allocation=SlurmRunAllocationConfig(
+        num_nodes=1, cpus_per_task=2, mem="500M", time_limit="00:10:00", cleanup_policy="after_run"
+    ),
     default_launcher=BashLauncher(),
     remote_pack_timeout=600,
     enable_cluster_reuse=False,
@@ -179,7 +182,9 @@ def test_it_runs_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.cluster
 @pytest.mark.process
-def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scope", ["asset", "run"])
+def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
+    monkeypatch.setenv("SLURM_ALLOCATION_SCOPE", scope)
     for name, value in sandbox.env().items():
         monkeypatch.setenv(name.replace("SLURM_EDGE_NODE_", "SLURM_SSH_"), value)
         monkeypatch.delenv("SLURM_EDGE_NODE_HOST", raising=False)
@@ -192,10 +197,15 @@ def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pyt
     figures = made["numbers"]
     chosen = {"slurm_job_id", "slurm_accounting_available", "cpu_efficiency_pct", "max_memory_mb"}
     assert {"slurm_job_id", "home", "doubled"} <= set(figures) - set(OWN) <= chosen | {"home", "doubled"}
-    assert figures["doubled"] == 2 * figures["slurm_job_id"]
+    job = int(str(figures["slurm_job_id"]).partition(".")[0])
+    assert figures["doubled"] == 2 * job
     assert log.count("poll_timeout of run is one of dagster-slurm 1.22") <= 1
     named = "--job-name=mine --output=%j.log"
     assert f"Not applied of the #SBATCH lines of job.sh, since dagster-slurm sets it: {named}" in log
+    if scope == "run":
+        # Each is a step of the run's one job, as "12.4".
+        assert {str(each["slurm_job_id"]).partition(".")[0] for each in made.values()} == {str(job)}
+        return
     shown = sandbox.run(["scontrol", "show", "job", str(made["by_script"]["slurm_job_id"])]).stdout
     assert "CPUs/Task=2 " in shown
     assert "Comment=by the asset" in shown

@@ -34,7 +34,7 @@ def _resource(values: Any) -> ComputeResource:
     if isinstance(values, ComputeResource):
         return values
     if values.get("slurm") == FROM_ENV:
-        values["slurm"] = SlurmResource.from_env() if values.get("mode") == "slurm" else None
+        values["slurm"] = SlurmResource.from_env() if values.get("mode") != "local" else None
     resource: ComputeResource = made(ComputeResource, values)
     return resource
 

@@ -63,7 +63,7 @@ class SlurmMetricsContext:
         ended: How it ended, with its accounting.
         request: What was asked of Slurm.
         connection: The cluster it ran on.
-        default_metrics: The figures that are known, by their keys in the metadata.
+        default_metrics: The figures that are known, by their keys in the metadata; `slurm_job_id` is `job_id`.
         slurm_resource: The resource of the cluster; None for a client that was made by hand.
         session_resource: None: what a session is asked for is the `SlurmSessionResource` of the code itself.
         step_id: Of a step of a session, Slurm's number of it; None for a job.
@@ -92,7 +92,9 @@ class SlurmMetricsContext:
             figures: The figures of it.
             slurm: The resource of the cluster.
         """
-        metrics = MappingProxyType(dict(figures))
         job, _, step = outcome.job_id.partition(".")
-        facts = (metadata_job_id(job), outcome.ended, outcome.request, outcome.connection, metrics, slurm)
+        job_id = metadata_job_id(job)
+        # A number, as collectors of 1.22 have it, of a step as well.
+        metrics = MappingProxyType({**figures, **({"slurm_job_id": job_id} if step else {})})
+        facts = (job_id, outcome.ended, outcome.request, outcome.connection, metrics, slurm)
         return cls(*facts, step_id=step or None)
