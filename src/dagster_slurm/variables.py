@@ -20,6 +20,7 @@ PROFILE_VARIABLE = "DAGSTER_SLURM_PROFILE"
 """Which profile of the site `from_env` and the command line take."""
 _PORTS = range(1, 65536)
 _FORMS = " docs/configuration.md lists the variables with their forms."
+_CLOSES = "DAGSTER_SLURM_SSH_CLOSE_MASTER_ON_EXIT"
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -144,6 +145,13 @@ def connection_fields(prefix: str) -> dict[str, Any]:
 def prefix_in_use(prefix: str) -> str:
     """A prefix with its trailing underscore; in place of the default one that of 1.22, if only that names a host."""
     prefix = prefix if prefix.endswith("_") else f"{prefix}_"
+    if text_in(_CLOSES) is not None:
+        _log.warning(
+            "%s of dagster-slurm 1.22 is not read: other processes use the shared connection. "
+            "DAGSTER_SLURM_SSH_CONTROL_PERSIST says how long it stays after its last use; `dagster-slurm login --end` "
+            "ends it. See docs/migration.md#variables.",
+            _CLOSES,
+        )
     if prefix != DEFAULT_PREFIX or text_in(f"{prefix}HOST") is not None or text_in(f"{FORMER_PREFIX}HOST") is None:
         return prefix
     _log.info("The way to the login node is read from %s*, since %sHOST is not set", FORMER_PREFIX, prefix)

@@ -17,21 +17,32 @@ _RENAMED: Mapping[tuple[str, str], str] = MappingProxyType(
     {("SlurmResource", "status_poll_backoff_factor"): "status_poll_backoff"}
 )
 _OWN_ALLOCATION = "each call has an allocation of its own"
+_ALL_NODES = "all nodes of an allocation are in it from its begin"
+_SIGNAL = "a payload gets a signal where its own call asks for it, and the steps of an allocation end before it does"
 _WITHOUT_EFFECT: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("ComputeResource", "remote_pack_timeout"): "packing on the login node takes the time it takes",
         ("ComputeResource", "enable_cluster_reuse"): _OWN_ALLOCATION,
         ("ComputeResource", "cluster_reuse_tolerance"): _OWN_ALLOCATION,
+        (
+            "SlurmSessionResource",
+            "enable_health_checks",
+        ): "a step that has lost its node is tried again by its own rules",
+        ("SlurmSessionResource", "signal_before_timeout"): _SIGNAL,
+        ("SlurmRunAllocationConfig", "signal_before_timeout"): _SIGNAL,
         ("run", "poll_timeout"): "a job ends at its walltime, and `max_queue_hours` ends its waiting",
         ("run", "defer_cleanup"): "each call has a directory of its own",
         ("run", "resource_requirements"): _OWN_ALLOCATION,
         ("run", "use_session"): _OWN_ALLOCATION,
     }
 )
-# What means the same as nothing; any other value is refused.
-_ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
+# What means the same as nothing; any other value is refused, for the reason of the name.
+_ONLY: Mapping[tuple[str, str], tuple[tuple[Any, ...], str, str]] = MappingProxyType(
     {
-        "ray_head_allocation": ((None,), "SlurmWorkerAllocationConfig"),
+        ("ComputeResource", "ray_head_allocation"): ((None,), "SlurmWorkerAllocationConfig", _OWN_ALLOCATION),
+        ("SlurmSessionResource", "enable_session"): ((True, None), "SlurmAllocation", "mode `slurm-session` has one"),
+        ("SlurmSessionResource", "ray_head_only"): ((False, None), "SlurmWorkerAllocationConfig", _ALL_NODES),
+        ("SlurmSessionResource", "worker_allocation"): ((None,), "SlurmWorkerAllocationConfig", _ALL_NODES),
     }
 )
 _MEANT: Mapping[str, str] = MappingProxyType(
@@ -57,11 +68,11 @@ def as_ours(owner: str, fields: Mapping[str, Any], known: Collection[str]) -> di
             made[ours] = value
         elif (owner, name) in _WITHOUT_EFFECT:
             _tell(owner, name, _WITHOUT_EFFECT[owner, name], _log.warning)
-        elif owner == "ComputeResource" and name in _ONLY:
-            same, instead = _ONLY[name]
+        elif (owner, name) in _ONLY:
+            same, instead, why = _ONLY[owner, name]
             if value not in same:
                 raise refusal(f"{owner}({name}={value!r})", instead)
-            _tell(owner, name, _OWN_ALLOCATION, _log.warning)
+            _tell(owner, name, why, _log.warning)
         else:
             made[name] = value
     return made
@@ -124,7 +135,7 @@ def former_method(name: str) -> Callable[..., None]:
         return lambda *args, **given: _tell("ComputeResource", name, "it is done without being asked for", _log.info)
     instead = {
         "get_pipes_client": "`compute.run(context, payload_path)` makes the client, and uses it.",
-        "get_run_allocation_session": "Each call has an allocation of its own.",
+        "get_run_allocation_session": 'With allocation_scope="run" the calls of a run are steps of one allocation.',
     }[name]
 
     def refuse(*args: Any, **given: Any) -> None:

@@ -52,6 +52,7 @@ _TIMES = frozenset({"time", "time-limit", "time-min", "begin", "deadline"})
 # No script has as much in front of its first command.
 _MOST_LINES_BYTES = 1 << 18
 _DEFAULT_PLATFORM = "linux-64"
+_NODE_OF_GPU = "slurm_gpu_utilization_max_node"
 _VARIABLES = (EnvVar, type(EnvVar.int("")))
 PACK_PLATFORM = "SLURM_PACK_PLATFORM"
 """The variable that fills `pack_platform` where the field is not set."""
@@ -102,6 +103,10 @@ def work_of(
         # A session's allocation costs what it costs.
         most = None if resource.shares_allocation else resource.max_node_hours
         facts |= _facts_of_job(layers, most, said)
+        if step is not None and _NODE_OF_GPU in (arguments.get("slurm_metrics") or ()) and facts["request"].nodes > 1:
+            step.log.warning(
+                f"{_NODE_OF_GPU} is left out: it is known of a job of one node alone. See docs/migration.md#figures"
+            )
         if lines and (note := lines.note(payload.program)):
             facts["note"] = note
             if step is not None:

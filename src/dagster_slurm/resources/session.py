@@ -54,7 +54,6 @@ class _Shape(ConfigurableResource[Any]):
     extra_sbatch_directives: list[str] = Field(
         default=[], description="Any other options of sbatch, as they stand behind `#SBATCH`: `--licenses=solver`."
     )
-
     relay: bool = Field(
         default=False,
         description="Queues the next allocation before the walltime of this one ends, so that there is no gap.",
@@ -65,6 +64,16 @@ class _Shape(ConfigurableResource[Any]):
         "by default a quarter of the walltime, at most 60.",
         gt=0,
     )
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """With fields as 1.22 calls them, where one is none of ours."""
+            if fields.keys() - type(self).model_fields.keys():
+                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
+
+                fields = as_ours(type(self).__name__, fields, type(self).model_fields)
+            super().__init__(**fields)
 
     def _spec(self, slurm: SlurmResource, *, name: str, at_once: int, idle_seconds: int) -> SessionSpec:
         """The session as plain values.

@@ -18,8 +18,11 @@ from dagster_slurm import (
     Payload,
     Place,
     SlurmAllocationScope,
+    SlurmMetric,
     SlurmQueueConfig,
     SlurmResource,
+    SlurmRunAllocationConfig,
+    SlurmSessionResource,
     SSHConnectionResource,
 )
 from dagster_slurm.compat import fields
@@ -55,6 +58,59 @@ def test_a_field_without_effect_is_said_once(name: str, value: object, caplog: p
 def test_one_that_would_mean_something_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has no counterpart here"):
         ComputeResource(mode="local", ray_head_allocation=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("resource", "given"),
+    [
+        (
+            SlurmSessionResource,
+            {
+                "enable_health_checks": True,
+                "enable_session": True,
+                "ray_head_only": False,
+                "worker_allocation": None,
+                "signal_before_timeout": "TERM@60",
+            },
+        ),
+        (SlurmRunAllocationConfig, {"signal_before_timeout": "TERM@60"}),
+    ],
+)
+def test_fields_of_an_allocation(resource: Any, given: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        made = resource(num_nodes=3, **given)
+    assert made.num_nodes == 3
+    said = [record.getMessage() for record in caplog.records if record.name == fields.__name__]
+    assert [line.partition(" ")[0] for line in said] == list(given)
+
+
+@pytest.mark.parametrize("given", [{"enable_session": False}, {"ray_head_only": True}, {"worker_allocation": object()}])
+def test_those_that_would_mean_something_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="has no counterpart here") as caught:
+        SlurmSessionResource(**given)
+    assert "docs/migration.md#" in str(caught.value.hint)
+
+
+def test_a_connection_that_was_to_be_closed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("DAGSTER_SLURM_SSH_CLOSE_MASTER_ON_EXIT", "1")
+    monkeypatch.setenv("SLURM_EDGE_NODE_HOST", "login")
+    with caplog.at_level(logging.WARNING):
+        SSHConnectionResource.from_env()
+    assert "is not read: other processes use the shared connection" in caplog.text
+
+
+def test_a_figure_that_is_of_one_node_alone(tmp_path: Path) -> None:
+    payload = tmp_path / "payload.sh"
+    payload.write_text("true\n")
+    compute = ComputeResource(mode="slurm", slurm=SlurmResource())
+    said: list[str] = []
+    log = SimpleNamespace(warning=said.append, info=said.append)
+    step: Any = SimpleNamespace(log=log, asset_metadata={})
+    for nodes in (1, 2):
+        given = {"slurm_metrics": [SlurmMetric.GPU_UTILIZATION_MAX_NODE], "extra_slurm_opts": {"nodes": nodes}}
+        work_of(compute, step, {"payload_path": payload, **given})
+        assert len(said) == nodes - 1
+    assert said[0].startswith("slurm_gpu_utilization_max_node is left out")
 
 
 def test_a_member_of_the_enum_is_its_word() -> None:
