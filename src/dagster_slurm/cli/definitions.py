@@ -113,7 +113,7 @@ def _of_payload(payload: str, options: dict[str, Any]) -> JobPlan:
     metavar="SECONDS",
     type=float,
     default=0.0,
-    help="Leave runs alone of which something was recorded in the last so many seconds.",
+    help="Leave runs alone that have recorded an event in the last so many seconds.",
 )
 @click.option("--parallel", "max_parallel", default=4, show_default=True, help="How many retries run at a time.")
 @click.option("-f", "--python-file", type=_FILE, help="The file the code is in, if not where the run says.")
