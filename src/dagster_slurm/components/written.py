@@ -24,19 +24,13 @@ from dagster_slurm.resources.environments import (
     PixiEnvironment,
     UvEnvironment,
 )
-from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
-from dagster_slurm.resources.parallel_launchers import MPILauncher, RayLauncher, SparkLauncher, TorchrunLauncher
+from dagster_slurm.resources.launchers import ComputeLauncher
+from dagster_slurm.resources.parallel_launchers import LAUNCHERS
 
 _KIND = "type"
 _TEMPLATE = re.compile(r"\{[{%]")
 KINDS: Mapping[type[Any], Mapping[str, type[Any]]] = {
-    ComputeLauncher: {
-        "bash": BashLauncher,
-        "mpi": MPILauncher,
-        "ray": RayLauncher,
-        "spark": SparkLauncher,
-        "torchrun": TorchrunLauncher,
-    },
+    ComputeLauncher: LAUNCHERS,
     Environment: {
         "container": ContainerEnvironment,
         "module": ModuleEnvironment,

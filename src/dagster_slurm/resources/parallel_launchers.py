@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, nodes_hook, ranks_plan
 from dagster_slurm.resources import NotNegative, Positive, choice_of
-from dagster_slurm.resources.launchers import ComputeLauncher
+from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.slurm.quantities import parse_memory_mib
 from dagster_slurm.slurm.request import JobRequest
 
@@ -350,3 +350,13 @@ def _mib(memory: str | None) -> str:
 def _value(text: str) -> str:
     """As in a file of properties."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+LAUNCHERS: Mapping[str, type[ComputeLauncher]] = {
+    "bash": BashLauncher,
+    "mpi": MPILauncher,
+    "ray": RayLauncher,
+    "spark": SparkLauncher,
+    "torchrun": TorchrunLauncher,
+}
+"""Every launcher of this package, by the word for it in YAML and in profiles."""

@@ -11,19 +11,12 @@ from pydantic import ValidationError
 
 from dagster_slurm.profiles import profile_of
 from dagster_slurm.resources.environments import ModuleEnvironment
-from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
-from dagster_slurm.resources.parallel_launchers import MPILauncher, RayLauncher, SparkLauncher, TorchrunLauncher
+from dagster_slurm.resources.launchers import ComputeLauncher
+from dagster_slurm.resources.parallel_launchers import LAUNCHERS
 from dagster_slurm.work.spec import BUILT_IN, Said
 
 T = TypeVar("T", bound=ConfigurableResource[Any])
 
-_LAUNCHERS: Mapping[str, type[ComputeLauncher]] = {
-    "bash": BashLauncher,
-    "mpi": MPILauncher,
-    "ray": RayLauncher,
-    "spark": SparkLauncher,
-    "torchrun": TorchrunLauncher,
-}
 _SECTIONS = ("ssh", "queue", "gpus", "launchers", "environment")
 # What cannot stand in one, by the class whose field it is.
 _AS_VARIABLE = "It is a secret: give it as an `EnvVar`, in the code or by the variables of the way to the login node."
@@ -65,9 +58,9 @@ class SiteProfile:
         self.option_layers()
         self.own_fields()
         launchers = self._profile.section("launchers")
-        self._profile.refuse_unknown(launchers, dict.fromkeys(_LAUNCHERS, ""), "launchers.")
+        self._profile.refuse_unknown(launchers, dict.fromkeys(LAUNCHERS, ""), "launchers.")
         for kind in launchers:
-            self._launcher(_LAUNCHERS[kind])
+            self._launcher(LAUNCHERS[kind])
         self._environment()
 
     def option_layers(self) -> dict[str, dict[str, object]]:
@@ -94,7 +87,7 @@ class SiteProfile:
 
     def _launcher(self, kind: type[ComputeLauncher]) -> ComputeLauncher | None:
         """What it says of the launcher of a type; None if it says nothing."""
-        name = next((name for name, each in _LAUNCHERS.items() if each is kind), "")
+        name = next((name for name, each in LAUNCHERS.items() if each is kind), "")
         values = self._profile.section("launchers").get(name)
         return None if not values else self._made(kind, values, f"launchers.{name}")
 
