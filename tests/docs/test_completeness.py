@@ -18,7 +18,9 @@ from dagster_slurm import (
     SSHConnectionResource,
     errors,
 )
+from dagster_slurm.doctor import STEPS
 from dagster_slurm.resources.call import OPTIONS_KEY, SETTINGS
+from dagster_slurm.resources.parallel_launchers import LAUNCHERS
 from dagster_slurm.slurm.reasons import parse_reason
 from tests.docs.markdown import PAGES, ROOT
 
@@ -109,6 +111,35 @@ def test_the_reasons_of_the_page_on_waiting_are_those_of_the_code() -> None:
 def test_every_mode_stands_in_both_tables(mode: ExecutionMode) -> None:
     for page in (ROOT / "README.md", ROOT / "docs" / "execution-modes.md"):
         assert f"\n| `{mode.value}` |" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        ("components", "| `run.launcher` |"),
+        ("profiles", "| `launchers.bash`"),
+        ("execution-modes", "| `local` | `Bash"),
+    ],
+)
+def test_every_launcher_stands_in_the_tables(page: str, line: str) -> None:
+    (row,) = [each for each in _page(page).splitlines() if each.startswith(line)]
+    told = re.findall(r"\w+", row)
+    assert [word for word, launcher in LAUNCHERS.items() if not {word, launcher.__name__} & set(told)] == []
+
+
+def test_the_page_on_launchers_begins_with_all_of_them() -> None:
+    first = _page("launchers").split("\n\n")[1]
+    assert [each.__name__ for each in LAUNCHERS.values() if f"`{each.__name__}" not in first] == []
+
+
+def test_every_step_of_the_doctor_has_a_row_in_its_place() -> None:
+    rows = re.findall(r"^\| `([a-z ]+)` \|", _section(_page("doctor"), "Steps"), re.MULTILINE)
+    assert rows == [step.name for step in STEPS]
+
+
+def test_the_two_reports_of_the_doctor_end_alike() -> None:
+    text, in_json = re.findall(r"Wrong: partition; [^\"\n]*", _page("doctor"))
+    assert text == in_json
 
 
 def test_every_public_name_is_documented() -> None:

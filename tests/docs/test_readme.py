@@ -40,6 +40,12 @@ def test_readme_links_every_page_of_the_documentation() -> None:
     assert [page for page in pages if page != "docs/index.md" and f"({page})" not in readme] == []
 
 
+def test_the_index_links_every_other_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert sorted(name for name in names if f"({name}" not in index) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):

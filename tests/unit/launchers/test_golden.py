@@ -20,6 +20,7 @@ from dagster_slurm import (
 from dagster_slurm.environments import Activation
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, launch_script
 from dagster_slurm.launchers.hooks import Scratch
+from dagster_slurm.resources.parallel_launchers import LAUNCHERS as BY_WORD
 
 GOLDEN = Path(__file__).with_name("golden")
 ACTIVATION = Activation(
@@ -53,6 +54,10 @@ def generated(plan: LaunchPlan) -> str:
             for form in (body, body.replace("'", "'\"'\"'")):
                 text = text.replace(form, f"[{file.name}]")
     return text + "\n"
+
+
+def test_every_launcher_is_here() -> None:
+    assert {type(launcher) for launcher in LAUNCHERS.values()} == set(BY_WORD.values())
 
 
 @pytest.mark.parametrize("place", PLACES)
