@@ -30,7 +30,8 @@ from tests.support.sources import parsed
 
 from dagster_slurm.cli import seconds
 from dagster_slurm.cluster import SlurmCluster, description, look, records, shared, slurm_cluster
-from dagster_slurm.doctor import partition, storage, world
+from dagster_slurm.doctor import partition, storage, way, world
+from dagster_slurm.doctor import slurm as doctor_slurm
 from dagster_slurm.environments import inventory, local_store, pixi_lock, pixi_pack, pixi_packs, target, uv_export
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
 from dagster_slurm.job import cancelling, questions, retrying
@@ -222,7 +223,7 @@ PARSERS: Mapping[str, Parser] = {
     "cluster.slurm_cluster:foreign_part": Parser(
         lambda text: slurm_cluster.foreign_part(text, "7"), "7 755 directory/x"
     ),
-    "doctor.partition:parse_associations": Parser(lines(partition.parse_associations), "c|a|p|q,r"),
+    "doctor.slurm:parse_associations": Parser(lines(doctor_slurm.parse_associations), "c|a|p|q,r"),
     "doctor.partition:parse_partitions": Parser(
         lambda text: partition.parse_partitions(text.splitlines(), text.splitlines()),
         "PartitionName=p State=UP\np|3|idle",
@@ -237,8 +238,8 @@ PARSERS: Mapping[str, Parser] = {
         lambda text: storage.parse_room(*[*text.split("\n"), "", ""][:2]),
         "/dev/x ext4 1 2 3 4% /home\n/dev/x 1 2 3 4% /home",
     ),
-    "doctor.storage:parse_ssh_config": Parser(
-        lambda text: storage.parse_ssh_config("login", text), "hostname h\nport 22\nproxycommand nc h 22\n"
+    "doctor.way:parse_ssh_config": Parser(
+        lambda text: way.parse_ssh_config("login", text), "hostname h\nport 22\nproxycommand nc h 22\n"
     ),
     "doctor.world:read_facts": Parser(world.read_facts, "home /h\nuser me"),
     "environments.inventory:parse": Parser(

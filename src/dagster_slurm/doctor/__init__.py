@@ -9,16 +9,11 @@ from dagster_slurm.doctor.finding import Finding, Status, from_error, skipped, w
 from dagster_slurm.doctor.job import check_environment, check_job
 from dagster_slurm.doctor.login import check_clock, check_connection, check_host_key, check_login, check_shell
 from dagster_slurm.doctor.package import check_package
-from dagster_slurm.doctor.partition import (
-    check_accounting,
-    check_associations,
-    check_commands,
-    check_controller,
-    check_partition,
-    check_request,
-)
+from dagster_slurm.doctor.partition import check_partition, check_request
 from dagster_slurm.doctor.sessions import check_sessions
-from dagster_slurm.doctor.storage import check_name, check_port, check_space, check_writing
+from dagster_slurm.doctor.slurm import check_accounting, check_associations, check_commands, check_controller
+from dagster_slurm.doctor.storage import check_space, check_writing
+from dagster_slurm.doctor.way import check_name, check_port
 from dagster_slurm.doctor.world import Asked, Settings, World, judge_settings
 from dagster_slurm.errors import DagsterSlurmError, RemoteStorageError, TransportError
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, warning, wrong
-from dagster_slurm.doctor.storage import Way, way_to
+from dagster_slurm.doctor.way import Way, way_to
 from dagster_slurm.doctor.world import Facts, World
 from dagster_slurm.errors import AuthenticationError, HostKeyError, TransportError
 from dagster_slurm.job.connection import shared_directory

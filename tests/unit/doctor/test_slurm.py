@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm.doctor.partition import (
-    Association,
-    Partition,
-    describe,
-    judge_associations,
-    judge_commands,
-    judge_partition,
-    judge_request,
-    parse_associations,
-    parse_partitions,
-)
+from dagster_slurm.doctor.partition import Partition, describe, judge_partition, judge_request, parse_partitions
+from dagster_slurm.doctor.slurm import Association, judge_associations, judge_commands, parse_associations
 from dagster_slurm.slurm.request import merge
 
 # scontrol --oneliner show partition, Slurm 22.05.8.

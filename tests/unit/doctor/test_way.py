@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dagster_slurm.doctor.login import check_connection, judge_connection, judge_host_key, login_remedy, method
-from dagster_slurm.doctor.storage import Way, judge_banner, parse_ssh_config, read_banner
+from dagster_slurm.doctor.way import Way, judge_banner, parse_ssh_config, read_banner
 from dagster_slurm.errors import AuthenticationError, ConnectionFailedError
 from dagster_slurm.transport import SSHConnection
 
