@@ -84,6 +84,11 @@ def test_the_last_line_sums_up(findings: list[Finding], line: str, status: str) 
     assert (summary(findings), overall(findings)) == (line, status)
 
 
+@pytest.mark.parametrize("step", [step.name for step in STEPS])
+def test_the_name_of_a_step_fits_its_column(step: str) -> None:
+    assert lines_of(fine(step, "found"))[0].endswith(f"{step:13} found")
+
+
 def test_every_text_is_one_line() -> None:
     finding = wrong("a", "one\ntwo", "three\r\n four", "five\n")
     assert (finding.problem, finding.remedy, finding.found) == ("one two", "three four", "five")
