@@ -59,6 +59,9 @@ TESTS = (
             "test_more_than_an_array_may_have",
         )
     ),
+    # A step by `srun --exact`, and components by `srun --het-group`.
+    "tests/assets/test_sessions.py",
+    "tests/hetjobs/test_on_slurm.py",
     "tests/contract/test_work_followed.py::test_a_termination_cancels_what_runs_and_nothing_begins_after_it",
     # squeue's and sacct's fields for people, and a shell by `srun --overlap`.
     "tests/cluster/test_job_commands.py",

@@ -146,7 +146,7 @@ def launch_script(plan: LaunchPlan) -> str:
     Raises:
         InvalidRequestError: Two hooks have the same name.
     """
-    return "\n".join((_hooks(plan.hooks), _file("wait.sh"), _file("payload.sh"), *_launch(plan)))
+    return "\n".join((_hooks(plan.hooks), _file("wait.sh"), _file("pause.sh"), _file("payload.sh"), *_launch(plan)))
 
 
 def launch_in_job(
@@ -244,7 +244,7 @@ def nodes_hook(
     shell = "\n".join(
         (
             *(_function(f"{name}_{each}", lines) for each, lines in bodies.items()),
-            *(shell_file("dagster_slurm.launchers", each) for each in ("usage.sh", "nodes.sh")),
+            *(shell_file("dagster_slurm.launchers", each) for each in ("usage.sh", "pause.sh", "nodes.sh")),
             shell_file("dagster_slurm.launchers", file) if isinstance(file, str) else file.read_text("utf-8"),
         )
     )

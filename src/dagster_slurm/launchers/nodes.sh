@@ -36,13 +36,13 @@ nodes_publish() {
 # believes for a minute; what has been closed by another, it sees when it opens it.
 nodes_read() { { IFS= read -r nodes_text <"$nodes_dir/$1"; } 2>/dev/null; }
 
-# nodes_pause SECONDS: without a process. A task learns here that it has to end.
+# nodes_pause SECONDS: a task learns here that it has to end.
 nodes_pause() {
-    local word status
-    read -rt "$1" -u "$nodes_lifeline" word
+    local REPLY status
+    pause_on "$1" "$nodes_lifeline"
     status=$?
     [ "$status" -le 128 ] || return 0
-    [ -z "$word" ] || nodes_word=$word
+    [ -z "$REPLY" ] || nodes_word=$REPLY
     [ "$status" = 0 ] || nodes_is_stopping=yes
 }
 

@@ -175,7 +175,7 @@ pump() {
 }
 
 open_streams() {
-    # Held open at both ends, it has never anything to read, and never ends: `read` waits without a process.
+    # Held open at both ends, it has never anything to read, and never ends.
     exec 5<> <(:)
     exec 8> >(pump)
     pumps=$!
@@ -212,7 +212,7 @@ drain_streams() {
         idle=$((idle + 1))
         [ "$moved" = "$before" ] || idle=0
         before=$moved
-        read -rt "$pause" -u 5
+        pause_on "$pause" 5
         pause=0.02
     done
 }
@@ -222,7 +222,7 @@ finish_streams() {
     local tries
     for ((tries = 0; tries < 100; tries++)); do
         is_pumping || return
-        read -rt 0.02 -u 5
+        pause_on 0.02 5
     done
 }
 

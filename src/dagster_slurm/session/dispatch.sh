@@ -16,9 +16,9 @@ pids=()                         # of the srun of each step that runs
 declare -A step nodes_of status_of doubted_until cancelled killed running_of tries_of
 taken=0 heard=$SECONDS ending='' closed='' told='' drained='' relayed='' next='' not_before=0 kill_seconds=30 most_tries=60
 
-# Held open at both ends, it has never anything to read: `read` waits without a process.
+# Held open at both ends, it has never anything to read.
 exec {never}<> <(:)
-pause() { read -rt "$1" -u "$never"; }
+pause() { pause_on "$1" "$never"; }
 note_signal() {
     told=TERM
 }

@@ -224,7 +224,8 @@ class SessionCarriers(ClusterCarriers):
             "gpus_per_node": request.gpus_per_node,
         }
         head = (f"{name}={quote(str(value))}" for name, value in values.items())
-        return "\n".join((*head, shell_file("dagster_slurm.session", "dispatch.sh")))
+        files = ("dagster_slurm.launchers", "pause.sh"), ("dagster_slurm.session", "dispatch.sh")
+        return "\n".join((*head, *(shell_file(*file) for file in files)))
 
     def _keep_lease(self, allocation: JobHandle) -> None:
         run = self._step.run
