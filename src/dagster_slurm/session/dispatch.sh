@@ -52,6 +52,15 @@ look_at_nodes() {
     done
 } 2>/dev/null
 
+# Slurm begins so many steps in a job and no more. Those that payloads begin count as well, for which a quarter is left.
+most_steps=30000 begun=0
+look_at_the_limit() {
+    local limit
+    limit=$(scontrol show config | grep -m 1 '^MaxStepCount ') || return
+    limit=${limit##*[!0-9]}
+    [ "$limit" -lt 2 ] || most_steps=$((limit * 3 / 4))
+} 2>/dev/null
+
 # The sizes of the allocation would be those of each srun.
 forget_sizes() {
     local name
@@ -175,7 +184,7 @@ start() {
     words+=(bash -c 'exec >>"$1/slurm.log" 2>&1; cd -- "$2/work"; exec bash "$2/job.sh" "$3" "$4" "$5"' step)
     words+=("$log" "$runs/$attempt" "$generation" "$SLURM_JOB_ID.r$1" "$element")
     "${words[@]}" </dev/null >/dev/null 2>>"$log/slurm.log" &
-    pids+=("$!")
+    pids+=("$!") begun=$((begun + 1))
     step[$!]="$1 $2" nodes_of[$!]="${found[*]}"
     running_of[$1]=$((${running_of[$1]:-0} + 1))
     charge -1
@@ -195,6 +204,10 @@ start_what_fits() {
         fi
         [ "$at_once" = 0 ] || [ "${running_of[${waiting[at]% *}]:-0}" -lt "$at_once" ] || continue
         [ ${#pids[@]} -lt "$most" ] || break
+        if [ "$begun" -ge "$most_steps" ]; then
+            give_back "$begun steps have begun, and Slurm begins only so many in a job"
+            return
+        fi
         if ! fits_in_time; then
             give_back 'its time limit does not fit into the walltime that is left'
             return
@@ -346,6 +359,7 @@ give_up_next() {
 }
 
 look_at_nodes
+look_at_the_limit
 look_at_the_clock
 forget_sizes
 say "The session has ${names[*]}"

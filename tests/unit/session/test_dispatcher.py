@@ -13,8 +13,12 @@ import pytest
 import dagster_slurm.session
 
 SCRIPTS = Path(dagster_slurm.session.__file__).parent
-# `scontrol show hostnames` is all that it asks, and nothing runs here.
-STAND_INS = {"scontrol": "echo n1", "scancel": 'echo "$@" >>"$NOTES"'}
+# It asks for the names of its nodes and a limit, and what is begun has ended at once.
+STAND_INS = {
+    "scontrol": 'case $2 in config) echo "MaxStepCount = $MAX_STEPS" ;; *) echo n1 ;; esac',
+    "scancel": 'echo "$@" >>"$NOTES"',
+    "srun": "exit 0",
+}
 
 
 class Dispatcher:
@@ -33,7 +37,13 @@ class Dispatcher:
             (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
             (self.bin / name).chmod(0o755)
 
-    def start(self, mail: str, **values: int) -> subprocess.Popen[bytes]:
+    def attempt(self, name: str) -> Path:
+        """One that is asked for; its status file."""
+        log = self.allocation.parents[2] / "run" / name / "0" / "log"
+        log.mkdir(parents=True)
+        return log / "status"
+
+    def start(self, mail: str, *, max_steps: int = 40000, **values: int) -> subprocess.Popen[bytes]:
         self.requests.write_text(mail)
         said = {"most": 1, "idle_seconds": 60, "limit_seconds": 600, "relay_seconds": 0, "gpus_per_node": 0, **values}
         head = "".join(f"{name}={value}\n" for name, value in said.items())
@@ -41,10 +51,11 @@ class Dispatcher:
         path = f"{self.bin}:{os.environ['PATH']}"
         slurm = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
         environment = {**os.environ, **slurm, "PATH": path, "NOTES": str(self.notes)}
+        environment["MAX_STEPS"] = str(max_steps)
         return subprocess.Popen(["bash", "-c", script], env=environment)
 
-    def run(self, mail: str, **values: int) -> int:
-        return self.start(mail, **values).wait(60)
+    def run(self, mail: str, *, max_steps: int = 40000, **values: int) -> int:
+        return self.start(mail, max_steps=max_steps, **values).wait(60)
 
     def lines(self) -> list[str]:
         return [line for line in self.requests.read_text().splitlines() if line]
@@ -85,13 +96,21 @@ def test_one_that_nobody_needs_gives_its_successor_back(dispatcher: Dispatcher) 
 
 def test_one_whose_steps_go_on_in_it_does_not(dispatcher: Dispatcher) -> None:
     """The time limit of what waits is longer than what is left."""
-    attempt = dispatcher.allocation.parents[2] / "run" / "a" / "0"
-    (attempt / "log").mkdir(parents=True)
+    status = dispatcher.attempt("a")
     assert dispatcher.run("\nnext 13 .\n\nrun 1 run/a/0 0 a 0 0 1 1 0 0 900 .\n") == 0
     assert dispatcher.notes.read_text() == ""
     assert dispatcher.lines()[-1] == "close ."
-    over = (attempt / "log" / "status").read_text().split()
-    assert over[:4] == ["over", "12.r1", "0", "75"]
+    assert status.read_text().split()[:4] == ["over", "12.r1", "0", "75"]
+
+
+def test_it_begins_fewer_steps_than_slurm_takes(dispatcher: Dispatcher) -> None:
+    first, second = dispatcher.attempt("a"), dispatcher.attempt("b")
+    requests = "".join(
+        f"\nrun {number} run/{name}/0 0 {name} 0 0 1 1 0 0 0 .\n" for number, name in ((1, "a"), (2, "b"))
+    )
+    assert dispatcher.run(requests, max_steps=2) == 0
+    assert [each.read_text().split()[3] for each in (first, second)] == ["0", "75"]
+    assert dispatcher.lines()[-1] == "close ."
 
 
 def append(path: Path, text: str) -> None:
