@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from dataclasses import replace
 
+import dagster as dg
 import pytest
 
 from tests.support.controller import controller_stopped
@@ -78,6 +80,19 @@ class TestItsWalltime:
         assert ran.succeeded, ran.text()
         nothing_is_left(world)
         assert len(allocations(world)) == 1
+
+    def test_a_run_is_terminated_that_has_a_successor_queued(self, make: Make) -> None:
+        world = make(STEP, "a", "b")
+        fields = {**SMALL, "cpus_per_task": 2, "time_limit": "00:05:00", "relay": True, "relay_lead_minutes": 4.9}
+        half_begun(world, in_session(world, HELD, **fields))
+        world.started(2)
+        world.newest().until("to follow job")
+        assert len(world.jobs()) == 2
+        world.instance.report_run_canceling(world.newest().dagster_run)
+        world.processes[-1].send_signal(signal.SIGTERM)
+        assert finished(world).dagster_run.status is dg.DagsterRunStatus.CANCELED
+        nothing_is_left(world)
+        assert world.executed() == world.once()
 
     def test_two_processes_make_one_successor(self, make: Make) -> None:
         world = make(STEP, "a")

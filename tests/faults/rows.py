@@ -417,6 +417,11 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
                 "the run ends while a successor is queued: it is cancelled, and never begins",
                 "test_sessions_broken.py::TestItsWalltime::test_a_successor_that_nobody_needs_is_given_back",
             ),
+            (
+                "relay-terminated",
+                "the run is terminated while a successor is queued: no allocation is left",
+                "test_sessions_broken.py::TestItsWalltime::test_a_run_is_terminated_that_has_a_successor_queued",
+            ),
         )
     },
     "Many at once": {
