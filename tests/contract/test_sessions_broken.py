@@ -111,8 +111,9 @@ class TestItsWalltime:
         nothing_is_left(world)
 
 
-def test_a_node_is_lost(make: Make) -> None:
-    """What ran in it was interrupted, and is tried again; what waited has not begun, and goes on."""
+@pytest.mark.parametrize("has_dispatcher", [False, True], ids=["another", "that of the dispatcher"])
+def test_a_node_is_lost(make: Make, has_dispatcher: bool) -> None:
+    """What ran in the allocation was interrupted, and is tried again; what waited has not begun, and goes on."""
     world = make(STEP, "a", "b", "c", "d")
     fields = {**SMALL, "num_nodes": 2}
     world.start(in_session(world, HELD, resource={"retry_policy": {}}, **fields))
@@ -124,7 +125,8 @@ def test_a_node_is_lost(make: Make) -> None:
     first = nodes.split()[0]
     assert world.cluster
     listed = world.cluster.run(["scontrol", "show", "hostnames", nodes.split()[1]]).stdout.split()
-    (lost,) = set(listed) - {first}
+    (other,) = set(listed) - {first}
+    lost = first if has_dispatcher else other
     with world.cluster.broken(f"node:{lost}"):
         eventually(lambda: job not in world.jobs("RUNNING"), "the end of the allocation", seconds=240)
         world.go()

@@ -393,7 +393,7 @@ SECTIONS: Mapping[str, Mapping[str, Line]] = {
             ),
             (
                 "node-lost",
-                "one of its nodes is lost, with a retry policy: what ran is executed twice, what waited once",
+                "a node is lost, that of its dispatcher or another: what ran is tried again, what waited executed once",
                 "test_sessions_broken.py::test_a_node_is_lost",
             ),
             (
