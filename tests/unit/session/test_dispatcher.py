@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import dagster_slurm.session
+from dagster_slurm.transport.shell import shell_file
 
 SCRIPTS = Path(dagster_slurm.session.__file__).parent
 # It asks for the names of its nodes and a limit, and what is begun has ended at once.
@@ -47,7 +48,8 @@ class Dispatcher:
         self.requests.write_text(mail)
         said = {"most": 1, "idle_seconds": 60, "limit_seconds": 600, "relay_seconds": 0, "gpus_per_node": 0, **values}
         head = "".join(f"{name}={value}\n" for name, value in said.items())
-        script = f"allocation='{self.allocation}'\n{head}{(SCRIPTS / 'dispatch.sh').read_text()}"
+        pause = shell_file("dagster_slurm.launchers", "pause.sh")
+        script = f"allocation='{self.allocation}'\n{head}{pause}\n{(SCRIPTS / 'dispatch.sh').read_text()}"
         path = f"{self.bin}:{os.environ['PATH']}"
         slurm = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
         environment = {**os.environ, **slurm, "PATH": path, "NOTES": str(self.notes)}
