@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         run_with_ray_reserve_topup,
         wait_for_stable_ray_resources,
     )
-    from dagster_slurm.components import SlurmResourcesComponent, SlurmScriptComponent
+    from dagster_slurm.components import SlurmHetJobComponent, SlurmResourcesComponent, SlurmScriptComponent
     from dagster_slurm.environments import Needs, Pack, Part, Target
     from dagster_slurm.executor import threaded_executor
     from dagster_slurm.launchers import Hook, LaunchPlan, Payload, Place, Requirements, nodes_hook, payload_command
@@ -110,6 +110,7 @@ _ROOMS = {
     "SlurmMetricsCallback": "resources.settings",
     "SlurmMetricsContext": "resources.metrics_context",
     "SlurmHetInvocation": "pipes.component_results",
+    "SlurmHetJobComponent": "components",
     "SlurmPartitionsInvocation": "pipes.partition_results",
     "SlurmPathIOManager": "resources.io_manager",
     "SlurmPipesClient": "clients",
@@ -169,6 +170,7 @@ __all__ = [
     "SlurmAllocationEnded",
     "SlurmAllocationScope",
     "SlurmHetInvocation",
+    "SlurmHetJobComponent",
     "SlurmMetric",
     "SlurmMetricsCallback",
     "SlurmMetricsContext",

@@ -40,7 +40,9 @@ attributes:
 
 
 @contextmanager
-def loaded(text: str, compute_file: str = COMPUTE, **files: str) -> Iterator[dg.Definitions]:
+def loaded(
+    text: str, compute_file: str = COMPUTE, component: str = "SlurmScriptComponent", **files: str
+) -> Iterator[dg.Definitions]:
     """The definitions of a project with that component, some files beside it, and a `compute` of its own."""
     with create_defs_folder_sandbox() as sandbox:
         compute, script = sandbox.defs_folder_path / "compute", sandbox.defs_folder_path / "script"
@@ -49,7 +51,7 @@ def loaded(text: str, compute_file: str = COMPUTE, **files: str) -> Iterator[dg.
         (compute / "defs.yaml").write_text(compute_file)
         for name, content in {"payload.py": REPORTS, **files}.items():
             (script / name.replace("__", ".")).write_text(content)
-        (script / "defs.yaml").write_text(f"type: dagster_slurm.SlurmScriptComponent\n{text}")
+        (script / "defs.yaml").write_text(f"type: dagster_slurm.{component}\n{text}")
         with sandbox.build_all_defs() as defs:
             yield defs
 

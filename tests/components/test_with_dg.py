@@ -41,6 +41,7 @@ def test_the_list_of_components_has_ours(project: Path) -> None:
     listed = dg(project, "list", "components", "--json")
     assert "dagster_slurm.SlurmResourcesComponent" in listed
     assert "dagster_slurm.SlurmScriptComponent" in listed
+    assert "dagster_slurm.SlurmHetJobComponent" in listed
 
 
 def test_what_it_scaffolds_runs(project: Path) -> None:

@@ -63,6 +63,7 @@ MAY_TAKE_A_CONTEXT = {
     f"{PACKAGE}.{name}"
     for name in (
         "clients",
+        "components.hetjob",
         "components.script",
         "pipes.dagster_private",
         "pipes.session",

@@ -154,7 +154,7 @@ class SlurmScriptComponent(Component, Resolvable, Model):
     def _assets(self, payload: str, arguments: Mapping[str, Any]) -> AssetsDefinition:
         @multi_asset(
             **self._of_both(self.assets[0].key.to_python_identifier()),
-            specs=list(map(_of_our_kind, self.assets)),
+            specs=list(map(of_our_kind, self.assets)),
             check_specs=self.checks,
             backfill_policy=self.execution.backfill_policy,
         )
@@ -193,5 +193,6 @@ class SlurmScriptComponent(Component, Resolvable, Model):
             yield from compute.run(context, payload, **arguments).get_results()
 
 
-def _of_our_kind(spec: AssetSpec) -> AssetSpec:
+def of_our_kind(spec: AssetSpec) -> AssetSpec:
+    """An asset with our kind besides its own, where it may have one more."""
     return spec.merge_attributes(kinds={KIND}) if len({KIND} | spec.kinds) <= _MOST_KINDS else spec
