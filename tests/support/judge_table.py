@@ -11,15 +11,15 @@ from dagster_slurm.cluster.judge import TABLE, Action, End, Fact, Patience, Row
 PAGE = Path(__file__).parents[2] / "docs" / "ends.md"
 HEADING = "## How the end is known\n"
 INTRODUCTION = """
-squeue, sacct and the line that the batch script writes at its end are the witnesses. The first line of the table that
-holds decides, whoever asks: a step that follows its job, a retry, `clean` and the doctor. There is no success without
-an end line: what Slurm alone calls COMPLETED fails with `JobEndNotSeenError`.
+squeue, sacct and the line that the batch script writes at its end are the witnesses. The first row of the table that
+applies decides, for every reader: a step that follows its job, a retry, `clean` and the doctor. There is no success
+without an end line: a job that only Slurm calls COMPLETED fails with `JobEndNotSeenError`.
 
-An end line leaves nothing to ask where the payload has succeeded and the line says besides: Slurm has not told the job
-to end, as it does to cancel, to preempt or to requeue it; none of its processes was killed for want of memory; it was
-not started again; and it had one node, or its launcher tells how each has ended. Such a job is not waited for any
-longer. If it is requeued after that, it ends at its start. After any other end, and where only accounting knows what is
-asked for ([figures](runs.md#metadata)), sacct is waited for.
+An end line leaves nothing to ask where the payload has succeeded and the line says besides: Slurm has not asked the job
+to end, as it does to cancel, to preempt or to requeue it; no process of it was killed because memory had run out; it
+was not started again; and it had one node, or its launcher knows how each has ended. Such a job is not waited for any
+longer. If it is requeued after that, it ends at its start. After any other end, and for [figures](runs.md#metadata)
+that only accounting has, sacct is waited for.
 """
 STATES = {
     Action.WAIT: "waits",
