@@ -15,7 +15,7 @@ from dagster_slurm.new_project import first_payload
 
 FROM_ENV = "from_env"
 HERE_OR_THERE: Mapping[str, Any] = {
-    "mode": "{{ 'slurm' if env.SLURM_EDGE_NODE_HOST else 'local' }}",
+    "mode": "{{ 'slurm' if env.SLURM_EDGE_NODE_HOST or env.DAGSTER_SLURM_PROFILE else 'local' }}",
     "slurm": FROM_ENV,
     "pre_deployed_env_path": "{{ env.CLUSTER_ENVIRONMENT }}",
 }
