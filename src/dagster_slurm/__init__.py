@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         SlurmRunAllocationConfig,
         SlurmSessionResource,
     )
+    from dagster_slurm.resources.session_cluster import SessionCluster
     from dagster_slurm.resources.settings import (
         SlurmMetric,
         SlurmMetricsCallback,
@@ -103,6 +104,7 @@ _ROOMS = {
     "RemotePath": "staging",
     "Requirements": "launchers",
     "SSHConnectionResource": "resources.slurm",
+    "SessionCluster": "resources.session_cluster",
     "SlurmAllocation": "compat.refused",
     "SlurmAllocationEnded": "compat.refused",
     "SlurmAllocationScope": "resources.session",
@@ -166,6 +168,7 @@ __all__ = [
     "RemotePath",
     "Requirements",
     "SSHConnectionResource",
+    "SessionCluster",
     "SlurmAllocation",
     "SlurmAllocationEnded",
     "SlurmAllocationScope",

@@ -18,6 +18,7 @@ from dagster_slurm.transport.shell import quote, shell_file
 
 __all__ = [
     "Hook",
+    "KeptCluster",
     "LaunchPlan",
     "Payload",
     "Place",
@@ -90,6 +91,25 @@ class Requirements:
 
 
 @dataclass(frozen=True)
+class KeptCluster:
+    """A cluster that a session keeps for all steps that ask for the same one. Sizes are of each node.
+
+    Args:
+        hook: What brings it up and takes it down, in a step of its own.
+        nodes: Nodes.
+        cpus: CPUs.
+        mem_mib: Memory, MiB; 0 for the part that goes with the CPUs.
+        gpus: GPUs.
+    """
+
+    hook: Hook
+    nodes: int = 1
+    cpus: int = 1
+    mem_mib: int = 0
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
 class LaunchPlan:
     """What is done on the first node of the allocation, in the working directory.
 
@@ -97,11 +117,13 @@ class LaunchPlan:
         setup: Lines of bash to run before, already quoted.
         command: The program and its arguments.
         hooks: What is done around it; the first begins first, and ends last.
+        cluster: What is to be there before, where it is a step of a session; elsewhere the hooks do without.
     """
 
     setup: tuple[str, ...]
     command: tuple[str, ...]
     hooks: tuple[Hook, ...] = ()
+    cluster: KeptCluster | None = None
 
     def in_scratch(self, scratch: Scratch | None) -> LaunchPlan:
         """The same in a directory of the node, if there is to be one; what a launcher does, it does within."""
@@ -230,6 +252,7 @@ def nodes_hook(
     place: Place,
     values: Mapping[str, str | Sequence[str]],
     functions: Mapping[str, Sequence[str]] | None = None,
+    more: Sequence[str] = (),
 ) -> Hook:
     """A hook over `nodes.sh`, which starts a task on every node.
 
@@ -239,12 +262,13 @@ def nodes_hook(
         place: Where; `NAME_setup` enters its environment on each node, and `NAME_here` says whether it is this machine.
         values: What the shell file reads, as for `Hook`.
         functions: Bodies of more functions, lines of bash, quoted already, by what follows `NAME_` in their names.
+        more: Other shell files of ours that it uses.
     """
     bodies = {"setup": place.activation.setup, **(functions or {})}
     shell = "\n".join(
         (
             *(_function(f"{name}_{each}", lines) for each, lines in bodies.items()),
-            *(shell_file("dagster_slurm.launchers", each) for each in ("usage.sh", "pause.sh", "nodes.sh")),
+            *(shell_file("dagster_slurm.launchers", each) for each in ("usage.sh", "pause.sh", "nodes.sh", *more)),
             shell_file("dagster_slurm.launchers", file) if isinstance(file, str) else file.read_text("utf-8"),
         )
     )

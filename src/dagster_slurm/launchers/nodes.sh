@@ -224,6 +224,10 @@ nodes_watch() {
         said=$nodes_text
         nodes_log WARNING "$nodes_of: node ${nodes_names[${said%% *}]}: ${said#* }; the payload goes on"
     done
+    nodes_end_payload
+}
+
+nodes_end_payload() {
     nodes_publish headless yes
     until nodes_read payload; do nodes_pause 0.2; done
     kill -TERM -- "-$nodes_text" 2>/dev/null

@@ -5,9 +5,9 @@
 #   ray_here=yes|''  ray_address=...  ray_timeout=...  ray_grace=...  ray_cpus=...  ray_gpus=...  ray_store_mib=...
 #   ray_interface=...  ray_address_command=...  ray_dashboard_host=...  ray_ports=random|hash_jobid|fixed
 #   ray_fixed=(--OPTION=PORT ...)  ray_start_args=(...)  ray_python=(...)  ray_program=...  ray_ignored=...
+#   ray_shared=yes|'': in a session, that of kept.sh is used
 
 ray_begin() {
-    local address version dashboard
     nodes_begin ray "$ray_here" || return
     [ -z "$ray_ignored" ] || nodes_log WARNING "$ray_ignored"
     printf '%s\n' "$ray_program" >"$nodes_dir/program.py" || return
@@ -15,25 +15,47 @@ ray_begin() {
         ray_join
         return
     fi
+    # A file of our own: one in ~/.ray, which any `ray.init()` writes, would count for some nodes and not for others.
+    unset -v RAY_AUTH_TOKEN RAY_ADDRESS
+    export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
+    if [ -n "$ray_shared" ] && [ -n "$DAGSTER_SLURM_CLUSTER" ]; then
+        kept_use Ray "$ray_timeout" || return
+        ray_tell "$kept_nodes/token"
+        kept_guard
+        return
+    fi
     # The raylet takes its leave of the first node's tables, in a tenth of a second. With TERM for all, they are gone
     # before, for which it waits; and `ray start` waits a second for each part.
     nodes_grace=$ray_grace nodes_core=raylet
     nodes_have address ready && nodes_make_token || return
-    # A file of our own: one in ~/.ray, which any `ray.init()` writes, would count for some nodes and not for others.
-    unset -v RAY_AUTH_TOKEN RAY_ADDRESS
-    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$nodes_token RAY_USAGE_STATS_ENABLED=${RAY_USAGE_STATS_ENABLED:-0}
+    export RAY_AUTH_TOKEN_PATH=$nodes_token
     nodes_start || return
     nodes_await_ready Ray "$ray_timeout" || return
-    read -r address version dashboard <<<"$nodes_text"
-    export RAY_ADDRESS=$address
-    nodes_log INFO "Ray $version on $nodes_count node(s), ${nodes_names[*]}: RAY_ADDRESS=$address"
-    ray_tell_dashboard "$version" "$dashboard"
+    ray_tell "$nodes_token"
     nodes_guard
 }
 
-ray_enter() { [ -z "$nodes_process" ] || nodes_enter; }
+# ray_tell TOKEN: how the cluster that nodes_text describes is used, to the payload and in the log of the run.
+ray_tell() {
+    local address version dashboard
+    read -r address version dashboard <<<"$nodes_text"
+    export RAY_ADDRESS=$address RAY_AUTH_TOKEN_PATH=$1
+    nodes_log INFO "Ray $version on $nodes_count node(s), ${nodes_names[*]}: RAY_ADDRESS=$address"
+    ray_tell_dashboard "$version" "$dashboard" "$1"
+}
 
-ray_end() { nodes_end; }
+# As kept.sh asks: whether all of its nodes are alive.
+ray_check() {
+    local address=${nodes_text%% *}
+    export RAY_AUTH_TOKEN_PATH=$kept_nodes/token
+    ray_setup
+    read_variables "$run_directory" "$place" || return
+    timeout -k 2 30 "${ray_python[@]}" "$nodes_dir/program.py" wait "$address" 15 "$nodes_count"
+}
+
+ray_enter() { [ -z "$nodes_process$nodes_watcher" ] || nodes_enter; }
+
+ray_end() { if [ -n "$nodes_process" ]; then nodes_end; elif [ -n "$nodes_watcher" ]; then kept_end; fi; }
 
 ray_leave() { nodes_leave; }
 
@@ -61,7 +83,7 @@ ray_tell_dashboard() {
         nodes_log INFO "Ray has no dashboard: the environment has ray without what ray[default] adds"
         return
     fi
-    token="token: cat $nodes_token"
+    token="token: cat $3"
     if ray_is_older "$1" 2.52; then
         nodes_log WARNING "Ray $1 knows no tokens (2.52 does): whoever reaches ${nodes_names[0]} can use this cluster"
         token='no token'

@@ -5,6 +5,7 @@
 #   spark_here=yes|''  spark_given_home=...  spark_master=...  spark_timeout=...  spark_interface=...  spark_auth=yes|''
 #   spark_executor_mib=...  spark_executor_cores=...  spark_executors=...  spark_driver_mib=...
 #   spark_conf=('KEY VALUE' ...)  spark_events=yes|''  spark_wrapper=(...)  spark_python=...  spark_program=...
+#   spark_shared=yes|'': in a session, that of kept.sh is used; keeps: this is that one, and the driver is not in it
 # What a JVM or Python takes besides: a daemon with its heap of 256 MiB, what of a driver is not its heap.
 spark_daemon_mib=300
 spark_beside_mib=300
@@ -24,12 +25,18 @@ spark_begin() {
     fi
     spark_take "$found"
     [ -z "$spark_java" ] || nodes_log INFO "Java does not understand this job's control group: it runs with $spark_java"
-    if [ -n "$spark_here$spark_master" ]; then spark_join; else spark_bring_up; fi
+    if [ -n "$spark_here$spark_master" ]; then
+        spark_join
+    elif [ "$spark_shared" = yes ] && [ -n "$DAGSTER_SLURM_CLUSTER" ]; then
+        spark_use_kept
+    else
+        spark_bring_up
+    fi
 }
 
-spark_enter() { [ -z "$nodes_process" ] || nodes_enter; }
+spark_enter() { [ -z "$nodes_process$nodes_watcher" ] || nodes_enter; }
 
-spark_end() { nodes_end; }
+spark_end() { if [ -n "$nodes_process" ]; then nodes_end; elif [ -n "$nodes_watcher" ]; then kept_end; fi; }
 
 # The directory of settings has the secret.
 spark_leave() {
@@ -108,9 +115,7 @@ spark_join() {
     local lines=()
     spark_auth=''
     spark_set_common
-    nodes_make_tmp || return
-    spark_own_tmp=$nodes_tmp spark_tmp=$nodes_tmp nodes_name=${nodes_names[0]}
-    nodes_find_address || return
+    spark_find_place || return
     [ -z "$spark_driver_mib" ] || lines+=("spark.driver.memory ${spark_driver_mib}m")
     if [ -z "$spark_master" ]; then
         spark_write_payload 'spark.master local[*]' "spark.ui.port $spark_port" "${lines[@]}" || return
@@ -127,8 +132,40 @@ spark_join() {
     nodes_log INFO "Spark ${spark_version% *}: the cluster $spark_master"
 }
 
+# Of a driver that is in no node's task.
+spark_find_place() {
+    nodes_make_tmp || return
+    spark_own_tmp=$nodes_tmp spark_tmp=$nodes_tmp nodes_name=${nodes_names[0]}
+    nodes_find_address
+}
+
+# Of this step's memory the driver has what a JVM does not take besides.
+spark_use_kept() {
+    local driver=$spark_driver_mib mib nodes_token
+    spark_set_common
+    spark_find_place || return
+    mib=$(nodes_mib)
+    driver=${driver:-$(((mib - spark_beside_mib) * 10 / 11))}
+    if [ "$driver" -lt $spark_least_mib ]; then
+        say "Spark does not start with less than $spark_least_mib MiB, and of this step's $mib MiB its driver has $driver"
+        return 74
+    fi
+    kept_use Spark "$spark_timeout" || return
+    nodes_token=$kept_nodes/token
+    spark_write_cluster "$driver" || return
+    kept_guard
+}
+
+# As kept.sh asks: whether all of its workers are alive.
+spark_check() {
+    local page
+    read -r _ page _ <<<"$nodes_text"
+    spark_setup
+    read_variables "$run_directory" "$place" || return
+    timeout -k 2 30 "${spark_wrapper[@]}" "$spark_python" "$nodes_dir/program.py" wait "$page" 15 "$nodes_count"
+}
+
 spark_bring_up() {
-    local url page heap cores executors driver
     nodes_have address ready && nodes_make_token || return
     spark_set_common
     spark_write_conf "$nodes_dir/daemons" "${spark_common[@]}" 'spark.master.rest.enabled false' \
@@ -137,11 +174,18 @@ spark_bring_up() {
     rm -f -- "$nodes_dir"/daemons/log4j*
     nodes_start || return
     nodes_await_ready Spark "$spark_timeout" || return
-    read -r url page spark_tmp heap cores executors driver <<<"$nodes_text"
-    nodes_read node.0
-    nodes_address=${nodes_text#* }
+    read -r _ _ spark_tmp _ <<<"$nodes_text"
+    nodes_address=$(nodes_read node.0 && printf '%s' "${nodes_text#* }")
+    spark_write_cluster || return
+    nodes_guard
+}
+
+# spark_write_cluster [DRIVER_MIB]: settings for the cluster that nodes_text describes, which the log of the run names.
+spark_write_cluster() {
+    local url page heap cores executors driver
+    read -r url page _ heap cores executors driver <<<"$nodes_text"
     spark_write_payload "spark.master $url" 'spark.ui.port 0' 'spark.ui.reverseProxy true' \
-        "spark.driver.memory ${driver}m" "spark.executor.memory ${heap}m" "spark.executor.cores $cores" \
+        "spark.driver.memory ${1:-$driver}m" "spark.executor.memory ${heap}m" "spark.executor.cores $cores" \
         "spark.cores.max $((executors * cores))" \
         "spark.executor.defaultJavaOptions -XX:+IgnoreUnrecognizedVMOptions -XX:ActiveProcessorCount=$cores" || return
     nodes_log INFO "Spark ${spark_version% *} on $nodes_count node(s), ${nodes_names[*]}: $url, \
@@ -149,7 +193,6 @@ $executors executor(s) of $cores CPU(s) and $heap MiB"
     [ -n "$spark_auth" ] ||
         nodes_log WARNING "spark.authenticate is false: whoever reaches ${nodes_names[0]} can use this cluster"
     nodes_log_page "Spark's page" "$page"
-    nodes_guard
 }
 
 # ---- on each node --------------------------------------------------------------------------------------------------
@@ -212,11 +255,13 @@ spark_fit() {
     local mib left all
     mib=$(nodes_mib) all=$(nodes_cpus)
     driver=$spark_driver_mib
-    if [ -z "$driver" ]; then
+    if [ "$spark_shared" = keeps ]; then
+        driver=0
+    elif [ -z "$driver" ]; then
         driver=$((mib / 8 < 4096 ? mib / 8 : 4096))
         [ "$driver" -ge $spark_least_mib ] || driver=$spark_least_mib
     fi
-    left=$((mib - 2 * spark_daemon_mib - driver - driver / 10 - spark_beside_mib))
+    left=$((mib - 2 * spark_daemon_mib - driver - driver / 10 - (driver > 0 ? spark_beside_mib : 0)))
     spark_fit_executor "$left" "$all" || return
     number=$(spark_number "$left" "$all")
     if [ "$number" -lt 1 ]; then

@@ -13,9 +13,10 @@ from dagster import ConfigurableResource, EnvVar
 from dagster_pipes import PipesDefaultMessageWriter, encode_param
 from pydantic import AfterValidator, ConfigDict, Field
 
-from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, nodes_hook, ranks_plan
+from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, ranks_plan
 from dagster_slurm.resources import NotNegative, Positive, choice_of
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
+from dagster_slurm.resources.session_cluster import SessionCluster, beside_cluster
 from dagster_slurm.slurm.quantities import parse_memory_mib
 from dagster_slurm.slurm.request import JobRequest
 
@@ -129,6 +130,13 @@ _WITHOUT_EFFECT = ("redis_password", "worker_startup_delay", "use_head_ip", "wor
 _FIXED_ONLY = ("ray_port", "dashboard_port", "port_config")
 
 
+SESSION_CLUSTER = Field(
+    default=None,
+    description="In a session: the cluster that is kept for all steps that ask for the same. Without it, and "
+    "elsewhere, each has its own.",
+)
+
+
 class RayPortConfig(ConfigurableResource[Any]):
     """Fixed ports, called as the options of `ray start`; with `port_strategy="fixed"`. None: Ray takes a free one."""
 
@@ -184,6 +192,7 @@ class RayLauncher(ComputeLauncher):
     node_ip_address_command: str | None = Field(
         default=None, description="Bash that prints the address of the node on which it runs."
     )
+    session_cluster: SessionCluster | None = SESSION_CLUSTER
     redis_password: str | None = Field(default=None, description="Without effect: a token guards the cluster.")
     worker_startup_delay: float | None = Field(default=None, description="Without effect: nodes wait for the head.")
     use_head_ip: bool | None = Field(default=None, description="Without effect: the address is always one.")
@@ -208,9 +217,8 @@ class RayLauncher(ComputeLauncher):
             "program": resources.files("dagster_slurm.launchers").joinpath("ray_program.py").read_text("utf-8"),
             "ignored": self._ignored(),
         }
-        hook = nodes_hook("ray", "ray.sh", place, values, {"pre_start": self._pre_start()})
-        plan = direct_plan(payload, place)
-        return dataclasses.replace(plan, hooks=(*plan.hooks, hook))
+        functions = {"pre_start": self._pre_start()}
+        return beside_cluster(direct_plan(payload, place), place, "ray", values, functions, self.session_cluster)
 
     def requirements(self, request: JobRequest | None) -> Requirements:
         refusals = []
@@ -218,6 +226,8 @@ class RayLauncher(ComputeLauncher):
             refusals.append("network_interface and node_ip_address_command both say what the address of a node is")
         if self.head_startup_timeout < 1:
             refusals.append(f"head_startup_timeout is {self.head_startup_timeout}, at least 1 is possible")
+        if self.ray_address and self.session_cluster:
+            refusals.append("ray_address and session_cluster both say which cluster it is")
         options: dict[str, object] = {}
         if request is not None and self.ray_address is None:
             if self.num_gpus_per_node:
@@ -296,6 +306,7 @@ class SparkLauncher(ComputeLauncher):
         default=None,
         description="The interface whose address Spark takes, such as `ib0`; by default the node's name is.",
     )
+    session_cluster: SessionCluster | None = SESSION_CLUSTER
 
     def plan(self, payload: Payload, place: Place) -> LaunchPlan:
         values = {
@@ -315,8 +326,8 @@ class SparkLauncher(ComputeLauncher):
             "program": resources.files("dagster_slurm.launchers").joinpath("spark_program.py").read_text("utf-8"),
         }
         plan = direct_plan(payload, place)
-        hooks = (*plan.hooks, nodes_hook("spark", "spark.sh", place, values))
-        return dataclasses.replace(plan, setup=(*plan.setup, "spark_export"), hooks=hooks)
+        plan = dataclasses.replace(plan, setup=(*plan.setup, "spark_export"))
+        return beside_cluster(plan, place, "spark", values, None, self.session_cluster)
 
     def requirements(self, request: JobRequest | None) -> Requirements:
         # Without its first node there is no driver; Spark goes on without any other.
@@ -335,6 +346,8 @@ class SparkLauncher(ComputeLauncher):
             memory = getattr(self, name)
             if memory is not None and parse_memory_mib(memory) < _LEAST_MIB:
                 yield f"{name} is {memory}, and Spark does not start with less than {_LEAST_MIB}M"
+        if self.master_url and self.session_cluster:
+            yield "master_url and session_cluster both say which cluster it is"
         if self.spark_home is not None and not self.spark_home.startswith("/"):
             yield f"spark_home {self.spark_home!r} is not an absolute path"
         cpus = request.cpus_per_task if request is not None and self.master_url is None else None

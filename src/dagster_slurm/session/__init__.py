@@ -78,8 +78,12 @@ class SessionSpec:
             return LaunchKey(NAMED_SESSIONS, f"session-{self.name}", (), "session").first_attempt(base)
         return LaunchKey(origin_run_id, "session", (), short_digest(self.shape)).first_attempt(base)
 
-    def refuse_step(self, share: Share) -> None:
+    def refuse_step(self, share: Share, who: str = "The step") -> None:
         """Refuse a step that can never fit.
+
+        Args:
+            share: What it takes.
+            who: What the message calls it.
 
         Raises:
             InvalidRequestError: It asks for more than the allocation has, or for longer than it lasts.
@@ -95,7 +99,7 @@ class SessionSpec:
         for what, wanted, there, shown in asked:
             if there is not None and wanted > there:
                 raise InvalidRequestError(
-                    f"The step asks for {shown(wanted)} {what}, and {self.title} has {shown(there)}",
+                    f"{who} asks for {shown(wanted)} {what}, and {self.title} has {shown(there)}",
                     hint="Ask for less, or give the SlurmSessionResource more.",
                 )
 

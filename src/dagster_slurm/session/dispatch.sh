@@ -5,8 +5,10 @@
 #   allocation=DIRECTORY  most=STEPS_AT_ONCE  idle_seconds=N  limit_seconds=N (0: none)  relay_seconds=N (0: none)  gpus_per_node=N
 # A request is "run NUMBER ATTEMPT GENERATION NAME COUNT MOST NODES CPUS MEM_MIB GPUS SECONDS .": the batch script of ATTEMPT, for
 # each of COUNT elements, MOST at once; COUNT 0 is the attempt as a whole, MOST 0 no limit. CPUs, memory and GPUs are of each
-# node; memory 0 is the part that goes with the CPUs; SECONDS 0 no limit. Others are "cancel NUMBER .", "end .", "lease WHO .", and "next JOB .", which has been queued to
-# follow this allocation. "relay ." is written here, `relay_seconds` before the walltime: who renews a lease then queues it.
+# node; memory 0 is the part that goes with the CPUs; SECONDS 0 no limit; a word more is the cluster that it works beside
+# (clusters.sh, which stands in front, too). Others are "cancel NUMBER .", "end .", "lease WHO .", "broken CLUSTER .", and
+# "next JOB .", which has been queued to follow this allocation. "relay ." is written here, `relay_seconds` before the walltime:
+# who renews a lease then queues it.
 # Here and in what is called nothing waits but `pause`, and nothing forks while nothing happens.
 set -f
 runs=${allocation%/runs/*}/runs
@@ -101,12 +103,13 @@ take() {
     heard=$SECONDS
     case $1 in
     run)
-        [ $# = 13 ] || return
-        requests[$2]="${*:3:10}"
+        [ $# = 13 ] || [ $# = 14 ] || return
+        requests[$2]="${*:3:$#-3}"
         [ "$6" -gt 0 ] || waiting+=("$2 -")
         for ((element = 0; element < $6; element++)); do waiting+=("$2 $element"); done
         ;;
     cancel) cancelled[$2]=yes ;;
+    broken) note_broken "$2" ;;
     end) ending=yes ;;
     next) next=$2 ;;
     esac
@@ -117,7 +120,7 @@ take() {
 # describe NUMBER ELEMENT: sets what is known of a step.
 describe() {
     local below=''
-    read -r attempt generation name count at_once nodes cpus mem gpus seconds <<<"${requests[$1]}"
+    read -r attempt generation name count at_once nodes cpus mem gpus seconds cluster <<<"${requests[$1]}"
     id=$SLURM_JOB_ID.r$1
     if [ "$2" != - ]; then id=${SLURM_JOB_ID}_$2.r$1 below=/elements/$2; fi
     log=$runs/$attempt$below/log
@@ -132,7 +135,7 @@ over() { printf 'over %s 0 %s %s\n' "$id" "$1" "${EPOCHREALTIME/[!0-9]/.}" >>"$l
 find_room() {
     local node
     found=()
-    for node in "${!names[@]}"; do
+    for node in ${within:-"${!names[@]}"}; do
         [ "${free_cpus[node]}" -ge "$cpus" ] || continue
         [ "${all_mem[node]}" = 0 ] || [ "${free_mem[node]}" -ge "$mem" ] || continue
         [ "${free_gpus[node]}" -ge "$gpus" ] || continue
@@ -178,6 +181,7 @@ start() {
     words+=(env "SLURM_JOB_NUM_NODES=$nodes" "SLURM_NNODES=$nodes" "SLURM_JOB_NODELIST=$list" "SLURM_NODELIST=$list")
     if [ "$nodes" = 1 ]; then words+=("SLURM_JOB_CPUS_PER_NODE=$cpus"); else words+=("SLURM_JOB_CPUS_PER_NODE=$cpus(x$nodes)"); fi
     [ "$mem" = 0 ] || words+=("SLURM_MEM_PER_NODE=$mem")
+    [ -z "$cluster" ] || words+=("DAGSTER_SLURM_CLUSTER=$(cluster_directory "$cluster")" "DAGSTER_SLURM_CLUSTER_USES=${served[$cluster]}")
     # What asks for steps, whatever it is, gets them beside this one, on its nodes.
     words+=("PATH=$allocation/work/bin:$PATH")
     # shellcheck disable=SC2016  # the shell of the task expands it
@@ -187,14 +191,17 @@ start() {
     pids+=("$!") begun=$((begun + 1))
     step[$!]="$1 $2" nodes_of[$!]="${found[*]}"
     running_of[$1]=$((${running_of[$1]:-0} + 1))
+    note_user "$!"
     charge -1
 } 2>/dev/null
 
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 start_what_fits() {
-    local at left=()
+    local at within left=()
     for at in "${!waiting[@]}"; do
+        # Room is made for those first.
+        [ ${#renewing[@]} = 0 ] || break
         # shellcheck disable=SC2086  # two words
         describe ${waiting[at]}
         if is_cancelled "${waiting[at]}"; then
@@ -203,7 +210,7 @@ start_what_fits() {
             continue
         fi
         [ "$at_once" = 0 ] || [ "${running_of[${waiting[at]% *}]:-0}" -lt "$at_once" ] || continue
-        [ ${#pids[@]} -lt "$most" ] || break
+        [ $((${#pids[@]} - kept)) -lt "$most" ] || break
         if [ "$begun" -ge "$most_steps" ]; then
             give_back "$begun steps have begun, and Slurm begins only so many in a job"
             return
@@ -212,13 +219,18 @@ start_what_fits() {
             give_back 'its time limit does not fit into the walltime that is left'
             return
         fi
-        if ! could_fit; then
+        if ! could_fit || ! cluster_could_fit; then
             say "a step asks for $cpus CPUs, $mem MiB and $gpus GPUs on each of $nodes nodes" >>"$log/slurm.log"
             over 78
             unset -v 'waiting[at]'
             continue
         fi
-        if [ "$SECONDS" -lt "$not_before" ] || ! find_room; then break; fi
+        [ "$SECONDS" -ge "$not_before" ] || break
+        # shellcheck disable=SC2086
+        if ! stand_by ${waiting[at]} || ! find_room; then
+            make_room
+            break
+        fi
         # shellcheck disable=SC2086
         start ${waiting[at]}
         unset -v 'waiting[at]'
@@ -302,11 +314,11 @@ finish_step() {
     found=(${nodes_of[$1]})
     charge 1
     running_of[${of% *}]=$((${running_of[${of% *}]} - 1))
-    unset -v "step[$1]" "nodes_of[$1]" "status_of[$1]" "doubted_until[$1]" "killed[$1]"
-    heard=$SECONDS
+    unset -v "step[$1]" "nodes_of[$1]" "status_of[$1]" "doubted_until[$1]" "killed[$1]" "used_by[$1]"
+    if is_cluster "$of"; then finish_cluster "$status" "${of% *}"; else heard=$SECONDS; fi
     [ -z "$told" ] || return
     read_marks
-    if [ "$status" != 0 ] && [ -z "$last" ] && ! is_cancelled "$of" && [ "${tries_of[$of]:-0}" -lt "$most_tries" ]; then
+    if [ "$status" != 0 ] && [ -z "$last" ] && ! is_cluster "$of" && ! is_cancelled "$of" && [ "${tries_of[$of]:-0}" -lt "$most_tries" ]; then
         # srun could not begin it, as while the controller is away.
         tries_of[$of]=$((${tries_of[$of]:-0} + 1))
         waiting=("$of" "${waiting[@]}") not_before=$((SECONDS + 5))
@@ -349,9 +361,13 @@ cancel_steps() {
 }
 
 is_idle() {
-    [ ${#pids[@]} = 0 ] && [ ${#waiting[@]} = 0 ] || return
-    [ -n "$ending$closed" ] || [ $((SECONDS - heard)) -ge "$idle_seconds" ]
+    has_no_step && [ ${#waiting[@]} = 0 ] || return
+    [ -n "$ending$closed" ] || [ $((SECONDS - heard)) -ge "$idle_seconds" ] || return
+    end_clusters
+    [ "$kept" = 0 ]
 }
+
+has_no_step() { [ ${#pids[@]} = "$kept" ]; }
 
 # Who ends since nobody needs it has no successor. That it has steps by now is possible: they go on in another one.
 give_up_next() {
@@ -366,9 +382,11 @@ say "The session has ${names[*]}"
 while :; do
     take_mail
     collect
+    if [ $((kept + ${#renewing[@]})) -gt 0 ]; then tend_clusters; fi
     cancel_steps
     if [ -n "$told" ]; then
         [ -n "$closed" ] || give_back 'The allocation is to end'
+        ! has_no_step || end_clusters
         [ ${#pids[@]} -gt 0 ] || exit 143
     elif is_idle && { [ -n "$closed" ] || close_mail; }; then
         give_up_next

@@ -18,10 +18,11 @@ from dagster_slurm.errors import AttemptClosedError, DagsterSlurmError, SessionE
 from dagster_slurm.job.batch_script import batch_script
 from dagster_slurm.job.cancelling import Order
 from dagster_slurm.job.submission import Reattachment, submit_once
-from dagster_slurm.launchers import Payload, direct_plan, launch_in_job
+from dagster_slurm.launchers import KeptCluster, Payload, Place, direct_plan, launch_in_job
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import JobHandle, RunDirectory
 from dagster_slurm.session import SessionSpec, Share, refuse_other_shape, session_file
+from dagster_slurm.session.kept import cluster_word, keeping_script, refuse_cluster
 from dagster_slurm.session.leases import LEASES, Lease, say
 from dagster_slurm.session.relay import successor_request, to_be_used
 from dagster_slurm.slurm import commands
@@ -86,7 +87,10 @@ class SessionCarriers(ClusterCarriers):
     def room(self, request: JobRequest, units: int, *, may_wait: bool) -> int:
         """As `Carriers.room`: the dispatcher has room for all of them. Slurm is asked about the allocation alone."""
         del may_wait
-        self._session.refuse_step(Share.of(request))
+        share = Share.of(request)
+        self._session.refuse_step(share)
+        if cluster := self._cluster_for(request, _NO_ENVIRONMENT):
+            refuse_cluster(self._session, share, cluster)
         if self._held.allocation is None:
             self._calls.persist(lambda: self._cluster.check(self._of_allocation))
         return units
@@ -127,7 +131,16 @@ class SessionCarriers(ClusterCarriers):
         """What an attempt asks its allocation for. Its script has an option for an array, which only sbatch reads."""
         tasks, share = self._spec.tasks, Share.of(request)
         line = share.line(units, tasks.max_parallel or 0) if tasks else share.line()
-        return [TreeEntry("session", session_file(allocation.directory, allocation.job_id, line))]
+        more = []
+        if cluster := self._cluster_for(request, self._provided()):
+            script = keeping_script(cluster)
+            line = f"{line} {cluster_word(cluster, script)}"
+            more = [TreeEntry("cluster.sh", script.encode())]
+        return [TreeEntry("session", session_file(allocation.directory, allocation.job_id, line)), *more]
+
+    def _cluster_for(self, request: JobRequest, activation: Activation) -> KeptCluster | None:
+        """What the session is to keep for a step."""
+        return self._spec.plan(self._spec.payload, Place.of_job(activation, request)).cluster
 
     # -- the allocation
 
@@ -207,6 +220,7 @@ class SessionCarriers(ClusterCarriers):
             work=[
                 TreeEntry("dispatch.sh", self._dispatcher(directory).encode()),
                 TreeEntry("mail.sh", shell_file("dagster_slurm.session", "mail.sh").encode()),
+                TreeEntry("keep.sh", _launchers_files("pause.sh", "keep.sh").encode()),
                 TreeEntry("bin/srun", shell_file("dagster_slurm.job", "part_srun.sh").encode(), 0o700),
             ],
             description=description.to_json(),
@@ -224,8 +238,8 @@ class SessionCarriers(ClusterCarriers):
             "gpus_per_node": request.gpus_per_node,
         }
         head = (f"{name}={quote(str(value))}" for name, value in values.items())
-        files = ("dagster_slurm.launchers", "pause.sh"), ("dagster_slurm.session", "dispatch.sh")
-        return "\n".join((*head, *(shell_file(*file) for file in files)))
+        files = (shell_file("dagster_slurm.session", name) for name in ("clusters.sh", "dispatch.sh"))
+        return "\n".join((*head, _launchers_files("pause.sh"), *files))
 
     def _keep_lease(self, allocation: JobHandle) -> None:
         run = self._step.run
@@ -324,3 +338,7 @@ class SessionCarriers(ClusterCarriers):
         self._calls.persist(lambda: self._cluster.cancel([allocation], only_pending=True))
         with suppress(DagsterSlurmError):
             self._canceller.carry_out(Order((), (carrier.handle,)))
+
+
+def _launchers_files(*names: str) -> str:
+    return "\n".join(shell_file("dagster_slurm.launchers", name) for name in names)

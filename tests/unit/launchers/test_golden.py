@@ -14,6 +14,7 @@ from dagster_slurm import (
     MPILauncher,
     RayLauncher,
     RayPortConfig,
+    SessionCluster,
     SparkLauncher,
     TorchrunLauncher,
 )
@@ -37,6 +38,9 @@ LAUNCHERS: Mapping[str, ComputeLauncher] = {
         port_config=RayPortConfig(min_worker_port=20000, max_worker_port=20999),
         object_store_memory_gb=0.5,
         ray_start_args=["--labels=a b"],
+    ),
+    "ray-of-session": RayLauncher(
+        session_cluster=SessionCluster(num_nodes=2, cpus_per_task=4, mem="2G", gpus_per_node=1)
     ),
     "spark": SparkLauncher(conf={"spark.sql.shuffle.partitions": "6"}),
     "torchrun": TorchrunLauncher(nproc_per_node=2, max_restarts=1, options=["--monitor-interval=1"]),

@@ -12,7 +12,7 @@ PROGRAM = """
 nodes_log() { echo "$1 $2"; }
 nodes_log_page() { echo "PAGE $1 $2$3"; }
 nodes_names=(n1) nodes_token=/run/token
-ray_tell_dashboard "$1" n1:8265
+ray_tell_dashboard "$1" n1:8265 /run/token
 """
 
 
