@@ -100,7 +100,7 @@ def plan_of_asset(
             raise refused.error from None
     raise InvalidRequestError(
         f"The asset {_name(chosen)} has ended without a call of the compute resource",
-        hint="A plan is made of the first compute.run(...), or compute.run_partitions(...), in its function.",
+        hint="A plan is made of the first compute.run(...), run_partitions(...) or run_hetjob(...) in its function.",
     )
 
 

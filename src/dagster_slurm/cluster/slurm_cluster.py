@@ -285,8 +285,12 @@ class SlurmCluster:
         if full is not None:
             raise full
 
-    def start_estimate(self, request: JobRequest) -> datetime | None:
+    def start_estimate(self, request: JobRequest, script: str = "") -> datetime | None:
         """When Slurm would start such a job if it were submitted now, an aware time; None if it says none.
+
+        Args:
+            request: As for `check`.
+            script: As for `check`.
 
         Raises:
             SubmissionRejectedError: As `check`.
@@ -294,7 +298,7 @@ class SlurmCluster:
             SlurmUnavailableError: As `check`.
         """
         self.facts()
-        said = self._try(request, render_script(request, output_path="/dev/null", body="true"))
+        said = self._try(request, script or render_script(request, output_path="/dev/null", body="true"))
         return None if said is None else output.parse_start_estimate(said)
 
     def room_for_array(self, request: JobRequest, wanted: int, max_parallel: int | None) -> int:

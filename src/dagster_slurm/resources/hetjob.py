@@ -13,8 +13,9 @@ from dagster_slurm.job.het_script import OnFailure
 from dagster_slurm.launchers.payload import PathLike
 from dagster_slurm.pipes.component_results import SlurmHetInvocation
 from dagster_slurm.pipes.launch_key import Reattach
-from dagster_slurm.pipes.step import Step, refuse_in_dry_run
+from dagster_slurm.pipes.step import Step, stop_in_dry_run
 from dagster_slurm.resources.call import work_of
+from dagster_slurm.resources.job_plan import JobPlan
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.settings import ComputeDefaults
 from dagster_slurm.resources.slurm import SlurmQueueConfig
@@ -52,11 +53,32 @@ def run_hetjob(
         on_failure: The same.
         arguments: What else it is called with.
     """
-    refuse_in_dry_run("ComputeResource.run_hetjob")
-    if on_failure not in _WAYS:
-        raise InvalidRequestError(f"on_failure is {on_failure!r}", hint='It is "wait" or "cancel".')
+    stop_in_dry_run(lambda: _planned(resource, step, assets, launchers or {}, on_failure, arguments, defined))
+    _refuse_way(on_failure)
     components = components_of(resource, step, assets, launchers or {}, arguments, defined)
     return _client(resource).do_components(step, components, arguments.get("name"), cast("OnFailure", on_failure))
+
+
+def _planned(
+    resource: ComputeDefaults,
+    step: Step,
+    assets: Sequence[HetAsset],
+    launchers: Mapping[Any, ComputeLauncher],
+    on_failure: str,
+    arguments: Mapping[str, Any],
+    defined: Collection[AssetKey],
+) -> JobPlan:
+    from dagster_slurm.resources.het_plan import het_plan  # noqa: PLC0415 - for dry runs only
+
+    _refuse_way(on_failure)
+    components = components_of(resource, step, assets, launchers, arguments, defined)
+    cluster = None if resource.mode == "local" else resource.cluster().connect().cluster
+    return het_plan(components, step, cluster, cast("OnFailure", on_failure), resource.max_node_hours)
+
+
+def _refuse_way(on_failure: str) -> None:
+    if on_failure not in _WAYS:
+        raise InvalidRequestError(f"on_failure is {on_failure!r}", hint='It is "wait" or "cancel".')
 
 
 def _client(resource: ComputeDefaults) -> SlurmHetClient | LocalHetClient:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -97,6 +97,7 @@ class JobPlan:
         max_node_hours: The most that is allowed, for all tasks together; None without a limit.
         tasks: How many tasks the job array of `run_partitions` has; None for a single job.
         warnings: What is worth a look.
+        components: Of `run_hetjob`, what each component would be, by its asset; empty for any other call.
     """
 
     mode: Literal["local", "slurm"]
@@ -116,6 +117,7 @@ class JobPlan:
     max_node_hours: float | None = None
     tasks: int | None = None
     warnings: tuple[str, ...] = ()
+    components: Mapping[str, JobPlan] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.text()
@@ -137,7 +139,8 @@ class JobPlan:
             for each in self.uploads
         ]
         start = self.start.isoformat() if self.start else None
-        return {**asdict(self), "uploads": uploads, "start": start}
+        parts = {name: plan.as_json() for name, plan in self.components.items()}
+        return {**asdict(replace(self, components={})), "uploads": uploads, "start": start, "components": parts}
 
 
 @dataclass(frozen=True)
@@ -158,19 +161,35 @@ class Table:
 def _lines(plan: JobPlan) -> Iterator[str | Table]:
     yield from (f"# Plan: {plan.title}", "", "Nothing was uploaded, installed or submitted.", "")
     yield from _facts(plan)
+    if plan.components:
+        yield from _warnings(plan, "##")
+        for name, part in plan.components.items():
+            yield from ("", f"## {name}: {part.title}", "", *_own_facts(part), *_sections(part, "###"))
+    else:
+        yield from _sections(plan, "##")
+
+
+def _warnings(plan: JobPlan, level: str) -> Iterator[str]:
     if plan.warnings:
-        yield from ("", "## Warnings", "", *(f"- {each}" for each in plan.warnings))
+        yield from ("", f"{level} Warnings", "", *(f"- {each}" for each in plan.warnings))
+
+
+def _sections(plan: JobPlan, level: str) -> Iterator[str | Table]:
+    yield from _warnings(plan, level)
     for heading, settings in (("Options of sbatch", plan.options), ("Other settings", plan.settings)):
         if settings:
             rows = [(each.name, each.value, each.source) for each in settings]
-            yield from ("", f"## {heading}", "", Table(("name", "value", "from"), rows, gives=1))
-    yield from ("", "## Files", "", *_uploads(plan))
+            yield from ("", f"{level} {heading}", "", Table(("name", "value", "from"), rows, gives=1))
+    yield from ("", f"{level} Files", "", *_uploads(plan))
 
 
 def _script(plan: JobPlan) -> Iterator[str]:
     heading = "Batch script" if plan.mode == "slurm" else "What is run"
     # A fence that no line of the script can close.
-    yield from ("", f"## {heading}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
+    if plan.script:
+        yield from ("", f"## {heading}", "", "~~~~~~sh", plan.script.rstrip("\n"), "~~~~~~")
+    for name, part in plan.components.items():
+        yield from ("", f"## {heading} of {name}", "", "~~~~~~sh", part.script.rstrip("\n"), "~~~~~~")
 
 
 def _fitted(line: str | Table, width: int | None) -> Sequence[str]:
@@ -183,6 +202,16 @@ def _facts(plan: JobPlan) -> Iterator[str]:
     yield f"- Runs {_where(plan)}"
     if plan.mode == "slurm":
         yield f"- Start: {_start(plan)}"
+    if plan.components:
+        if plan.mode == "slurm":
+            yield f"- Cost: {_cost(plan)}"
+        yield f"- Directory: {plan.directory}"
+    else:
+        yield from _own_facts(plan)
+
+
+def _own_facts(plan: JobPlan) -> Iterator[str]:
+    if plan.mode == "slurm":
         yield f"- Cost: {_cost(plan)}"
     yield f"- Environment: {plan.environment}"
     yield f"- Directory: {plan.directory}"
@@ -193,6 +222,11 @@ def _facts(plan: JobPlan) -> Iterator[str]:
 
 
 def _where(plan: JobPlan) -> str:
+    if plan.components:
+        count = len(plan.components)
+        if plan.mode == "local":
+            return f"on this machine, as processes side by side (components: {count})"
+        return f"as a heterogeneous Slurm job (components: {count}), by {plan.host}"
     if plan.mode == "local":
         times = "" if plan.tasks is None else f", {plan.tasks} times, one after the other"
         return f"on this machine, as a process{times}"

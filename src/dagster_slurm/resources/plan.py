@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.environments import Preview, Site, preview
+from dagster_slurm.environments import Activation, Preview, Site, preview
 from dagster_slurm.errors import SlurmUnavailableError, SubmitLimitError
 from dagster_slurm.launchers import work_files
 from dagster_slurm.pipes.step import Step
@@ -47,15 +47,20 @@ def job_plan(
         TransportError: The cluster cannot be reached.
         SubmissionRejectedError: Slurm would not take the job.
     """
-    facts: dict[str, Any] = {
+    facts = facts_of(spec)
+    if cluster is None:
+        return _plan_here(spec, facts)
+    return PlanForCluster(cluster, spec, key_of(step, spec), session).plan(uploads_of(spec), facts)
+
+
+def facts_of(spec: WorkSpec) -> dict[str, Any]:
+    """What is known without the cluster: fields of the plan."""
+    return {
         "settings": tuple(_settings(spec)),
         "variables": tuple(sorted(spec.extra_env or {})),
         "extras": tuple(sorted(spec.extras or {})),
         "tasks": spec.tasks.count if spec.tasks else None,
     }
-    if cluster is None:
-        return _plan_here(spec, facts)
-    return _PlanForCluster(cluster, spec, _key(step, spec), session).plan(_uploads(spec), facts)
 
 
 def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
@@ -70,7 +75,7 @@ def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
                 yield PlannedSetting(f"{row.name}.{name}", str(part.value), part.source)
 
 
-def _uploads(spec: WorkSpec) -> tuple[PlannedUpload, ...]:
+def uploads_of(spec: WorkSpec) -> tuple[PlannedUpload, ...]:
     """What every job gets for itself: the payload, and what lies beside it."""
     count = len(work_files(spec.payload, None))
     extra = spec.files[count:]
@@ -102,19 +107,20 @@ def _plan_here(spec: WorkSpec, facts: Mapping[str, Any]) -> JobPlan:
         host=os.uname().nodename,
         directory=directory,
         script=f"{spec.script_here(directory, sys.executable)}\n",
-        uploads=(*_uploads(spec), *([PlannedUpload("inputs", tuple(files))] if files else [])),
+        uploads=(*uploads_of(spec), *([PlannedUpload("inputs", tuple(files))] if files else [])),
         environment=f"this machine's {sys.executable}",
         start_reason="it would be started at once",
         **facts,
     )
 
 
-def _key(step: Step | None, spec: WorkSpec) -> LaunchKey:
+def key_of(step: Step | None, spec: WorkSpec) -> LaunchKey:
+    """Which piece of work a call would be, of a run that has no id yet."""
     call = f"{spec.name or '0'}{'.array0' if spec.tasks else ''}"
     return LaunchKey(_RUN_ID, step.key if step else "step", (step and step.partition_keys) or (), call)
 
 
-class _PlanForCluster:
+class PlanForCluster:
     """What a job of a cluster would be.
 
     Args:
@@ -162,8 +168,8 @@ class _PlanForCluster:
             mode="slurm",
             title=f"{spec.payload.program} on {self._cluster.host}",
             host=self._cluster.host,
-            directory=directory.path,
-            script=spec.batch_script(directory, environment.activation, spec.request, array=self._array),
+            directory=self._directory_in(directory),
+            script=self._script(directory, environment.activation),
             options=self._options(directory),
             uploads=self._uploads(uploads, environment),
             environment=_told_of(environment),
@@ -185,22 +191,33 @@ class _PlanForCluster:
         if self._spec.request.partition == AUTO:
             self._spec = replace(self._spec, request=self._asked)
 
+    def _directory_in(self, directory: RunDirectory) -> str:
+        return directory.path
+
+    def _script(self, directory: RunDirectory, activation: Activation) -> str:
+        return self._spec.batch_script(directory, activation, self._spec.request, array=self._array)
+
     def _options(self, directory: RunDirectory) -> tuple[PlannedSetting, ...]:
         """Every option of sbatch, with those that are set for every job."""
-        managed = {"job-name": directory.job_name(), "open-mode": "append", "output": directory.slurm_log}
-        managed |= {"array": self._array} if self._array else {}
         given = self._spec.request.sbatch_options().items()
-        shown = {**{name: "" if value is True else str(value) for name, value in given}, **managed}
+        shown = {**{name: "" if value is True else str(value) for name, value in given}, **self._managed(directory)}
         sources = self._spec.option_sources
         return tuple(
             PlannedSetting(f"--{name}", value, sources.get(name, BUILT_IN)) for name, value in sorted(shown.items())
         )
 
+    def _managed(self, directory: RunDirectory) -> dict[str, str]:
+        own = {"job-name": directory.job_name(), "open-mode": "append", "output": directory.slurm_log}
+        return {**own, **({"array": self._array} if self._array else {})}
+
+    def _estimate(self) -> datetime | None:
+        return self._cluster.start_estimate(self._asked)
+
     def _start(self) -> tuple[datetime | None, str]:
         """When Slurm would start it, or why that is not known."""
         request = self._asked
         try:
-            start = self._cluster.start_estimate(request)
+            start = self._estimate()
         except SubmitLimitError as error:
             self._warnings.append("It would be submitted when others of your jobs have ended")
             return None, error.message

@@ -160,5 +160,5 @@ follow_cluster() {
         used_by[$each]=${cluster_of[$key]}
         served[${cluster_of[$key]}]=$((${served[${cluster_of[$key]}]} + 1))
     done
-    cluster_directory "${cluster_of[$key]}" >"$directory/next"
+    printf '%s\n' "$(cluster_directory "${cluster_of[$key]}")" >"$directory/next"
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 from dagster import AssetKey
 
+from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.cluster.submissions import are_small
 from dagster_slurm.environments import Activation, Site, add_to
 from dagster_slurm.errors import ResultLostError
@@ -196,18 +197,12 @@ class HetCarriers(ClusterCarriers):
         if len(requests) == 1:
             self._calls.persist(lambda: self._cluster.check(request))
         else:
-            refuse_too_many(requests, *self._calls.persist(self._partitions))
+            refuse_too_many(requests, *self._calls.persist(lambda: partitions_of(self._cluster)))
             script = render_hetjob(list(requests.values()), output_path="/dev/null", body="true")
             self._calls.persist(lambda: self._cluster.check(request, script))
         self._activations = {unit: self._provide(self._components[unit].spec) for unit in tries}
         carrier = super().submit(number, tries, request)
         return replace(carrier, requests={**requests})  # type: ignore[call-arg]
-
-    def _partitions(self) -> tuple[Mapping[str, int], str]:
-        """How many nodes each partition has that this user sees, and the name of the default one."""
-        answer = self._cluster.transport.command(("sinfo", "--noheader", "--format=%P|%D"))
-        self._cluster.refuse("sinfo", answer)
-        return parse_partitions(answer.text)
 
     def _provided(self) -> Activation:
         return next(iter(self._activations.values()))
@@ -294,6 +289,13 @@ class HetCarriers(ClusterCarriers):
         outputs_dir = outputs_directory(step, "", component.spec.name) if staging.outputs.needs_default else Path()
         result = f"{data_place(step)}/{result_name(key.origin_run_id, key.call)}"
         return self._calls.persist(lambda: collector.collect(outputs_dir=outputs_dir, result=result))
+
+
+def partitions_of(cluster: SlurmCluster) -> tuple[Mapping[str, int], str]:
+    """How many nodes each partition has that this user sees, and the name of the default one."""
+    answer = cluster.transport.command(("sinfo", "--noheader", "--format=%P|%D"))
+    cluster.refuse("sinfo", answer)
+    return parse_partitions(answer.text)
 
 
 def in_component(planner: Planner) -> Planner:

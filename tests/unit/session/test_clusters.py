@@ -169,7 +169,9 @@ def test_one_that_is_broken_is_replaced_while_the_step_waits(session: Session) -
     session.ask("one", A)
     session.begins("one")
     session.say("broken ray-a.1")
-    eventually(lambda: session.of_cluster("ray-a.1", "next").endswith("/clusters/ray-a.2"), seconds=30)
+    following = session.allocation / "clusters" / "ray-a.1" / "next"
+    # A line without its end is not read yet.
+    eventually(lambda: following.read_text() == f"{session.allocation}/clusters/ray-a.2\n", seconds=30)
     assert session.of_cluster("ray-a.2", "former") == ""
     session.ends("one")
     assert session.runs_whole("two", A) == "ray-a.2 1"
