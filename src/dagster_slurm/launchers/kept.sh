@@ -44,7 +44,8 @@ kept_is_well() {
     kept_find_nodes
     ! kept_is_over && nodes_dir=$kept_nodes nodes_read ready || return
     if ! ("${nodes_of}_check") </dev/null >"$nodes_dir/check" 2>&1; then
-        kept_why="not all of its nodes answer$(grep . -- "$nodes_dir/check" | tail -n 1 | cut -c 1-300 | sed 's/^/: /')"
+        kept_why='not all of its nodes answer'
+        nodes_last check >&2
         return 1
     fi
 }
