@@ -50,7 +50,7 @@ ray_check() {
     export RAY_AUTH_TOKEN_PATH=$kept_nodes/token
     ray_setup
     read_variables "$run_directory" "$place" || return
-    timeout -k 2 30 "${ray_python[@]}" "$nodes_dir/program.py" wait "$address" 15 "$nodes_count"
+    timeout -k 2 60 "${ray_python[@]}" "$nodes_dir/program.py" wait "$address" 30 "$nodes_count"
 }
 
 ray_enter() { [ -z "$nodes_process$nodes_watcher" ] || nodes_enter; }

@@ -162,7 +162,7 @@ spark_check() {
     read -r _ page _ <<<"$nodes_text"
     spark_setup
     read_variables "$run_directory" "$place" || return
-    timeout -k 2 30 "${spark_wrapper[@]}" "$spark_python" "$nodes_dir/program.py" wait "$page" 15 "$nodes_count"
+    timeout -k 2 60 "${spark_wrapper[@]}" "$spark_python" "$nodes_dir/program.py" wait "$page" 30 "$nodes_count"
 }
 
 spark_bring_up() {
