@@ -1,6 +1,8 @@
-"""Steps of a session, next to raw `srun --exact` in an allocation, and to empty assets.
+"""Steps of a session, next to raw `srun --exact` in an allocation, to HyperQueue in one, and to empty assets.
 
     .venv/bin/python benchmarks/session.py
+
+HyperQueue is installed from PyPI for this benchmark alone; where that fails, its rows are missing.
 
 One after the other: from the call to the payload's first line, in a warm session; the raw way is a loop in a batch
 script, from before `srun` to the same line. At once: a run of as many assets, next to the same run of assets that do
@@ -21,7 +23,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from dagster_slurm import ComputeResource, SlurmSessionResource, threaded_executor
-from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.sandbox import Sandbox, SandboxError
 
 STEPS = int(os.environ.get("STEPS", "50"))
 CPUS = 12
@@ -40,6 +42,40 @@ began=$EPOCHREALTIME
 for _ in $(seq {steps}); do one >/dev/null 2>&1 & done
 wait
 echo "$began $EPOCHREALTIME" >{log}.wall
+"""
+
+
+# Its cluster of one process; what waits for the end of a job there looks each second, so the tasks say when they were.
+_HYPERQUEUE = """#!{python}
+#SBATCH --partition=compute --nodes=1 --ntasks=1 --cpus-per-task={cpus} --mem=2G --time=10 --output={log}
+import time
+from hyperqueue import Job, LocalCluster
+from hyperqueue.cluster import WorkerConfig
+
+def times(count):
+    while len(found := open("{log}.lines").read().split()) < count:
+        time.sleep(0.005)
+    return list(map(float, found))
+
+def program(job):
+    job.program(["bash", "-c", 'echo "$EPOCHREALTIME" >>{log}.lines'])
+
+open("{log}.lines", "w").close()
+with LocalCluster() as cluster, open("{log}.begun", "w") as begun:
+    cluster.start_worker(WorkerConfig(cores={cpus}))
+    client = cluster.client()
+    for number in range({steps}):
+        print(time.time(), file=begun, flush=True)
+        job = Job()
+        program(job)
+        client.submit(job)
+        times(number + 1)
+    began = time.time()
+    job = Job()
+    for _ in range({steps}):
+        program(job)
+    client.submit(job)
+    print(began, times(2 * {steps})[-1], file=open("{log}.wall", "w"))
 """
 
 
@@ -113,14 +149,30 @@ def at_once(compute: ComputeResource | None, lines: Lines, instance: dg.DagsterI
     return common.timed(lambda: execute_run(InMemoryJob(job), created, instance))
 
 
-def raw(sandbox: Sandbox) -> tuple[list[float], float]:
-    """As `one_by_one`, and the wall time of as many at once, by hand."""
-    log = sandbox.home / f"raw-{time.time_ns()}"
-    script = _RAW.format(cpus=CPUS, mem=MEM_MIB, steps=STEPS, log=log)
+def by_hand(sandbox: Sandbox, name: str, text: str, **values: str) -> tuple[list[float], float]:
+    """As `one_by_one`, and the wall time of as many at once, in an allocation of its own.
+
+    Args:
+        sandbox: The cluster.
+        name: Of its files.
+        text: The batch script.
+        values: What stands in it besides.
+    """
+    log = sandbox.home / f"{name}-{time.time_ns()}"
+    script = text.format(cpus=CPUS, mem=MEM_MIB, steps=STEPS, log=log, **values)
     sandbox.run(["sbatch", "--wait"], input=script, timeout_seconds=600)
     lines, begun = ([float(each) for each in Path(f"{log}.{what}").read_text().split()] for what in ("lines", "begun"))
     began, ended = map(float, Path(f"{log}.wall").read_text().split())
     return [at - call for call, at in zip(begun[:STEPS], lines[:STEPS], strict=True)], ended - began
+
+
+def hyperqueue(sandbox: Sandbox) -> tuple[list[float], float] | None:
+    """The same of HyperQueue; None where it cannot be installed."""
+    try:
+        path = sandbox.create_environment("hyperqueue", ["hyperqueue"])
+    except SandboxError:
+        return None
+    return by_hand(sandbox, "hyperqueue", _HYPERQUEUE, python=f"{path}/bin/python")
 
 
 def main() -> None:
@@ -129,7 +181,8 @@ def main() -> None:
         warm, many = Lines(sandbox), Lines(sandbox)
         compute = session_on(sandbox, "benchmark")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            delays_raw, wall_raw = raw(sandbox)
+            delays_raw, wall_raw = by_hand(sandbox, "raw", _RAW)
+            queued = hyperqueue(sandbox)
             before = sandbox.rpc_counts()
             delays = one_by_one(compute, warm, instance)
             after = sandbox.rpc_counts()
@@ -144,7 +197,11 @@ def main() -> None:
         ["way", "median", "90 %", "most"],
         [
             [way, *(f"{value:.3f}" for value in (common.median(each), common.percentile(each, 0.9), max(each)))]
-            for way, each in (("compute.run in a warm session", delays), ("srun --exact in an allocation", delays_raw))
+            for way, each in (
+                ("compute.run in a warm session", delays),
+                ("srun --exact in an allocation", delays_raw),
+                *([("HyperQueue in an allocation", queued[0])] if queued else []),
+            )
         ],
     )
     common.print_table(
@@ -154,6 +211,7 @@ def main() -> None:
             ["a session", f"{wall:.2f}", f"{wall / (empty + wall_raw):.2f}"],
             ["empty assets", f"{empty:.2f}", ""],
             ["raw sruns", f"{wall_raw:.2f}", ""],
+            *([["HyperQueue", f"{queued[1]:.2f}", ""]] if queued else []),
         ],
     )
     print(f"Requests to the controller for {STEPS + 1} steps: {asked}", file=sys.stdout)
