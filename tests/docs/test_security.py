@@ -40,6 +40,7 @@ MAKERS: Mapping[str, str] = {
     "launchers/spark_program.py": _PORTS,
     "launchers/torchrun_facts.py": "torchrun's rendezvous",
     "reconcile/start.py": "the settings of Dagster's instance",
+    "session/clusters.sh": _OF_RUNS,
     "transport/login.py": _TEMPORARY,
     "transport/openssh.py": "the directory of shared connections",
     "transport/pool.py": "the directory of shared connections",
