@@ -34,6 +34,7 @@ class SandboxConfig:
         nodes: Number of compute nodes; they are called `n1`, `n2` ...
         cpus_per_node: CPUs a node declares, whatever the machine has.
         memory_mib_per_node: Memory a node declares, in MiB, whatever the machine has.
+        gpus_per_node: GPUs a node declares. Slurm counts and numbers them; behind them is no device that computes.
         user: The Unix user to log in as; made if there is none, and then removed by `down`.
         users: Further users, who can do what that one can; made and removed alike.
         account: The account jobs are charged to.
@@ -51,6 +52,7 @@ class SandboxConfig:
     nodes: int = 3
     cpus_per_node: int = 8
     memory_mib_per_node: int = 16000
+    gpus_per_node: int = 0
     user: str = DEFAULT_USER
     users: tuple[str, ...] = ()
     account: str = "research"

@@ -109,15 +109,17 @@ def _behaviour(config: SandboxConfig, *, cgroups: bool) -> dict[str, object]:
         "KillWait": config.kill_wait_seconds,
         "MessageTimeout": config.message_timeout_seconds,
         "SlurmdTimeout": config.slurmd_timeout_seconds,
+        **({"GresTypes": "gpu"} if config.gpus_per_node else {}),
         "DefMemPerCPU": max(1, config.memory_mib_per_node // config.cpus_per_node // 2),
     }
 
 
 def _nodes(config: SandboxConfig, plan: Plan) -> str:
+    gpus = f" Gres=gpu:{config.gpus_per_node}" if config.gpus_per_node else ""
     return "".join(
         f"NodeName={name} NodeHostname={name} NodeAddr={plan.address(name)} CPUs={config.cpus_per_node} "
         f"Boards=1 SocketsPerBoard=1 CoresPerSocket={config.cpus_per_node} ThreadsPerCore=1 "
-        f"RealMemory={config.memory_mib_per_node} State=UNKNOWN\n"
+        f"RealMemory={config.memory_mib_per_node}{gpus} State=UNKNOWN\n"
         for name in config.node_names
     )
 
@@ -156,6 +158,13 @@ def cgroup_conf(*, cgroups: bool) -> str:
         return "ConstrainRAMSpace=no\n"
     # What the defaults are is not said: 20.11 does not know CgroupPlugin, and 24.11 refuses CgroupAutomount (tried).
     return "ConstrainRAMSpace=yes\nConstrainCores=no\nConstrainDevices=no\n"
+
+
+def gres_conf(config: SandboxConfig) -> str:
+    """The text of gres.conf. Slurm numbers GPUs by their devices, and does not see that none of these computes."""
+    if not config.gpus_per_node:
+        return ""
+    return f"NodeName={','.join(config.node_names)} Name=gpu File=/dev/tty[1-{config.gpus_per_node}]\n"
 
 
 def mpi_conf(paths: SandboxPaths) -> str:

@@ -222,6 +222,7 @@ def write_files(paths: SandboxPaths, state: State) -> None:
     conf = files.slurm_conf(state.config, paths, plan, cgroups=state.cgroups)
     paths.slurm_conf.write_text(conf, encoding="utf-8")
     (paths.etc / "cgroup.conf").write_text(files.cgroup_conf(cgroups=state.cgroups), encoding="utf-8")
+    (paths.etc / "gres.conf").write_text(files.gres_conf(state.config), encoding="utf-8")
     (paths.etc / "mpi.conf").write_text(files.mpi_conf(paths), encoding="utf-8")
     dbd = paths.etc / "slurmdbd.conf"
     users.write_private(dbd, files.slurmdbd_conf(paths, plan))

@@ -7,4 +7,12 @@ PATH=${PATH//:"$own":/:}
 PATH=${PATH#:}
 export PATH=${PATH%:}
 if [ -n "$DAGSTER_SLURM_HET_GROUP" ]; then exec srun --het-group="$DAGSTER_SLURM_HET_GROUP" "$@"; fi
-exec srun --overlap --nodelist="$SLURM_JOB_NODELIST" "$@"
+more=()
+# Slurm gives a step that overlaps all GPUs of the allocation (22.05): it is to see those of the step that asks for it.
+if [ -n "$SLURM_JOB_GPUS" ] && [ -z "$SLURM_STEP_GPUS" ]; then
+    more=(--gres=none)
+elif [ -n "$SLURM_JOB_GPUS" ] && [ "$SLURM_JOB_NUM_NODES" = 1 ]; then
+    export DAGSTER_SLURM_GPUS=$SLURM_STEP_GPUS
+    more=(--task-prolog="${own%/*}/gpus.sh")
+fi
+exec srun --overlap --nodelist="$SLURM_JOB_NODELIST" "${more[@]}" "$@"

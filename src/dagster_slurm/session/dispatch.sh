@@ -126,6 +126,8 @@ describe() {
     log=$runs/$attempt$below/log
     # All memory of a node goes with all of its CPUs.
     if [ "$mem" = 0 ]; then mem=$((all_mem[0] * cpus / all_cpus[0])); fi
+    # Slurm holds it to its GPUs on the first node alone; on the others it could take those of another.
+    if [ "$nodes" -gt 1 ] && [ "$gpus" -gt 0 ] && [ "$gpus" -lt "$gpus_per_node" ]; then gpus=$gpus_per_node; fi
 }
 
 # over STATUS: the step that is described has left the queue; without a line of its start, it will never begin.

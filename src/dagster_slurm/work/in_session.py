@@ -221,6 +221,7 @@ class SessionCarriers(ClusterCarriers):
                 TreeEntry("dispatch.sh", self._dispatcher(directory).encode()),
                 TreeEntry("mail.sh", shell_file("dagster_slurm.session", "mail.sh").encode()),
                 TreeEntry("keep.sh", _launchers_files("pause.sh", "keep.sh").encode()),
+                TreeEntry("gpus.sh", shell_file("dagster_slurm.session", "gpus.sh").encode(), 0o700),
                 TreeEntry("bin/srun", shell_file("dagster_slurm.job", "part_srun.sh").encode(), 0o700),
             ],
             description=description.to_json(),

@@ -74,3 +74,29 @@ def test_srun_of_a_component_is_slurms_own_with_its_group(tmp_path: Path) -> Non
     )
     # As the PATH would find it.
     assert done.stdout.splitlines() == ["--het-group=1", "--ntasks=2", "a b", f"{slurm}:/usr/bin:/bin"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "more"),
+    [
+        ({}, []),
+        ({"SLURM_JOB_GPUS": "0,1"}, ["--gres=none"]),
+        ({"SLURM_JOB_GPUS": "0,1", "SLURM_STEP_GPUS": "1"}, ["--task-prolog=WORK/gpus.sh"]),
+        # All those of its nodes are its own.
+        ({"SLURM_JOB_GPUS": "0,1", "SLURM_STEP_GPUS": "0,1", "SLURM_JOB_NUM_NODES": "2"}, []),
+    ],
+)
+def test_srun_of_a_step_is_slurms_own_beside_it(tmp_path: Path, gpus: dict[str, str], more: list[str]) -> None:
+    """A stand-in for srun, which prints what it is given."""
+    own, slurm = tmp_path / "work/bin", tmp_path / "slurm"
+    for directory in (own, slurm):
+        directory.mkdir(parents=True)
+    source = Path(dagster_slurm.job.__file__).with_name("part_srun.sh")
+    (own / "srun").write_text(source.read_text())
+    (slurm / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    for path in (own / "srun", slurm / "srun"):
+        path.chmod(0o700)
+    variables = {"PATH": f"{slurm}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_NUM_NODES": "1", **gpus}
+    done = subprocess.run([own / "srun", "true"], env=variables, capture_output=True, text=True, check=True)
+    asked = [each.replace("WORK", str(own.parent)) for each in more]
+    assert done.stdout.splitlines() == ["--overlap", "--nodelist=n1", *asked, "true"]
