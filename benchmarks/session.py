@@ -23,7 +23,8 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from dagster_slurm import ComputeResource, SlurmSessionResource, threaded_executor
-from dagster_slurm.sandbox import Sandbox, SandboxError
+from dagster_slurm.errors import SandboxError
+from dagster_slurm.sandbox import Sandbox
 
 STEPS = int(os.environ.get("STEPS", "50"))
 CPUS = 12
