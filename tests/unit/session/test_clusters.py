@@ -20,7 +20,7 @@ srun() { while [ "$1" != env ]; do shift; done; exec "$@"; }
 scontrol() { printf 'n1\\nn2\\n'; }
 scancel() { case $1 in --signal=TERM) kill -TERM "$(<"$allocation/pid.${2#*.}")" ;; esac; }
 SLURM_JOB_ID=12 SLURM_JOB_NODELIST=n[1-2] SLURM_JOB_CPUS_PER_NODE='4(x2)' SLURM_MEM_PER_NODE=4000
-most=10 limit_seconds=0 gpus_per_node=0
+most=10 limit_seconds=0 relay_seconds=0 gpus_per_node=0
 """
 # Its number as a step is that of its process; it ends when it is told to, as keep.sh does.
 CLUSTER = """
