@@ -48,8 +48,9 @@ class Dispatcher:
         self.requests.write_text(mail)
         said = {"most": 1, "idle_seconds": 60, "limit_seconds": 600, "relay_seconds": 0, "gpus_per_node": 0, **values}
         head = "".join(f"{name}={value}\n" for name, value in said.items())
-        pause = shell_file("dagster_slurm.launchers", "pause.sh")
-        script = f"allocation='{self.allocation}'\n{head}{pause}\n{(SCRIPTS / 'dispatch.sh').read_text()}"
+        files = [shell_file("dagster_slurm.launchers", "pause.sh")]
+        files += [(SCRIPTS / name).read_text() for name in ("clusters.sh", "dispatch.sh")]
+        script = "\n".join((f"allocation='{self.allocation}'", head, *files))
         path = f"{self.bin}:{os.environ['PATH']}"
         slurm = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
         environment = {**os.environ, **slurm, "PATH": path, "NOTES": str(self.notes)}
