@@ -17,6 +17,7 @@ waiting=()                      # "NUMBER ELEMENT", the first first
 pids=()                         # of the srun of each step that runs
 declare -A step nodes_of status_of doubted_until cancelled killed running_of tries_of
 taken=0 heard=$SECONDS ending='' closed='' told='' drained='' relayed='' next='' not_before=0 kill_seconds=30 most_tries=60
+soon=0                          # how many looks are to come sooner, since something has begun or ended
 
 # Held open at both ends, it has never anything to read.
 exec {never}<> <(:)
@@ -195,6 +196,7 @@ start() {
     running_of[$1]=$((${running_of[$1]:-0} + 1))
     note_user "$!"
     charge -1
+    soon=50
 } 2>/dev/null
 
 # ---- all of them ----------------------------------------------------------------------------------------------------
@@ -315,6 +317,7 @@ finish_step() {
     # shellcheck disable=SC2206  # numbers
     found=(${nodes_of[$1]})
     charge 1
+    soon=50
     running_of[${of% *}]=$((${running_of[${of% *}]} - 1))
     unset -v "step[$1]" "nodes_of[$1]" "status_of[$1]" "doubted_until[$1]" "killed[$1]" "used_by[$1]"
     if is_cluster "$of"; then finish_cluster "$status" "${of% *}"; else heard=$SECONDS; fi
@@ -369,6 +372,16 @@ is_idle() {
     [ "$kept" = 0 ]
 }
 
+# Steps that are short come many at once, and each has room when another has ended.
+pause_between_looks() {
+    if [ "$soon" -gt 0 ]; then
+        soon=$((soon - 1))
+        pause 0.02
+    else
+        pause 0.1
+    fi
+}
+
 has_no_step() { [ ${#pids[@]} = "$kept" ]; }
 
 # Who ends since nobody needs it has no successor. That it has steps by now is possible: they go on in another one.
@@ -397,5 +410,5 @@ while :; do
         ask_for_relay
         start_what_fits
     fi
-    pause 0.1
+    pause_between_looks
 done
