@@ -52,7 +52,8 @@ class Session:
         (self.allocation / "mail" / "requests").touch()
         self.number = 0
         head = f"allocation='{self.allocation}' idle_seconds={idle_seconds}\n{_SLURM}"
-        script = "\n".join((head, *((ROOM / name).read_text() for name in ("clusters.sh", "dispatch.sh"))))
+        names = ("../launchers/pause.sh", "clusters.sh", "dispatch.sh")
+        script = "\n".join((head, *((ROOM / name).read_text() for name in names)))
         (self.allocation / "dispatcher").write_text(script)
         self.process = subprocess.Popen(
             ["bash", self.allocation / "dispatcher"],
