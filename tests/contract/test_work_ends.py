@@ -50,7 +50,7 @@ ENDS = {
     "signal": ["Signal 11 (SIGSEGV), ", "before the end", "State FAILED", "signal 11", ", node "],
 }
 OUT_OF_MEMORY = [
-    "Out of memory: Slurm job ",
+    "Out of memory: Slurm {what} ",
     " used all of its 60 MiB on n",
     "State OUT_OF_MEMORY",
     "It had 60 MiB: raise `mem`",
@@ -92,8 +92,9 @@ def test_ends_are_told_apart(ended: Callable[[Kind], Ran], kind: Kind, end: str)
 @kinds(*ON_A_CLUSTER)
 def test_out_of_memory(ended: Callable[[Kind], Ran], kind: Kind) -> None:
     text = ended(kind).failure("memory")
-    assert [part for part in OUT_OF_MEMORY if part not in text] == [], text
-    assert [part for part in OUT_OF_MEMORY[:2] if part not in text.splitlines()[0]] == []
+    expected = [part.format(what="step" if kind in (STEP, STEPS) else "job") for part in OUT_OF_MEMORY]
+    assert [part for part in expected if part not in text] == [], text
+    assert [part for part in expected[:2] if part not in text.splitlines()[0]] == []
 
 
 @kinds(*ON_A_CLUSTER)

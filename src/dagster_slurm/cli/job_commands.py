@@ -42,6 +42,7 @@ def cancel(
     from dagster_slurm.housekeeping.listed_jobs import snapshot  # noqa: PLC0415
     from dagster_slurm.housekeeping.named_jobs import chosen  # noqa: PLC0415 - `--help` needs none of it
     from dagster_slurm.job.cancelling import Canceller, Order  # noqa: PLC0415
+    from dagster_slurm.slurm.job_id import title_of  # noqa: PLC0415
 
     with cluster_of(prefix, local=local, remote_base=remote_base) as cluster, words() as word:
         seen = snapshot(cluster, is_open=lambda job: False)
@@ -56,7 +57,7 @@ def cancel(
         # Slurm is asked once more whose they are, just before.
         done = Canceller(cluster).carry_out(Order((), tuple(each.handle for each in live.values())))
     for job in done.jobs:
-        say(f"Slurm job {job.job_id} is cancelled.")
+        say(f"{title_of(job.job_id)} is cancelled.")
     for entry in done.strangers:
         say(f"Slurm job {entry.job_id} is another's by now ({entry.name}), and is left alone.", err=True)
     for problem in done.undone:

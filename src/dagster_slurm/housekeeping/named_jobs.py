@@ -16,7 +16,7 @@ from dagster_slurm.housekeeping.jobs_table import JobRow, Shown, Wanted, WordOf,
 from dagster_slurm.housekeeping.listed_jobs import SeenJob, Snapshot
 from dagster_slurm.run_directory import JobHandle, RunDirectory, part_of_job
 from dagster_slurm.slurm import arrays
-from dagster_slurm.slurm.job_id import JobId
+from dagster_slurm.slurm.job_id import JobId, title_of
 
 LEAST_OF_A_RUN = 4
 """How much of a run's id names it."""
@@ -61,7 +61,7 @@ class Chosen:
     @property
     def title(self) -> str:
         """What it is, for people."""
-        return f"Slurm job {self.job_id} ({self.row.asset or 'no asset'}, run {self.row.run_id or 'not known'})"
+        return f"{title_of(self.job_id)} ({self.row.asset or 'no asset'}, run {self.row.run_id or 'not known'})"
 
     @property
     def handle(self) -> JobHandle:

@@ -30,7 +30,7 @@ from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import StepLogs, Teller, with_streams_of_this_thread
 from dagster_slurm.run_directory import JobHandle
-from dagster_slurm.slurm.job_id import JobId
+from dagster_slurm.slurm.job_id import JobId, title_of
 from dagster_slurm.work.carriers import Carrier, Carriers
 
 _EVENT_SECONDS = 0.5
@@ -248,9 +248,8 @@ class Followed:
         again = f" again (restart {event.restart}: the job was requeued)" if event.restart else ""
         if followed.is_own_job:
             carrier = followed.of.carrier
-            title = (
-                carrier.title if followed.element is None else f"{followed.unit}: Slurm job {followed.handle.job_id}"
-            )
+            own = followed.element is None
+            title = carrier.title if own else f"{followed.unit}: {title_of(followed.handle.job_id)}"
             number = _step_number(followed.handle, event)
             message, nodes = f"{title} runs on {event.nodes}{number}{again}", {"nodes": event.nodes}
             self._teller.tell(lambda: self._step.tell(message, nodes, ends=carrier.wait))
