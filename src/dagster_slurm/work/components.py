@@ -157,6 +157,7 @@ class HetCarriers(ClusterCarriers):
         specs = [each.spec for each in components.values()]
         self._asks_most = next((each for each in specs if needs_of(each.metadata, each.request).everything), first)
         self._activations: dict[str, Activation] = {}
+        self._placements: dict[tuple[str, int], JobRequest] = {}
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
@@ -189,7 +190,16 @@ class HetCarriers(ClusterCarriers):
             unit: next_request(spec.request, tries[unit], spec.rules) if tries[unit] else spec.request
             for unit, spec in specs.items()
         }
-        return {unit: self.placed(request) if request.partition == AUTO else request for unit, request in asked.items()}
+        return {
+            unit: self._placed_once(unit, len(tries[unit]), request) if request.partition == AUTO else request
+            for unit, request in asked.items()
+        }
+
+    def _placed_once(self, unit: str, attempt: int, request: JobRequest) -> JobRequest:
+        """With its partition, which is the same wherever the attempt is spoken of."""
+        if (unit, attempt) not in self._placements:
+            self._placements[unit, attempt] = self.placed(request)
+        return self._placements[unit, attempt]
 
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:
         """As `Carriers.submit`."""

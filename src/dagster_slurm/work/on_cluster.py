@@ -93,6 +93,7 @@ class ClusterCarriers(Carriers):
         # What another kind of carrier has in an attempt besides.
         self._more: Sequence[TreeEntry] = ()
         self._watched: dict[str, JobHandle] = {}
+        self._told_places: set[str] = set()
 
     @property
     def host(self) -> str:
@@ -185,7 +186,10 @@ class ClusterCarriers(Carriers):
         from dagster_slurm.cluster.placement import placed  # noqa: PLC0415 - most requests name a partition, or none
 
         found, choice = self._calls.persist(lambda: placed(self._cluster, request))
-        self._step.log.info(f"The partition {choice.partition} of {self.host} is chosen for the job: {choice.reason}")
+        said = f"The partition {choice.partition} of {self.host} is chosen for the job: {choice.reason}"
+        if said not in self._told_places:
+            self._told_places.add(said)
+            self._step.log.info(said)
         return found
 
     def submit(self, number: int, tries: Tries, request: JobRequest) -> Carrier:

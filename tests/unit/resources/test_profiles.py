@@ -20,6 +20,8 @@ from dagster_slurm import (
     SSHConnectionResource,
 )
 from dagster_slurm import profiles as module
+from dagster_slurm.cli import cluster_of, way_of
+from dagster_slurm.doctor.world import Asked, read_settings
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.resources.call import work_of
 from dagster_slurm.work.spec import WorkSpec
@@ -180,6 +182,22 @@ class TestWhere:
         assert slurm.default_options()["partition"] == "cpu"
         monkeypatch.setenv("SLURM_EDGE_NODE_HOST", "another.cluster")
         assert SlurmResource.from_env().connect().cluster.host == "another.cluster"
+
+    def test_the_command_line_takes_it(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(FULL)
+        with pytest.raises(ConfigurationError, match="SLURM_EDGE_NODE_HOST is not set"):
+            way_of("SLURM_EDGE_NODE_")
+        monkeypatch.setenv("DAGSTER_SLURM_PROFILE", "vsc")
+        assert way_of("SLURM_EDGE_NODE_").label == "me@login.cluster"
+        with cluster_of("SLURM_EDGE_NODE_", local=True, remote_base=None) as cluster:
+            assert cluster._remote_base == "$DATA/runs"
+        settings = read_settings(Asked())
+        assert settings.connection is not None
+        assert (settings.connection.label, settings.remote_base) == ("me@login.cluster", "$DATA/runs")
+        assert (settings.request.partition, settings.request.account) == ("cpu", "p1")
+        assert read_settings(Asked(local=True)).connection is None
+        monkeypatch.setenv("SLURM_EDGE_NODE_HOST", "another.cluster")
+        assert way_of("SLURM_EDGE_NODE_").label == "another.cluster"
 
     def test_one_that_is_not_there(self, write: Write) -> None:
         write(FULL)
