@@ -180,6 +180,28 @@ def test_an_asset_that_forgets_to_return_the_result_is_told(instance: dg.Dagster
     assert "run_partitions" in json.dumps(failure.step_failure_data.error.to_string())  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["one", "$DAGSTER_SLURM_PARTITION_KEY"])
+def test_outputs_that_replace_those_of_another_are_named(
+    instance: dg.DagsterInstance, tmp_path: Path, name: str
+) -> None:
+    payload, data = tmp_path / "payload.sh", tmp_path / "data"
+    payload.write_text(f'echo "$DAGSTER_SLURM_PARTITION_KEY" >"{name}.txt"\n')
+    days = dg.StaticPartitionsDefinition(["a", "b"])
+
+    @dg.asset(partitions_def=days, backfill_policy=dg.BackfillPolicy.single_run())
+    def fetched(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+        return compute.run_partitions(context, payload, outputs={"*.txt": data}).get_materialize_result()
+
+    done = execute(instance, fetched, "a", "b")
+    assert done.success
+    told = [each.user_message for each in instance.all_logs(done.run_id) if "replaced files" in each.user_message]
+    if name == "one":
+        (text,) = told
+        assert f"1 of its outputs replaced files of other partitions, such as {data}/one.txt of 'a'" in text
+    else:
+        assert told == []
+
+
 def test_a_run_without_partitions_is_refused(tmp_path: Path) -> None:
     @dg.asset
     def plain_asset(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from dagster_slurm.cluster.records import REVOKED
@@ -121,6 +122,7 @@ class Loop:
         self._done: set[str] = set()
         self._failures: dict[int, dict[int | None, Outcome]] = {}
         self._uncollected: set[int] = set()
+        self._owners: dict[Path, str] = {}
         self._over: list[Carrier] = []
         self._following = 0
         self._begun: tuple[str, ...] = ()
@@ -342,8 +344,19 @@ class Loop:
             self._uncollected.add(end.carrier.number)
             self._note_failure(end, error)
             return
+        self._tell_of_overwritten(end)
         self._report.take(end, unit.session)
         self._done.add(end.unit)
+
+    def _tell_of_overwritten(self, end: UnitEnd) -> None:
+        owners = {path: self._owners.setdefault(path, end.unit) for path in end.collected.outputs}
+        lost = [path for path, owner in owners.items() if owner != end.unit]
+        if lost:
+            self._log(
+                "warning",
+                f"{self._label(end)}{len(lost)} of its outputs replaced files of other partitions, such as {lost[0]} of "
+                f"{owners[lost[0]]!r}: have the partition key in their names, or leave the directory to Dagster's storage",
+            )
 
     def _check_now_and_then(self) -> None:
         """A run that was given up meanwhile has a retry, or may get one, which records what comes from now on."""
