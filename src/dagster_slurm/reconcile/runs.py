@@ -350,6 +350,7 @@ def build_slurm_orphan_reconcile_sensor(
     *,
     minimum_interval_seconds: int = 60,
     older_than_seconds: float = 0.0,
+    gone_hosts: Collection[str] = (),
     default_status: DefaultSensorStatus = DefaultSensorStatus.RUNNING,
 ) -> SensorDefinition:
     """A sensor that marks orphaned runs, so that the daemon's `run_retries` finish them.
@@ -362,6 +363,7 @@ def build_slurm_orphan_reconcile_sensor(
         name: The sensor's name, unique in the code location.
         minimum_interval_seconds: How often to look, at most.
         older_than_seconds: Leave runs alone of which Dagster recorded something in the last so many seconds.
+        gone_hosts: Machines, or containers by their host names, that are gone for good: none of their processes lives.
         default_status: Running, unless somebody stops it: a sensor that is defined for this is meant to do it.
 
     Returns:
@@ -375,7 +377,7 @@ def build_slurm_orphan_reconcile_sensor(
         description="Marks runs whose processes have died, so that run_retries take up their Slurm jobs.",
     )
     def reconcile(context: SensorEvaluationContext) -> SkipReason:
-        plan = Plan(retry=False, retry_later=True, older_than_seconds=older_than_seconds)
+        plan = Plan(retry=False, retry_later=True, older_than_seconds=older_than_seconds, gone_hosts=gone_hosts)
         found = [run for run in reconciled_runs(context.instance, plan) if run.verdict in _TOLD]
         for run in found:
             context.log.info(str(run))
