@@ -59,10 +59,13 @@ def waits(compute: ComputeResource, sandbox: Sandbox, instance: dg.DagsterInstan
     calls: list[float] = []
 
     @dg.asset
-    def called(context: dg.AssetExecutionContext, compute: ComputeResource) -> None:
+    def called(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
         for number in range(STEPS):
             calls.append(time.time())
-            compute.run(context, lines.payload, name=str(number), extra_slurm_opts={"cpus": 1, "mem": "60M"})
+            options = {"cpus": 1, "mem": "60M"}
+            done = compute.run(context, lines.payload, name=str(number), extra_slurm_opts=options)
+
+        return done.get_materialize_result()
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         wall = common.timed(lambda: dg.materialize([called], resources={"compute": compute}, instance=instance))
