@@ -55,8 +55,11 @@ FORMS: dict[str, list[Any]] = {
     "mpi": ["auto", "pmix", "pmi2", "none", "mpirun"],
     "port_strategy": ["random", "hash_jobid", "fixed"],
 }
-# `environment` of a pixi project is a name.
-OF_CLASS: dict[tuple[str, str], list[Any]] = {("PixiEnvironment", "environment"): ["analysis"]}
+# `environment` of a pixi project is a name; a cluster in a session has to say how much memory it holds.
+OF_CLASS: dict[tuple[str, str], list[Any]] = {
+    ("PixiEnvironment", "environment"): ["analysis"],
+    ("SessionCluster", "mem"): ["4G"],
+}
 TEXT, NUMBER = "DAGSTER_SLURM_TEST_TEXT", "DAGSTER_SLURM_TEST_NUMBER"
 SIMPLE: dict[Any, tuple[Any, ...]] = {
     type(None): (None,),
