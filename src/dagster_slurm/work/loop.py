@@ -344,7 +344,8 @@ class Loop:
             self._uncollected.add(end.carrier.number)
             self._note_failure(end, error)
             return
-        self._tell_of_overwritten(end)
+        if end.collected.outputs:
+            self._tell_of_overwritten(end)
         self._report.take(end, unit.session)
         self._done.add(end.unit)
 
