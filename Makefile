@@ -13,8 +13,7 @@ in_contract = tests/contract/test_work_killed.py tests/contract/test_work_follow
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py tests/assets/test_use_over_time.py \
 	tests/assets/test_without_control_groups.py tests/assets/test_on_slurm.py
 in_runs = tests/runs/test_former_relay.py tests/runs/test_reconcile.py tests/runs/test_two_locations.py tests/runs/test_with_a_daemon.py
-in_docs = tests/docs/test_getting_started.py tests/docs/test_in_the_browser.py tests/docs/test_blocks.py tests/docs/test_new_project.py \
-	tests/docs/test_demo.py
+in_docs = tests/docs/test_getting_started.py tests/docs/test_in_the_browser.py tests/docs/test_blocks.py tests/docs/test_new_project.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
 # These wait for nothing.
