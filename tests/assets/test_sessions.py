@@ -1,6 +1,7 @@
 """Calls that share one allocation of Slurm."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def test_the_command_line_knows_steps(
     (row,) = json.loads(call("sessions", "list", "--json"))["sessions"]
     assert (row["title"], row["job_id"], row["state"]) == ("session 'of-the-command-line'", job, "RUNNING")
     assert job in call("jobs")
+    time.sleep(2)  # the accounting has whole seconds: of one it may have nothing, and then nothing was idle
     assert "ends." in call("sessions", "end", "of-the-command-line")
     eventually(lambda: not queued_jobs(sandbox, tmp_path.name), "the end of the session")
     assert "There is no session on" in call("sessions")

@@ -89,7 +89,7 @@ class Session:
     def ends(self, name: str) -> None:
         (self.runs / "run" / name / "0" / "go").touch()
         status = self.runs / "run" / name / "0" / "log" / "status"
-        eventually(lambda: "over 12.r" in status.read_text(), name)
+        eventually(lambda: status.exists() and "over 12.r" in status.read_text(), name)
 
     def runs_whole(self, name: str, cluster: str = "", cpus: int = 1) -> str:
         self.ask(name, cluster, cpus)
