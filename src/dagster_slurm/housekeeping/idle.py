@@ -18,7 +18,7 @@ def session_titles(listing: Listing) -> Mapping[str, str]:
     return {each.directory.relative: each.description.step_key for each in attempts if each.description.session}
 
 
-def title_of(place: RunDirectory | None, titles: Mapping[str, str]) -> str:
+def session_of(place: RunDirectory | None, titles: Mapping[str, str]) -> str:
     """Of which session a job is the allocation; empty for a job of another kind.
 
     Args:

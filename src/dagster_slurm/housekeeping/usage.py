@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dagster_slurm.cluster.records import Listing
-from dagster_slurm.housekeeping.idle import idle_node_hours, session_titles, title_of
+from dagster_slurm.housekeeping.idle import idle_node_hours, session_of, session_titles
 from dagster_slurm.housekeeping.jobs_table import clock
 from dagster_slurm.housekeeping.listed_jobs import step_of_name
 from dagster_slurm.housekeeping.tables import Column, table
@@ -76,7 +76,7 @@ def usages(records: Mapping[str, AccountingRecord], listing: Listing) -> list[Us
             number = part.component if part else None
             asset = assets.get(step) or step.replace("__", "/")
             asset = own[number] if number is not None and number < len(own) else asset
-            session = title_of(place, sessions)
+            session = session_of(place, sessions)
             usage = _usage(record, session or asset, place.run if place else "")
             found.append(replace(usage, idle_node_hours=idle_node_hours(record)) if session else usage)
     return found

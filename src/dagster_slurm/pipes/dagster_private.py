@@ -132,6 +132,7 @@ __all__ = [
 
 StepContext = AssetExecutionContext | OpExecutionContext | AssetCheckExecutionContext
 """What a step's function is given, whatever kind of step it is."""
+_STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
 
 
 def step_key(context: OpExecutionContext) -> str:
@@ -261,8 +262,7 @@ def log_engine_event(
 
 def is_step_over(instance: DagsterInstance, run_id: str) -> Callable[[str], bool]:
     """Tells of a step's key whether the run's log has an end of it; the class of an entry of that log is private."""
-    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
-    over = {entry.step_key for entry in instance.all_logs(run_id, of_type=ends)}
+    over = {entry.step_key for entry in instance.all_logs(run_id, of_type=_STEP_ENDS)}
     return over.__contains__
 
 
@@ -274,8 +274,7 @@ def steps_to_come(instance: DagsterInstance, run: DagsterRun) -> Sequence[str]:
     if run.execution_plan_snapshot_id is None:
         return ()
     plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-    ends = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
-    ended = {entry.step_key: entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=ends)}
+    ended = {entry.step_key: entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=_STEP_ENDS)}
     upstream = {
         step.key: {handle.step_key for each in step.inputs for handle in each.upstream_output_handles}
         for step in plan.steps

@@ -9,7 +9,7 @@
 # (clusters.sh, which stands in front, too). Others are "cancel NUMBER .", "end .", "lease WHO .", "broken CLUSTER .", and
 # "next JOB .", which has been queued to follow this allocation. "relay ." is written here, `relay_seconds` before the walltime:
 # who renews a lease then queues it.
-# Here and in what is called nothing waits but `pause`, and nothing forks while nothing happens.
+# Here and in what is called nothing waits but `pause`, and with bash 5.2 nothing forks while nothing happens.
 set -f
 runs=${allocation%/runs/*}/runs
 requests=()                     # by number: the other words
