@@ -82,8 +82,11 @@ def own_cluster(sandbox: Sandbox, before: set[str]) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def own(own_cluster: Sandbox) -> Sandbox:
-    """Up and whole, whatever the test before has done to it."""
+    """Up, whole and without a job, whatever the test before has done to it."""
     own_cluster.up(quiet=True)
+    # slurmctld saves its state every five seconds: an `srun` that ended less than that before it was killed is on
+    # record as running, and nobody is there to end it again.
+    own_cluster.run(["scancel", "-u", USER])
     return own_cluster
 
 
@@ -134,7 +137,7 @@ def test_three_idle_nodes_with_distinct_addresses(own: Sandbox) -> None:
         return [line.split() for line in lines]
 
     expected = [[name, "idle", "8", "16000"] for name in ("n1", "n2", "n3")]
-    # The job of another test may be ending: on a node that was away, as long as it would have run (`sleep 100`).
+    # The job of the test before may be ending: on a node that was away, as long as it would have run (`sleep 100`).
     eventually(
         lambda: [row[:4] for row in rows()] == expected, lambda: (rows(), own.run(["squeue"]).stdout), seconds=240.0
     )
