@@ -6,18 +6,19 @@ from dagster_slurm.sandbox import Sandbox
 
 # What may still change.
 IN_THE_QUEUE = "PENDING,RUNNING,COMPLETING,SUSPENDED"
-SACCT = ["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID"]
+# To both, a component of a het job is a number of its own. To sacct's `JobID` it is `58+1`.
+SACCT = ["sacct", "-X", "-n", "-P", "--starttime=2000-01-01", "--format=JobID,JobIDRaw"]
 # sacct learns of a short job some seconds after its end, and squeue forgets it after minutes.
-SQUEUE = ["squeue", "--me", "--noheader", "--states=all", "--format=%F"]
+SQUEUE = ["squeue", "--me", "--noheader", "--states=all", "--format=%F|%F"]
 
 
 def submitted_jobs(sandbox: Sandbox) -> set[str]:
-    """The ids of all jobs that the user ever submitted.
+    """The ids of all jobs, and of all components of het jobs, that the user ever submitted.
 
     An array counts as one: sacct has its tasks as they start, which may be long after the submission.
     """
-    ids = [job_id for argv in (SACCT, SQUEUE) for job_id in sandbox.run(argv).stdout.split()]
-    return {job_id.partition("_")[0] for job_id in ids}
+    rows = [line.split("|") for argv in (SACCT, SQUEUE) for line in sandbox.run(argv).stdout.split()]
+    return {job_id.partition("_")[0] if "_" in job_id else number for job_id, number in rows}
 
 
 def queued_jobs(sandbox: Sandbox, below: str, states: str = IN_THE_QUEUE, shown: str = "%i") -> list[str]:
