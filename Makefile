@@ -9,7 +9,8 @@ workers = 4
 with_long = tests/faults tests/hetjobs tests/partitions tests/executor tests/environments tests/launchers $(in_contract) \
 	$(in_assets) $(in_runs) tests/cluster/test_openssh.py $(in_docs)
 in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py \
-	tests/contract/test_work_in_sessions.py tests/contract/test_sessions_broken.py tests/contract/test_ways.py
+	tests/contract/test_work_in_sessions.py tests/contract/test_sessions_broken.py tests/contract/test_ways.py \
+	tests/contract/test_uploads.py
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py tests/assets/test_use_over_time.py \
 	tests/assets/test_without_control_groups.py tests/assets/test_on_slurm.py
 in_runs = tests/runs/test_former_relay.py tests/runs/test_reconcile.py tests/runs/test_two_locations.py tests/runs/test_with_a_daemon.py
@@ -25,11 +26,11 @@ help: ## Show this list.
 demo: $(bin)/.installed cluster ## Run the example here and on a real Slurm cluster on this machine.
 	@$(bin)/python scripts/demo.py
 
-test: static docs ## Run every check and every test, those on the real cluster included.
+test: side-by-side ## Run every check and every test, those on the real cluster included.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@$(bin)/python -m pytest -n $(workers)
 
-durations: static docs ## Run every test, write where the time goes to tests/durations.tsv, and fail if it is too long.
+durations: side-by-side ## Run every test, write where the time goes to tests/durations.tsv, and fail if it is too long.
 	@$(bin)/python scripts/cluster_packages.py --trials
 	@rm -rf .durations && mkdir .durations
 	@DURATIONS=$$PWD/.durations $(bin)/python -m pytest -n $(workers)
@@ -61,6 +62,10 @@ clean: ## Remove the virtual environment, caches and what the demo left here; th
 	@rm -rf .venv .demo .durations .faults .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Each of the two keeps one core busy.
+side-by-side: $(bin)/.installed
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target static docs
+
 static: $(bin)/.installed
 	@$(bin)/ruff format --check .
 	@$(bin)/ruff check .
@@ -75,4 +80,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test durations faults screenshots check docs slurm-versions bench clean static cluster
+.PHONY: help demo test side-by-side durations faults screenshots check docs slurm-versions bench clean static cluster

@@ -14,7 +14,8 @@ THREE_NODES = {"nodes": 3, "cpus": 2, "mem": "2G", "time_limit": "00:10:00"}
 @dg.asset(metadata={"slurm": THREE_NODES})
 def best_parameters(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
     """The parameters of the regression with the least error."""
-    return compute.run(context, HERE / "payloads" / "search.py").get_materialize_result()
+    extras = {"trials": int(os.environ.get("TRIALS", "48"))}
+    return compute.run(context, HERE / "payloads" / "search.py", extras=extras).get_materialize_result()
 
 
 def compute_resource() -> ComputeResource:

@@ -41,6 +41,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         world.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before a sample is taken of what is left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests that `test_ways` leaves out."""
     chosen, others = [], []

@@ -33,6 +33,7 @@ from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, SMALLEST_PIECE_BYT
 from dagster_slurm_sandbox.users import small_filesystem
 from tests.ssh import connection_of, control_directory, opened
 
+pytestmark = pytest.mark.sampled("way", share=3)
 MIB = 1 << 20
 RANDOM = os.urandom(12 * MIB)
 # Sends every piece of the smallest size: several of them, whatever the link.

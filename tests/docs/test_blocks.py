@@ -395,7 +395,13 @@ def names(sandbox: Sandbox) -> dict[str, str]:
 def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict[str, str], tmp_path: Path) -> None:
     if name_of(page).startswith("examples/"):
         (tmp_path / "examples").symlink_to(ROOT / "examples")
-    variables = {"LOOKOUTS_FILES": str(tmp_path), "CLUSTER_PASSWORD": sandbox.password()}
+    # Two examples have a size; theirs is for three nodes.
+    variables = {
+        "LOOKOUTS_FILES": str(tmp_path),
+        "CLUSTER_PASSWORD": sandbox.password(),
+        "FLEET": "300",
+        "TRIALS": "16",
+    }
     text = page.read_text(encoding="utf-8")
     if "~/.config/" in text:
         # Where `Reader.write` puts such a file.

@@ -22,7 +22,7 @@ from tests.support.pixi import Channel
 from ..ssh import connection_of, opened
 from .kinds import Builder, Kind, Packages, Pixi, Uv
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.sampled("transport", share=2)]
 
 RunIn = Callable[[Activation, str], str]
 

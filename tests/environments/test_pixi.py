@@ -29,7 +29,7 @@ from tests.support.pixi import HARBOUR, OTHER, OWN, WAVES, Channel, Conda, PixiP
 from ..ssh import connection_of
 from . import projects
 
-pytestmark = [pytest.mark.process, pytest.mark.usefixtures("tools")]
+pytestmark = [pytest.mark.process, pytest.mark.usefixtures("tools"), pytest.mark.sampled("transport", share=2)]
 
 RunIn = Callable[[Activation, str], str]
 TARGET = Target(OWN, login_platform=OWN)

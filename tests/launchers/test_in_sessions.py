@@ -115,6 +115,7 @@ def before(number: int, action: Callable[[], object]) -> Callable[[int], object]
     return lambda each: action() if each == number else None
 
 
+@pytest.mark.all_faults
 @pytest.mark.timeout(400)
 def test_ray_is_kept_between_steps(
     slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write, with_ray: str

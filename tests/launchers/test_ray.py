@@ -93,7 +93,8 @@ class TestOnThreeNodes:
         assert sandbox.run(["sh", "-c", f"ls -d {shown[1]}/ray.*"]).stdout == "", "after success nothing of it is kept"
 
     def test_the_example(self, ray_compute: ComputeResource, instance: dg.DagsterInstance) -> None:
-        result = run_asset(on_nodes(SEARCH), ray_compute, instance)
+        asset = asset_of(SEARCH, launcher=RayLauncher(), extras={"trials": 16}, extra_slurm_opts=THREE)
+        result = run_asset(asset, ray_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         # On how many nodes short trials run is Ray's choice. The noise that it cannot predict is 0.15.
         assert 0.1 < metadata_of(result)["error_m"] < 0.2

@@ -7,8 +7,6 @@ import numpy as np
 import ray
 from dagster_pipes import open_dagster_pipes
 
-TRIALS = 48
-
 
 def tide(hours: np.ndarray) -> np.ndarray:
     """Two days of a tide in metres, with the waves on it."""
@@ -35,12 +33,12 @@ def trial(length: float, ridge: float) -> tuple[float, float, float, str]:
 with open_dagster_pipes() as pipes:
     # RAY_ADDRESS says where the cluster is.
     ray.init(log_to_driver=False)
-    began = time.monotonic()
+    began, trials = time.monotonic(), pipes.get_extra("trials")
     chosen = np.random.default_rng(1)
-    found = ray.get([trial.remote(10 ** chosen.uniform(-1.5, 1.5), 10 ** chosen.uniform(-4, 1)) for _ in range(TRIALS)])
+    found = ray.get([trial.remote(10 ** chosen.uniform(-1.5, 1.5), 10 ** chosen.uniform(-4, 1)) for _ in range(trials)])
     error, length, ridge, _ = min(found)
     nodes = sorted({node for *_, node in found})
-    print(f"{TRIALS} trials in {time.monotonic() - began:.1f} s on {', '.join(nodes)}: {error:.3f} m")
+    print(f"{trials} trials in {time.monotonic() - began:.1f} s on {', '.join(nodes)}: {error:.3f} m")
     metadata = {
         "error_m": round(error, 3),
         "length_hours": round(length, 2),
