@@ -355,8 +355,8 @@ class Loop:
         if lost:
             self._log(
                 "warning",
-                f"{self._label(end)}{len(lost)} of its outputs replaced files of other partitions, such as {lost[0]} "
-                f"of {owners[lost[0]]!r}: have the partition key in their names, or leave the directory to Dagster",
+                f"{self._label(end)}{len(lost)} of its outputs replaced files of other {self.NOUN}s, such as {lost[0]} "
+                f"of {owners[lost[0]]!r}: have the {self.NOUN} key in their names, or leave the directory to Dagster",
             )
 
     def _check_now_and_then(self) -> None:
