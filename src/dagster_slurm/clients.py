@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetKey, PipesClient
+from dagster import PipesClient
 
 from dagster_slurm.environments import ClusterPython, Deployed, Provider
 from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
@@ -22,6 +22,7 @@ from dagster_slurm.pipes.launch_key import PieceOfWork, Reattach, piece_of_work
 from dagster_slurm.pipes.partition_results import (
     COLLECTOR_FAULT,
     MetadataOf,
+    Recorded,
     Recorder,
     SlurmCompletedInvocation,
     SlurmOutcome,
@@ -105,14 +106,14 @@ def run_one(step: Step, follow: Follow, metadata_of: _MetadataOfEnd) -> SlurmCom
 
 
 def run_each(
-    step: Step, name: str | None, done: Mapping[str, set[AssetKey]], follow: Follow, metadata_of: _MetadataOfEnd
+    step: Step, name: str | None, done: Recorded, follow: Follow, metadata_of: _MetadataOfEnd
 ) -> SlurmPartitionsInvocation:
     """A call for each partition of the run.
 
     Args:
         step: The step.
         name: The call's name, if it has one.
-        done: Which assets are on record for a partition.
+        done: What is on record for partitions.
         follow: Brings those that are not to their ends.
         metadata_of: What the end of one adds to its metadata.
 
@@ -120,13 +121,13 @@ def run_each(
         Failure: Partitions have failed; the others are materialised.
     """
     partitions, recorder = partitions_of(step), Recorder(step, name, done)
-    left = [each for each in partitions if not set(step.asset_keys) <= done.get(each, set())]
+    left = [each for each in partitions if not set(step.asset_keys) <= done.get(each, {}).keys()]
 
     with kept_connections(step.instance, step.run.run_id) if step.run else nullcontext():
         failed = follow(left, _Recorded(recorder, metadata_of))
     if failed:
         raise partitions_failure({unit: error for unit, (error, _) in failed.items()}, len(partitions))
-    return SlurmPartitionsInvocation(step, recorder.results)
+    return SlurmPartitionsInvocation(step, recorder.results, done)
 
 
 Request = JobRequest | Mapping[str, object]
@@ -405,10 +406,7 @@ class LocalPipesClient(PipesClient):
     def _follow(self, step: Step, spec: WorkSpec, call: str, units: Sequence[str], succeeded: Report) -> Failures:
         carriers = LocalCarriers(step, spec, call, python=self._python, keeps=self._keep)
         # Where a run's steps are on threads, no signal and no exception of Dagster's comes to them.
-        if spec.staging.outputs.needs_default and is_temporary(step):
-            step.log.warning(
-                "DAGSTER_HOME is not set: the outputs go with Dagster's temporary storage; outputs_dir has them stay"
-            )
+        self._warn_of_temporary(step, spec)
         on_threads = SHARED.find(step.run) is not None
         interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:
@@ -417,3 +415,9 @@ class LocalPipesClient(PipesClient):
             raise terminated(what) from None
         finally:
             carriers.remove()
+
+    def _warn_of_temporary(self, step: Step, spec: WorkSpec) -> None:
+        if spec.staging.outputs.needs_default and is_temporary(step):
+            step.log.warning(
+                "DAGSTER_HOME is not set: the outputs go with Dagster's temporary storage; outputs_dir has them stay"
+            )

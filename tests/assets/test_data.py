@@ -208,26 +208,32 @@ class TestInBothModes:
     def test_partitions_of_kept_results(
         self, compute: ComputeResource, instance: dg.DagsterInstance, payload: Write
     ) -> None:
-        first = payload('echo "$PART" >part.txt', "first.sh")
+        """Of a run of one partition, and of one of a range, of which one fails."""
+        first = payload(
+            ': "${PART:=$DAGSTER_SLURM_PARTITION_KEY}"; [ $PART != mar ] || exit 3; echo $PART >part.txt', "p.sh"
+        )
         second = payload("cat */part.txt", "second.sh")
-        months = dg.StaticPartitionsDefinition(["jan", "feb"])
+        months = dg.StaticPartitionsDefinition(["jan", "feb", "mar", "apr"])
 
-        @dg.asset(partitions_def=months, io_manager_key="on_cluster")
+        @dg.asset(partitions_def=months, io_manager_key="on_cluster", backfill_policy=dg.BackfillPolicy.single_run())
         def parts(context: dg.AssetExecutionContext, compute: ComputeResource):
+            if len(context.partition_keys) > 1:
+                return compute.run_partitions(context, first, keep_on_cluster=["part.txt"]).get_kept_result()
             run = compute.run(context, first, extra_env={"PART": context.partition_key}, keep_on_cluster=["part.txt"])
             return run.get_kept_result("part.txt")
 
-        @dg.asset
+        @dg.asset(ins={"parts": dg.AssetIn(metadata={"allow_missing_partitions": True})})
         def whole(context: dg.AssetExecutionContext, compute: ComputeResource, parts: dict[str, RemotePath]):
             inputs = {f"{key}/part.txt": path for key, path in parts.items()}
             return compute.run(context, second, inputs=inputs).get_materialize_result()
 
         resources = {"compute": compute, "on_cluster": SlurmPathIOManager()}
-        for key in ("jan", "feb"):
-            done = dg.materialize([parts], resources=resources, instance=instance, partition_key=key)
-            assert done.success
+        assert dg.materialize([parts], resources=resources, instance=instance, partition_key="jan").success
+        tags = {"dagster/asset_partition_range_start": "feb", "dagster/asset_partition_range_end": "apr"}
+        done = dg.materialize([parts], resources=resources, instance=instance, tags=tags, raise_on_error=False)
+        assert "Exit code 3" in failure_of(done)[1]
         result = dg.materialize([parts, whole], selection=[whole], resources=resources, instance=instance)
-        assert sorted(compute_log(result, instance).split()) == ["feb", "jan"]
+        assert sorted(compute_log(result, instance).split()) == ["apr", "feb", "jan"]
 
 
 @pytest.mark.cluster

@@ -7,9 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig
+from dagster_slurm import BashLauncher, ComputeResource, SlurmPathIOManager, SlurmQueueConfig
 from dagster_slurm.errors import InvalidRequestError
 
+from ..assets.conftest import log_messages
 from .conftest import FAILS_ONCE, REPORTS, run_components
 
 pytestmark = pytest.mark.process
@@ -88,6 +89,49 @@ def test_outputs_are_those_of_each(instance: dg.DagsterInstance, payload: Write)
 
     assert dg.materialize([work], resources={"compute": HERE}, instance=instance).success
     assert found == {"a": "of a\n", "x/b": "of x/b\n"}
+
+
+@pytest.mark.parametrize("keys", [(), ("jan", "mar")], ids=["alone", "of partitions"])
+def test_what_stays_on_the_cluster_is_the_value_of_its_asset(
+    instance: dg.DagsterInstance, payload: Write, keys: tuple[str, ...]
+) -> None:
+    """Of one that ends well, also where another fails; of several partitions, what is named as each."""
+    text = (
+        'for name in wave jan feb; do echo "of $DAGSTER_SLURM_ASSET_KEY" >$name; done; [ $DAGSTER_SLURM_ASSET_KEY = a ]'
+    )
+    path, months = payload(text, "writes.sh"), dg.StaticPartitionsDefinition(["jan", "feb", "mar"])
+    loaded: dict[str, Any] = {}
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec(name).with_io_manager_key("on_cluster") for name in "ab"],
+        partitions_def=months if keys else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if keys else None,
+    )
+    def work(context: dg.AssetExecutionContext, compute: ComputeResource) -> Any:
+        named = ["jan", "feb"] if keys else ["wave"]
+        done = compute.run_hetjob(context, [(name, path, {}) for name in "ab"], keep_on_cluster=named)
+        yield from done.get_results()
+
+    @dg.asset(ins={"a": dg.AssetIn(metadata={"allow_missing_partitions": True})})
+    def read(a: Any) -> None:
+        loaded["a"] = a
+
+    definitions = dg.Definitions(
+        assets=[work, read],
+        jobs=[dg.define_asset_job("first", ["a", "b"]), dg.define_asset_job("second", "read")],
+        resources={"compute": HERE, "on_cluster": SlurmPathIOManager()},
+    )
+    tags = dict(zip(("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"), keys, strict=False))
+    done = definitions.resolve_job_def("first").execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    assert not done.success
+    assert definitions.resolve_job_def("second").execute_in_process(instance=instance).success
+    found = loaded["a"] if keys else {"": loaded["a"]}
+    assert {name: Path(each.path).name for name, each in found.items()} == (
+        {"jan": "jan", "feb": "feb"} if keys else {"": "wave"}
+    )
+    assert {Path(each.path).read_text() for each in found.values()} == {"of a\n"}
+    told = [text for text in log_messages(done, instance) if "no value was stored of partition mar" in text]
+    assert len(told) == bool(keys)
 
 
 def test_some_of_the_assets_are_components_of_their_own(instance: dg.DagsterInstance, reports: Path) -> None:

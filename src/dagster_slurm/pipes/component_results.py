@@ -12,8 +12,9 @@ from dagster import AssetCheckResult, AssetKey, Failure, MaterializeResult
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
 from dagster_slurm.pipes.dagster_private import already_materialized, materializations
 from dagster_slurm.pipes.dagster_storage import one_transaction
+from dagster_slurm.pipes.kept_values import KeptValues
 from dagster_slurm.pipes.launch_key import lineage_of
-from dagster_slurm.pipes.partition_results import CALL_METADATA, data_metadata
+from dagster_slurm.pipes.partition_results import CALL_METADATA, data_metadata, value_of
 from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.staging.collect import Collected
@@ -57,20 +58,44 @@ class ComponentRecorder:
         # A function that is called directly has nothing to record.
         self._events = step.pipes.events() if step.run else None
         self._call = {} if name is None else {CALL_METADATA: name}
-        self._unwritten: list[tuple[AssetKey, MaterializeResult[Any]]] = []
+        self._values = KeptValues(self._events) if self._events else None
+        self._unwritten: list[tuple[AssetKey, str | None, MaterializeResult[Any], Mapping[str, Any]]] = []
         self.results: dict[AssetKey, ComponentResult] = {}
 
     def take(
         self, key: AssetKey, session: UnitSession, metadata: Mapping[str, Any], *, job_id: str, collected: Collected
     ) -> None:
-        """Take a component's materialisation."""
+        """Take a component's materialisation.
+
+        Raises:
+            LocalStorageError: An IO manager cannot store where something is.
+        """
         told = {**metadata, **data_metadata(collected), **self._call}
         made = session.materialized(told).get(key) or MaterializeResult(asset_key=key, metadata=told)
         messages = list(session.pipes.get_custom_messages())
         checks = [each for each in session.checks() if each.asset_key in (key, None)]
         result = _with_checks(made, checks)
         self.results[key] = ComponentResult(job_id, result, messages, collected.outputs, collected.kept)
-        self._unwritten.append((key, made))
+        self._unwritten += [
+            (key, partition, made, self._stored(key, partition, collected.kept)) for partition in self._partitions
+        ]
+
+    @property
+    def _partitions(self) -> Sequence[str | None]:
+        return self._step.partition_keys or (None,)
+
+    def _stored(self, key: AssetKey, partition: str | None, kept: Mapping[str, RemotePath]) -> Mapping[str, Any]:
+        """Of a component of several partitions, what it has kept under the name of each."""
+        if self._values is None or not kept:
+            return {}
+        if partition is not None and len(self._partitions) > 1:
+            if partition not in kept and self._values.are_taken(key):
+                self._step.log.warning(
+                    f"{key.to_user_string()}: no value was stored of partition {partition}: what stays on the cluster "
+                    f"has its own name ({', '.join(kept)}). Have the payload leave something named as each partition"
+                )
+            kept = {name: path for name, path in kept.items() if name == partition}
+        return self._values.store(key, partition, value_of(kept))
 
     def write(self) -> None:
         """Record what was taken."""
@@ -78,9 +103,8 @@ class ComponentRecorder:
         if not unwritten or self._events is None:
             return
         with one_transaction(self._step.instance):
-            for key, result in unwritten:
-                for partition in self._step.partition_keys or (None,):
-                    self._events.materialize(key, partition, result)
+            for each in unwritten:
+                self._events.materialize(*each)
 
 
 class SlurmHetInvocation:

@@ -24,11 +24,13 @@ from dagster import (
     DataProvenance,
     EventLogEntry,
     Field,
+    IOManager,
     JobDefinition,
     MaterializeResult,
     MultiPartitionKey,
     Noneable,
     OpExecutionContext,
+    OutputContext,
     PartitionsDefinition,
     RepositoryDefinition,
     TimeWindow,
@@ -62,6 +64,7 @@ from dagster._core.execution.plan.execute_step import (
     _get_input_provenance_data,
 )
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster._core.execution.step_dependency_config import StepDependencyConfig, get_step_dependency_config_field
@@ -108,6 +111,7 @@ __all__ = [
     "free_pool_slots",
     "instance_from",
     "instance_of_environment",
+    "is_already_materialized",
     "is_canceling_after",
     "is_of_graph",
     "is_step_over",
@@ -689,9 +693,35 @@ class PartitionEvents:
         self._step = context.get_step_execution_context()
         self._run = context.run
         self._version_tags: dict[AssetKey, Mapping[str, str]] = {}
+        self._output_names: dict[AssetKey, str | None] = {}
 
-    def materialize(self, asset_key: AssetKey, partition: str | None, result: MaterializeResult[Any]) -> None:
-        """Record now that a partition, or an asset without any, was materialised with the versions of Dagster."""
+    def output_of(self, asset_key: AssetKey) -> tuple[IOManager, OutputContext] | None:
+        """An asset's IO manager and the context of its output, as Dagster makes them when the step returns.
+
+        None where nothing is stored: the output is of type Nothing, or of another step of a graph asset.
+        """
+        name = self._output_name(asset_key)
+        if name is None:
+            return None
+        handle = StepOutputHandle(self._step.step.key, name)
+        context = self._step.get_output_context(handle)
+        return None if context.dagster_type.is_nothing else (self._step.get_io_manager(handle), context)
+
+    def materialize(
+        self,
+        asset_key: AssetKey,
+        partition: str | None,
+        result: MaterializeResult[Any],
+        stored: Mapping[str, Any],
+    ) -> None:
+        """Record now that a partition, or an asset without any, was materialised with the versions of Dagster.
+
+        Args:
+            asset_key: Of which asset.
+            partition: Of which partition.
+            result: What was reported of it.
+            stored: What its IO manager says of its value.
+        """
         tags = {**self._versions(asset_key), **(result.tags or {})}
         if result.data_version is not None:
             tags |= {DATA_VERSION_TAG: result.data_version.value, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
@@ -699,9 +729,31 @@ class PartitionEvents:
             tags[BACKFILL_ID_TAG] = backfill_id
         if isinstance(partition, MultiPartitionKey):
             tags |= get_tags_from_multi_partition_key(partition)
+        metadata = self._metadata(asset_key, partition, result.metadata or {}, stored)
         with disable_dagster_warnings():
-            made = AssetMaterialization(asset_key, partition=partition, metadata=result.metadata or {}, tags=tags)
+            made = AssetMaterialization(asset_key, partition=partition, metadata=metadata, tags=tags)
         DagsterEvent.asset_materialization(self._step, made)
+
+    def _metadata(
+        self, asset_key: AssetKey, partition: str | None, reported: Mapping[str, Any], stored: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """With what the asset's function has added through its context; Dagster's own order of precedence."""
+        name = self._output_name(asset_key)
+        return {
+            **reported,
+            **((self._step.get_output_metadata(name) if name else None) or {}),
+            **stored,
+            **(self._step.get_asset_metadata(asset_key) or {}),
+            **((self._step.get_asset_metadata(asset_key, partition) if partition else None) or {}),
+        }
+
+    def _output_name(self, asset_key: AssetKey) -> str | None:
+        if asset_key not in self._output_names:
+            of, layer = self._step.node_handle, self._step.job_def.asset_layer
+            names = [output.name for output in self._step.step.step_outputs]
+            found = (name for name in names if layer.get_asset_key_for_node_output(of, name) == asset_key)
+            self._output_names[asset_key] = next(found, None)
+        return self._output_names[asset_key]
 
     def _versions(self, asset_key: AssetKey) -> Mapping[str, str]:
         if asset_key not in self._version_tags:
@@ -726,3 +778,8 @@ def already_materialized(asset_key: AssetKey) -> MaterializeResult[Any]:
     Dagster records no event for an output that carries this mark (1.13, `execute_step.py`).
     """
     return MaterializeResult(asset_key=asset_key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+
+
+def is_already_materialized(context: OutputContext) -> bool:
+    """Whether an output is one of those."""
+    return SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION in (context.output_metadata or {})

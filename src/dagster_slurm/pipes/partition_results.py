@@ -35,6 +35,7 @@ from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
 
 CALL_METADATA = "slurm_call"
+KEPT = "slurm_kept"
 COLLECTOR_FAULT = "slurm_metrics_collector_fault"
 """The name of the metadata that says what is wrong with what a metrics collector has given."""
 LEAST_SECONDS_OF_USE = 15.0
@@ -65,34 +66,46 @@ class PartitionResult:
     kept: Mapping[str, RemotePath] = field(default_factory=dict)
 
 
+Recorded = Mapping[str, Mapping[AssetKey, Mapping[str, RemotePath]]]
+"""What is on record for partitions: by partition and asset, what stays on the cluster."""
+
+
 class Recorder:
     """Puts the results of partitions on record, each once.
 
     Args:
         step: The step.
         name: The call's name, if it has one.
-        done: Which assets are on record for a partition.
+        done: What is on record.
     """
 
-    def __init__(self, step: Step, name: str | None, done: Mapping[str, set[AssetKey]]) -> None:
+    def __init__(self, step: Step, name: str | None, done: Recorded) -> None:
+        from dagster_slurm.pipes.kept_values import KeptValues  # noqa: PLC0415 - a call without partitions does without
+
         self._events = step.pipes.events()
+        self._values = KeptValues(self._events)
         self._call = {} if name is None else {CALL_METADATA: name}
         self._done = done
-        self._unwritten: list[tuple[AssetKey, str, MaterializeResult[Any]]] = []
+        self._unwritten: list[tuple[AssetKey, str, MaterializeResult[Any], Mapping[str, Any]]] = []
         self._instance = step.instance
         self.results: dict[str, PartitionResult] = {}
 
     def take(
         self, partition: str, session: UnitSession, metadata: Mapping[str, Any], *, job_id: str, collected: Collected
     ) -> None:
-        """Take a partition's materialisations, but for the assets whose are on record already."""
+        """Take a partition's materialisations, but for the assets whose are on record already.
+
+        Raises:
+            LocalStorageError: An IO manager cannot store where something is.
+        """
         made = session.materialized({**metadata, **data_metadata(collected), **self._call})
-        self._unwritten += [
-            (asset_key, partition, result)
-            for asset_key, result in made.items()
-            if asset_key not in self._done.get(partition, ())
-        ]
         shown = {name: value for result in made.values() for name, value in (result.metadata or {}).items()}
+        for asset_key, result in made.items():
+            if asset_key not in self._done.get(partition, ()):
+                # Before it is on record: what Dagster shows as materialised can be loaded.
+                stored = self._values.store(asset_key, partition, value_of(collected.kept))
+                self._unwritten.append((asset_key, partition, result, stored))
+                shown |= stored
         messages = list(session.pipes.get_custom_messages())
         self.results[partition] = PartitionResult(
             job_id, shown, messages, session.checks(), collected.outputs, collected.kept
@@ -103,8 +116,8 @@ class Recorder:
         unwritten, self._unwritten = self._unwritten, []
         if unwritten:
             with one_transaction(self._instance):
-                for asset_key, partition, result in unwritten:
-                    self._events.materialize(asset_key, partition, result)
+                for each in unwritten:
+                    self._events.materialize(*each)
 
 
 class SlurmPartitionsInvocation:
@@ -114,8 +127,9 @@ class SlurmPartitionsInvocation:
         partitions: The results of this call, by partition key, without those that an earlier attempt has recorded.
     """
 
-    def __init__(self, step: Step, results: Mapping[str, PartitionResult]) -> None:
+    def __init__(self, step: Step, results: Mapping[str, PartitionResult], done: Recorded) -> None:
         self._step = step
+        self._done = done
         self.partitions: Mapping[str, PartitionResult] = dict(results)
 
     def get_results(self) -> Sequence[MaterializeResult[Any]]:
@@ -135,6 +149,24 @@ class SlurmPartitionsInvocation:
             )
         return results[0]
 
+    def get_kept_result(self) -> MaterializeResult[Any]:
+        """The same, with what stays on the cluster as its value, for an IO manager.
+
+        The value is a mapping from partition keys, with those that an earlier attempt has recorded; of a run of one
+        partition, what that has kept: the only entry of `kept`, or the mapping of all.
+
+        Raises:
+            InvalidRequestError: The step has several assets.
+        """
+        result, keys = self.get_materialize_result(), self._step.partition_keys or ()
+        values = {key: value_of(kept) for key in keys if (kept := self._kept(key))}
+        return with_value(result, values.get(keys[0], {}) if len(keys) == 1 else values)
+
+    def _kept(self, partition: str) -> Mapping[str, RemotePath]:
+        if partition in self.partitions:
+            return self.partitions[partition].kept
+        return self._done.get(partition, {}).get(self._step.asset_keys[0], {})
+
 
 def partitions_of(step: Step) -> Sequence[str]:
     """The step's partitions, in their order.
@@ -153,29 +185,30 @@ def partitions_of(step: Step) -> Sequence[str]:
     return step.partition_keys
 
 
-def recorded(step: Step, origin_run_id: str, name: str | None) -> dict[str, set[AssetKey]]:
-    """Which assets this run, and those that it retries, have on record for each partition.
+def recorded(step: Step, origin_run_id: str, name: str | None) -> Recorded:
+    """What this run, and those that it retries, have on record for each partition.
 
     Args:
         step: The step.
         origin_run_id: The run in which the piece of work began.
         name: The call's name, if it has one.
     """
-    found: dict[str, set[AssetKey]] = {}
+    found: dict[str, dict[AssetKey, Mapping[str, RemotePath]]] = {}
     if step.run is None:
         return found
     for generation in lineage_of(step.instance, step.run, step.key):
         for made in materializations(step.instance, generation.run_id):
             is_of_call = made.step_key == step.key and made.metadata.get(CALL_METADATA) == name
             if is_of_call and made.partition is not None:
-                found.setdefault(made.partition, set()).add(made.asset_key)
+                told = made.metadata.get(KEPT) or {}
+                kept = {name: RemotePath(each["path"], each["host"]) for name, each in told.items()}
+                found.setdefault(made.partition, {})[made.asset_key] = kept
         if generation.run_id == origin_run_id:
             break
     return found
 
 
 OUTPUTS = "slurm_outputs"
-KEPT = "slurm_kept"
 _RESULTS = "slurm_results"
 # Of `dagster dev` without DAGSTER_HOME (dagster/_cli/utils.py, 1.13).
 _TEMPORARY_HOME = ".tmp_dagster_home_"
@@ -202,17 +235,24 @@ class SlurmCompletedInvocation(PipesClientCompletedInvocation):
         Args:
             name: Which of `kept`; by default the only one, or the mapping of all.
         """
-        result = self.get_materialize_result()
-        only = next(iter(self.kept.values())) if len(self.kept) == 1 else dict(self.kept)
-        value = only if name is None else self.kept[name]
-        return MaterializeResult(
-            asset_key=result.asset_key,
-            metadata=result.metadata,
-            check_results=result.check_results,
-            data_version=result.data_version,
-            tags=result.tags,
-            value=value,
-        )
+        return with_value(self.get_materialize_result(), value_of(self.kept) if name is None else self.kept[name])
+
+
+def value_of(kept: Mapping[str, RemotePath]) -> RemotePath | dict[str, RemotePath]:
+    """The only path, or a mapping of all."""
+    return next(iter(kept.values())) if len(kept) == 1 else dict(kept)
+
+
+def with_value(result: MaterializeResult[Any], value: object) -> MaterializeResult[Any]:
+    """The same result with a value for an IO manager."""
+    return MaterializeResult(
+        asset_key=result.asset_key,
+        metadata=result.metadata,
+        check_results=result.check_results,
+        data_version=result.data_version,
+        tags=result.tags,
+        value=value,
+    )
 
 
 def data_metadata(collected: Collected) -> dict[str, Any]:

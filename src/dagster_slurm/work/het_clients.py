@@ -156,6 +156,7 @@ class LocalHetClient(LocalPipesClient):
         succeeded: Report,
     ) -> Failures:
         carriers = LocalComponents(step, components, call, python=self._python, keeps=self._keep, on_failure=on_failure)
+        self._warn_of_temporary(step, next(iter(components.values())).spec)
         on_threads = SHARED.find(step.run) is not None
         interruptions = Interruptions(step, outlived=False) if on_threads else Uninterrupted()
         try:
