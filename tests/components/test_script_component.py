@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from dagster_slurm import SlurmResourcesComponent, SlurmScriptComponent
+from dagster_slurm import RemotePath, SlurmPathIOManager, SlurmResourcesComponent, SlurmScriptComponent
 from dagster_slurm.new_project import first_payload
 from dagster_slurm.sandbox import Sandbox
 
@@ -267,3 +267,41 @@ def test_components_share_the_allocation_of_a_session(
     assert len({job for job, step in ids}) == 1
     said = [entry.user_message for entry in instance.all_logs(result.run_id)]
     assert sum("The partition compute of" in line for line in said) == 1
+
+
+KEEPS = """
+attributes:
+  execution:
+    path: keeps.sh
+    backfill_policy: {type: single_run}
+  run: {keep_on_cluster: [wave]}
+  assets:
+    - key: waves
+      partitions_def: {type: static, partition_keys: [jan, feb, mar]}
+      metadata: {dagster/io_manager_key: on_cluster}
+"""
+
+
+def test_what_stays_on_the_cluster_is_the_value_of_an_asset_with_an_io_manager(instance: dg.DagsterInstance) -> None:
+    """Of a run of one partition, and of one of a range."""
+    found: dict[str, RemotePath] = {}
+
+    @dg.asset
+    def read(waves: dict[str, RemotePath]) -> None:
+        found.update(waves)
+
+    more = dg.Definitions(
+        assets=[read],
+        jobs=[dg.define_asset_job("some", "waves"), dg.define_asset_job("after", "read")],
+        resources={"on_cluster": SlurmPathIOManager()},
+    )
+    with loaded(KEEPS, keeps__sh="echo 1 >wave\n") as defs:
+        both = dg.Definitions.merge(defs, more)
+        some = both.resolve_job_def("some")
+        some.execute_in_process(instance=instance, partition_key="jan")
+        tags = {f"dagster/asset_partition_range_{end}": key for end, key in (("start", "feb"), ("end", "mar"))}
+        some.execute_in_process(instance=instance, tags=tags)
+        both.resolve_job_def("after").execute_in_process(instance=instance)
+    assert {key: Path(path.path).read_text() for key, path in found.items()} == dict.fromkeys(
+        ("jan", "feb", "mar"), "1\n"
+    )

@@ -15,6 +15,7 @@ from dagster import (
     ComponentLoadContext,
     Definitions,
     Jitter,
+    MaterializeResult,
     Model,
     ResolutionContext,
     Resolvable,
@@ -32,12 +33,15 @@ from dagster_slurm.components.arguments import RunModel, arguments_of, payload_a
 from dagster_slurm.components.scaffold import ScriptScaffolder
 from dagster_slurm.components.written import values_in
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.pipes.partition_results import SlurmCompletedInvocation, value_of, with_value
 from dagster_slurm.resources.compute import ComputeResource
 from dagster_slurm.resources.settings import SlurmRunConfig
 
 KIND = "slurm"
 """The kind of assets whose payloads this package runs."""
 _MOST_KINDS = 10
+_IO_MANAGER = "dagster/io_manager_key"
+"""The metadata that `AssetSpec.with_io_manager_key` sets."""
 
 
 class BackfillModel(Model):
@@ -190,7 +194,19 @@ class SlurmScriptComponent(Component, Resolvable, Model):
         if is_range and len(context.partition_keys) > 1:
             yield from compute.run_partitions(context, payload, max_parallel, **arguments).get_results()
         else:
-            yield from compute.run(context, payload, **arguments).get_results()
+            yield from self._with_values(compute.run(context, payload, **arguments))
+
+    def _with_values(self, done: SlurmCompletedInvocation) -> Iterator[Any]:
+        """What stays on the cluster is the value of an asset that names its IO manager; of any other Dagster has none.
+
+        `run_partitions` has stored it when a partition has ended.
+        """
+        named = {spec.key for spec in self.assets if _IO_MANAGER in spec.metadata} if done.kept else set()
+        for each in done.get_results():
+            if isinstance(each, MaterializeResult) and each.asset_key in named:
+                yield with_value(each, value_of(done.kept))
+            else:
+                yield each
 
 
 def of_our_kind(spec: AssetSpec) -> AssetSpec:
