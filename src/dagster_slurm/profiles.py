@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.text import as_written
 from dagster_slurm.variables import PROFILE_VARIABLE, text_in
 
 if sys.version_info >= (3, 11):
@@ -53,7 +54,7 @@ class Profile:
         """
         found = self.values.get(name, {})
         if not isinstance(found, Mapping):
-            raise self.fault(f"{name!r} is {found!r}", f"Write it as a table, `[{self.name}.{name}]`.")
+            raise self.fault(f"{name!r} is {as_written(found)}", f"Write it as a table, `[{self.name}.{name}]`.")
         return dict(found)
 
     def refuse_unknown(self, given: Mapping[str, Any], allowed: Mapping[str, str], where: str = "") -> None:
@@ -134,7 +135,7 @@ def _values(found: object, name: str, origin: str) -> Mapping[str, Any]:
         values = values() if callable(values) else values
     if not isinstance(values, Mapping):
         raise ConfigurationError(
-            f"The profile {name!r} of {origin} is {values!r}", hint=f"It has to be a table. {_PAGE}"
+            f"The profile {name!r} of {origin} is {as_written(values)}", hint=f"It has to be a table. {_PAGE}"
         )
     return values
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import os
 import re
+from collections.abc import Mapping
+from reprlib import recursive_repr
+from typing import Any
 
 # Characters that a terminal obeys, and those that turn the order of what is read: CVE-2021-42574.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -30,3 +36,50 @@ def duration_words(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     length, unit = (3600, "h") if seconds < 172_800 else (86_400, "d")
     return f"{seconds / length:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def as_text(value: object) -> str:
+    """A value by itself, as in a table: a text, a path or a member of an enum bare, anything else `as_written`."""
+    bare = _bare(value)
+    return bare if isinstance(bare, str) else as_written(bare)
+
+
+@recursive_repr("...")
+def as_written(value: object) -> str:
+    """A value as people write it in code: 'a' for `Path("a")`, and of a dataclass or resource the fields given."""
+    bare = _bare(value)
+    if isinstance(bare, Mapping):
+        return f"{{{', '.join(f'{as_written(key)}: {as_written(each)}' for key, each in bare.items())}}}"
+    if isinstance(bare, list | tuple | set | frozenset) and bare and not hasattr(bare, "_fields"):
+        begin, end = {list: ("[", "]"), tuple: ("(", ")")}.get(type(bare), ("{", "}"))
+        last = "," if isinstance(bare, tuple) and len(bare) == 1 else ""
+        return f"{begin}{', '.join(map(as_written, bare))}{last}{end}"
+    if (fields := _fields_of(bare)) is not None:
+        return f"{type(bare).__name__}({', '.join(f'{name}={as_written(each)}' for name, each in fields.items())})"
+    if callable(bare) and hasattr(bare, "__qualname__"):
+        return str(bare.__qualname__)
+    # An address in memory is nothing that anybody has written.
+    return f"{type(bare).__name__}(...)" if type(bare).__repr__ is object.__repr__ else repr(bare)
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, enum.Enum):
+        return _bare(value.value)
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def _fields_of(value: Any) -> dict[str, object] | None:
+    """What was given for the fields of a dataclass or a Pydantic model; None for anything else."""
+    if isinstance(value, type):
+        return None
+    if hasattr(value, "model_fields_set"):
+        return {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
+    if not dataclasses.is_dataclass(value):
+        return None
+    given = {field: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}
+    return {field.name: each for field, each in given.items() if each != field.default}
+
+
+def error_words(error: BaseException) -> str:
+    """An error of somebody else's in a sentence: its kind, and what it says; `repr` leaves out an `OSError`'s file."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 import dagster_slurm
 from dagster_slurm.cli import say
 from dagster_slurm.doctor.finding import fine, lines_of, wrong
-from dagster_slurm.text import duration_words, printable, size_words
+from dagster_slurm.resources.settings import SlurmMetric, SlurmRetryPolicy
+from dagster_slurm.staging.plan import RemotePath
+from dagster_slurm.text import as_text, as_written, duration_words, error_words, printable, size_words
 
 # Turns around what is read behind it, in Unicode's own words (UAX 9).
 TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -102,3 +105,52 @@ def test_sizes(size_bytes: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration_words(seconds) == text
+
+
+class Nobodys:
+    """Has no `__repr__` of its own: Python's shows an address in memory."""
+
+
+HOLDS_ITSELF: list[object] = ["a"]
+HOLDS_ITSELF.append(HOLDS_ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("a", "'a'"),
+        (3.5, "3.5"),
+        (None, "None"),
+        (Path("/x/a b"), "'/x/a b'"),
+        ({"*.csv": PurePosixPath("/x")}, "{'*.csv': '/x'}"),
+        (MappingProxyType({"a": (Path("b"),)}), "{'a': ('b',)}"),
+        ([Path("a"), ["b", Path("c")]], "['a', ['b', 'c']]"),
+        ({Path("a")}, "{'a'}"),
+        (set(), "set()"),
+        (SlurmMetric.JOB_ID, "'slurm_job_id'"),
+        (RemotePath("/x"), "RemotePath(path='/x')"),
+        (SlurmRetryPolicy(max_retries=5), "SlurmRetryPolicy(max_retries=5)"),
+        (SlurmRetryPolicy, "SlurmRetryPolicy"),
+        (Nobodys(), "Nobodys(...)"),
+        (Nobodys.__init__, "object.__init__"),
+        (HOLDS_ITSELF, "['a', ...]"),
+    ],
+)
+def test_values_as_people_write_them(value: object, written: str) -> None:
+    assert as_written(value) == written
+    is_text = isinstance(value, str | PurePosixPath)
+    assert as_text(value) == (written.strip("'") if is_text else written)
+
+
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each))
+)
+def test_plain_values_are_written_as_python_does(value: object) -> None:
+    assert as_written(value) == repr(value)
+
+
+def test_errors_of_others() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/nowhere/at all").read_text()
+    assert error_words(caught.value) == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/at all'"
+    assert error_words(ZeroDivisionError()) == "ZeroDivisionError"

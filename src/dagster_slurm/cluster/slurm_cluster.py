@@ -31,6 +31,7 @@ from dagster_slurm.run_directory import RunDirectory, runs_root
 from dagster_slurm.slurm import arrays, commands, output, rejections
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry, UserQueueEntry
 from dagster_slurm.slurm.request import JobRequest, render_script
+from dagster_slurm.text import as_written
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.base import reading, whole_number
 from dagster_slurm.transport.shell import absolute, is_absolute, shell_file, variables_in
@@ -379,7 +380,7 @@ class SlurmCluster:
         if option:
             asked = getattr(request, option)
             known = self.script("names.sh", (option,)).text.splitlines()
-            error.message += f" ({option} {asked!r})" if asked else f" (no {option} was asked for)"
+            error.message += f" ({option} {as_written(asked)})" if asked else f" (no {option} was asked for)"
             error.hint = f"Known to this user on the cluster: {', '.join(known)}." if known else error.hint
         return error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dagster_slurm.compat.refused import PAGE, refusal
 from dagster_slurm.errors import InvalidRequestError, UnknownArgumentError
+from dagster_slurm.text import as_written
 
 _log = logging.getLogger(__name__)
 _told: set[tuple[str, str]] = set()
@@ -71,7 +72,7 @@ def as_ours(owner: str, fields: Mapping[str, Any], known: Collection[str]) -> di
         elif (owner, name) in _ONLY:
             same, instead, why = _ONLY[owner, name]
             if value not in same:
-                raise refusal(f"{owner}({name}={value!r})", instead)
+                raise refusal(f"{owner}({name}={as_written(value)})", instead)
             _tell(owner, name, why, _log.warning)
         else:
             made[name] = value

@@ -26,6 +26,7 @@ from dagster_slurm.resources.environments import (
 )
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.parallel_launchers import LAUNCHERS
+from dagster_slurm.text import as_written
 
 _KIND = "type"
 _TEMPLATE = re.compile(r"\{[{%]")
@@ -149,7 +150,7 @@ def _made_resource(resource: type[Any], value: Mapping[str, Any]) -> Any:
         if kind not in KINDS[resource]:
             known = ", ".join(KINDS[resource])
             raise ConfigurationError(
-                f"There is no {resource.__name__} of the type {kind!r}", hint=f"There are {known}."
+                f"There is no {resource.__name__} of the type {as_written(kind)}", hint=f"There are {known}."
             )
         resource = KINDS[resource][kind]
     hints = {name: info.annotation for name, info in resource.model_fields.items()}

@@ -36,6 +36,7 @@ from dagster_slurm.run_directory import JobHandle
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.states import JobState
+from dagster_slurm.text import error_words
 
 _T = TypeVar("_T")
 
@@ -258,7 +259,7 @@ class JobWatcher:
         typed = error if isinstance(error, DagsterSlurmError) else None
         for job in jobs:
             fault = typed or DagsterSlurmError(
-                f"The watcher failed: {error!r}", host=self._cluster.host, job_id=job.handle.job_id
+                f"The watcher failed: {error_words(error)}", host=self._cluster.host, job_id=job.handle.job_id
             )
             job.subscription.put(Broken(fault))
             self.forget(job.subscription)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.text import as_written
 from dagster_slurm.transport.shell import quote, shell_file
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -118,7 +119,8 @@ class Scratch:
             return Scratch("", tuple(outputs))
         if not option.startswith("/"):
             raise InvalidRequestError(
-                f"scratch {option!r} is not an absolute path", hint="Give True, or a directory of the compute nodes."
+                f"scratch {as_written(option)} is not an absolute path",
+                hint="Give True, or a directory of the compute nodes.",
             )
         return Scratch(option.rstrip("/") or "/", tuple(outputs))
 

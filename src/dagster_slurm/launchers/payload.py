@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError
+from dagster_slurm.text import as_written
 from dagster_slurm.transport import TreeEntry
 
 PathLike = str | os.PathLike[str]
@@ -166,7 +167,8 @@ def work_files(payload: Payload, extra_files: ExtraFiles | None) -> list[TreeEnt
     entries = list(_payload_entries(payload))
     if isinstance(extra_files, (str, os.PathLike)):
         raise InvalidRequestError(
-            f"extra_files is a list of files or a mapping, not one path, {extra_files!r}", hint="Put it into a list."
+            f"extra_files is a list of files or a mapping, not one path, {as_written(extra_files)}",
+            hint="Put it into a list.",
         )
     named = (
         extra_files.items()

@@ -96,6 +96,7 @@ from dagster._utils.warnings import disable_dagster_warnings
 from dagster_shared.cli import PythonPointerOpts
 
 from dagster_slurm.errors import ConfigurationError
+from dagster_slurm.text import error_words
 
 __all__ = [
     "PARENT_RUN_ID_TAG",
@@ -606,7 +607,7 @@ def _uploaded(manager: Any, key: Sequence[str], log: DagsterLogManager) -> Itera
     try:
         manager._on_capture_complete(key)
     except Exception as error:  # noqa: BLE001 - whatever a cloud's library raises
-        log.warning(f"Compute logs were not uploaded: {error!r}")
+        log.warning(f"Compute logs were not uploaded: {error_words(error)}")
 
 
 def events_of_step(step_context: Any) -> Iterator[DagsterEvent]:

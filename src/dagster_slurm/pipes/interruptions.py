@@ -34,6 +34,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.job.backoff import Outage, Pace
 from dagster_slurm.pipes.run_notes import is_executor_child, was_terminated
 from dagster_slurm.pipes.step import Step
+from dagster_slurm.text import error_words
 
 T = TypeVar("T")
 
@@ -161,7 +162,7 @@ class Interruptions:
         status = self._signals.run_status(max_age_seconds=max_age_seconds)
         error = self._signals.error
         if error is not None and error is not self._status_error:
-            self._step.log.debug(f"The run's status is not known now: {error!r}")
+            self._step.log.debug(f"The run's status is not known now: {error_words(error)}")
         self._status_error = error
         return status
 

@@ -28,6 +28,7 @@ from dagster_slurm.pipes.dagster_private import (
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import JobHandle
+from dagster_slurm.text import error_words
 
 JOB_TAG = "slurm/job/"
 """Begins a tag for each job, with its id behind it; the value is the directory of its launch, without its path."""
@@ -124,7 +125,7 @@ def _quietly(step: Step, write: Callable[[], None]) -> None:
     try:
         write()
     except Exception as error:  # noqa: BLE001 - a tag for people is not worth a job
-        step.log.debug(f"The run's tags were not written: {error!r}")
+        step.log.debug(f"The run's tags were not written: {error_words(error)}")
 
 
 def _write(instance: DagsterInstance, run_id: str, handles: Sequence[JobHandle]) -> None:

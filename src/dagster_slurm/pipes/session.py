@@ -294,7 +294,9 @@ class FedMessageReader(PipesMessageReader):
             handler.handle_message(json.loads(line))
         except Exception:  # noqa: BLE001 - one message must not fail the work
             # Only the Pipes library should write there. The job is not to blame, and its result not to be lost.
-            handler.report_pipes_framework_exception(f"the message {line[:200]!r}", sys.exc_info())
+            handler.report_pipes_framework_exception(
+                f"the message {line[:200].decode(errors='backslashreplace')!r}", sys.exc_info()
+            )
             self._tell(f"A message of the payload was passed over: {line[:_MOST_SHOWN].decode('utf-8', 'replace')}")
 
     def _opened_handler(self) -> PipesMessageHandler:

@@ -27,6 +27,7 @@ from dagster_slurm.pipes.step import Step
 from dagster_slurm.slurm.advice import Use, advice, is_worth_asking
 from dagster_slurm.slurm.efficiency import UsageSample, cpu_spans
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.text import error_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,5 +205,5 @@ def _plot(step: Step, outcome: SlurmOutcome) -> dict[str, Any]:
     try:
         return {USAGE_PLOT: MetadataValue.md(drawn(shown))}
     except Exception as error:  # noqa: BLE001 - the job has ended, whatever matplotlib makes of it
-        step.log.warning(f"The plot of what the job has used could not be drawn: {error!r}")
+        step.log.warning(f"The plot of what the job has used could not be drawn: {error_words(error)}")
         return {}

@@ -30,6 +30,7 @@ from dagster_slurm.resources.settings import ComputeDefaults, metadata_of
 from dagster_slurm.resources.slurm import site_profile, without_built_in_memory
 from dagster_slurm.slurm.request import JobRequest, merge, merge_named
 from dagster_slurm.staging import DataOptions
+from dagster_slurm.text import as_text, as_written
 from dagster_slurm.work.spec import (
     BUILT_IN,
     CALL,
@@ -223,7 +224,7 @@ def _chosen_environment(said: Mapping[str, Said], defaults: ComputeDefaults) -> 
         )
     if environment is not None and not isinstance(environment, Environment):
         raise ConfigurationError(
-            f"The asset metadata 'slurm_environment' is {environment!r}",
+            f"The asset metadata 'slurm_environment' is {as_written(environment)}",
             hint="It has to be an environment, such as UvEnvironment(groups=['gpu']).",
         )
     if path is not None:
@@ -323,7 +324,7 @@ class Setting:
     resource: str | None = None
     built_in: Any = None
     merged: Callable[[Mapping[str, Any]], Said] = first_said
-    shown: Callable[[Any], str] | None = str
+    shown: Callable[[Any], str] | None = as_text
     is_for_jobs: bool = False
 
 
@@ -405,7 +406,7 @@ def option_layers(
     of_assets = metadata_of_assets(step, OPTIONS_KEY)
     if not isinstance(of_assets, (Mapping, type(None))):
         raise InvalidRequestError(
-            f"The asset metadata {OPTIONS_KEY!r} is {of_assets!r}",
+            f"The asset metadata {OPTIONS_KEY!r} is {as_written(of_assets)}",
             hint='It has to be a mapping of options, such as {"partition": "gpu", "gres": "gpu:2"}.',
         )
     of_launchpad = getattr(arguments.get("config"), "extra_slurm_opts", None) or {}
@@ -487,7 +488,7 @@ def metadata_of_assets(step: Step | None, key: str) -> Any:
     values = [_plain(metadata[key]) for metadata in step.asset_metadata.values() if key in metadata]
     if any(value != values[0] for value in values):
         raise InvalidRequestError(
-            f"The assets of one step differ in their metadata {key!r}: {values}",
+            f"The assets of one step differ in their metadata {key!r}: {as_written(values)}",
             hint="They share one job; give it the same value on each, or on one of them alone.",
         )
     return values[0] if values else None

@@ -21,6 +21,7 @@ from dagster_slurm.resources.settings import ComputeDefaults
 from dagster_slurm.resources.slurm import SlurmQueueConfig
 from dagster_slurm.slurm.hetjob import refuse_whole
 from dagster_slurm.slurm.options import setting_names
+from dagster_slurm.text import as_written
 from dagster_slurm.work.components import Component, Components
 from dagster_slurm.work.het_clients import LocalHetClient, SlurmHetClient
 
@@ -78,7 +79,7 @@ def _planned(
 
 def _refuse_way(on_failure: str) -> None:
     if on_failure not in _WAYS:
-        raise InvalidRequestError(f"on_failure is {on_failure!r}", hint='It is "wait" or "cancel".')
+        raise InvalidRequestError(f"on_failure is {as_written(on_failure)}", hint='It is "wait" or "cancel".')
 
 
 def _client(resource: ComputeDefaults) -> SlurmHetClient | LocalHetClient:
@@ -143,7 +144,7 @@ def _named(assets: Sequence[HetAsset]) -> Iterator[tuple[AssetKey, PathLike, Ask
     for each in assets:
         if not isinstance(each, (tuple, list)) or len(each) != 3:
             raise InvalidRequestError(
-                f"{each!r} is no component",
+                f"{as_written(each)} is no component",
                 hint="Give each as (asset_key, payload_path, requirements); requirements may be {}.",
             )
         yield _key(each[0]), each[1], each[2]
@@ -185,7 +186,7 @@ def _said(asked: Asked) -> Mapping[str, object]:
         return {**said, **asked.extra_slurm_opts}
     if asked is not None and not isinstance(asked, Mapping):
         raise InvalidRequestError(
-            f"The requirements of a component are {asked!r}", hint='Give a mapping such as {"num_nodes": 2}.'
+            f"The requirements of a component are {as_written(asked)}", hint='Give a mapping such as {"num_nodes": 2}.'
         )
     return asked or {}
 

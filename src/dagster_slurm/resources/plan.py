@@ -23,6 +23,7 @@ from dagster_slurm.slurm.request import AUTO
 from dagster_slurm.staging.on_this_machine import used_in_place
 from dagster_slurm.staging.plan import Inputs
 from dagster_slurm.staging.store import InputStore
+from dagster_slurm.text import as_text
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.work.spec import BUILT_IN, RESOURCE, WorkSpec
 
@@ -72,7 +73,7 @@ def _settings(spec: WorkSpec) -> Iterator[PlannedSetting]:
         if row.shown is not None and said is not None and said.value is not None:
             yield PlannedSetting(row.name, row.shown(said.value), said.source)
             for name, part in said.parts.items():
-                yield PlannedSetting(f"{row.name}.{name}", str(part.value), part.source)
+                yield PlannedSetting(f"{row.name}.{name}", as_text(part.value), part.source)
 
 
 def uploads_of(spec: WorkSpec) -> tuple[PlannedUpload, ...]:

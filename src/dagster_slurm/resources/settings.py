@@ -30,6 +30,7 @@ from dagster_slurm.resources.slurm import SlurmResource
 from dagster_slurm.slurm.efficiency import Needs
 from dagster_slurm.slurm.quantities import parse_memory_mib, parse_time_limit_seconds
 from dagster_slurm.staging.plan import InputsOption, OutputsOption
+from dagster_slurm.text import as_written, error_words
 from dagster_slurm.work.spec import affordable
 
 
@@ -371,7 +372,7 @@ class ChosenMetadata:
         try:
             own = dict(self.collector(SlurmMetricsContext.of(outcome, figures, self.slurm)))
         except Exception as error:  # noqa: BLE001 - it is the user's
-            return {COLLECTOR_FAULT: f"{error!r}"}
+            return {COLLECTOR_FAULT: error_words(error)}
         faults = {name: fault for name, value in own.items() if (fault := _fault_of(name, value, figures))}
         kept = {name: value for name, value in own.items() if name not in faults}
         return {**kept, COLLECTOR_FAULT: "; ".join(faults.values())} if faults else kept
@@ -406,16 +407,17 @@ def _metric(name: SlurmMetric | str) -> str:
     if name not in known:
         near = difflib.get_close_matches(str(name), known)
         raise InvalidRequestError(
-            f"There is no metric {name!r}", hint=f"Nearest known: {', '.join(near or known)}. See `SlurmMetric`."
+            f"There is no metric {as_written(name)}",
+            hint=f"Nearest known: {', '.join(near or known)}. See `SlurmMetric`.",
         )
     return SlurmMetric(name).value
 
 
 def _fault_of(name: Any, value: Any, figures: Mapping[str, Any]) -> str:
     if name in figures:
-        return f"{name!r} is a figure of the job"
+        return f"{as_written(name)} is a figure of the job"
     try:
         AssetMaterialization("any", metadata={name: value})
     except Exception as error:  # noqa: BLE001 - Dagster has several
-        return f"{name!r} cannot be metadata: {error}"
+        return f"{as_written(name)} cannot be metadata: {error}"
     return ""

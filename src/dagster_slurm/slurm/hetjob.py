@@ -9,6 +9,7 @@ from dataclasses import replace
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm.options import setting_names
 from dagster_slurm.slurm.request import JobRequest, directive, escape_filename
+from dagster_slurm.text import as_written
 
 SEPARATOR = "#SBATCH hetjob"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
@@ -92,7 +93,7 @@ def of_whole(requests: Sequence[JobRequest]) -> tuple[JobRequest, ...]:
         for name, value in _whole_of(later).items():
             if own.get(name) != value:
                 raise InvalidRequestError(
-                    f"The components differ in {name!r}: {own.get(name)!r} and {value!r}",
+                    f"The components differ in {name!r}: {as_written(own.get(name))} and {as_written(value)}",
                     hint="It holds for a heterogeneous job as a whole, and Slurm drops that of a later component.",
                 )
     return (first, *map(_without_whole, requests[1:]))

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from dagster_slurm.errors import InvalidRequestError, UnknownOptionError
+from dagster_slurm.text import as_written
 
 Takes = Literal["nothing", "optional", "value"]
 
@@ -206,4 +207,4 @@ def _nearest(name: str) -> str:
 
 
 def _refused(name: str, value: object, allowed: str) -> InvalidRequestError:
-    return InvalidRequestError(f"option {name!r} cannot be {value!r}", hint=f"Allowed: {allowed}.")
+    return InvalidRequestError(f"option {name!r} cannot be {as_written(value)}", hint=f"Allowed: {allowed}.")

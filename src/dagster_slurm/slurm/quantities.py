@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from dagster_slurm.errors import InvalidQuantityError, SlurmOutputError
+from dagster_slurm.text import as_written
 
 TIME_FORMS = (
     "MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS, DAYS-HOURS:MINUTES, "
@@ -216,4 +217,4 @@ def _request_text(value: object, what: str, forms: str) -> str:
 
 
 def _invalid(what: str, value: object, forms: str) -> InvalidQuantityError:
-    return InvalidQuantityError(f"not a valid {what}: {value!r}", hint=f"Allowed: {forms}.")
+    return InvalidQuantityError(f"not a valid {what}: {as_written(value)}", hint=f"Allowed: {forms}.")

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError
 from dagster_slurm.slurm import quantities
 from dagster_slurm.slurm.options import checked_value, refuse_control_characters, setting_names
+from dagster_slurm.text import as_written
 
 AUTO = "auto"
 """In place of a partition's name: one is chosen; see `slurm/partitions.py`."""
@@ -164,7 +165,8 @@ def _canonical_layer(layer: Mapping[str, object]) -> dict[str, object]:
         checked = _checked(name, key, layer[key])
         if name in settings and settings[name] != checked:
             raise InvalidRequestError(
-                f"{spelled[name]!r} and {key!r} are one option and differ: {settings[name]!r}, {checked!r}",
+                f"{spelled[name]!r} and {key!r} are one option and differ: "
+                f"{as_written(settings[name])}, {as_written(checked)}",
                 hint="Give one of them.",
             )
         settings[name], spelled[name] = checked, key
@@ -273,7 +275,7 @@ def _gpus(key: str, value: object) -> object:
 
 
 def _out_of_range(key: str, value: object, allowed: str) -> InvalidQuantityError:
-    return InvalidQuantityError(f"{key!r} cannot be {value!r}", hint=f"Allowed: {allowed}.")
+    return InvalidQuantityError(f"{key!r} cannot be {as_written(value)}", hint=f"Allowed: {allowed}.")
 
 
 _Merged = dict[str, tuple[object, Hashable]]

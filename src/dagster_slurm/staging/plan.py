@@ -14,6 +14,7 @@ from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.launchers.hooks import Scratch
 from dagster_slurm.launchers.payload import PathLike, check_names, existing_file, files_below
 from dagster_slurm.staging.patterns import checked_output, fixed_part, has_wildcard
+from dagster_slurm.text import as_written
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def plan_staging(options: DataOptions, *, uploaded: Sequence[str] = ()) -> Stagi
 def _inputs(inputs: InputsOption | None) -> Inputs:
     if isinstance(inputs, (str, os.PathLike, RemotePath)):
         raise InvalidRequestError(
-            f"inputs is a list of paths or a mapping, not one path, {inputs!r}", hint="Put it into a list."
+            f"inputs is a list of paths or a mapping, not one path, {as_written(inputs)}", hint="Put it into a list."
         )
     files: dict[str, Path] = {}
     remote: dict[str, RemotePath] = {}
@@ -240,7 +241,9 @@ def _outputs(options: DataOptions) -> Outputs:
     outputs = options.outputs
     for name, value in (("outputs", outputs), ("keep_on_cluster", options.keep_on_cluster)):
         if isinstance(value, (str, os.PathLike)):
-            raise InvalidRequestError(f"{name} is a list of globs, not one, {value!r}", hint="Put it into a list.")
+            raise InvalidRequestError(
+                f"{name} is a list of globs, not one, {as_written(value)}", hint="Put it into a list."
+            )
     listed = outputs.items() if isinstance(outputs, Mapping) else ((pattern, None) for pattern in outputs or ())
     fetched = {checked_output(pattern): _local_directory(directory) for pattern, directory in listed}
     kept = tuple(dict.fromkeys(checked_output(pattern) for pattern in options.keep_on_cluster or ()))

@@ -161,7 +161,7 @@ class ShellChannel:
         self._exchange(chain((head,), stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
         stdout, code, stderr = (*on_stdout.parts, *on_stderr.parts)
         if not code.isdigit():
-            raise UnreadableAnswerError(f"The status of a request is {code[:20]!r}")
+            raise UnreadableAnswerError(f"The status of a request is {code[:20].decode(errors='backslashreplace')!r}")
         return CompletedCommand(stdout, stderr, int(code))
 
     def close(self) -> None:

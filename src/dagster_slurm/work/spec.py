@@ -31,6 +31,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import DataOptions, Staging, plan_staging
+from dagster_slurm.text import as_written
 from dagster_slurm.transport import TreeEntry
 
 CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
@@ -74,7 +75,7 @@ class Tasks:
         """Refuse what is no number of tasks."""
         for name, number in (("partitions", self.count), ("max_parallel", self.max_parallel)):
             if number is not None and (isinstance(number, bool) or number < 1):
-                raise InvalidRequestError(f"{name} is {number!r}", hint="Give a number from 1 on, or None.")
+                raise InvalidRequestError(f"{name} is {as_written(number)}", hint="Give a number from 1 on, or None.")
 
     @property
     def option(self) -> str:
@@ -265,7 +266,7 @@ def _variables(values: Mapping[str, object]) -> dict[str, str]:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
             raise InvalidRequestError(
-                f"The variable {name!r} in extra_env is {value!r}", hint="Give a text, a number or a path."
+                f"The variable {name!r} in extra_env is {as_written(value)}", hint="Give a text, a number or a path."
             )
         found[name] = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
     return found

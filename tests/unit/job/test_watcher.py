@@ -1124,7 +1124,7 @@ class TestTheThread:
             last = until_end(each)[-1]
             assert isinstance(last, Broken)
             assert type(last.error) is DagsterSlurmError
-            assert "ZeroDivisionError('a bug')" in str(last.error)
+            assert "ZeroDivisionError: a bug" in str(last.error)
             assert last.error.job_id == job.job_id
         third = handle(3)
         world.start(third)

@@ -109,7 +109,7 @@ class TestMetricsCollector:
             raise ZeroDivisionError("by zero")
 
         metadata = metadata_of([SlurmMetric.JOB_ID], collector)(OUTCOME)
-        assert metadata == {"slurm_job_id": 17, COLLECTOR_FAULT: "ZeroDivisionError('by zero')"}
+        assert metadata == {"slurm_job_id": 17, COLLECTOR_FAULT: "ZeroDivisionError: by zero"}
 
     @pytest.mark.parametrize("wanted", [[], [SlurmMetric.STATE]])
     def test_which_job_it_is_stays_whatever_is_chosen(self, wanted: list[SlurmMetric]) -> None:

@@ -11,15 +11,23 @@ import dagster as dg
 import pytest
 from tests.support.scripted import ScriptedTransport
 
-from dagster_slurm import ComputeResource, JobPlan, RemotePath, SlurmQueueConfig, SlurmResource, SlurmRunConfig
+from dagster_slurm import (
+    BashLauncher,
+    ComputeResource,
+    JobPlan,
+    RemotePath,
+    SlurmQueueConfig,
+    SlurmResource,
+    SlurmRunConfig,
+)
 from dagster_slurm.cluster import SlurmCluster
 from dagster_slurm.errors import InvalidRequestError, PayloadNotFoundError, SubmissionRejectedError, UnknownOptionError
 from dagster_slurm.pipes.step import PlanRefused, Step, StepStopped, dry_run, refuse_in_dry_run, stop_in_dry_run
 from dagster_slurm.resources.call import work_of
 from dagster_slurm.resources.job_plan import PlannedFile, PlannedSetting, PlannedUpload
-from dagster_slurm.resources.plan import job_plan
+from dagster_slurm.resources.plan import facts_of, job_plan
 from dagster_slurm.transport.base import CompletedCommand
-from dagster_slurm.work.spec import Said, WorkSpec
+from dagster_slurm.work.spec import CALL, Said, WorkSpec
 
 PLAN = JobPlan(
     mode="slurm",
@@ -325,3 +333,22 @@ class TestDryRun:
         with dry_run(), pytest.raises(StepStopped), dg.DagsterInstance.ephemeral() as instance:
             dg.materialize([model], resources={"compute": ComputeResource(mode="local")}, instance=instance)
         assert reached == ["began"]
+
+
+def test_settings_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    payload = tmp_path / "job.py"
+    payload.touch()
+    given = {
+        "payload_path": payload,
+        "outputs": {"*.csv": Path("/x")},
+        "launcher": BashLauncher(),
+        "keep_on_cluster": ["a", "b"],
+        "outputs_dir": None,
+    }
+    spec = WorkSpec.of(payload, said={name: Said(value, CALL) for name, value in given.items()})
+    assert {each.name: each.value for each in facts_of(spec)["settings"]} == {
+        "payload_path": str(payload),
+        "launcher": "BashLauncher",
+        "outputs": "{'*.csv': '/x'}",
+        "keep_on_cluster": "['a', 'b']",
+    }
