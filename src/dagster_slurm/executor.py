@@ -141,7 +141,7 @@ class _Loop:
     def _tell(self, why: str) -> None:
         if not self.is_told:
             self.is_told = True
-            self.job_context.log.warning(f"{self.room} steps run at once, of {self.limit} that may: {why}")
+            self.job_context.log.warning(f"Steps that run at once: {self.room}, of {self.limit} that may: {why}")
 
     def _run(self, key: str, context: Any) -> None:
         """On the step's thread."""

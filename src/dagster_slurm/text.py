@@ -19,6 +19,18 @@ def printable(text: str) -> str:
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: float, noun: str, form: str = "") -> str:
+    """A number with its noun: "1 file", "2 files", "3 processes".
+
+    Args:
+        number: How many.
+        noun: What, in the singular.
+        form: How the number is written, as `format` has it: "," or "g".
+    """
+    written = f"{number:{form}}"
+    return f"{written} {noun}{'' if written == '1' else 'es' if noun.endswith(('s', 'x', 'ch')) else 's'}"
+
+
 def size_words(size_bytes: float) -> str:
     """Bytes in the unit that fits, a power of 1024, to three digits: "200 MiB", "1.5 GiB"."""
     amount, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]

@@ -67,5 +67,5 @@ def test_its_logs_alone(sandbox: Sandbox, world: World) -> None:
     world.wait_for_the_end(plan)
     run = world.run_of(plan)
     assert run.status.value == "SUCCESS"
-    told = [each for each in world.messages(run) if "bytes of its stdout are lost" in each]
+    told = [each for each in world.messages(run) if "bytes of its stdout could not be read" in each]
     assert len(told) == 1, world.messages(run)

@@ -132,7 +132,7 @@ def test_a_node_without_memory_while_ray_runs(trial: Trial, record: Record) -> N
     assert result.success, compute_log(result, trial.instance, "stderr")
     record("ray-node-memory", [trial.figures(result, "done")])
     assert re.search(r"node n3 had \d+ processes? killed for want of memory", trial.messages(result))
-    assert re.search(r"ray: node n3: \d+ processes were killed there for want of memory", trial.messages(result))
+    assert re.search(r"ray: node n3: processes killed there for want of memory: \d+", trial.messages(result))
     assert metadata_of(result)["max_node_memory_name"] == "n3"
     trial.nothing_is_left()
 

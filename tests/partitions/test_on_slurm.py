@@ -251,7 +251,7 @@ def test_node_hours_of_all_partitions_together(make: Make, sandbox: Sandbox) -> 
     failed = world.run()
     (step,) = [event for event in failed.all_node_events if event.is_step_failure]
     said = step.step_failure_data.error.to_string()  # type: ignore[union-attr]
-    assert "0.25 node-hours (3 tasks of 1 nodes), and max_node_hours is 0.2" in said
+    assert "0.25 node-hours (3 tasks of 1 node), and max_node_hours is 0.2" in said
 
 
 def test_a_backfill_from_the_command_line(make: Make, sandbox: Sandbox) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_slurm.cli import cluster_of, examples, say, way_of, with_cluster_options, words
+from dagster_slurm.text import counted
 
 if TYPE_CHECKING:
     from dagster_slurm.errors import InvalidRequestError
@@ -53,7 +54,7 @@ def cancel(
         if not live:
             return
         if not yes:
-            click.confirm(f"Cancel {len(live)} {'job' if len(live) == 1 else 'jobs'}?", abort=True)
+            click.confirm(f"Cancel {counted(len(live), 'job')}?", abort=True)
         # Slurm is asked once more whose they are, just before.
         done = Canceller(cluster).carry_out(Order((), tuple(each.handle for each in live.values())))
     for job in done.jobs:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_slurm.cli import cluster_of, examples, say, seconds, width, with_cluster_options, words
+from dagster_slurm.text import counted
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
@@ -218,7 +219,8 @@ def report(
         say("\n\n".join("\n".join(text_of(each)) for each in found))
         return
     total = (
-        f"{len(found)} jobs, {sum(each.node_hours for each in found):.2f} node-hours, since {since:%Y-%m-%d %H:%M} UTC."
+        f"{counted(len(found), 'job')}, {sum(each.node_hours for each in found):.2f} node-hours, "
+        f"since {since:%Y-%m-%d %H:%M} UTC."
     )
     say("\n".join([*(lines_of(rows, width()) if rows else []), "", *wrapped(total, width())]).lstrip("\n"))
 

@@ -55,5 +55,5 @@ def end(*, name: str, prefix: str, local: bool, remote_base: str | None) -> None
         rows = end_session(cluster, snapshot(cluster, is_open=lambda job: False), name)
     for row in rows:
         left = row.steps_running + row.steps_waiting
-        after = f" after the {left} steps that run or wait in it" if left else ""
+        after = f" after its steps that run or wait ({left})" if left else ""
         say(f"{row.title[0].upper()}{row.title[1:]}, job {row.job_id}, ends{after}.")

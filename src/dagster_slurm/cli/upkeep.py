@@ -13,7 +13,7 @@ import click
 
 from dagster_slurm.cli import cluster_of, examples, say, seconds, size_bytes, width, with_cluster_options
 from dagster_slurm.housekeeping.tables import aligned, fitted, wrapped
-from dagster_slurm.text import duration_words, size_words
+from dagster_slurm.text import counted, duration_words, size_words
 
 if TYPE_CHECKING:
     from dagster_slurm.cluster import SlurmCluster
@@ -47,7 +47,7 @@ def list_(*, prefix: str, local: bool, remote_base: str | None, in_json: bool) -
             for each in found.entries
         ]
         lines = [fitted(line, width()) for line in aligned(rows)]
-        say("\n".join([*lines, "", f"{found.parts} parts, {size_words(found.parts_bytes)}"]))
+        say("\n".join([*lines, "", f"{counted(found.parts, 'part')}, {size_words(found.parts_bytes)}"]))
     else:
         say(f"There are no environments in {shelf.directory}.")
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from dagster_slurm.process_identity import ProcessIdentity
 from dagster_slurm.run_directory import PROTOCOL_VERSION
 from dagster_slurm.slurm.efficiency import Figures, parse_samples
+from dagster_slurm.text import counted
 
 DIGESTS = {
     "payload": "the payload",
@@ -200,7 +201,7 @@ class NodeEnd:
         elif self.cause == "died":
             said.append("ended its part before the payload did")
         if self.killed:
-            said.append(f"had {self.killed} {'process' if self.killed == 1 else 'processes'} killed for want of memory")
+            said.append(f"had {counted(self.killed, 'process')} killed for want of memory")
         return f"node {self.name} {' and '.join(said)}" if said else ""
 
 

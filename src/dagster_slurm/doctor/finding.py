@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dagster_slurm.errors import DagsterSlurmError
 from dagster_slurm.housekeeping.tables import wrapped
-from dagster_slurm.text import printable
+from dagster_slurm.text import counted, printable
 
 Status = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -118,17 +118,13 @@ def _texts(finding: Finding) -> list[str]:
 def summary(findings: Sequence[Finding]) -> str:
     """The last line."""
     named = {status: [each.step for each in findings if each.status == status] for status in _WORDS}
-    parts = [f"{_count(len(named['ok']), 'step')} fine"]
+    parts = [f"{counted(len(named['ok']), 'step')} fine"]
     if named["warning"]:
-        parts.append(f"{_count(len(named['warning']), 'warning')} ({', '.join(named['warning'])})")
+        parts.append(f"{counted(len(named['warning']), 'warning')} ({', '.join(named['warning'])})")
     if named["skipped"]:
         parts.append(f"{len(named['skipped'])} not checked")
     head = f"Wrong: {', '.join(named['wrong'])}" if named["wrong"] else "Nothing is wrong"
     return f"{head}; {', '.join(parts)}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def overall(findings: Iterable[Finding]) -> Status:

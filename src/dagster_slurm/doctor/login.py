@@ -11,6 +11,7 @@ from dagster_slurm.doctor.way import Way, way_to
 from dagster_slurm.doctor.world import Facts, World
 from dagster_slurm.errors import AuthenticationError, HostKeyError, TransportError
 from dagster_slurm.job.connection import shared_directory
+from dagster_slurm.text import counted
 from dagster_slurm.transport import OpenSSHTransport, SSHConnection
 from dagster_slurm.transport.pool import why_foreign
 from dagster_slurm.transport.shell import quote
@@ -81,7 +82,7 @@ def judge_shell(facts: Facts, *, tty: bool) -> Finding:
 
 def _describe(facts: Facts, *, tty: bool) -> str:
     noise = int(facts["noise"][0])
-    said = f"prints {noise} bytes by itself, which is harmless here" if noise else "quiet"
+    said = f"prints {counted(noise, 'byte')} by itself, which is harmless here" if noise else "quiet"
     return f"{facts['shell'][0]}, {'with' if tty else 'without'} a TTY, {said}; bash {facts['bash'][0]}"
 
 
@@ -228,7 +229,7 @@ def check_connection(world: World) -> Finding:
 
 def judge_connection(connection: SSHConnection, *, is_shared: bool, was_open: bool, logins: int) -> Finding:
     """What the kind of connection costs in logins."""
-    took = f"{logins} login" if logins == 1 else f"{logins} logins"
+    took = counted(logins, "login")
     if is_shared:
         opened = "was open" if was_open else "is open now"
         return fine(

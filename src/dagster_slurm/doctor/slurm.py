@@ -10,6 +10,7 @@ from dagster_slurm.doctor.finding import Finding, fine, from_error, skipped, war
 from dagster_slurm.doctor.world import Facts, World, read_facts
 from dagster_slurm.errors import SlurmCommandError, SlurmUnavailableError
 from dagster_slurm.slurm.rejections import classify_error
+from dagster_slurm.text import counted
 from dagster_slurm.transport import CompletedCommand
 
 COMMANDS, CONTROLLER, ACCOUNTING, ASSOCIATIONS = "commands", "controller", "accounting", "associations"
@@ -62,11 +63,7 @@ def check_controller(world: World) -> Finding:
     except SlurmUnavailableError as error:
         return from_error(CONTROLLER, error, remedy="slurmctld does not answer the login node: ask the site.")
     pings = "; ".join(facts.get("ping", ["the controller answers"]))
-    return fine(CONTROLLER, f"{pings}; {_jobs(int(facts['jobs'][0]))} of yours in the queue")
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+    return fine(CONTROLLER, f"{pings}; {counted(int(facts['jobs'][0]), 'job')} of yours in the queue")
 
 
 def answered(world: World, command: str, answer: CompletedCommand) -> Facts:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dagster_slurm.doctor.finding import Finding, fine, from_error, warning, wrong
 from dagster_slurm.doctor.world import Facts, World, read_facts
 from dagster_slurm.errors import ConfigurationError, TransportTimeoutError
-from dagster_slurm.text import size_words
+from dagster_slurm.text import counted, size_words
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.shell_transport import storage_fault
 
@@ -142,12 +142,14 @@ def _judge_little(base: str, room: Room, quotas: Sequence[Quota], found: str) ->
     if room.free_bytes < _GIB:
         return warning(SPACE, f"Only {size_words(room.free_bytes)} are left for {base}", _REMEDY, found)
     if room.inodes and (room.free_inodes or 0) < _FEW_INODES * room.inodes:
-        return warning(SPACE, f"Only {room.free_inodes:,} files can be made for {base}", _REMEDY, found)
+        return warning(
+            SPACE, f"Only {counted(room.free_inodes or 0, 'file', ',')} can be made for {base}", _REMEDY, found
+        )
     return fine(SPACE, found)
 
 
 def _describe(base: str, room: Room) -> str:
-    files = f", {room.free_inodes:,} files" if room.free_inodes is not None else ""
+    files = f", {counted(room.free_inodes, 'file', ',')}" if room.free_inodes is not None else ""
     return f"{base} on {room.file_system}: {size_words(room.free_bytes)} of {size_words(room.size_bytes)} free{files}"
 
 

@@ -37,6 +37,7 @@ from dagster_slurm.errors import (
     TransferCorruptedError,
 )
 from dagster_slurm.process_identity import Life, ProcessIdentity
+from dagster_slurm.text import counted
 from dagster_slurm.transport import CompletedCommand, storage_fault
 from dagster_slurm.transport.base import reading
 
@@ -254,7 +255,7 @@ class EnvironmentCache:
         place, pack = self._packed(place, recipe)
         try:
             sent = self._send(pack.parts)
-            self._tell(f"Installing {recipe.title}: {len(pack.parts)} parts, {sent} of them new")
+            self._tell(f"Installing {recipe.title}: {counted(len(pack.parts), 'part')}, {sent} of them new")
             self._run_install(place, pack, token)
         except ChangedError as error:
             # What was kept of it on this machine is something else by now.

@@ -22,6 +22,7 @@ from dagster_slurm.environments.pixi_pack import Contents, Expected
 from dagster_slurm.environments.recipe import Listed, Locked, Needs, Pack, Recipe, Tell, last_lines
 from dagster_slurm.environments.target import Target
 from dagster_slurm.errors import EnvironmentBuildError, InvalidRequestError, reason
+from dagster_slurm.text import counted
 from dagster_slurm.transport import content
 from dagster_slurm.transport.shell import shell_file
 
@@ -284,7 +285,8 @@ class PixiRecipe(Recipe):
             expected = self._expected(packages, injection.files.values())
             contents = pixi_packs.taken_apart(made, work, expected, target)
         size = sum(member.size_bytes for member in contents.members)
-        tell(f"Packed {len(contents.members)} files, {size / _MIB:.0f} MiB, in {time.monotonic() - began:.1f} s")
+        files = counted(len(contents.members), "file")
+        tell(f"Packed {files}, {size / _MIB:.0f} MiB, in {time.monotonic() - began:.1f} s")
         return contents
 
     def _run(self, command: Sequence[str], target: Target, work: Path, tell: Tell) -> Path:

@@ -17,6 +17,7 @@ from dagster_slurm.housekeeping.listed_jobs import SeenJob, Snapshot
 from dagster_slurm.run_directory import JobHandle, RunDirectory, part_of_job
 from dagster_slurm.slurm import arrays
 from dagster_slurm.slurm.job_id import JobId, title_of
+from dagster_slurm.text import counted
 
 LEAST_OF_A_RUN = 4
 """How much of a run's id names it."""
@@ -139,7 +140,7 @@ def _part(found: Shown, number: JobId) -> Chosen:
         return Chosen(found.job, found.row, 0)
     is_one = task is None or (task < len(elements) if elements else bool(found.job.tasks))
     if not is_one:
-        what = f"has {len(elements)} tasks, from 0 on" if elements else "is no array"
+        what = f"has {counted(len(elements), 'task')}, from 0 on" if elements else "is no array"
         raise InvalidRequestError(f"There is no task {task} of job {found.job.job_id}: it {what}")
     return Chosen(found.job, found.row, task)
 

@@ -16,6 +16,7 @@ from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.slurm.states import JobState
+from dagster_slurm.text import counted
 
 _ELSEWHERE = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL, JobState.LAUNCH_FAILED, JobState.RECONFIG_FAIL})
 # COMPLETED is no success where it has no end line.
@@ -168,13 +169,13 @@ def decide_next(request: JobRequest, outcomes: Sequence[Outcome], rules: RetryRu
     if chain.continues(last):
         made = sum(chain.continues(outcome) for outcome in outcomes)
         if made > chain.max_continuations:
-            return Next(False, f"it has gone on {chain.max_continuations} times already (max_continuations)")
+            return Next(False, f"it has gone on {counted(chain.max_continuations, 'time')} already (max_continuations)")
         return Next(True, "its payload is not done and goes on from its checkpoint")
     if rules is None or not last.is_of_slurm:
         return Next(False, "this kind of end is not retried")
     used = sum(not chain.continues(outcome) for outcome in outcomes) - 1
     if used >= rules.max_retries:
-        return Next(False, f"it was retried {used} times already (max_retries)")
+        return Next(False, f"it was retried {counted(used, 'time')} already (max_retries)")
     if last.is_of_allocation:
         return Next(True, f"{last.state} of its allocation; the next attempt is in another one")
     before, after = (next_request(request, part, rules) for part in (outcomes[:-1], outcomes))

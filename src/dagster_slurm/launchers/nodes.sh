@@ -275,7 +275,7 @@ nodes_note_ends() {
         read -r _ _ _ cause status peak cpu killed <<<"$nodes_text"
         node_ends+=("$name:$cause:$peak:$cpu:$killed")
         [ "$cause" = stopped ] || nodes_tell_loss "$id" "it has ended with status $status before the payload"
-        [ "$killed" = 0 ] || nodes_tell_loss "$id" "$killed processes were killed there for want of memory"
+        [ "$killed" = 0 ] || nodes_tell_loss "$id" "processes killed there for want of memory: $killed"
     done
 }
 
@@ -361,7 +361,7 @@ nodes_tell_killed() {
     killed=$(nodes_killed)
     [ "$killed" != "${nodes_told:-0}" ] || return
     nodes_told=$killed
-    nodes_publish failed "$nodes_id $killed processes were killed there for want of memory"
+    nodes_publish failed "$nodes_id processes killed there for want of memory: $killed"
 }
 
 # nodes_fail TEXT: as the reason why this node has failed.

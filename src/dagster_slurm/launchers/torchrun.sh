@@ -39,6 +39,6 @@ prepare() {
 catch_signals
 find_torch
 prepare
-say "torch $library: $nodes nodes with $processes ranks each, rendezvous at $DAGSTER_SLURM_ADDRESS:$port"
+say "torch $library: nodes: $nodes, ranks on each: $processes, rendezvous at $DAGSTER_SLURM_ADDRESS:$port"
 run_ranks "${start[@]}" bash "$DAGSTER_SLURM_RANKS/rank.sh" torchrun "$@"
 exit_by_ends $?

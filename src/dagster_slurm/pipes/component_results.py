@@ -19,6 +19,7 @@ from dagster_slurm.pipes.session import UnitSession
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.staging.collect import Collected
 from dagster_slurm.staging.plan import RemotePath
+from dagster_slurm.text import counted
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def components_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> F
     others = "The others are materialised; a retry submits only these." if len(names) < total else ""
     listed = "".join(f"\n{name}: {str(failed[name]).partition(chr(10))[0]}" for name in names[1:])
     raised = Failure(
-        f"{len(names)} of {total} assets failed. {names[0]}: {cause}{listed}\n{others}"
+        f"{len(names)} of {counted(total, 'asset')} failed. {names[0]}: {cause}{listed}\n{others}"
         + (f"\nAsset {names[0]}: {rest}" if rest else ""),
         metadata={
             "slurm_failed_assets": names,

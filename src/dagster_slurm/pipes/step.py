@@ -37,6 +37,7 @@ from dagster_slurm.pipes.dagster_private import (
     step_key,
 )
 from dagster_slurm.pipes.session import StepPipes
+from dagster_slurm.text import counted
 
 _ordinals: WeakKeyDictionary[OpExecutionContext, Iterator[int]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -255,7 +256,7 @@ def partitions_failure(failed: Mapping[str, DagsterSlurmError], total: int) -> F
     first = failed[named[0]]
     cause, _, rest = str(first).partition("\n")
     raised = Failure(
-        f"{len(failed)} of {total} partitions failed. {named[0]}: {cause}\n"
+        f"{len(failed)} of {counted(total, 'partition')} failed. {named[0]}: {cause}\n"
         f"Failed: {', '.join(named)}{more}. The others are materialised; a retry submits only these."
         + (f"\nPartition {named[0]}: {rest}" if rest else ""),
         metadata={

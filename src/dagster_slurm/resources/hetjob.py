@@ -21,7 +21,7 @@ from dagster_slurm.resources.settings import ComputeDefaults
 from dagster_slurm.resources.slurm import SlurmQueueConfig
 from dagster_slurm.slurm.hetjob import refuse_whole
 from dagster_slurm.slurm.options import setting_names
-from dagster_slurm.text import as_written
+from dagster_slurm.text import as_written, counted
 from dagster_slurm.work.components import Component, Components
 from dagster_slurm.work.het_clients import LocalHetClient, SlurmHetClient
 
@@ -205,6 +205,7 @@ def _refuse_cost(resource: ComputeDefaults, components: Components) -> None:
     if sum(hours.values()) > most:
         listed = ", ".join(f"{name} {each:g}" for name, each in hours.items())
         raise InvalidRequestError(
-            f"The components ask for {sum(hours.values()):g} node-hours ({listed}), and max_node_hours is {most:g}",
+            f"The components ask for {counted(sum(hours.values()), 'node-hour', 'g')} ({listed}), "
+            f"and max_node_hours is {most:g}",
             hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
         )

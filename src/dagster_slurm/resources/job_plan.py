@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from dagster_slurm.housekeeping.tables import cut, wrapped
-from dagster_slurm.text import size_words
+from dagster_slurm.text import counted, size_words
 
 _SHOWN_FILES = 10
 _LEAST_CELL = 12
@@ -228,7 +228,7 @@ def _where(plan: JobPlan) -> str:
             return f"on this machine, as processes side by side (components: {count})"
         return f"as a heterogeneous Slurm job (components: {count}), by {plan.host}"
     if plan.mode == "local":
-        times = "" if plan.tasks is None else f", {plan.tasks} times, one after the other"
+        times = "" if plan.tasks is None else f", {counted(plan.tasks, 'time')}, one after the other"
         return f"on this machine, as a process{times}"
     return f"as a Slurm job{'' if plan.tasks is None else f' array (tasks: {plan.tasks})'}, by {plan.host}"
 
@@ -244,9 +244,9 @@ def _cost(plan: JobPlan) -> str:
         return "not known, since there is no walltime"
     limit = "" if plan.max_node_hours is None else f", of {plan.max_node_hours:g} that are allowed"
     if plan.tasks is None:
-        return f"at most {plan.node_hours:g} node-hours{limit}"
+        return f"at most {counted(plan.node_hours, 'node-hour', 'g')}{limit}"
     total = plan.tasks * plan.node_hours
-    return f"at most {total:g} node-hours: tasks: {plan.tasks}, of {plan.node_hours:g} each{limit}"
+    return f"at most {counted(total, 'node-hour', 'g')}: tasks: {plan.tasks}, of {plan.node_hours:g} each{limit}"
 
 
 def _uploads(plan: JobPlan) -> Iterator[str | Table]:

@@ -19,6 +19,7 @@ from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.session_cluster import SessionCluster, beside_cluster
 from dagster_slurm.slurm.quantities import parse_memory_mib
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.text import counted
 
 UNHEARD = encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: os.devnull})
 """Where the messages of all ranks but the first go: one rank reports, and every rank has the context."""
@@ -62,10 +63,11 @@ class MPILauncher(ComputeLauncher):
         said = str(request.options.get("ntasks-per-node", asked or ""))
         refusals = []
         if asked and said.isdecimal() and int(said) < asked:
-            refusals.append(f"it starts {asked} ranks on a node, and ntasks_per_node is {said}")
+            refusals.append(f"it starts {counted(asked, 'rank')} on a node, and ntasks_per_node is {said}")
         if self.np and self.tasks_per_node and self.np > request.nodes * self.tasks_per_node:
             most = request.nodes * self.tasks_per_node
-            refusals.append(f"np is {self.np}, and {request.nodes} nodes with {self.tasks_per_node} tasks have {most}")
+            there = counted(request.nodes, "node")
+            refusals.append(f"np is {self.np}, and tasks_per_node {self.tasks_per_node}, which makes {most} on {there}")
         options = {"ntasks_per_node": asked} if asked else {}
         return Requirements(options, tuple(refusals), packages=("mpi4py",))
 
@@ -353,7 +355,7 @@ class SparkLauncher(ComputeLauncher):
         cpus = request.cpus_per_task if request is not None and self.master_url is None else None
         tasks = str(request.options.get("ntasks-per-node", 1)) if request is not None else ""
         if cpus and self.executor_cores and tasks == "1" and self.executor_cores > cpus:
-            yield f"executor_cores is {self.executor_cores}, and a node has {cpus} CPUs of the job"
+            yield f"executor_cores is {self.executor_cores}, and a node has {counted(cpus, 'CPU')} of the job"
 
 
 def _mib(memory: str | None) -> str:

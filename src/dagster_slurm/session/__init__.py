@@ -16,6 +16,7 @@ from dagster_slurm.run_directory import LaunchKey, RunDirectory, short_digest
 from dagster_slurm.slurm.options import setting_names
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit
 from dagster_slurm.slurm.request import JobRequest
+from dagster_slurm.text import counted
 
 STEP_OPTIONS = frozenset(
     {"nodes", "cpus-per-task", "mem", "mem-per-cpu", "gpus-per-node", "time", "max-queue-hours", "ntasks-per-node"}
@@ -59,7 +60,7 @@ class SessionSpec:
             f"--{name}" if value is True else f"--{name}={value}"
             for name, value in self.request.sbatch_options().items()
         )
-        return f"{' '.join(options)}, {self.max_concurrent_jobs} steps at once"
+        return f"{' '.join(options)}, {counted(self.max_concurrent_jobs, 'step')} at once"
 
     def share_of_node(self, request: JobRequest) -> float:
         """How much of its nodes a step holds: of the CPUs, or of the memory or the GPUs if that is more."""

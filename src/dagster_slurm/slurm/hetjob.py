@@ -9,7 +9,7 @@ from dataclasses import replace
 from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.slurm.options import setting_names
 from dagster_slurm.slurm.request import JobRequest, directive, escape_filename
-from dagster_slurm.text import as_written
+from dagster_slurm.text import as_written, counted
 
 SEPARATOR = "#SBATCH hetjob"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
@@ -62,7 +62,8 @@ def refuse_too_many(requests: Mapping[str, JobRequest], nodes_of: Mapping[str, i
         if there is not None and total > there:
             listed = ", ".join(f"{name} {nodes}" for name, nodes in components.items())
             raise InvalidRequestError(
-                f"The components ask for {total} nodes of the partition {partition!r}, which has {there} ({listed})",
+                f"The components ask for {counted(total, 'node')} of the partition {partition!r}, "
+                f"which has {there} ({listed})",
                 hint="Components never share a node: lower num_nodes, leave a component out, or give one another "
                 "partition.",
             )

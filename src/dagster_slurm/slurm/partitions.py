@@ -13,6 +13,7 @@ from math import ceil
 from dagster_slurm.errors import InvalidQuantityError, InvalidRequestError
 from dagster_slurm.slurm.quantities import format_memory, format_time_limit, parse_time_limit_seconds
 from dagster_slurm.slurm.request import AUTO, JobRequest
+from dagster_slurm.text import counted
 
 _FIELD = re.compile(r"\b(\w+)=(\S*)", re.ASCII)
 _NO_LIMIT = ("", "UNLIMITED", "NONE", "(null)", "ALL")
@@ -284,12 +285,12 @@ def _of_list(partition: SitePartition, field: str, what: str, name: str) -> str:
 def _of_limits(partition: SitePartition, request: JobRequest) -> Iterator[str]:
     most, least = partition.limit("MaxNodes"), partition.limit("MinNodes") or 0
     if most is not None and request.nodes > most:
-        yield f"at most {most} nodes, {request.nodes} asked for"
+        yield f"at most {counted(most, 'node')}, {request.nodes} asked for"
     if request.nodes < least:
-        yield f"at least {least} nodes, {request.nodes} asked for"
+        yield f"at least {counted(least, 'node')}, {request.nodes} asked for"
     cpus, most = cpus_of_node(request), partition.limit("MaxCPUsPerNode")
     if most is not None and cpus > most:
-        yield f"at most {most} CPUs of a node, {cpus} asked for"
+        yield f"at most {counted(most, 'CPU')} of a node, {cpus} asked for"
     memory, most = mem_mib_of_node(request), partition.limit("MaxMemPerNode")
     if most is not None and memory > most:
         yield f"at most {format_memory(most)} of a node, {format_memory(memory)} asked for"
@@ -303,7 +304,7 @@ def _of_nodes(partition: SitePartition, request: JobRequest) -> str:
     if enough >= request.nodes:
         return ""
     if enough:
-        return f"{enough} of its nodes are such, {request.nodes} asked for"
+        return f"such nodes it has {enough}, {request.nodes} asked for"
     # What the node says that is nearest to it.
     return min((what for _, what in lacks), key=len)[0]
 
@@ -313,14 +314,16 @@ def _lacks(node: NodeKind, request: JobRequest) -> list[str]:
     cpus, memory, wanted = cpus_of_node(request), mem_mib_of_node(request), gpus_of_node(request)
     lacks = []
     if cpus > node.cpus:
-        lacks.append(f"nodes of {node.cpus} CPUs, {cpus} asked for")
+        lacks.append(f"nodes of {counted(node.cpus, 'CPU')}, {cpus} asked for")
     if memory > node.mem_mib:
         lacks.append(f"nodes of {format_memory(node.mem_mib)}, {format_memory(memory)} asked for")
     for kind, number in wanted.items():
         there = node.gpus.get(kind, 0) if kind else sum(node.gpus.values())
         if number > there:
-            called = f"{kind} GPUs" if kind else "GPUs"
-            lacks.append(f"nodes of {there} {called}, {number} asked for" if there else f"nodes without {called}")
+            called = f"{kind} GPU".strip()
+            lacks.append(
+                f"nodes of {counted(there, called)}, {number} asked for" if there else f"nodes without {called}s"
+            )
     feature = str(request.options.get("constraint", ""))
     if _PLAIN_FEATURE.fullmatch(feature) and feature not in node.features:
         lacks.append(f"nodes without the feature {feature}")

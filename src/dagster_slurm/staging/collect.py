@@ -19,6 +19,7 @@ from dagster_slurm.errors import LocalStorageError, RemoteStorageError, Transfer
 from dagster_slurm.staging.local_digests import is_unchanged
 from dagster_slurm.staging.patterns import kept_names, missing, output_not_found, select
 from dagster_slurm.staging.plan import RemotePath, Staging
+from dagster_slurm.text import counted
 from dagster_slurm.transport import CompletedCommand, Transport, UploadProgress, storage_fault
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, name_below, reading, whole_number
 from dagster_slurm.transport.progress import ProgressReport
@@ -323,7 +324,8 @@ class Collector:
             # What was summed may be what is wrong.
             self._sums.clear()
             raise
-        self._tell(f"Outputs: {len(wanted)} files, {count} of them fetched, the others were here with the same content")
+        files_wanted = counted(len(wanted), "file")
+        self._tell(f"Outputs: {files_wanted}, {count} of them fetched, the others were here with the same content")
         return tuple(files)
 
     def _sum(self, files: Sequence[_Left]) -> None:

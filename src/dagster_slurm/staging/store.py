@@ -14,6 +14,7 @@ from dagster_slurm.cluster.content_store import SECONDS_FOR_A_NAME, ContentStore
 from dagster_slurm.errors import TransferCorruptedError
 from dagster_slurm.staging.local_digests import sha256_of
 from dagster_slurm.staging.plan import Inputs
+from dagster_slurm.text import counted
 from dagster_slurm.transport.progress import ProgressReport
 
 DIRECTORY = "data"
@@ -76,9 +77,8 @@ class InputStore:
         sent = self._store.provide(self._contents.values(), self._paths.values())
         if count := len(self._inputs.files):
             size = sum(part.size_bytes for part in sent)
-            self._tell(
-                f"Inputs: {count} files, {len(sent)} of them uploaded ({size} bytes), the others were on the cluster"
-            )
+            news = f"{len(sent)} of them uploaded ({counted(size, 'byte')})"
+            self._tell(f"Inputs: {counted(count, 'file')}, {news}, the others were on the cluster")
 
     def there(self) -> frozenset[str]:
         """The names of the files that the cluster has already; nothing is changed there. Reads those of this machine.

@@ -34,6 +34,7 @@ from dagster_slurm.slurm.hetjob import parse_partitions, refuse_too_many, render
 from dagster_slurm.slurm.request import AUTO, JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
+from dagster_slurm.text import counted
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.work.carriers import Carrier, Tries, unit_variables
 from dagster_slurm.work.on_cluster import ClusterCarriers
@@ -222,7 +223,7 @@ class HetCarriers(ClusterCarriers):
         return self._calls.persist(lambda: spec.environment.provide(site))
 
     def _described(self, carrier: Carrier) -> str:
-        return f"of {len(carrier.units)} components ({', '.join(carrier.units)})"
+        return f"of {counted(len(carrier.units), 'component')} ({', '.join(carrier.units)})"
 
     def _prepared(
         self, directory: RunDirectory, tries: Tries, request: JobRequest, activation: Activation

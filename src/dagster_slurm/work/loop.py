@@ -29,6 +29,7 @@ from dagster_slurm.pipes.step import Step
 from dagster_slurm.pipes.step_logs import Teller
 from dagster_slurm.run_directory import ONE
 from dagster_slurm.slurm.request import AUTO, JobRequest
+from dagster_slurm.text import counted
 from dagster_slurm.work.carriers import Carrier, Carriers, UnitEnd
 from dagster_slurm.work.followed import Followed, FollowedUnit, cancelled
 from dagster_slurm.work.spec import WorkSpec
@@ -267,7 +268,9 @@ class Loop:
         carrier, of = unit.of.carrier, unit.of
         end = UnitEnd(unit.unit, carrier, unit.handle, ended, of.gave_up_waiting)
         for stream, size in ended.unread_bytes.items():
-            lost = f"{size} bytes of its {stream} are lost: the file was removed, or cut off, while it ran"
+            lost = (
+                f"{counted(size, 'byte')} of its {stream} could not be read: the file was removed or cut off meanwhile"
+            )
             self._log("warning", f"{self._label(end)}{_title(end)}: {lost}")
         try:
             if ended.is_success:

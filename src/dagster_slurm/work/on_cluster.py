@@ -39,6 +39,7 @@ from dagster_slurm.run_directory import ONE, JobHandle, RunDirectory, task_files
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging.collect import Collected, Collector
 from dagster_slurm.staging.store import InputStore
+from dagster_slurm.text import counted
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.transport.shell import quote
 from dagster_slurm.work.carriers import Carrier, Carriers, Taken, Tries, unit_variables
@@ -219,8 +220,7 @@ class ClusterCarriers(Carriers):
         if not self._is_array:
             return f"({carrier.directory.job_name(carrier.handle.generation)})"
         most = self._spec.tasks.max_parallel if self._spec.tasks else None
-        partitions = "1 partition" if len(carrier.units) == 1 else f"{len(carrier.units)} partitions"
-        return f"of {partitions}{f', at most {most} at once' if most else ''}"
+        return f"of {counted(len(carrier.units), 'partition')}{f', at most {most} at once' if most else ''}"
 
     def _provided(self) -> Activation:
         if self._activation is None:

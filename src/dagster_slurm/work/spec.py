@@ -31,7 +31,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import DataOptions, Staging, plan_staging
-from dagster_slurm.text import as_written
+from dagster_slurm.text import as_written, counted
 from dagster_slurm.transport import TreeEntry
 
 CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
@@ -283,10 +283,11 @@ def affordable(request: JobRequest, max_node_hours: float | None, *, tasks: int 
     asked = None if request.node_hours is None else request.node_hours * tasks
     if asked is not None and asked <= max_node_hours:
         return request
-    what = f"{asked:g} node-hours" if asked is not None else "no walltime, so that nobody knows what it costs"
-    times = f"{tasks} tasks of {request.nodes}" if tasks > 1 else f"{request.nodes}"
+    what = counted(asked, "node-hour", "g") if asked is not None else "no walltime, so that nobody knows what it costs"
+    nodes = counted(request.nodes, "node")
+    times = f"{counted(tasks, 'task')} of {nodes}" if tasks > 1 else nodes
     raise InvalidRequestError(
-        f"The job asks for {what} ({times} nodes), and max_node_hours is {max_node_hours:g}",
+        f"The job asks for {what} ({times}), and max_node_hours is {max_node_hours:g}",
         hint="Lower `num_nodes` or `time_limit`, or raise `max_node_hours` of the ComputeResource.",
     )
 

@@ -225,7 +225,7 @@ def test_sigterm_reaches_the_ranks_by_slurm_and_others_by_srun(job: Job) -> None
             {"np": 9, "tasks_per_node": 4},
             {"nodes": 2},
             {"ntasks_per_node": 4},
-            "np is 9, and 2 nodes with 4 tasks have 8",
+            "np is 9, and tasks_per_node 4, which makes 8 on 2 nodes",
         ),
     ],
     ids=str,

@@ -90,7 +90,7 @@ def test_an_agent_on_a_node_is_given_what_the_fields_say(job: Job) -> None:
         "--rdzv-endpoint=*:20001 * --rdzv-conf=join_timeout=60 --monitor-interval=1 --no-python bash /"
     )
     assert "--nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=6 --wait=30" in job.told("srun")
-    assert "torch 2.13.0: 1 nodes with 2 ranks each" in stderr
+    assert "torch 2.13.0: nodes: 1, ranks on each: 2" in stderr
 
 
 def test_the_last_start_of_a_rank_counts(job: Job) -> None:

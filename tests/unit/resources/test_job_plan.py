@@ -250,7 +250,7 @@ class TestHere:
         ({"extra_slurm_opts": {"partitoin": "x"}}, "no option 'partitoin'"),
         ({"extra_slurm_opts": {"nodes": 9}}, "max_node_hours is 4"),
         ({"extra_slurm_opts": {"time_limit": None}}, "no walltime"),
-        ({"partitions": 9}, r"4\.5 node-hours \(9 tasks of 1 nodes\), and max_node_hours is 4"),
+        ({"partitions": 9}, r"4\.5 node-hours \(9 tasks of 1 node\), and max_node_hours is 4"),
     ],
 )
 def test_refused_before_the_cluster_is_asked(payload: Path, arguments: dict[str, object], said: str) -> None:

@@ -98,7 +98,7 @@ def test_more_nodes_than_a_partition_has(partitions: dict[str, int], is_refused:
     if not is_refused:
         refuse_too_many(asked, partitions, "compute")
         return
-    with pytest.raises(InvalidRequestError, match=r"ask for \d nodes of the partition '(compute|gpu)', which has \d"):
+    with pytest.raises(InvalidRequestError, match=r"ask for \d nodes? of the partition '(compute|gpu)', which has \d"):
         refuse_too_many(asked, partitions, "compute")
 
 

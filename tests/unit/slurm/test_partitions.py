@@ -87,7 +87,7 @@ def test_what_is_chosen(options: Mapping[str, Any], partition: str | None) -> No
         ("short", {"cpus": 33}, "nodes of 32 CPUs, 33 asked for"),
         ("cpu", {"mem": "300G"}, "nodes of 256000M, 307200M asked for"),
         ("cpu", {"gpus_per_node": 1}, "nodes without GPUs"),
-        ("cpu", {"num_nodes": 11}, "10 of its nodes are such, 11 asked for"),
+        ("cpu", {"num_nodes": 11}, "such nodes it has 10, 11 asked for"),
         ("gpu", {"gpus_per_node": "h100:9"}, "nodes without h100 GPUs"),
         ("gpu", {"cpus": 65}, "at most 64 CPUs of a node, 65 asked for"),
         ("closed", {}, "it is DRAIN"),
