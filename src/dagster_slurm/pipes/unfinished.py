@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -25,11 +26,13 @@ class Unfinished:
         host: The login node.
         base: The directory of the runs there.
         order: What is to be cancelled.
+        machine: Where Dagster ran; empty in the note of a release that did not say so.
     """
 
     host: str
     base: str
     order: Order
+    machine: str = ""
 
 
 def leave_to_reconcile(step: Step, unfinished: Unfinished, left: str) -> None:
@@ -37,6 +40,7 @@ def leave_to_reconcile(step: Step, unfinished: Unfinished, left: str) -> None:
     if step.run is None:
         return
     said = {"host": unfinished.host, "base": unfinished.base, "order": unfinished.order.to_json()}
+    said["machine"] = socket.gethostname()
     report_engine_event(
         step.instance,
         step.run,
@@ -60,7 +64,8 @@ def unfinished_of(instance: DagsterInstance, run: DagsterRun) -> Iterator[Unfini
         said = event.metadata.get(_KEY)
         if isinstance(said, dict):
             base = str(said["base"])
-            yield Unfinished(str(said["host"]), base, Order.from_json(str(said["order"]), base))
+            order = Order.from_json(str(said["order"]), base)
+            yield Unfinished(str(said["host"]), base, order, str(said.get("machine", "")))
 
 
 def note_finished(instance: DagsterInstance, run: DagsterRun) -> None:

@@ -26,9 +26,7 @@ from dagster import (
     sensor,
 )
 
-from dagster_slurm.cluster import SlurmCluster
-from dagster_slurm.errors import ConfigurationError, DagsterSlurmError
-from dagster_slurm.job.cancelling import Canceller
+from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.pipes.dagster_private import (
     create_retry,
     execute_recorded_run,
@@ -38,7 +36,7 @@ from dagster_slurm.pipes.dagster_private import (
     tags_of_retry,
 )
 from dagster_slurm.pipes.run_notes import leases_of, take_lease
-from dagster_slurm.pipes.unfinished import Unfinished, note_finished, runs_with_unfinished, unfinished_of
+from dagster_slurm.reconcile.cancellations import cancelled_runs
 from dagster_slurm.reconcile.decision import (
     IN_PROGRESS,
     RETRY_PENDING_TAG,
@@ -130,10 +128,11 @@ def reconcile_orphaned_slurm_runs(
     """Find the runs that Dagster holds for running though their processes have died, mark and finish them.
 
     No Slurm job is submitted by this itself, and none is cancelled but those of a terminated run that its process could
-    not cancel, on the cluster of `SlurmResource.from_env()`. A run is marked failed and then retried from failure,
-    which takes up its jobs; if every step had succeeded it is marked succeeded; if its cancellation had been asked for
-    it is marked canceled, and its jobs go on. Where a daemon with `run_retries` is at work, the retry is left to that.
-    Otherwise it is executed by a process of its own, and this returns when all of them have ended.
+    not cancel: in this machine's own Slurm if they are there, else on the cluster of `SlurmResource.from_env()`. A run
+    is marked failed and then retried from failure, which takes up its jobs; if every step had succeeded it is marked
+    succeeded; if its cancellation had been asked for it is marked canceled, and its jobs go on. Where a daemon with
+    `run_retries` is at work, the retry is left to that. Otherwise it is executed by a process of its own, and this
+    returns when all of them have ended.
 
     Args:
         instance: Where the runs are; by default that of DAGSTER_HOME. It has to be persistent.
@@ -292,49 +291,6 @@ _DONE = {
     Ending.SUCCEEDED: "every step had succeeded: marked succeeded",
     Ending.FAILED: "marked failed",
 }
-
-
-_CONFIRM_SECONDS = 60.0
-
-
-def cancelled_runs(instance: DagsterInstance, run_ids: list[str] | None, *, dry_run: bool) -> Iterator[ReconciledRun]:
-    """Cancel what is left to be cancelled, of these runs or of all, on the cluster of `SlurmResource.from_env()`."""
-    for run in runs_with_unfinished(instance):
-        if run_ids is not None and run.run_id not in run_ids:
-            continue
-        orders = list(unfinished_of(instance, run))
-        if dry_run:
-            jobs = ", ".join(job.job_id for each in orders for job in each.order.jobs) or "not known"
-            yield _cancellation(run, f"its jobs are still to be cancelled ({jobs}); would be cancelled", settled=False)
-            continue
-        left = _left_of(orders)
-        if not left:
-            note_finished(instance, run)
-        done = f"its jobs are still to be cancelled: {left}" if left else "its jobs were cancelled"
-        yield _cancellation(run, done, settled=not left)
-
-
-def _left_of(orders: list[Unfinished]) -> str:
-    try:
-        cluster = SlurmResource.from_env().connect().cluster
-    except DagsterSlurmError as error:
-        return error.message
-    return "; ".join(filter(None, (_left(cluster, each) for each in orders)))
-
-
-def _left(cluster: SlurmCluster, unfinished: Unfinished) -> str:
-    if unfinished.host != cluster.host:
-        return f"they are on {unfinished.host}, and SLURM_EDGE_NODE_HOST is {cluster.host}"
-    canceller = Canceller(cluster)
-    withdrawal = canceller.carry_out(unfinished.order)
-    until = time.monotonic() + _CONFIRM_SECONDS
-    while (left := canceller.left_of(withdrawal)) and not withdrawal.undone and time.monotonic() < until:
-        time.sleep(1.0)
-    return left
-
-
-def _cancellation(run: DagsterRun, done: str, *, settled: bool) -> ReconciledRun:
-    return ReconciledRun(run.run_id, run.job_name, Verdict.CANCELLING, done, settled=settled)
 
 
 _TOLD = (Verdict.ORPHANED, Verdict.CANCELLING)

@@ -30,6 +30,8 @@ from dagster_slurm.transport.upload import (
     tree_parcel,
 )
 
+THIS_MACHINE = "this machine"
+"""The host of every `LocalTransport`."""
 # EX_DATAERR and EX_NOINPUT of sysexits.h, as the scripts use them.
 _CORRUPTED_STATUS = 65
 _TAKEN_OVER_STATUS = 66
@@ -226,7 +228,7 @@ class LocalTransport(ShellTransport):
     """
 
     def __init__(self, *, channels: int = 2) -> None:
-        super().__init__("this machine", channels=channels)
+        super().__init__(THIS_MACHINE, channels=channels)
 
     def _open_channel(self) -> ShellChannel:
         return ShellChannel(("sh", "-c", shell_command()))
