@@ -90,7 +90,7 @@ def work_of(
     if resource.mode == "local":
         payload = payload_from_path(said["payload_path"].value)
         # What a cluster would refuse is wrong here as well; nothing is asked for.
-        merge_named(option_layers(resource, step, arguments, sbatch_lines(payload)))
+        merge_named(without_built_in_memory(option_layers(resource, step, arguments, sbatch_lines(payload))))
         requirements_of(said["launcher"].value, None)
     else:
         said["environment"] = _chosen_environment(said, resource)
@@ -98,12 +98,13 @@ def work_of(
             said["environment"] = profile.environment(said["environment"])
         payload = _payload(said)
         lines = sbatch_lines(payload)
-        layers = option_layers(resource, step, arguments, lines)
+        of_gpus = option_layers(resource, step, arguments, lines)
+        layers = without_built_in_memory(of_gpus)
         if resource.shares_allocation:
-            layers = _of_step(resource, step, layers)
+            of_gpus = layers = _of_step(resource, step, layers)
         # A session's allocation costs what it costs.
         most = None if resource.shares_allocation else resource.max_node_hours
-        facts |= _facts_of_job(layers, most, said)
+        facts |= _facts_of_job(requested(said["launcher"].value, layers, of_gpus), most, said)
         if step is not None and _NODE_OF_GPU in (arguments.get("slurm_metrics") or ()) and facts["request"].nodes > 1:
             step.log.warning(
                 f"{_NODE_OF_GPU} is left out: it is known of a job of one node alone. See docs/migration.md#figures"
@@ -165,12 +166,11 @@ def sbatch_lines(payload: Payload) -> SbatchLines | None:
 
 
 def _facts_of_job(
-    layers: Mapping[str, Mapping[str, Any]], max_node_hours: float | None, said: Mapping[str, Said]
+    asked: tuple[JobRequest, Mapping[str, str], Sequence[str]], max_node_hours: float | None, said: Mapping[str, Said]
 ) -> dict[str, Any]:
-    launcher: ComputeLauncher = said["launcher"].value
-    request, option_sources, packages = requested(launcher, layers)
+    request, option_sources, packages = asked
     if packages:
-        refuse_without(said["environment"].value, packages, type(launcher).__name__)
+        refuse_without(said["environment"].value, packages, type(said["launcher"].value).__name__)
     policy = said["retry_policy"].value
     return {
         "request": request,
@@ -411,15 +411,13 @@ def option_layers(
         )
     of_launchpad = getattr(arguments.get("config"), "extra_slurm_opts", None) or {}
     refuse_times_that_are_numbers(of_launchpad, "in the launchpad")
-    return without_built_in_memory(
-        {
-            **resource.cluster().option_layers(),
-            **({SCRIPT: lines.options} if lines else {}),
-            METADATA: of_assets or {},
-            LAUNCHPAD: of_launchpad,
-            CALL: arguments.get("extra_slurm_opts") or {},
-        }
-    )
+    return {
+        **resource.cluster().option_layers(),
+        **({SCRIPT: lines.options} if lines else {}),
+        METADATA: of_assets or {},
+        LAUNCHPAD: of_launchpad,
+        CALL: arguments.get("extra_slurm_opts") or {},
+    }
 
 
 def refuse_times_that_are_numbers(options: Mapping[str, Any], where: str) -> None:
@@ -499,13 +497,16 @@ def _plain(value: Any) -> Any:
 
 
 def requested(
-    launcher: ComputeLauncher, layers: Mapping[str, Mapping[str, object]]
+    launcher: ComputeLauncher,
+    layers: Mapping[str, Mapping[str, object]],
+    of_gpus: Mapping[str, Mapping[str, object]] | None = None,
 ) -> tuple[JobRequest, Mapping[str, str], Sequence[str]]:
     """What to ask Slurm for, with what a launcher needs.
 
     Args:
         launcher: The launcher.
         layers: The options by their sources, the one that wins last; the first is `BUILT_IN`.
+        of_gpus: The same with what is said of jobs with GPUs, in case it is the launcher that asks for them.
 
     Returns:
         As `merge_named`, and the packages that it needs.
@@ -523,7 +524,9 @@ def requested(
     except InvalidRequestError as error:
         what = f"{type(launcher).__name__}.requirements: {error.message}"
         raise ConfigurationError(what, hint=error.hint) from error
-    return *merge_named({BUILT_IN: layers[BUILT_IN], LAUNCHER: needed.options, **layers}), needed.packages
+    layers = of_gpus or layers
+    layers = without_built_in_memory({BUILT_IN: layers[BUILT_IN], LAUNCHER: needed.options, **layers})
+    return *merge_named(layers), needed.packages
 
 
 def requirements_of(launcher: ComputeLauncher, request: JobRequest | None) -> Requirements:

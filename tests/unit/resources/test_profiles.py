@@ -113,6 +113,19 @@ class TestPrecedence:
         assert (said["partition"], said["mem-per-gpu"], "mem" in said) == ("gpu", "20G", False)
         assert spec.option_sources["partition"] == "profile vsc (gpus)"
 
+    def test_the_gpus_may_be_those_that_a_launcher_asks_for(self, write: Write, tmp_path: Path) -> None:
+        write(FULL)
+        slurm, launcher = SlurmResource.from_profile("vsc"), RayLauncher(num_gpus_per_node=1)
+        spec = planned(slurm, tmp_path, launcher=launcher)
+        said = spec.request.sbatch_options()
+        assert (said["partition"], said["mem-per-gpu"], "mem" in said) == ("gpu", "20G", False)
+        sources = {name: spec.option_sources[name] for name in ("gpus-per-node", "partition")}
+        assert sources == {"gpus-per-node": "launcher", "partition": "profile vsc (gpus)"}
+        # Whoever says anything is stronger than a launcher.
+        spec = planned(slurm, tmp_path, launcher=launcher, extra_slurm_opts={"gpus_per_node": 0})
+        said = spec.request.sbatch_options()
+        assert (said["partition"], said["mem"]) == ("cpu", "4096M")
+
     def test_a_launcher_gets_what_nobody_says_of_its_type(self, write: Write, tmp_path: Path) -> None:
         write(FULL)
         slurm = SlurmResource.from_profile("vsc")
