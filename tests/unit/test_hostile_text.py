@@ -30,8 +30,8 @@ from tests.support.sources import parsed
 
 from dagster_slurm.cli import seconds
 from dagster_slurm.cluster import SlurmCluster, description, look, records, shared, slurm_cluster
-from dagster_slurm.doctor import partition, storage, way, world
 from dagster_slurm.doctor import slurm as doctor_slurm
+from dagster_slurm.doctor import storage, way, world
 from dagster_slurm.environments import inventory, local_store, pixi_lock, pixi_pack, pixi_packs, target, uv_export
 from dagster_slurm.errors import DagsterSlurmError, InvalidRequestError
 from dagster_slurm.job import cancelling, questions, retrying
@@ -224,10 +224,6 @@ PARSERS: Mapping[str, Parser] = {
         lambda text: slurm_cluster.foreign_part(text, "7"), "7 755 directory/x"
     ),
     "doctor.slurm:parse_associations": Parser(lines(doctor_slurm.parse_associations), "c|a|p|q,r"),
-    "doctor.partition:parse_partitions": Parser(
-        lambda text: partition.parse_partitions(text.splitlines(), text.splitlines()),
-        "PartitionName=p State=UP\np|3|idle",
-    ),
     "doctor.storage:judge_writing": Parser(
         lambda text: storage.judge_writing("/base", world.read_facts(text)),
         "mode 700\nfile 600\nbase 755 me",
@@ -324,7 +320,6 @@ WITHIN: Mapping[str, str] = {
     "cluster.records:_claim": "cluster.records:parse_listing",
     "cluster.records:_entries": "cluster.records:parse_listing",
     "cluster.records:_launch": "cluster.records:parse_listing",
-    "doctor.partition:_nodes_by_partition": "doctor.partition:parse_partitions",
     "environments.inventory:_said": "environments.inventory:parse",
     "environments.sources:_read": "environments.sources:read_toml",
     "environments.sources:toml": "environments.sources:read_toml",
@@ -515,7 +510,7 @@ KNOWN = [
     ("environments.target:target_of", FACTS.replace("[3, 11, 2]", "[]")),
     ("doctor.storage:parse_room", " " * 60_000),
     ("doctor.storage:parse_quotas", "\n" * 60_000),
-    ("doctor.partition:parse_partitions", "a" * 60_000),
+    ("slurm.partitions:parse_site", f"partition {'a' * 60_000}"),
     ("process_identity:ProcessIdentity.from_json", json.dumps({**PROCESS, "pid": 10**30})),
     ("job.cancelling:Order.from_json", '{"attempts": [5], "jobs": []}'),
     ("cluster.shared:SharedDirectory.taken", f'{{"era": "e", "said": 1, "at": -{"9" * 400}}}'),

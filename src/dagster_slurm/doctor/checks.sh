@@ -45,11 +45,11 @@ check_controller() {
     printf 'jobs %s\n' "$(printf '%s' "$jobs" | grep -cx '[0-9]*')"
 }
 
-# Every partition with its settings, and its nodes by state. With scontrol's status and stderr.
+# Every partition with its settings, and its nodes that are alike, as partitions.sh. With scontrol's status and stderr.
 check_partitions() {
     listed=$(scontrol --all --oneliner show partition) || exit
     printf '%s\n' "$listed" | sed -n 's/^PartitionName=/partition &/p'
-    sinfo --all --noheader --format='%R|%D|%T' 2>/dev/null | sed 's/^/nodes /'
+    sinfo --all --exact --noheader --format='%R|%D|%c|%m|%G|%f|%T' 2>/dev/null | sed 's/^/nodes /'
 }
 
 # What this user may charge, "CLUSTER|ACCOUNT|PARTITION|QOS,QOS". With sacctmgr's status and stderr.

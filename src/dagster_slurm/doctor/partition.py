@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -12,68 +11,27 @@ from dagster_slurm.doctor.finding import Finding, fine, skipped, warning, wrong
 from dagster_slurm.doctor.slurm import NO_SUCH_PROGRAM_STATUS, Association, answered, associations
 from dagster_slurm.doctor.world import World
 from dagster_slurm.errors import RemoteStorageError, SlurmCommandError
-from dagster_slurm.slurm.quantities import format_time_limit, parse_time_limit_seconds
+from dagster_slurm.slurm.partitions import SitePartition, parse_site
+from dagster_slurm.slurm.quantities import format_time_limit
 from dagster_slurm.slurm.request import JobRequest
 
 T = TypeVar("T")
 
 PARTITION, REQUEST = "partition", "request"
-_FIELD = re.compile(r"\b(\w+)=(\S*)")
 _NO_LIMIT = ("UNLIMITED", "NONE", "(null)", "")
-# sinfo(1), NODE STATE CODES: what follows a state is a flag.
-_SERVING = ("idle", "mixed", "allocated", "completing", "planned")
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition, as `scontrol show partition` tells of it.
-
-    Args:
-        name: Its name.
-        is_default: Whether jobs go there that name none.
-        state: UP, DOWN, DRAIN or INACTIVE (scontrol(1)).
-        fields: Everything that is told, by its name.
-        nodes: Number of nodes by state.
-    """
-
-    name: str
-    is_default: bool
-    state: str
-    fields: Mapping[str, str]
-    nodes: Mapping[str, int]
-
-
-def parse_partitions(lines: Sequence[str], node_lines: Sequence[str]) -> dict[str, Partition]:
-    """Read `scontrol --oneliner show partition`, and sinfo's "PARTITION|NUMBER|STATE" lines."""
-    found = {}
-    nodes = _nodes_by_partition(node_lines)
-    for line in lines:
-        fields = dict(_FIELD.findall(line))
-        name = fields.get("PartitionName", "")
-        by_state = nodes.get(name, {})
-        found[name] = Partition(name, fields.get("Default") == "YES", fields.get("State", ""), fields, by_state)
-    return found
-
-
-def _nodes_by_partition(lines: Sequence[str]) -> dict[str, dict[str, int]]:
-    nodes: dict[str, dict[str, int]] = {}
-    for row in (line.split("|") for line in lines):
-        if len(row) == 3 and re.fullmatch(r"\d{1,9}", row[1], re.ASCII):
-            of = nodes.setdefault(row[0], {})
-            of[row[2]] = of.get(row[2], 0) + int(row[1])
-    return nodes
 
 
 # Two steps look at them, and the controller is asked once.
 @lru_cache(maxsize=1)
-def partitions(world: World) -> dict[str, Partition]:
+def partitions(world: World) -> dict[str, SitePartition]:
     """The cluster's partitions.
 
     Raises:
         SlurmCommandError: scontrol failed.
     """
-    facts = answered(world, "scontrol", world.run("partitions"))
-    return parse_partitions(facts.get("partition", []), facts.get("nodes", []))
+    answer = world.run("partitions")
+    answered(world, "scontrol", answer)
+    return {each.name: each for each in parse_site(answer.text).partitions}
 
 
 def check_partition(world: World) -> Finding:
@@ -87,7 +45,7 @@ def check_partition(world: World) -> Finding:
     return judge_partition(world.request, known)
 
 
-def judge_partition(request: JobRequest, known: Mapping[str, Partition]) -> Finding:
+def judge_partition(request: JobRequest, known: Mapping[str, SitePartition]) -> Finding:
     """Whether the request's partitions are there and up; of several, Slurm takes the first that fits."""
     asked = (request.partition or "").split(",") if request.partition else []
     unknown = [name for name in asked if name not in known]
@@ -107,7 +65,7 @@ def judge_partition(request: JobRequest, known: Mapping[str, Partition]) -> Find
     return _judge_state(chosen)
 
 
-def _judge_state(chosen: Sequence[Partition]) -> Finding:
+def _judge_state(chosen: Sequence[SitePartition]) -> Finding:
     found = "; ".join(map(describe, chosen))
     closed = [each.name for each in chosen if each.state in ("DRAIN", "INACTIVE")]
     if len(closed) == len(chosen):
@@ -122,14 +80,17 @@ def _judge_state(chosen: Sequence[Partition]) -> Finding:
     return fine(PARTITION, found)
 
 
-def _serving(partition: Partition) -> bool:
-    return not partition.nodes or any(state.rstrip("*~#!%$@^-+").startswith(_SERVING) for state in partition.nodes)
+def _serving(partition: SitePartition) -> bool:
+    return not partition.nodes or any(each.is_serving for each in partition.nodes)
 
 
-def describe(partition: Partition) -> str:
+def describe(partition: SitePartition) -> str:
     """A partition in a few words."""
     fields = partition.fields
-    states = ", ".join(f"{number} {state}" for state, number in partition.nodes.items())
+    by_state: Counter[str] = Counter()
+    for each in partition.nodes:
+        by_state[each.state] += each.count
+    states = ", ".join(f"{number} {state}" for state, number in by_state.items())
     limits = {
         "time limit": fields.get("MaxTime", ""),
         "default": fields.get("DefaultTime", ""),
@@ -162,10 +123,10 @@ def _if_told(ask: Callable[[], T], otherwise: T) -> T:
         return otherwise
 
 
-def judge_request(request: JobRequest, partition: Partition | None, charged: Sequence[Association]) -> Finding:
+def judge_request(request: JobRequest, partition: SitePartition | None, charged: Sequence[Association]) -> Finding:
     """Of a request that Slurm takes: what would keep its job from starting all the same."""
     found = describe_request(request)
-    limit = time_limit_of(partition)
+    limit = partition.max_seconds if partition is not None else None
     if partition is not None and limit is not None and (request.time_limit_seconds or 0) > limit:
         return wrong(
             REQUEST,
@@ -183,12 +144,6 @@ def judge_request(request: JobRequest, partition: Partition | None, charged: Seq
             found,
         )
     return fine(REQUEST, f"sbatch would take it: {found}")
-
-
-def time_limit_of(partition: Partition | None) -> int | None:
-    """The partition's limit in seconds; None for none."""
-    text = partition.fields.get("MaxTime", "") if partition is not None else ""
-    return None if text in _NO_LIMIT else parse_time_limit_seconds(text)
 
 
 def describe_request(request: JobRequest) -> str:

@@ -1,4 +1,4 @@
-"""The partition for a request that names `auto`: chosen from what a cluster says of its partitions and nodes. Pure.
+"""What a cluster says of its partitions and nodes, and the partition for a request that names `auto`. Pure.
 
 What is not told keeps no partition from being chosen: sbatch has the last word.
 """
@@ -20,7 +20,7 @@ _NO_LIMIT = ("", "UNLIMITED", "NONE", "(null)", "ALL")
 _GPUS = re.compile(r"gpu(?::([A-Za-z_][\w.-]*))?(?:[:=](\d{1,4}))?", re.ASCII)
 _WHOLE = re.compile(r"\d{1,12}", re.ASCII)
 _PLAIN_FEATURE = re.compile(r"[\w.-]+", re.ASCII)
-# sinfo(1), NODE STATE CODES: what follows a state is a flag.
+# What follows a state is a flag.
 _SERVING = ("idle", "mixed", "allocated", "completing", "planned")
 _SHOWN = 8
 
@@ -35,7 +35,7 @@ class NodeKind:
         mem_mib: Of each.
         gpus: GPUs of each, by their type; "" for one that has none.
         features: Of each.
-        is_serving: Whether they take jobs now.
+        state: The state of each, with its flags, as "down*" (sinfo(1), NODE STATE CODES).
     """
 
     count: int
@@ -43,7 +43,12 @@ class NodeKind:
     mem_mib: int
     gpus: Mapping[str, int]
     features: frozenset[str]
-    is_serving: bool
+    state: str
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether they take jobs now."""
+        return self.state.startswith(_SERVING)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class SitePartition:
     name: str
     fields: Mapping[str, str]
     nodes: tuple[NodeKind, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """UP, DOWN, DRAIN or INACTIVE; empty if it is not told."""
+        return self.fields.get("State", "")
 
     @property
     def is_default(self) -> bool:
@@ -131,7 +141,7 @@ class Choice:
 
 
 def parse_site(text: str) -> Site:
-    """What partitions.sh prints; lines of another form are passed over."""
+    """What partitions.sh prints, or check_partitions of the doctor; lines of another form are passed over."""
     rows = [line.partition(" ") for line in text.splitlines()]
     nodes: dict[str, list[NodeKind]] = {}
     for word, _, rest in rows:
@@ -156,7 +166,7 @@ def _node_kind(text: str) -> tuple[str, NodeKind] | None:
         return None
     count, cpus, mem_mib = (int(row[at].rstrip("+")) for at in (1, 2, 3))
     features = frozenset() if row[5] in _NO_LIMIT else frozenset(row[5].split(","))
-    return row[0], NodeKind(count, cpus, mem_mib, _gpus_in(row[4]), features, row[6].startswith(_SERVING))
+    return row[0], NodeKind(count, cpus, mem_mib, _gpus_in(row[4]), features, row[6])
 
 
 def _gpus_in(text: str) -> dict[str, int]:
@@ -243,9 +253,8 @@ def _reasons(partition: SitePartition, request: JobRequest, site: Site) -> Itera
 
 
 def _of_state(partition: SitePartition) -> str:
-    state = partition.fields.get("State", "UP")
-    if state != "UP":
-        return f"it is {state}"
+    if partition.state not in ("", "UP"):
+        return f"it is {partition.state}"
     return "it is for root alone" if partition.fields.get("RootOnly") == "YES" else ""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dagster_slurm.doctor.partition import Partition, describe, judge_partition, judge_request, parse_partitions
+from dagster_slurm.doctor.partition import describe, judge_partition, judge_request
 from dagster_slurm.doctor.slurm import Association, judge_associations, judge_commands, parse_associations
+from dagster_slurm.slurm.partitions import NodeKind, SitePartition, parse_site
 from dagster_slurm.slurm.request import merge
 
 # scontrol --oneliner show partition, Slurm 22.05.8.
@@ -17,11 +18,17 @@ COMPUTE = (
     "SelectTypeParameters=NONE JobDefaults=(null) DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED"
 )
 DEBUG = "PartitionName=debug Default=NO DefaultTime=NONE MaxTime=00:05:00 State=UP TotalNodes=3 DefMemPerCPU=1000"
-NODES = ["compute|2|idle", "compute|1|down*", "debug|3|mixed"]
+# sinfo --exact --format='%R|%D|%c|%m|%G|%f|%T': nodes that are not alike have a line each.
+NODES = """nodes compute|1|8|32000|(null)|(null)|idle
+nodes compute|1|8|16000|(null)|(null)|idle
+nodes compute|1|8|32000|(null)|(null)|down*
+nodes debug|3|8|32000|(null)|(null)|mixed
+"""
 
 
 class TestPartition:
-    known = parse_partitions([COMPUTE, DEBUG], NODES)
+    site = parse_site(f"partition {COMPUTE}\npartition {DEBUG}\n{NODES}")
+    known = {each.name: each for each in site.partitions}  # noqa: RUF012 - nobody changes it
 
     def test_what_is_told_of_one(self) -> None:
         assert describe(self.known["compute"]) == (
@@ -64,7 +71,8 @@ class TestPartition:
         ],
     )
     def test_its_state(self, state: str, nodes: dict[str, int], status: str) -> None:
-        one = Partition("p", is_default=True, state=state, fields={}, nodes=nodes)
+        kinds = tuple(NodeKind(count, 8, 16000, {}, frozenset(), of) for of, count in nodes.items())
+        one = SitePartition("p", {"Default": "YES", "State": state}, kinds)
         assert judge_partition(merge({}), {"p": one}).status == status
 
     @pytest.mark.parametrize(

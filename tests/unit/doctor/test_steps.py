@@ -23,7 +23,8 @@ ANSWERS = {
     "commands": "".join(f"{name} /usr/bin/{name}\n" for name in COMMANDS) + "version slurm 22.05.8\n",
     "controller": "ping Slurmctld(primary) at ctl is UP\njobs 1\n",
     "associations": "association c|research||normal\n",
-    "partitions": "partition PartitionName=compute Default=YES MaxTime=01:00:00 State=UP\nnodes compute|3|idle\n",
+    "partitions": "partition PartitionName=compute Default=YES MaxTime=01:00:00 State=UP\n"
+    "nodes compute|3|8|16000|(null)|(null)|idle\n",
     "space": "blocks nas nfs4 9000000 1 8000000 1% /home\ninodes nas 100 1 99 1% /home\n",
     "writing": "mode 700\nfile 600\nbase 700 me\n",
     "clock": "time 1000.0\n",
