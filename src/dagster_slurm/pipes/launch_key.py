@@ -7,20 +7,24 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
 from dagster_slurm.cluster.description import DIGESTS, Description
 from dagster_slurm.environments import CLUSTER_PYTHON
 from dagster_slurm.job.retrying import Outcome
-from dagster_slurm.launchers import Payload, Place, Planner, direct_plan, work_files
+from dagster_slurm.launchers import Payload, Place, Planner, work_files
 from dagster_slurm.pipes.dagster_private import continues_from_parent
 from dagster_slurm.pipes.step import Step
 from dagster_slurm.process_identity import Life, ProcessIdentity
 from dagster_slurm.run_directory import LaunchKey, short_digest
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.transport import TreeEntry, content
+
+if TYPE_CHECKING:
+    from dagster_slurm.environments import Provider
+    from dagster_slurm.staging.plan import Staging
 
 Reattach = Literal["retry", "asset", "never"]
 
@@ -178,40 +182,49 @@ def _is_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
 _ADDED = ("files", "extras", "variables", "launcher")
 
 
-def digests(
-    payload: Payload,
-    request: JobRequest,
-    environment: str,
-    inputs: str = "",
-    *,
-    files: Iterable[TreeEntry] = (),
-    extras: Mapping[str, Any] | None = None,
-    variables: Mapping[str, str] | None = None,
-    plan: Planner = direct_plan,
-) -> dict[str, str]:
-    """What tells one deploy from another.
+class Deploy(Protocol):
+    """What is to be run, as far as one deploy differs from another: a `WorkSpec`."""
 
-    Args:
-        payload: What is run.
-        request: What is asked of Slurm.
-        environment: What it runs in, by its title.
-        inputs: What it reads, by its version; empty for nothing.
-        files: What lies in its working directory.
-        extras: Values for it.
-        variables: Its environment variables.
-        plan: How it is started.
-    """
-    options = {field.name: getattr(request, field.name) for field in fields(request)}
-    return {
-        "payload": hashlib.sha256(_content(payload)).hexdigest()[:16],
-        "options": short_digest({**options, "options": dict(request.options)}),
-        "environment": environment,
-        **({"inputs": inputs} if inputs else {}),
-        "files": short_digest([[each.name, content.digest(each.source)[0]] for each in _beside(payload, files)]),
-        "extras": short_digest(dict(extras or {})),
-        "variables": short_digest(sorted((variables or {}).items())),
-        "launcher": short_digest(repr(plan(payload, Place.of_job(CLUSTER_PYTHON, request)))),
+    @property
+    def payload(self) -> Payload: ...
+
+    @property
+    def request(self) -> JobRequest: ...
+
+    @property
+    def environment(self) -> Provider: ...
+
+    @property
+    def staging(self) -> Staging: ...
+
+    @property
+    def files(self) -> Iterable[TreeEntry]: ...
+
+    @property
+    def extras(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def extra_env(self) -> Mapping[str, str] | None: ...
+
+    @property
+    def plan(self) -> Planner: ...
+
+
+def digests(spec: Deploy) -> dict[str, str]:
+    """What tells one deploy from another."""
+    options = {field.name: getattr(spec.request, field.name) for field in fields(spec.request)}
+    beside = _beside(spec.payload, spec.files)
+    made = {
+        "payload": hashlib.sha256(_content(spec.payload)).hexdigest()[:16],
+        "options": short_digest({**options, "options": dict(spec.request.options)}),
+        "files": short_digest([[each.name, content.digest(each.source)[0]] for each in beside]),
+        "extras": short_digest(dict(spec.extras or {})),
+        "variables": short_digest(sorted((spec.extra_env or {}).items())),
+        "launcher": short_digest(repr(spec.plan(spec.payload, Place.of_job(CLUSTER_PYTHON, spec.request)))),
+        "environment": spec.environment.title,
     }
+    inputs = spec.staging.inputs.version()
+    return {**made, "inputs": inputs} if inputs else made
 
 
 def _beside(payload: Payload, files: Iterable[TreeEntry]) -> list[TreeEntry]:

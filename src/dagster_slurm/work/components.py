@@ -163,7 +163,7 @@ class HetCarriers(ClusterCarriers):
     @cached_property
     def _digests(self) -> Mapping[str, str]:
         """Of all components of the call, whichever are left."""
-        each = [_digests_of(component.spec) for component in self._components.values()]
+        each = [digests(component.spec) for component in self._components.values()]
         names = dict.fromkeys(name for found in each for name in found)
         return {name: short_digest([found.get(name, "") for found in each]) for name in names}
 
@@ -317,16 +317,3 @@ def in_component(planner: Planner) -> Planner:
         return replace(made, hooks=(leader_hook(), *made.hooks))
 
     return plan
-
-
-def _digests_of(spec: WorkSpec) -> dict[str, str]:
-    return digests(
-        spec.payload,
-        spec.request,
-        spec.environment.title,
-        spec.staging.inputs.version(),
-        files=spec.files,
-        extras=spec.extras,
-        variables=spec.extra_env,
-        plan=spec.plan,
-    )

@@ -113,17 +113,7 @@ class ClusterCarriers(Carriers):
     @cached_property
     def _digests(self) -> Mapping[str, str]:
         """What tells this deploy from another; asked for where there is something to compare, or to be submitted."""
-        spec = self._spec
-        return digests(
-            spec.payload,
-            spec.request,
-            spec.environment.title,
-            spec.staging.inputs.version(),
-            files=spec.files,
-            extras=spec.extras,
-            variables=spec.extra_env,
-            plan=spec.plan,
-        )
+        return digests(self._spec)
 
     # -- what there is
 

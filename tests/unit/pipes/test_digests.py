@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from dagster_slurm.cluster.description import Description
 from dagster_slurm.launchers import Payload, payload_from_path, work_files
 from dagster_slurm.pipes.launch_key import differences, digests
 from dagster_slurm.slurm.request import merge
+from dagster_slurm.work.spec import WorkSpec
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -19,37 +22,42 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     return differences(Description.from_json(Description(digests=before).to_json()), after)
 
 
+def of(payload: Payload, **facts: Any) -> dict[str, str]:
+    """The digests of a payload with what else is said of it."""
+    return digests(replace(WorkSpec.of(payload), **facts))
+
+
 def test_what_else_makes_it_another_deploy(tmp_path: Path) -> None:
     path = tmp_path / "a.sh"
     path.write_text("echo")
-    payload, request = payload_from_path(path), merge({})
-    same = digests(payload, request, "")
-    assert changes(same, digests(payload, request, "")) == []
+    payload = payload_from_path(path)
+    same = of(payload)
+    assert changes(same, of(payload)) == []
     table = tmp_path / "table.csv"
     table.write_text("1,2")
-    files = list(work_files(payload, {"table.csv": table, "again.csv": table}))
-    with_files = digests(payload, request, "", files=files)
+    files = tuple(work_files(payload, {"table.csv": table, "again.csv": table}))
+    with_files = of(payload, files=files)
     assert changes(same, with_files) == ["one of `extra_files`"]
-    assert changes(with_files, digests(payload, request, "", files=reversed(files))) == []
+    assert changes(with_files, of(payload, files=files[::-1])) == []
     table.write_text("1,3")
-    assert changes(with_files, digests(payload, request, "", files=files)) == ["one of `extra_files`"]
-    assert changes(same, digests(payload, request, "", extras={"n": 1})) == ["`extras`"]
-    assert changes(same, digests(payload, request, "", variables={"N": "1"})) == ["`extra_env`"]
-    assert changes(same, digests(payload, request, "", plan=MPILauncher().plan)) == ["the launcher"]
-    assert changes(same, digests(payload, merge({"cpus_per_task": 2}), "")) == ["what is asked of Slurm"]
+    assert changes(with_files, of(payload, files=files)) == ["one of `extra_files`"]
+    assert changes(same, of(payload, extras={"n": 1})) == ["`extras`"]
+    assert changes(same, of(payload, extra_env={"N": "1"})) == ["`extra_env`"]
+    assert changes(same, of(payload, plan=MPILauncher().plan)) == ["the launcher"]
+    assert changes(same, of(payload, request=merge({"cpus_per_task": 2}))) == ["what is asked of Slurm"]
 
 
 def test_what_an_earlier_release_has_not_noted_does_not_differ(tmp_path: Path) -> None:
     path = tmp_path / "a.sh"
     path.write_text("echo")
-    now = digests(payload_from_path(path), merge({}), "", extras={"n": 1})
+    now = of(payload_from_path(path), extras={"n": 1})
     before = {name: now[name] for name in ("payload", "options", "environment")}
     assert changes(before, now) == []
     assert changes({**before, "inputs": "x"}, now) == ["what it reads as inputs"]
 
 
 def digest(payload: Payload) -> str:
-    return digests(payload, merge({}), "")["payload"]
+    return of(payload)["payload"]
 
 
 @pytest.fixture
