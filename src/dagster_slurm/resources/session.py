@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field, field_validator
 
+from dagster_slurm.errors import InvalidRequestError
 from dagster_slurm.resources import LAUNCHPAD, NotNegative, Positive
 from dagster_slurm.resources.slurm import SlurmResource, without_built_in_memory
 
@@ -85,7 +86,13 @@ class _Shape(ConfigurableResource[Any]):
         from dagster_slurm.session.relay import lead_seconds  # noqa: PLC0415
         from dagster_slurm.slurm.request import merge_named  # noqa: PLC0415
 
-        layers = without_built_in_memory({**slurm.option_layers(), "directives": self._more(), "session": self._said()})
+        more = self._more()
+        if more.get("no-kill") not in (None, "off"):
+            raise InvalidRequestError(
+                "A session's allocation cannot have --no-kill",
+                hint="Slurm would call a step that has lost a node a success: see docs/sessions.md, a node that fails.",
+            )
+        layers = without_built_in_memory({**slurm.option_layers(), "directives": more, "session": self._said()})
         request = merge_named(layers)[0]
         relay_seconds = lead_seconds(request.time_limit_seconds, self.relay_lead_minutes) if self.relay else 0
         return SessionSpec(request, name, at_once, idle_seconds, relay_seconds)
@@ -98,8 +105,9 @@ class _Shape(ConfigurableResource[Any]):
 
     def _said(self) -> dict[str, object]:
         said = {name: value for name in _OPTIONS if (value := getattr(self, name)) not in (None, "")}
-        # Nobody requeues it: a step that was interrupted is tried again by its own rules. A signal is for payloads.
-        own = {"no_requeue": True, "signal_before_timeout": None}
+        # Nobody requeues it: a step that was interrupted is tried again by its own rules. A signal is for payloads, and
+        # so is what a queue says of jobs that outlive a node.
+        own = {"no_requeue": True, "signal_before_timeout": None, "no_kill": None}
         return {"num_nodes": self.num_nodes, "time_limit": self.time_limit, **said, **own}
 
 

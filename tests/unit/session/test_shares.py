@@ -133,3 +133,14 @@ def test_unnamed_ones_are_of_a_run_and_a_shape() -> None:
 def test_the_file_of_a_step() -> None:
     directory = RunDirectory("/base", "run", "session-1", 3)
     assert session_file(directory, "12", Share().line()) == b"run/session-1/3 12\n0 0 1 1 0 0 0\n"
+
+
+def test_an_allocation_does_not_outlive_a_node() -> None:
+    """With --no-kill, Slurm calls a step that has lost one a success."""
+    slurm = SlurmResource(queue=SlurmQueueConfig(extra_slurm_opts={"no_kill": True, "licenses": "solver"}))
+    spec = SlurmSessionResource().spec(slurm)
+    assert {"no-kill", "licenses"} & set(spec.request.sbatch_options()) == {"licenses"}
+    for asked in ("--no-kill", "-k", "#SBATCH --no-kill"):
+        with pytest.raises(InvalidRequestError, match="A session's allocation cannot have --no-kill"):
+            SlurmSessionResource(extra_sbatch_directives=[asked]).spec(slurm)
+    assert "no-kill" not in SlurmSessionResource(extra_sbatch_directives=["--no-kill=off"]).spec(slurm).shape
