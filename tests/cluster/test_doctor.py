@@ -39,7 +39,7 @@ WRONG_PASSWORD = "not-the-password-7431"
 
 @pytest.fixture(scope="session")
 def environment(sandbox: Sandbox) -> str:
-    return sandbox.create_environment("documentation", ["dagster-pipes"])
+    return sandbox.create_environment("tests", ["dagster-pipes"])
 
 
 @pytest.fixture

@@ -373,7 +373,7 @@ def names(sandbox: Sandbox) -> dict[str, str]:
     reach, strict = sandbox.env(), sandbox.env(strict=True)
     address = f'port={reach["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{reach["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"'
     return {
-        "/shared/envs/analysis": sandbox.create_environment("documentation", ["dagster-pipes"]),
+        "/shared/envs/analysis": sandbox.create_environment("tests", ["dagster-pipes"]),
         'host="login.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", {address}',
         'host="password.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", '
         f'port={strict["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{strict["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"',

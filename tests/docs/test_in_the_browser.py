@@ -95,7 +95,7 @@ def port(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """That of a `dg dev` that knows the project's assets."""
     directory = tmp_path_factory.mktemp("ui")
     (directory / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
-    environment = sandbox.create_environment("documentation", ["dagster-pipes"])
+    environment = sandbox.create_environment("tests", ["dagster-pipes"])
     variables = {**sandbox.env(), "CLUSTER_ENVIRONMENT": environment, "DAGSTER_HOME": str(directory)}
     command = f"exec {Path(sys.prefix, 'bin', 'dg')} dev -f weather.py"
     log = directory / "dev.log"

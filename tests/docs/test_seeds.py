@@ -98,7 +98,7 @@ def test_the_block_for_local_mode(tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("address")
 def test_the_block_for_slurm_mode(sandbox: Sandbox, tmp_path: Path) -> None:
-    path = sandbox.create_environment("seeds", ["dagster-pipes"])
+    path = sandbox.create_environment("tests", ["dagster-pipes"])
     launcher = "    default_launcher=BashLauncher(),\n"
     assert launcher in SLURM_MODE
     block = SLURM_MODE.replace(launcher, f"{launcher}    pre_deployed_env_path={path!r},\n")

@@ -100,7 +100,7 @@ class World:
             "FAULTS_NOTES": str(self.notes),
             "FAULTS_MARKS_DIR": str(self.marks_dir),
             "FAULTS_REMOTE_BASE": remote_base,
-            "FAULTS_ENVIRONMENT": sandbox.create_environment("faults", ["dagster-pipes"]),
+            "FAULTS_ENVIRONMENT": sandbox.create_environment("tests", ["dagster-pipes"]),
             MARKER: self.marker,
         }
 

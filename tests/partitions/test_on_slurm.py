@@ -66,7 +66,7 @@ def test_lines_tell_whose_they_are(make: Make, sandbox: Sandbox, capfd: pytest.C
 
 
 def test_pipes_in_every_task(make: Make, sandbox: Sandbox) -> None:
-    environment = sandbox.create_environment("partitions", ["dagster-pipes"])
+    environment = sandbox.create_environment("tests", ["dagster-pipes"])
     world = make("", count=4, cluster=sandbox, ENVIRONMENT=environment)
     payload = world.directory / "payload.py"
     payload.write_text(

@@ -190,7 +190,7 @@ def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pyt
         monkeypatch.delenv("SLURM_EDGE_NODE_HOST", raising=False)
     monkeypatch.setenv("PROJECT_MODE", "slurm")
     monkeypatch.setenv("PROJECT_BASE", f"~/test-runs/{tmp_path.name}")
-    monkeypatch.setenv("PROJECT_ENVIRONMENT", sandbox.create_environment("former", ["dagster-pipes"]))
+    monkeypatch.setenv("PROJECT_ENVIRONMENT", sandbox.create_environment("tests", ["dagster-pipes"]))
     made, log = run(load(tmp_path))
     assert set(made) == {"numbers", "left", "right", "by_script"}
     assert {name: made["numbers"][name] for name in OWN} == OWN
