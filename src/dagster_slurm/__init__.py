@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dagster_slurm.pipes.dagster_storage import KeptSqliteEventLogStorage
     from dagster_slurm.pipes.partition_results import SlurmPartitionsInvocation
     from dagster_slurm.reconcile import reconcile_orphaned_slurm_runs
-    from dagster_slurm.reconcile.runs import build_slurm_orphan_reconcile_sensor
+    from dagster_slurm.reconcile.calls import build_slurm_orphan_reconcile_sensor
     from dagster_slurm.resources.compute import ComputeResource, ExecutionMode
     from dagster_slurm.resources.environments import (
         ContainerEnvironment,
@@ -132,7 +132,7 @@ _ROOMS = {
     "TorchrunLauncher": "resources.parallel_launchers",
     "UvEnvironment": "resources.environments",
     "__version__": "version",
-    "build_slurm_orphan_reconcile_sensor": "reconcile.runs",
+    "build_slurm_orphan_reconcile_sensor": "reconcile.calls",
     "nodes_hook": "launchers",
     "payload_command": "launchers",
     "reconcile_orphaned_slurm_runs": "reconcile",
