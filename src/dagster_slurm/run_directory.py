@@ -246,7 +246,8 @@ def task_files(element: int, *, env: str, context: bytes) -> list[TreeEntry]:
 
 
 def _log_files(directory: str) -> list[TreeEntry]:
-    return [TreeEntry(f"{directory}/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))]
+    files = [TreeEntry(f"{directory}/{name}", b"") for name in ("status", *(f"{stream}.0" for stream in STREAMS))]
+    return [*files, TreeEntry(f"{directory}/messages", link="messages.0")]
 
 
 def runs_root(base: str) -> str:

@@ -24,6 +24,7 @@ def prepared(tmp_path: Path, payload: str, *hooks: Hook, before: str = "", statu
         (root / name).mkdir(parents=True)
     for name in ("status", "stdout.0", "stderr.0", "messages.0"):
         (root / "log" / name).touch()
+    (root / "log/messages").symlink_to("messages.0")
     (root / "log/status").write_text(status)
     (root / "env.sh").touch()
     launch = launch_script(LaunchPlan((), ("bash", "-c", payload), hooks))

@@ -43,12 +43,14 @@ class CompletedCommand:
 class TreeEntry:
     """One file of a tree to put: `name` is relative, with `/` between its parts; an empty directory has one behind it.
 
-    `source` is the content itself, or a file of this machine that is read while it is sent.
+    `source` is the content itself, or a file of this machine that is read while it is sent. A symlink has none, but the
+    path `link` to which it leads.
     """
 
     name: str
     source: bytes | Path = b""
     mode: int = 0o600
+    link: str = ""
 
     @property
     def is_directory(self) -> bool:

@@ -149,7 +149,7 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
 
     Raises:
         InvalidRequestError: A name is absolute, leaves the tree, stands twice, is also a directory, or holds
-            what a checksum file cannot; or a directory has content.
+            what a checksum file cannot; or a directory or a symlink has content.
     """
     files = list(entries)
     _check(files)
@@ -158,6 +158,9 @@ def archive_tree(entries: Iterable[TreeEntry]) -> TreeArchive:
     for entry in files:
         if entry.is_directory:
             members.append(_member(TreeEntry(entry.name, mode=_DIRECTORY_MODE), 0))
+            continue
+        if entry.link:
+            members.append(_member(entry, 0))
             continue
         sha256, size, whole = digest(entry.source)
         # `./`, or `sha256sum --check` would take `-` for its stdin and `*` for its mark of binary mode.
@@ -186,8 +189,9 @@ def held(entries: Iterable[TreeEntry]) -> list[TreeEntry]:
 
 def _check(files: Sequence[TreeEntry]) -> None:
     for entry in files:
-        if entry.is_directory and entry.source != b"":
-            raise InvalidRequestError(f"{entry.name!r} is the name of a directory, and has content")
+        if (entry.is_directory or entry.link) and entry.source != b"":
+            kind = "a symlink" if entry.link else "the name of a directory"
+            raise InvalidRequestError(f"{entry.name!r} is {kind}, and has content")
     _check_names([entry.name for entry in files])
 
 
@@ -227,14 +231,16 @@ def _is_utf8(name: str) -> bool:
 
 
 def _member(entry: TreeEntry, size: int) -> tuple[bytes, TreeEntry, int]:
-    return _head(entry.name, size, entry.mode), entry, size
+    return _head(entry.name, size, entry.mode, entry.link), entry, size
 
 
-def _head(name: str, size: int, mode: int) -> bytes:
+def _head(name: str, size: int, mode: int, link: str) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, mode
     if name.endswith("/"):
         info.type = tarfile.DIRTYPE
+    elif link:
+        info.type, info.linkname = tarfile.SYMTYPE, link
     return info.tobuf(tarfile.PAX_FORMAT)
 
 

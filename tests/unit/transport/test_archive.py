@@ -47,6 +47,17 @@ def test_tarfile_reads_back_what_was_put_in(tree: list[tuple[str, bytes, int]]) 
     assert seen[1:] == tree
 
 
+def test_a_symlink_has_neither_content_nor_a_checksum() -> None:
+    stream = b"".join(archive_tree([TreeEntry("log/one", b"1"), TreeEntry("log/two", link="one")]).blocks())
+    with tarfile.open(fileobj=io.BytesIO(stream)) as tar:
+        sums, one, two = tar.getmembers()
+        listed = tar.extractfile(sums)
+        assert listed is not None and listed.read().endswith(b"  ./log/one\n")
+        assert (one.isfile(), two.issym(), two.name, two.linkname) == (True, True, "log/two", "one")
+    with pytest.raises(InvalidRequestError, match="is a symlink, and has content"):
+        archive_tree([TreeEntry("two", b"1", link="one")])
+
+
 @pytest.mark.parametrize("is_file", [False, True])
 def test_large_content_is_never_copied_as_a_whole(tmp_path: Path, is_file: bool) -> None:
     """What reads a block cuts it into pieces: of one block of 60 MB each piece copied all that followed it."""
