@@ -20,8 +20,8 @@ taken=0 heard=$SECONDS ending='' closed='' told='' drained='' relayed='' next=''
 soon=0                          # how many looks are to come sooner, since something has begun or ended
 
 # Held open at both ends, it has never anything to read.
-exec {never}<> <(:)
-pause() { pause_on "$1" "$never"; }
+open_pipe 3
+pause() { pause_on "$1" 3; }
 note_signal() {
     told=TERM
 }
@@ -181,15 +181,16 @@ start() {
     [ "$mem" = 0 ] || words+=("--mem=${mem}M")
     [ "$seconds" = 0 ] || words+=("--time=$((seconds / 60)):$((seconds % 60))")
     if [ "$gpus" -gt 0 ]; then words+=("--gres=gpu:$gpus"); elif [ "$gpus_per_node" -gt 0 ]; then words+=(--gres=none); fi
-    words+=(env "SLURM_JOB_NUM_NODES=$nodes" "SLURM_NNODES=$nodes" "SLURM_JOB_NODELIST=$list" "SLURM_NODELIST=$list")
+    # Its batch script is read by the shell of the task: `env`, and one bash more, would cost 2 ms each.
+    # shellcheck disable=SC2016  # that shell expands it
+    words+=(bash -c 'exec >>"$1/slurm.log" 2>&1; cd -- "$2/work"; export "${@:6}"; . "$2/job.sh" "${@:3:3}"' step)
+    words+=("$log" "$runs/$attempt" "$generation" "$SLURM_JOB_ID.r$1" "$element")
+    words+=("SLURM_JOB_NUM_NODES=$nodes" "SLURM_NNODES=$nodes" "SLURM_JOB_NODELIST=$list" "SLURM_NODELIST=$list")
     if [ "$nodes" = 1 ]; then words+=("SLURM_JOB_CPUS_PER_NODE=$cpus"); else words+=("SLURM_JOB_CPUS_PER_NODE=$cpus(x$nodes)"); fi
     [ "$mem" = 0 ] || words+=("SLURM_MEM_PER_NODE=$mem")
     [ -z "$cluster" ] || words+=("DAGSTER_SLURM_CLUSTER=$(cluster_directory "$cluster")" "DAGSTER_SLURM_CLUSTER_USES=${served[$cluster]}")
     # What asks for steps, whatever it is, gets them beside this one, on its nodes.
     words+=("PATH=$allocation/work/bin:$PATH")
-    # shellcheck disable=SC2016  # the shell of the task expands it
-    words+=(bash -c 'exec >>"$1/slurm.log" 2>&1; cd -- "$2/work"; exec bash "$2/job.sh" "$3" "$4" "$5"' step)
-    words+=("$log" "$runs/$attempt" "$generation" "$SLURM_JOB_ID.r$1" "$element")
     "${words[@]}" </dev/null >/dev/null 2>>"$log/slurm.log" &
     pids+=("$!") begun=$((begun + 1))
     step[$!]="$1 $2" nodes_of[$!]="${found[*]}"

@@ -41,3 +41,12 @@ def test_a_line_is_given_on(pause: str) -> None:
 
 def test_an_end_is_told(pause: str) -> None:
     assert said(pause, "exec {pipe}< <(:)", "wait $!", 'pause_on 0.1 "$pipe"; echo $?') == "1\n"
+
+
+@pytest.mark.parametrize("version", ["501", "99999"], ids=["a here-string", "a process"])
+def test_an_opened_pipe_neither_ends_nor_says_anything(version: str) -> None:
+    """Its writers may go, and what is written comes out of it."""
+    pause = PAUSE.replace("-ge 501", f"-ge {version}")
+    steps = ("open_pipe 7; (echo line >&7)", 'read -r line <&7; read -rt 0.01 -u 7; echo "$line $(($? > 128))"')
+    assert said(pause, *steps) == "line 1\n"
+    assert (pause == PAUSE) is (version == "501")

@@ -16,7 +16,7 @@ import dagster_slurm.session
 
 ROOM = Path(dagster_slurm.session.__file__).parent
 _SLURM = """
-srun() { while [ "$1" != env ]; do shift; done; exec "$@"; }
+srun() { while [ "$1" != bash ]; do shift; done; exec "$@"; }
 scontrol() { printf 'n1\\nn2\\n'; }
 scancel() { case $1 in --signal=TERM) kill -TERM "$(<"$allocation/pid.${2#*.}")" ;; esac; }
 SLURM_JOB_ID=12 SLURM_JOB_NODELIST=n[1-2] SLURM_JOB_CPUS_PER_NODE='4(x2)' SLURM_MEM_PER_NODE=4000
