@@ -51,14 +51,15 @@ if [ -L "$claim/gate" ] || ! ln -sT -- "$owner" "$claim/gate" 2>/dev/null; then
 fi
 
 # Sets `sizes`: of stdout, stderr and messages, which this shell holds open: what is written to a file that was removed
-# counts. And `submitted`, when sbatch has said the job's id, in seconds; of a job that was requeued since, it tells nothing.
+# counts. And `submitted`, when sbatch has said the job's id, in seconds; of a job that was requeued since, it tells nothing;
+# and `touched`, when the run's directory was.
 measure() {
     local opened=/proc/$$/fd seen
     # shellcheck disable=SC2207  # numbers
-    seen=($(stat -Lc '%s %.Y' -- "$opened/1" "$opened/2" "$opened/7" "$claim/stdout" 2>/dev/null))
-    [ ${#seen[@]} -ge 6 ] || seen=()
-    sizes=("${seen[0]:-0}" "${seen[2]:-0}" "${seen[4]:-0}") submitted=
-    [ "$restart" != 0 ] || submitted=${seen[7]/[!0-9]/.}
+    seen=($(exec stat -Lc '%s %.Y' -- "$opened/"{1,2,7} "${run_directory%/*/*}" "$claim/stdout" 2>/dev/null))
+    [ ${#seen[@]} -ge 8 ] || seen=()
+    sizes=("${seen[0]:-0}" "${seen[2]:-0}" "${seen[4]:-0}") submitted='' touched=${seen[7]%%[!0-9]*}
+    [ "$restart" != 0 ] || submitted=${seen[9]/[!0-9]/.}
 }
 
 # Sets `now`, in seconds. The variable is of bash 5, and has the decimal sign of the locale.
@@ -73,10 +74,10 @@ find_by_environment() {
     local step=${SLURM_STEP_ID:-$SLURM_STEPID}
     # `$(...)` is waited for. What `< <(...)` starts is in the list, and would be one that has not ended.
     # shellcheck disable=SC2207  # these names hold no white space
-    pids=($(grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ))
+    pids=($(exec grep -lszxF -- "SLURM_JOB_ID=$SLURM_JOB_ID" /proc/[0-9]*/environ))
     if [ -n "$step" ]; then
         # shellcheck disable=SC2207
-        pids=($(grep -lszxF -e "SLURM_STEP_ID=$step" -e "SLURM_STEPID=$step" -- /dev/null "${pids[@]}"))
+        pids=($(exec grep -lszxF -e "SLURM_STEP_ID=$step" -e "SLURM_STEPID=$step" -- /dev/null "${pids[@]}"))
     fi
     pids=("${pids[@]#/proc/}")
     pids=("${pids[@]%/environ}")
@@ -119,12 +120,12 @@ sweep() {
 stay_fresh() {
     local pause=0.1 millis=100 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
     local held=0 next=0 unwritten='' smi
-    exec {never}<> <(:) || return
+    open_pipe 5 || return
     find_group
     find_gpu_tool
     [ -n "$job_group" ] || pause=3600
     while :; do
-        read -rt "$pause" -u "$never"
+        read -rt "$pause" -u 5
         if [ -n "$job_group" ]; then
             millis=$((millis < 8000 ? millis * 5 / 4 : 10000))
             printf -v pause %d.%03d $((millis / 1000)) $((millis % 1000))
@@ -196,9 +197,10 @@ finish() {
     # What it prints until now is read later.
     [ -z "$fresh" ] || kill -KILL "$fresh" 2>/dev/null
     finish_payload "$status"
-    touch -c -- "${run_directory%/*/*}"
     measure
     look_at_clock
+    # As often as `stay_fresh` does.
+    [ $((${now%.*} - ${touched:-0})) -lt 3600 ] || touch -c -- "${run_directory%/*/*}"
     take_figures
     tell_use
     printf -v line ' %s' "$job" "$restart" "$code" "$now" "${sizes[@]}" "${node_ends[@]}" "${figures[@]}"
@@ -211,7 +213,9 @@ heed_earlier_start
 
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"
-exec 7>>"$log/messages.$restart" && ln -sfT -- "messages.$restart" "$log/messages"
+exec 7>>"$log/messages.$restart"
+# That of the first incarnation has come with the directory.
+[ "$log/messages" -ef "$log/messages.$restart" ] || ln -sfT -- "messages.$restart" "$log/messages"
 trap finish EXIT
 catch_signals
 

@@ -41,10 +41,9 @@ source_variables() {
 # read_variables RUN_DIRECTORY PLACE: the payload's own come last, so that they win over what an activation sets. They may
 # have any name.
 read_variables() {
-    local checkpoint
-    checkpoint=$(source_variables "$@" && printf '%s' "$DAGSTER_SLURM_CHECKPOINT_DIR") || return
-    [ -d "${checkpoint:-/}" ] || mkdir -p -- "$checkpoint" || return
-    source_variables "$@"
+    source_variables "$@" || return
+    # With an empty environment.
+    [ -d "${DAGSTER_SLURM_CHECKPOINT_DIR:-/}" ] || (exec -c mkdir -p -- "$DAGSTER_SLURM_CHECKPOINT_DIR")
 }
 
 # What a login exports under names that stand in these scripts: the payload gets it as it was. The names are those of
@@ -53,6 +52,8 @@ restore_login() {
     local pair
     while IFS= read -r -d '' pair; do
         case ${pair%%=*} in
+        # Most: the list costs each of them 20 microseconds.
+        [!a-z]*) ;;
         cached | claim | code | component | components | cpu_group | earlier | figures | forwarded_signals | fresh | group | groups_list | groups_root | \
             hooks | is_done | is_run | job | job_group | left | log | memory_group | node | node_ends | now | outcome | owner | \
             payload | pids | place | pumps | resident | restart | run_directory | sizes | started | step | \
@@ -144,42 +145,71 @@ catch_signals() {
 }
 
 # What the payload writes goes through pipes. The log itself it could cut off: `> /dev/stderr` opens the file anew, and
-# empties it (benchexec#535). On a full disk the payload waits for space. Where there is no Perl, it lives on and what it
-# says is lost, as it does where the log cannot be written for another reason. 4 is EINTR: its name costs as much to load as
-# Perl itself, and so it is loaded when there is an error.
+# empties it (benchexec#535). On a full disk the payload waits for space. One Perl does it for both streams: to start a second
+# one costs 2 ms. 4 is EINTR: its name costs as much to load as Perl itself, and so it is loaded when there is an error; and
+# the locale costs a third of Perl.
 pump() {
     # shellcheck disable=SC2016  # the variables are Perl's
-    local fd lines='
-    while (1) {
-        my $read = sysread(STDIN, my $block, 65536);
-        next if !defined $read && $! == 4;
-        last if !$read;
-        for (my $at = 0; $at < $read;) {
-            my $written = syswrite(STDOUT, $block, $read - $at, $at);
-            if (defined $written) { $at += $written; next }
-            my $error = $! + 0;
-            require Errno;
-            if ($error == Errno::ENOSPC() || $error == Errno::EDQUOT()) { select(undef, undef, undef, 0.5) }
-            elsif ($error != 4) { last }
+    local lines='
+    open MORE, "<&=3" or exit 1;
+    my @streams = ([*STDIN, *STDOUT], [*MORE, *STDERR]);
+    while (@streams) {
+        my $ready = "";
+        vec($ready, fileno $_->[0], 1) = 1 for @streams;
+        next if select($ready, undef, undef, undef) < 0;
+        my @open;
+        for my $stream (@streams) {
+            my ($from, $to) = @$stream;
+            push @open, $stream and next if !vec($ready, fileno $from, 1);
+            my $read = sysread($from, my $block, 65536);
+            push @open, $stream if $read || !defined $read && $! == 4;
+            for (my $at = 0; $read && $at < $read;) {
+                my $written = syswrite($to, $block, $read - $at, $at);
+                if (defined $written) { $at += $written; next }
+                my $error = $! + 0;
+                require Errno;
+                if ($error == Errno::ENOSPC() || $error == Errno::EDQUOT()) { select(undef, undef, undef, 0.5) }
+                elsif ($error != 4) { last }
+            }
         }
+        @streams = @open;
     }'
-    # shellcheck disable=SC2086  # several words
-    trap '' TERM INT HUP $forwarded_signals
-    # A pipe of a hook's, by which others know that this shell lives, is not to be held open by what outlives it.
-    for fd in /dev/fd/*; do
-        fd=${fd##*/}
-        case $fd in 0 | 1 | 2 | 255) ;; *) eval "exec $fd>&-" ;; esac
-    done 2>/dev/null
-    if command -v perl >/dev/null; then exec perl -e "$lines"; fi
+    exec 3</proc/self/fd/9
+    leave_all_but_streams
+    unset -v PERL5OPT PERL5LIB
+    LC_ALL=C exec perl -e "$lines"
+}
+
+# Where there is no Perl, the payload lives on and what it says is lost where the log cannot be written, also for want of space.
+pump_one() {
+    leave_all_but_streams
     cat || { say 'the log cannot be written; what the payload says from now on is lost' && exec cat >/dev/null; }
 }
 
+# A pipe of a hook's, by which others know that this shell lives, is not to be held open by what outlives it.
+leave_all_but_streams() {
+    local fd
+    # shellcheck disable=SC2086  # several words
+    trap '' TERM INT HUP $forwarded_signals
+    for fd in /dev/fd/*; do
+        # The one by which the names were read is gone.
+        if [ ! -e "$fd" ]; then continue; fi
+        fd=${fd##*/}
+        case $fd in 0 | 1 | 2 | 3 | 255) ;; *) eval "exec $fd>&-" ;; esac
+    done
+}
+
 open_streams() {
-    # Held open at both ends, it has never anything to read, and never ends.
-    exec 5<> <(:)
-    exec 8> >(pump)
+    open_pipe 5
+    if command -v perl >/dev/null && open_pipe 9; then
+        exec 8> >(pump)
+        pumps=$!
+        exec 9>/proc/self/fd/9
+        return
+    fi
+    exec 8> >(pump_one)
     pumps=$!
-    exec 9> >(pump >&2)
+    exec 9> >(exec >&2 && pump_one)
     pumps="$pumps $!"
 }
 

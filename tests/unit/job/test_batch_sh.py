@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.batch_script import JOB_ID, end_of, in_slurm, run_job
+from tests.support.batch_script import JOB_ID, end_of, in_slurm, prepared, run_job
 from tests.support.waiting import eventually
 
 import dagster_slurm.job
@@ -21,6 +21,12 @@ from dagster_slurm.transport.shell import shell_file
 
 BATCH_SH = Path(dagster_slurm.job.__file__).with_name("batch.sh")
 BASH_4 = "unset EPOCHREALTIME\n"
+BASH_HAS_SHORT_PIPES = (
+    "yes"
+    in subprocess.run(
+        ["bash", "-c", "[ -p /dev/stdin ] <<<'' && echo yes"], capture_output=True, text=True, check=False
+    ).stdout
+)
 
 
 @pytest.mark.parametrize("before", ["", BASH_4], ids=["bash 5", "bash 4"])
@@ -87,6 +93,66 @@ def test_what_merely_holds_the_streams_open_is_ended(tmp_path: Path) -> None:
     assert time.monotonic() - began < 15
     assert (done.returncode, (root / "log/stdout.0").read_text()) == (0, "out\n")
     assert not ProcessIdentity.of(int((root / "work/pid").read_text()))
+
+
+WITHOUT_PERL = """
+command() { [ "$2" != perl ] && builtin command "$@"; }
+"""
+
+
+@pytest.mark.parametrize("before", ["", WITHOUT_PERL], ids=["Perl", "cat"])
+def test_one_stream_may_end_before_the_other(tmp_path: Path, before: str) -> None:
+    payload = "exec >&-; seq 20000 >&2; exec 2>&-; sleep 0.1"
+    done, root = run_job(tmp_path, payload, before=before)
+    whole = "".join(f"{number}\n" for number in range(1, 20001))
+    assert (done.returncode, (root / "log/stderr.0").read_text()) == (0, whole)
+    assert end_of(root).bytes_of == {"stdout": 0, "stderr": len(whole), "messages": 0}
+
+
+def test_both_streams_at_once_keep_every_byte(tmp_path: Path) -> None:
+    _, root = run_job(tmp_path, "seq 40000 & seq 40000 >&2; wait")
+    for stream in ("stdout", "stderr"):
+        assert (root / f"log/{stream}.0").read_text().split() == [str(number) for number in range(1, 40001)]
+
+
+@pytest.mark.parametrize(("age_seconds", "is_touched"), [(7200, True), (600, False)])
+def test_a_directory_that_was_touched_within_the_hour_is_not_again(
+    tmp_path: Path, age_seconds: int, is_touched: bool
+) -> None:
+    """Sites remove what was not touched for days."""
+    script, root = prepared(tmp_path, ":")
+    old = int(time.time()) - age_seconds
+    os.utime(root.parents[1], (old, old))
+    subprocess.run(["bash", str(script)], env=in_slurm(), check=True)
+    assert (root.parents[1].stat().st_mtime > old) is is_touched
+
+
+def test_another_incarnation_has_messages_of_its_own(tmp_path: Path) -> None:
+    _, root = run_job(tmp_path, "echo {} >../log/messages", SLURM_RESTART_COUNT="3")
+    assert ((root / "log/messages").readlink().name, (root / "log/messages.3").read_text()) == ("messages.3", "{}\n")
+
+
+def test_a_job_costs_few_processes(tmp_path: Path) -> None:
+    """Each is a millisecond of CPU and more, for each job, each task of an array, and each step of a session."""
+    script, root = prepared(tmp_path, ":")
+    trace, groups = tmp_path / "trace", tmp_path / "groups"
+    # Where a control group names the processes of the job, nothing looks for them.
+    (groups / f"job_{JOB_ID}/step_batch").mkdir(parents=True)
+    (groups / f"job_{JOB_ID}/step_batch/cgroup.procs").touch()
+    (tmp_path / "list").write_text(f"0::/job_{JOB_ID}/step_batch\n")
+    text = script.read_text().replace("groups_root=/sys/fs/cgroup", f"groups_root='{groups}'")
+    script.write_text(text.replace("groups_list=/proc/self/cgroup", f"groups_list='{tmp_path}/list'"))
+    (root / "env.sh").write_text(f"export DAGSTER_SLURM_CHECKPOINT_DIR='{tmp_path}/checkpoint'\n")
+    argv = ["strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-o", str(trace), "bash", str(script)]
+    done = subprocess.run(argv, env=in_slurm(), capture_output=True, text=True, check=False)
+    if done.returncode and re.search(r"ptrace.*(not permitted|denied)", done.stderr):
+        pytest.skip(f"tracing is forbidden on this machine: {done.stderr.splitlines()[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
+    started = {line.split()[0] for line in trace.read_text().splitlines()}
+    programs = re.findall(r'execve\("[^"]*/([^/"]+)"', trace.read_text())
+    # The gate, what writes the streams, the payload and its directory, and the sizes of the logs.
+    assert sorted(programs) == ["bash", "bash", "ln", "mkdir", "perl", "stat"]
+    assert len(started) == (7 if BASH_HAS_SHORT_PIPES else 9)
 
 
 MEASURED_AT_ITS_END = """
