@@ -267,7 +267,7 @@ class TestRunDirectory:
         directory = created(cluster)
         root = Path(directory.path)
         files = {str(path.relative_to(root)): path.stat().st_mode & 0o777 for path in root.rglob("*") if path.is_file()}
-        logs = {f"log/{name}": 0o600 for name in ("status", "stdout.0", "stderr.0", "messages.0")}
+        logs = {f"log/{name}": 0o600 for name in ("status", "stdout.0", "stderr.0", "messages.0", "messages")}
         assert files == {
             "protocol": 0o600,
             "launch.json": 0o600,
@@ -279,6 +279,7 @@ class TestRunDirectory:
             **logs,
         }
         assert root.stat().st_mode & 0o777 == 0o700
+        assert (root / "log/messages").readlink() == Path("messages.0")
         assert Path(directory.script).read_text() == "#!/bin/bash\n"
         assert Path(directory.context).read_text() == "{}"
 
