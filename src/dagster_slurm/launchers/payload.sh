@@ -176,7 +176,7 @@ pump() {
     }'
     exec 3</proc/self/fd/9
     leave_all_but_streams
-    unset -v PERL5OPT PERL5LIB
+    unset -v PERL5OPT PERL5LIB PERL_UNICODE
     LC_ALL=C exec perl -e "$lines"
 }
 
