@@ -42,6 +42,7 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
     record("worker-multiprocess-random", figures[len(moments) :], ends=ends)
 
 
+@pytest.mark.all_faults
 def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, str]) -> Figures:
         number, point = numbered

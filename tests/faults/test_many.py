@@ -17,6 +17,7 @@ from .world import ALL
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
+@pytest.mark.all_faults
 def test_each_partition_reattaches_to_its_own(deployment: Deployment, record: Record) -> None:
     partitions = PARTITIONS[: 20 if ALL else 3]
     plan = Plan("partitions", hold=True)

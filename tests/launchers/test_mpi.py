@@ -107,6 +107,7 @@ class TestOverNodes:
         assert sum("successfully opened dagster pipes" in each for each in log_messages(result, instance)) == 1
         assert left_of_ranks(sandbox) == []
 
+    @pytest.mark.all_faults
     def test_files_that_a_rank_reads_are_no_memory_of_its_node(
         self, over_nodes: Make, instance: dg.DagsterInstance, payload: Write
     ) -> None:
