@@ -4,10 +4,10 @@
 
 bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
-workers = 4
+workers = 6
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/hetjobs tests/partitions tests/executor tests/environments tests/launchers $(in_contract) \
-	$(in_assets) $(in_runs) tests/cluster/test_openssh.py $(in_docs)
+	$(in_assets) $(in_runs) tests/cluster/test_openssh.py tests/cluster/test_sandbox.py $(in_docs)
 in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py \
 	tests/contract/test_work_in_sessions.py tests/contract/test_sessions_broken.py tests/contract/test_ways.py \
 	tests/contract/test_uploads.py
@@ -62,9 +62,14 @@ clean: ## Remove the virtual environment, caches and what the demo left here; th
 	@rm -rf .venv .demo .durations .faults .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find src tests examples scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each of the two keeps one core busy.
+# Each keeps one core busy.
 side-by-side: $(bin)/.installed
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target static docs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target static docs collected
+
+# What pytest makes of each module of the tests is kept beside it: made once, and not by every process, 10 s of CPU each.
+collected: $(bin)/.installed
+	@said=$$(PYTHONDONTWRITEBYTECODE= $(bin)/python -m pytest --collect-only --quiet --quiet 2>&1) || \
+		{ printf '%s\n' "$$said" | tail -n 50; exit 1; }
 
 static: $(bin)/.installed
 	@$(bin)/ruff format --check .
@@ -80,4 +85,4 @@ $(bin)/.installed: pyproject.toml examples/lookouts/requirements.txt
 cluster: $(bin)/.installed
 	@$(bin)/python scripts/cluster_packages.py
 
-.PHONY: help demo test side-by-side durations faults screenshots check docs slurm-versions bench clean static cluster
+.PHONY: help demo test side-by-side collected durations faults screenshots check docs slurm-versions bench clean static cluster

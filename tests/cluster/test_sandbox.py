@@ -257,6 +257,7 @@ def test_a_small_filesystem_is_full_on_the_nodes_too(own: Sandbox) -> None:
 PARTS = ["sshd", "strict-sshd", "slurmctld", "slurmdbd", "mariadb", "munged", "slurmd:n1", "node:n2"]
 
 
+@pytest.mark.sampled("hang", share=2)
 @pytest.mark.parametrize("hang", [False, True], ids=["end", "hang"])
 @pytest.mark.parametrize("part", PARTS)
 def test_a_broken_part_is_seen_and_comes_back(own: Sandbox, part: str, hang: bool) -> None:

@@ -404,6 +404,7 @@ def test_what_disappears_from_the_store_is_packed_anew(coast: PixiProject, store
     assert len(runs(tmp_path)) == 2
 
 
+@pytest.mark.sampled("form", share=2)
 @pytest.mark.parametrize("version", ["0.7.10", "0.7.5"])
 @pytest.mark.parametrize("form", ["--create-executable", "", "--directory-only"])
 def test_every_form_of_a_pack_and_of_the_unpacker(
@@ -657,6 +658,7 @@ class TestOnTheLoginNode:
         yield
         transport.run('rm -r "${PIXI_HOME:-$HOME/.pixi}"')
 
+    @pytest.mark.sampled("form", share=2)
     @pytest.mark.parametrize("form", ["", "--create-executable", "--directory-only", "default"])
     @pytest.mark.usefixtures("there")
     def test_every_form(

@@ -63,6 +63,7 @@ class TestOnThreeNodes:
 
     pytestmark = on_slurm
 
+    @pytest.mark.all_faults
     def test_it_uses_all_and_leaves_nothing(
         self,
         ray_compute: ComputeResource,
@@ -92,12 +93,14 @@ class TestOnThreeNodes:
         assert shown, dashboard
         assert sandbox.run(["sh", "-c", f"ls -d {shown[1]}/ray.*"]).stdout == "", "after success nothing of it is kept"
 
-    def test_the_example(self, ray_compute: ComputeResource, instance: dg.DagsterInstance) -> None:
+    def test_the_example(self, ray_compute: ComputeResource, instance: dg.DagsterInstance, sandbox: Sandbox) -> None:
         asset = asset_of(SEARCH, launcher=RayLauncher(), extras={"trials": 16}, extra_slurm_opts=THREE)
         result = run_asset(asset, ray_compute, instance)
         assert result.success, compute_log(result, instance, "stderr")
         # On how many nodes short trials run is Ray's choice. The noise that it cannot predict is 0.15.
         assert 0.1 < metadata_of(result)["error_m"] < 0.2
+        assert any("on 3 node(s), n1 n2 n3" in text for text in log_messages(result, instance))
+        assert left_behind(sandbox) == []
 
     @pytest.mark.all_faults
     def test_a_payload_that_raises(
