@@ -20,7 +20,7 @@ def elevations(context: dg.AssetExecutionContext, compute: ComputeResource) -> d
 @dg.asset(deps=[elevations], metadata={"slurm": {"cpus_per_task": 4, "mem": "2G", "time_limit": "00:10:00"}})
 def viewsheds(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
     """What can be seen from a tower on each hill top; the heavy one, so it asks for more."""
-    run = compute.run(context, PAYLOADS / "viewsheds.py", extra_files=SHARED, extras={"reach_cells": 6, "tower_m": 15})
+    run = compute.run(context, PAYLOADS / "viewsheds.py", extra_files=SHARED, extras={"reach_cells": 12, "tower_m": 15})
     return run.get_materialize_result()
 
 

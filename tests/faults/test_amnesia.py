@@ -127,6 +127,7 @@ def test_a_runaway_job_that_is_cleared(site: Site, compute: ComputeResource, ins
     assert len(site.begun()) == 1
 
 
+@pytest.mark.all_faults
 def test_a_stranger_that_gets_its_number(site: Site, compute: ComputeResource, instance: dg.DagsterInstance) -> None:
     """It is neither taken for ours nor cancelled."""
     stranger: list[str] = []

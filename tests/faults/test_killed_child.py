@@ -48,6 +48,7 @@ def test_at_random_moments(deployment: Deployment, chance: random.Random, record
     record("child-random", at_the_same_time(trial, enumerate(moments)), ends=ENDS)
 
 
+@pytest.mark.all_faults
 def test_at_each_remote_step(deployment: Deployment, points: list[str], chance: random.Random, record: Record) -> None:
     def trial(numbered: tuple[int, str]) -> Figures:
         number, point = numbered
