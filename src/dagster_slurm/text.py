@@ -85,7 +85,8 @@ def _fields_of(value: Any) -> dict[str, object] | None:
     if isinstance(value, type):
         return None
     if hasattr(value, "model_fields_set"):
-        return {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
+        shown = [name for name, field in type(value).model_fields.items() if field.repr]
+        return {name: getattr(value, name) for name in shown if name in value.model_fields_set}
     if not dataclasses.is_dataclass(value):
         return None
     given = {field: getattr(value, field.name) for field in dataclasses.fields(value) if field.repr}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dagster_slurm
+from dagster_slurm import SSHConnectionResource
 from dagster_slurm.cli import say
 from dagster_slurm.doctor.finding import fine, lines_of, wrong
 from dagster_slurm.resources.settings import SlurmMetric, SlurmRetryPolicy
@@ -154,3 +155,8 @@ def test_errors_of_others() -> None:
         Path("/nowhere/at all").read_text()
     assert error_words(caught.value) == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/at all'"
     assert error_words(ZeroDivisionError()) == "ZeroDivisionError"
+
+
+def test_a_field_that_is_not_to_be_shown_is_not() -> None:
+    resource = SSHConnectionResource(host="login", user="me", password="hidden")
+    assert as_written({"ssh": resource}) == "{'ssh': SSHConnectionResource(host='login', user='me')}"
