@@ -10,6 +10,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.environments import copied_environment
 
 QUEUE = {"partition": "compute", "mem": "300M", "time_limit": "00:05:00", "cpus": 1}
 
@@ -30,7 +31,7 @@ def payload(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def environment_path(sandbox: Sandbox) -> str:
     """An environment on the cluster that has Pipes."""
-    return sandbox.create_environment("tests", ["dagster-pipes"])
+    return copied_environment(sandbox, "tests", ["dagster-pipes"])
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
 from dagster_slurm.transport.shell import shell_file
 from tests.support import forked
+from tests.support.environments import copied_environment
 from tests.support.slurm_jobs import submitted_jobs
 from tests.support.waiting import eventually
 
@@ -438,7 +439,7 @@ def test_several_clusters_in_one_run(
     on_login_node = ComputeResource(
         mode="slurm",
         slurm=SlurmResource(queue=SlurmQueueConfig(**QUEUE), remote_base=local_base),
-        pre_deployed_env_path=sandbox.create_environment("tests", ["dagster-pipes"]),
+        pre_deployed_env_path=copied_environment(sandbox, "tests", ["dagster-pipes"]),
     )
 
     users: dict[str, int] = {}

@@ -25,6 +25,7 @@ from dagster_slurm.doctor import STEPS
 from dagster_slurm.sandbox import Sandbox
 from tests.support import forked
 from tests.support.controller import controller_stopped
+from tests.support.environments import copied_environment
 from tests.support.terminals import assert_fits, lines_on_a_terminal
 
 pytestmark = pytest.mark.cluster
@@ -39,7 +40,7 @@ WRONG_PASSWORD = "not-the-password-7431"
 
 @pytest.fixture(scope="session")
 def environment(sandbox: Sandbox) -> str:
-    return sandbox.create_environment("tests", ["dagster-pipes"])
+    return copied_environment(sandbox, "tests", ["dagster-pipes"])
 
 
 @pytest.fixture

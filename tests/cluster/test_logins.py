@@ -30,6 +30,7 @@ from dagster_slurm_sandbox.one_time_code import hotp
 from tests.faults.login import login_node_with
 from tests.ssh import connection_of, control_directory, opened
 from tests.support import forked
+from tests.support.environments import copied_environment
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.cluster
@@ -66,7 +67,7 @@ def control_dir() -> Iterator[str]:
 @pytest.fixture
 def launched(sandbox: Sandbox, tmp_path: Path, control_dir: str) -> Iterator[Callable[..., Client]]:
     """Launches processes that are ready to start a run of a payload."""
-    environment = sandbox.create_environment("tests", ["dagster-pipes"])
+    environment = copied_environment(sandbox, "tests", ["dagster-pipes"])
     clients: list[Client] = []
 
     def launch(node: LoginNode, payload: str, *, password: bool = False) -> Client:

@@ -23,6 +23,7 @@ from dagster_slurm.sandbox import LoginNode, Sandbox
 from dagster_slurm.transport import OpenSSHTransport
 from tests.ssh import control_directory
 from tests.support import forked
+from tests.support.environments import copied_environment
 from tests.support.files import PREFIX, let_everybody_in
 from tests.support.waiting import eventually
 
@@ -154,7 +155,7 @@ def running(
     payload = directory / "planted.py"
     payload.write_text(PAYLOAD.format(signals=str(directory), status=status))
     directory.chmod(0o777)
-    argv = [str(payload), f"~/test-runs/{directory.name}", sandbox.create_environment("tests", ["dagster-pipes"])]
+    argv = [str(payload), f"~/test-runs/{directory.name}", copied_environment(sandbox, "tests", ["dagster-pipes"])]
     process = forked.start(
         [sys.executable, str(RUN), *argv, str(directory / "report")],
         stdin=subprocess.PIPE,

@@ -21,6 +21,7 @@ import pytest
 from dagster_pipes import decode_param, encode_param
 
 from dagster_slurm.sandbox import Sandbox
+from tests.support.environments import copied_environment
 from tests.support.waiting import eventually
 
 from .project import OWN, Work
@@ -46,7 +47,7 @@ class Recorded:
         self.marks, self.go = cluster.home / "recorded-marks", cluster.home / "recorded-marks.go"
         for path in (self.marks, self.go):
             path.unlink(missing_ok=True)
-        self.environment = cluster.create_environment("tests", ["dagster-pipes"])
+        self.environment = copied_environment(cluster, "tests", ["dagster-pipes"])
         self.base = cluster.home / "runs" / world.marks_path.name
         self.attempt = self.base / "runs" / ORIGIN / KEY / "0"
         self._place()

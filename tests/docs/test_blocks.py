@@ -38,6 +38,7 @@ from tests.docs.markdown import PAGES, READERS, ROOT, Block, blocks_of, name_of
 from tests.docs.reader import Reader
 from tests.docs.test_new_project import DEMO
 from tests.support import judge_table
+from tests.support.environments import copied_environment
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -373,7 +374,7 @@ def names(sandbox: Sandbox) -> dict[str, str]:
     reach, strict = sandbox.env(), sandbox.env(strict=True)
     address = f'port={reach["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{reach["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"'
     return {
-        "/shared/envs/analysis": sandbox.create_environment("tests", ["dagster-pipes"]),
+        "/shared/envs/analysis": copied_environment(sandbox, "tests", ["dagster-pipes"]),
         'host="login.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", {address}',
         'host="password.cluster"': f'host="{reach["SLURM_EDGE_NODE_HOST"]}", '
         f'port={strict["SLURM_EDGE_NODE_PORT"]}, known_hosts_file="{strict["SLURM_EDGE_NODE_KNOWN_HOSTS_FILE"]}"',

@@ -15,6 +15,7 @@ from playwright.sync_api import sync_playwright
 
 from dagster_slurm.sandbox import Sandbox
 from tests.support import graphql
+from tests.support.environments import copied_environment
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.cluster, pytest.mark.all_faults, pytest.mark.xdist_group("browser")]
@@ -95,7 +96,7 @@ def port(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """That of a `dg dev` that knows the project's assets."""
     directory = tmp_path_factory.mktemp("ui")
     (directory / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
-    environment = sandbox.create_environment("tests", ["dagster-pipes"])
+    environment = copied_environment(sandbox, "tests", ["dagster-pipes"])
     variables = {**sandbox.env(), "CLUSTER_ENVIRONMENT": environment, "DAGSTER_HOME": str(directory)}
     command = f"exec {Path(sys.prefix, 'bin', 'dg')} dev -f weather.py"
     log = directory / "dev.log"

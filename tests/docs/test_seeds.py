@@ -15,6 +15,7 @@ import pytest
 
 from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.sandbox import Sandbox
+from tests.support.environments import copied_environment
 from tests.support.instances import empty_instance
 
 pytestmark = pytest.mark.process
@@ -98,7 +99,7 @@ def test_the_block_for_local_mode(tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("address")
 def test_the_block_for_slurm_mode(sandbox: Sandbox, tmp_path: Path) -> None:
-    path = sandbox.create_environment("tests", ["dagster-pipes"])
+    path = copied_environment(sandbox, "tests", ["dagster-pipes"])
     launcher = "    default_launcher=BashLauncher(),\n"
     assert launcher in SLURM_MODE
     block = SLURM_MODE.replace(launcher, f"{launcher}    pre_deployed_env_path={path!r},\n")

@@ -23,6 +23,7 @@ from dagster import DagsterEventType, DagsterRun, DagsterRunStatus, EventLogEntr
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm_sandbox import processes as process_table
 from dagster_slurm_sandbox.processes import Process
+from tests.support.environments import copied_environment
 from tests.support.instances import lay_out_storage
 
 from ..support import forked
@@ -100,7 +101,7 @@ class World:
             "FAULTS_NOTES": str(self.notes),
             "FAULTS_MARKS_DIR": str(self.marks_dir),
             "FAULTS_REMOTE_BASE": remote_base,
-            "FAULTS_ENVIRONMENT": sandbox.create_environment("tests", ["dagster-pipes"]),
+            "FAULTS_ENVIRONMENT": copied_environment(sandbox, "tests", ["dagster-pipes"]),
             MARKER: self.marker,
         }
 

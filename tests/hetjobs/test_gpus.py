@@ -11,6 +11,7 @@ from dagster_slurm import ComputeResource, SlurmSessionResource
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox.pytest_plugin import config_for_this_worker, skip_where_it_cannot_run
 from tests.assets.conftest import log_messages, slurm
+from tests.support.environments import copied_environment
 
 from .conftest import REPORTS, run_components
 
@@ -40,7 +41,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def environment_path(sandbox: Sandbox) -> str:
-    return sandbox.create_environment("tests", ["dagster-pipes"])
+    return copied_environment(sandbox, "tests", ["dagster-pipes"])
 
 
 def test_components_have_their_own(slurm: Make, instance: dg.DagsterInstance, payload: Write) -> None:

@@ -11,6 +11,7 @@ from dagster_slurm import ComputeResource, RayLauncher, SlurmRetryPolicy
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.sandbox.pytest_plugin import config_for_this_worker, skip_where_it_cannot_run
 from tests.assets.conftest import remote_files, slurm
+from tests.support.environments import copied_environment
 
 from .conftest import FAILS_ONCE, REPORTS, run_components
 
@@ -33,7 +34,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def environment_path(sandbox: Sandbox) -> str:
-    return sandbox.create_environment("tests", ["dagster-pipes"])
+    return copied_environment(sandbox, "tests", ["dagster-pipes"])
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_what_was_ended_for_one_that_is_tried_again_begins_again_with_it(
 @pytest.mark.all_faults
 def test_ray_on_the_nodes_of_one(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:
     pytest.importorskip("ray")
-    path = sandbox.create_environment("ray", ["dagster-pipes", "numpy", "ray[default]"])
+    path = copied_environment(sandbox, "ray", ["dagster-pipes", "numpy", "ray[default]"])
     does = """
 import ray
 ray.init(log_to_driver=False)

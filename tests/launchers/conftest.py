@@ -17,6 +17,7 @@ from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, environment_path, log_messages, payload, run_asset, slurm
 from tests.faults.conftest import record
 from tests.faults.figures import Figures, lines_off
+from tests.support.environments import copied_environment
 from tests.support.nodes import left_on_nodes
 from tests.support.waiting import eventually
 
@@ -141,7 +142,7 @@ of_both = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.fixture(scope="module")
 def with_ray(sandbox: Sandbox) -> str:
     """An environment on the cluster that has Ray, with its dashboard."""
-    return sandbox.create_environment("ray", ["dagster-pipes", "numpy", "ray[default]"])
+    return copied_environment(sandbox, "ray", ["dagster-pipes", "numpy", "ray[default]"])
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def ray_compute(slurm: Make, with_ray: str) -> ComputeResource:
 @pytest.fixture(scope="module")
 def with_spark(sandbox: Sandbox) -> str:
     """An environment on the cluster that has Spark."""
-    return sandbox.create_environment("spark", ["dagster-pipes", "pyspark"])
+    return copied_environment(sandbox, "spark", ["dagster-pipes", "pyspark"])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from dagster_slurm import (
 )
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, log_messages, run_asset
+from tests.support.environments import copied_environment
 from tests.support.waiting import eventually
 
 from .conftest import QUICK, SESSION, SPARK_SQUARES, SQUARES, left_behind, left_of_spark
@@ -50,7 +51,7 @@ def test_two_steps_of_two_nodes(slurm: Make, sandbox: Sandbox, instance: dg.Dags
 
 @pytest.mark.all_faults
 def test_ray_on_two_of_three_nodes(slurm: Make, sandbox: Sandbox, instance: dg.DagsterInstance, payload: Write) -> None:
-    path = sandbox.create_environment("ray", ["dagster-pipes", "numpy", "ray[default]"])
+    path = copied_environment(sandbox, "ray", ["dagster-pipes", "numpy", "ray[default]"])
     compute = slurm(mode="slurm-session", session=SlurmSessionResource(**SHAPE), pre_deployed_env_path=path)
     squares = asset_of(payload(SQUARES.format(count=24)), launcher=RayLauncher(), extra_slurm_opts=TWO)
     result = run_asset(squares, compute, instance)

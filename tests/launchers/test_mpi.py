@@ -11,6 +11,7 @@ import pytest
 from dagster_slurm import ComputeResource, MPILauncher
 from dagster_slurm.sandbox import Sandbox
 from tests.assets.conftest import asset_of, compute_log, failure_of, log_messages, metadata_of, run_asset
+from tests.support.environments import copied_environment
 
 from ..support.memory import READS_1_GIB
 from .conftest import left_of_ranks
@@ -45,7 +46,7 @@ WAYS = {"mpich": "srun --mpi=pmi2", "openmpi": "srun --mpi=pmix", "intel": "srun
 
 def _environment(sandbox: Sandbox, library: str) -> str:
     requirements = ["dagster-pipes", "mpi4py", "numpy", PACKAGES[library]]
-    return sandbox.create_environment(f"mpi-{library}", requirements)
+    return copied_environment(sandbox, f"mpi-{library}", requirements)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tests.faults.figures import NOTHING_LEFT, SUCCESS
 from tests.faults.project.plan import Plan
 from tests.faults.test_everything_killed import reconcile
 from tests.faults.world import World
+from tests.support.environments import copied_environment
 from tests.support.nodes import killing_on
 from tests.support.waiting import eventually
 
@@ -207,7 +208,7 @@ def test_requeued(trial: Trial, record: Record) -> None:
 def test_ranks_on_a_node_without_power(trial: Trial, slurm: Make, record: Record) -> None:
     """With --no-kill Slurm calls such a job COMPLETED 0:0, and `srun` ends with 0."""
     packages = ["dagster-pipes", "mpi4py", "numpy", "mpich"]
-    trial.compute = slurm(pre_deployed_env_path=trial.sandbox.create_environment("mpi-mpich", packages))
+    trial.compute = slurm(pre_deployed_env_path=copied_environment(trial.sandbox, "mpi-mpich", packages))
     text = (
         f"import os, time\nfrom mpi4py import MPI\nrank = MPI.COMM_WORLD.rank\nif rank == 0:\n{indent(MARK, '    ')}\n"
         "time.sleep(90 if rank < 4 else 900)\nos._exit(0)\n"

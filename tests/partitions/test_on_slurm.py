@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
+from tests.support.environments import copied_environment
 
 from ..support import forked, memory
 from ..support.slurm_jobs import queued_jobs
@@ -66,7 +67,7 @@ def test_lines_tell_whose_they_are(make: Make, sandbox: Sandbox, capfd: pytest.C
 
 
 def test_pipes_in_every_task(make: Make, sandbox: Sandbox) -> None:
-    environment = sandbox.create_environment("tests", ["dagster-pipes"])
+    environment = copied_environment(sandbox, "tests", ["dagster-pipes"])
     world = make("", count=4, cluster=sandbox, ENVIRONMENT=environment)
     payload = world.directory / "payload.py"
     payload.write_text(

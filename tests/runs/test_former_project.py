@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from dagster_slurm.cli import main
 from dagster_slurm.sandbox import Sandbox
+from tests.support.environments import copied_environment
 from tests.support.instances import empty_instance
 from tests.support.waiting import eventually
 
@@ -190,7 +191,7 @@ def test_it_runs_on_a_cluster(sandbox: Sandbox, tmp_path: Path, monkeypatch: pyt
         monkeypatch.delenv("SLURM_EDGE_NODE_HOST", raising=False)
     monkeypatch.setenv("PROJECT_MODE", "slurm")
     monkeypatch.setenv("PROJECT_BASE", f"~/test-runs/{tmp_path.name}")
-    monkeypatch.setenv("PROJECT_ENVIRONMENT", sandbox.create_environment("tests", ["dagster-pipes"]))
+    monkeypatch.setenv("PROJECT_ENVIRONMENT", copied_environment(sandbox, "tests", ["dagster-pipes"]))
     made, log = run(load(tmp_path))
     assert set(made) == {"numbers", "left", "right", "by_script"}
     assert {name: made["numbers"][name] for name in OWN} == OWN
