@@ -7,14 +7,16 @@ bin = .venv/bin
 workers = 4
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/hetjobs tests/partitions tests/executor tests/environments tests/launchers $(in_contract) \
-	$(in_assets) $(in_runs) tests/cluster/test_openssh.py tests/cluster/test_sandbox.py $(in_docs)
+	$(in_assets) $(in_runs) tests/cluster/test_openssh.py tests/cluster/test_sandbox.py tests/cluster/test_logins.py \
+	tests/unit/pipes/test_dagster_storage.py $(in_docs)
 in_contract = tests/contract/test_work_killed.py tests/contract/test_work_followed.py tests/contract/test_work_ends.py \
 	tests/contract/test_work_in_sessions.py tests/contract/test_sessions_broken.py tests/contract/test_ways.py \
 	tests/contract/test_uploads.py
 in_assets = tests/assets/test_retries.py tests/assets/test_ends.py tests/assets/test_use_over_time.py \
-	tests/assets/test_without_control_groups.py tests/assets/test_on_slurm.py
+	tests/assets/test_without_control_groups.py tests/assets/test_on_slurm.py tests/assets/test_both_modes.py
 in_runs = tests/runs/test_former_relay.py tests/runs/test_reconcile.py tests/runs/test_two_locations.py tests/runs/test_with_a_daemon.py
-in_docs = tests/docs/test_getting_started.py tests/docs/test_in_the_browser.py tests/docs/test_blocks.py tests/docs/test_new_project.py
+in_docs = tests/docs/test_getting_started.py tests/docs/test_in_the_browser.py tests/docs/test_blocks.py tests/docs/test_new_project.py \
+	tests/docs/test_demo.py
 # The Debian whose Slurm `make slurm-versions` runs: trixie, testing or bullseye.
 SUITE = trixie
 # These wait for nothing.

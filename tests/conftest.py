@@ -16,7 +16,7 @@ import hypothesis  # its plugin would import it at the end of a session; CPython
 import pytest
 
 from dagster_slurm.sandbox import Sandbox, SandboxConfig
-from tests.support import durations, postgres, sampled
+from tests.support import durations, postgres, revisions, sampled
 from tests.support.files import session_directory
 from tests.support.instances import empty_instance
 from tests.support.side_by_side import in_order, mark_groups
@@ -31,6 +31,7 @@ hypothesis.settings.register_profile(
     max_examples=100 if os.environ.get("FAULTS") == "all" else 50,
 )
 hypothesis.settings.load_profile("whatever the load")
+revisions.keep()
 # It would be imported in the first test that needs it, beside threads of tests before; CPython fails there, too.
 importlib.import_module("hypothesis.strategies._internal.types")
 pytest_plugins = ["dagster_slurm.sandbox.pytest_plugin"]

@@ -59,6 +59,7 @@ def test_messages_logs_and_metadata_arrive(
     assert "on stderr\n" in compute_log(result, instance, "stderr")
 
 
+@pytest.mark.sampled("compute", share=2)
 @pytest.mark.parametrize(
     ("text", "is_right"),
     [

@@ -38,7 +38,7 @@ __all__ = [
     "TestRunInARealShell",
 ]
 BANNER = "/etc/os-release"
-pytestmark = [pytest.mark.cluster, pytest.mark.sampled("way", share=4)]
+pytestmark = [pytest.mark.cluster, pytest.mark.sampled("way", share=6)]
 
 NOISE = "echo noise; printf 'more of it, no newline' >&2; printf '\\n0 0\\n%s' 'half a line'\n"
 SH_NOISE = {".bashrc": NOISE, ".profile": NOISE, ".bash_logout": NOISE}

@@ -14,7 +14,7 @@ from tests.docs.markdown import ROOT, blocks_of
 from .project import ARRAY, LOCAL, LOCAL_PARTITIONS, OWN, STEP, STEPS, Kind, Work
 from .work import COUNTED, EATS, Make, Ran, kinds
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180), pytest.mark.sampled("kind", share=2)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(180), pytest.mark.sampled("kind", share=3)]
 
 ALL = (OWN, ARRAY, STEP, STEPS, LOCAL, LOCAL_PARTITIONS)
 ON_A_CLUSTER = (OWN, ARRAY, STEP, STEPS)

@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 from .project import ARRAY, HET, LOCAL, LOCAL_HET, LOCAL_PARTITIONS, OWN, STEP, STEPS, Kind, Work
 from .work import COUNTED, EATS, HELD, Make, Ran, World, kinds
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(240), pytest.mark.sampled("kind", share=2)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240), pytest.mark.sampled("kind", share=3)]
 
 BOTH = (OWN, ARRAY)
 FOUR = (*BOTH, STEP, STEPS)

@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 from .project import ARRAY, HET, LOCAL, LOCAL_PARTITIONS, OWN, STEP, STEPS, Kind, Work
 from .work import HELD, Make, Ran, World, kinds
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(240), pytest.mark.sampled("kind", share=2)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240), pytest.mark.sampled("kind", share=3)]
 
 SUBMITS = "submit.sh"
 # Of what does not go with the submission.

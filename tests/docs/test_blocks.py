@@ -402,6 +402,8 @@ def test_a_reader_who_follows_the_page(page: Path, sandbox: Sandbox, names: dict
         "CLUSTER_PASSWORD": sandbox.password(),
         "FLEET": "300",
         "TRIALS": "16",
+        # A JVM that lives for seconds: compiling for a long life costs more than it saves.
+        "JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
     text = page.read_text(encoding="utf-8")
     if "~/.config/" in text:

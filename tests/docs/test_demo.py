@@ -111,6 +111,7 @@ def test_the_printed_command_opens_the_ui_on_these_runs(output: str, home: Path)
     assert image.startswith("![lookouts](data:image/png;base64,iVBOR")
 
 
+@pytest.mark.all_faults
 def test_without_a_cluster_it_shows_the_local_part_and_says_why(tmp_path: Path) -> None:
     # A namespace in which this user is not root; files stay this user's own.
     prefix = ("unshare", "--user", "--map-user=1000") if os.geteuid() == 0 else ()

@@ -30,7 +30,7 @@ AT_ONCE = 100
 FEW = 10
 # Of squeue, scontrol and `sbatch --test-only`.
 QUESTIONS = ("REQUEST_JOB_INFO", "REQUEST_JOB_USER_INFO", "REQUEST_JOB_WILL_RUN")
-IN_FLIGHT = 100 if os.environ.get("FAULTS") == "all" else 30
+IN_FLIGHT = 100 if os.environ.get("FAULTS") == "all" else 12
 
 
 @pytest.fixture

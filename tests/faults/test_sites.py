@@ -89,8 +89,6 @@ def test_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -> Non
         {
             "squeue-times-out": with_a_busy_controller,
             "disk-full-running": full_while_running,
-            "clock-behind": lambda *site: with_clock("-10m", *site),
-            "sacct-refused": lambda *site: with_programs({"sacct": REFUSING_SACCT}, *site),
             "login-clock-ahead": lambda *site: with_programs({"date": OTHER_DATE.format("+1h")}, *site),
             "banner": lambda *site: with_programs({name: WITH_BANNER.format(name) for name in SLURM}, *site),
             "plugin-refuses": with_a_plugin_that_refuses,
@@ -107,7 +105,9 @@ def test_more_peculiar_sites(sandbox: Sandbox, tmp_path: Path, record: Record) -
     try_all(
         {
             "sacct-absent": without_sacct,
+            "sacct-refused": lambda *site: with_programs({"sacct": REFUSING_SACCT}, *site),
             "disk-full-submission": full_at_submission,
+            "clock-behind": lambda *site: with_clock("-10m", *site),
             "clock-ahead": lambda *site: with_clock("+10m", *site),
             "renamed": lambda *site: with_programs({"sbatch": RENAMING_SBATCH}, *site),
             "login-clock-behind": lambda *site: with_programs({"date": OTHER_DATE.format("-1h")}, *site),

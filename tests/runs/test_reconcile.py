@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.process, pytest.mark.any_storage]
 Status = dg.DagsterRunStatus
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+@pytest.mark.parametrize("executor", [pytest.param("in_process", marks=pytest.mark.all_faults), "multiprocess"])
 def test_everything_is_killed_and_the_run_is_finished(world: World, executor: str) -> None:
     (world.directory / "config.yaml").write_text("ops: {slow: {config: {factor: 7}}}")
     killed = world.killed_run(executor, "-c", "config.yaml", "--tags", '{"team": "water"}')
@@ -134,6 +134,7 @@ def test_a_retry_that_fails_is_told(world: World) -> None:
     assert world.reconcile().stdout == "No run of Slurm jobs is in progress.\n"
 
 
+@pytest.mark.all_faults
 def test_ctrl_c_is_left_to_the_retries(world: World) -> None:
     world.killed_run("multiprocess")
     (world.directory / "slow").unlink()
@@ -201,6 +202,7 @@ def test_killed_after_the_last_step(world: World) -> None:
     assert [each.status for each in world.runs()] == [Status.SUCCESS]
 
 
+@pytest.mark.all_faults
 def test_killed_between_two_steps(world: World) -> None:
     world.touch("go")
     world.touch("hold-after-slow")

@@ -60,6 +60,7 @@ def test_reconcile_leaves_the_retry_to_the_daemon(world: World) -> None:
     assert len(world.runs()) == 2
 
 
+@pytest.mark.all_faults
 def test_everything_is_killed_and_no_daemon_comes_back(world: World) -> None:
     killed = killed_with_everything(world, "multiprocess")
     done = world.reconcile()

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support import revisions
+
 IMPORTED = (
     "dagster",
     "dagster._cli",
@@ -195,6 +197,7 @@ def main() -> None:
     """Serve; a fork leaves with what it has run, as a process of its own."""
     for name in IMPORTED:
         importlib.import_module(name)
+    revisions.keep()
     # Collections in the forks would copy the pages of all that was imported.
     gc.collect()
     gc.freeze()

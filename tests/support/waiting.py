@@ -37,13 +37,16 @@ def eventually(
         look: Called again and again, until what it returns is true.
         what: What is waited for, or a function that tells how things stand when time is up.
         seconds: For how long to look.
-        pause_seconds: Between two looks.
+        pause_seconds: Between two looks; twice as long as a look takes, if that is more.
     """
     deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"{what() if callable(what) else what}: not after {seconds:.0f} s"
-        time.sleep(pause_seconds)
-    return seen
+    while True:
+        began = time.monotonic()
+        if seen := look():
+            return seen
+        ended = time.monotonic()
+        assert ended < deadline, f"{what() if callable(what) else what}: not after {seconds:.0f} s"
+        time.sleep(max(pause_seconds, min(2 * (ended - began), 0.5)))
 
 
 def written(path: Path) -> str:

@@ -867,13 +867,13 @@ class TestWhatItCosts:
             world.start(job)
         subscriptions = [watcher.watch(job) for job in jobs]
         counts: list[Counter[str]] = []
-        world.at(3600, lambda: counts.append(world.asked.copy()))
-        world.at(3601, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
+        world.at(1800, lambda: counts.append(world.asked.copy()))
+        world.at(1801, lambda: [world.finish(job) for job in jobs])  # type: ignore[func-returns-value]
         world.begin()
         for each in subscriptions:
             until_end(each)
         # Pauses of 5 s that grow to 30 s.
-        assert 3600 / 33 < counts[0]["squeue"] < 3600 / 30 / 0.9 + 10
+        assert 1800 / 33 < counts[0]["squeue"] < 1800 / 30 / 0.9 + 10
         assert counts[0]["sacct"] == 0
         squeues = [question for question in world.questions if question[0] == "squeue"]
         assert sum(len(question) == 21 for question in squeues) >= counts[0]["squeue"] - 1
@@ -1035,17 +1035,17 @@ class TestSilence:
         assert Output("stdout", b"last words") in seen
         assert state_of(seen) is JobState.FAILED
 
-    def test_squeue_fails_for_an_hour(self, world: World, watcher: JobWatcher) -> None:
+    def test_squeue_fails_for_long(self, world: World, watcher: JobWatcher) -> None:
         world.start(JOB)
         world.at(10, lambda: setattr(world, "squeue_says", SQUEUE_DOWN))
         world.at(1000, lambda: world.write_end(JOB))
-        world.at(3610, lambda: setattr(world, "squeue_says", b""))
-        world.at(3610, lambda: world.finish(JOB))
+        world.at(1310, lambda: setattr(world, "squeue_says", b""))
+        world.at(1310, lambda: world.finish(JOB))
         seen = watch_to_end(world, watcher)
         # It did not have to come back: sacct knew the end.
         assert [text.partition(" on login")[0] for text in notices(seen)] == ["squeue"]
         assert state_of(seen) is JobState.COMPLETED
-        assert world.asked["squeue"] < 3600 / 30 / 0.8 + 30
+        assert world.asked["squeue"] < 1300 / 30 / 0.8 + 30
 
     def test_output_of_squeue_that_nobody_knows_is_no_answer(self, world: World, watcher: JobWatcher) -> None:
         world.queue["1"] = "NO_SUCH_STATE"
@@ -1102,10 +1102,10 @@ class TestSilence:
         world.queue["1"] = "RUNNING"
         world.sacct_says = SACCT_DOWN
         world.at(100, lambda: world.leave_queue(JOB))
-        world.at(3000, lambda: setattr(world, "sacct_says", b""))
-        world.at(3000, lambda: world.records.update({"1": "COMPLETED"}))
+        world.at(1000, lambda: setattr(world, "sacct_says", b""))
+        world.at(1000, lambda: world.records.update({"1": "COMPLETED"}))
         assert state_of(watch_to_end(world, watcher)) is JobState.COMPLETED
-        assert world.now() < 3100
+        assert world.now() < 1100
 
 
 class TestTheThread:

@@ -519,7 +519,7 @@ class TestStorageOfDagsterYaml:
     @pytest.mark.parametrize(
         "case",
         [
-            TestOtherProcesses().test_two_processes_on_one_run,
+            pytest.param(TestOtherProcesses().test_two_processes_on_one_run, marks=pytest.mark.all_faults),
             TestOtherProcesses().test_what_was_written_survives_a_kill,
         ],
     )
