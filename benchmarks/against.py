@@ -28,7 +28,7 @@ PAIRS = 5
 MOST_WALL = 1.05
 MOST_CPU = 1.10
 # Looks at files and questions to Slurm are as many as a job runs long: they are shown, and have no limit.
-BY_TIME = ("poll.sh", "squeue", "sacct")
+BY_TIME = ("poll", "squeue", "sacct")
 COUNTED = ("logins", "channels", "submissions", "RPCs", "round trips")
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import dagster_slurm
 from dagster_slurm.transport.channel import ShellChannel
 
-SCRIPTS = {path.read_text(): path.name for path in Path(dagster_slurm.__file__).parent.rglob("*.sh")}
+SCRIPTS = {path.read_text(): path.stem for path in Path(dagster_slurm.__file__).parent.rglob("*.sh")}
 asked = Counter()
 lock = threading.Lock()
 
 
 def name_of(script, args):
-    """The file of a script, or the program that is run."""
+    """The verb, the file of a script as releases before sent it, or the program that is run."""
+    if hasattr(script, "name"):
+        return script.name
     if script == '"$@"':
         words = [word for word in args if word != "env" and "=" not in word]
         return "sbatch --test-only" if "--test-only" in words else words[0]

@@ -34,7 +34,7 @@ from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.slurm.request import TASK
 from dagster_slurm.transport import Transport, TreeEntry
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 PROTOCOL_VERSION = 1
 """Version of this layout and of the files in it; a newer release reads it to know whether it may adopt."""
@@ -225,13 +225,13 @@ class RunDirectory:
 
     def trim(self, transport: Transport) -> None:
         """Keep script, status and the end of stderr; remove the rest, secrets first of all."""
-        transport.run(shell_file("dagster_slurm.cluster_scripts", "trim.sh"), (self.path,))
+        transport.run(verb("trim", "dagster_slurm.cluster_scripts"), (self.path,))
 
 
 def remove_launches(transport: Transport, launches: Sequence[RunDirectory]) -> None:
     """Remove all attempts at some pieces of work, in the background of the login node."""
     if launches:
-        script = shell_file("dagster_slurm.cluster_scripts", "remove.sh")
+        script = verb("remove", "dagster_slurm.cluster_scripts")
         transport.run(script, [each.launch for each in launches])
 
 

@@ -23,7 +23,7 @@ from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.efficiency import job_metrics
 from dagster_slurm.slurm.output import AccountingRecord, parse_sacct
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from tests.support import forked
 from tests.support.environments import copied_environment
 from tests.support.slurm_jobs import submitted_jobs
@@ -316,7 +316,7 @@ def test_request_at_fault_uploads_and_submits_nothing(
 ) -> None:
     queue, call, kind, named = BAD_REQUESTS[case]
     # While a node is away, or the controller has just started, what no node is large enough for may wait for one.
-    away = shell_file("dagster_slurm.cluster_scripts", "nodes_away.sh")
+    away = verb("nodes_away", "dagster_slurm.cluster_scripts")
     eventually(lambda: not sandbox.run(["sh", "-c", away]).stdout, "all nodes")
     before = submitted_jobs(sandbox)
     result = run_asset(asset_of(payload("pass\n"), **call), slurm(queue=queue), instance)

@@ -27,7 +27,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.sandbox import Sandbox
 from dagster_slurm.transport import LocalTransport, OpenSSHTransport, TreeEntry, UploadProgress, progress, upload
 from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.shell_transport import ShellTransport
 from dagster_slurm.transport.upload import ONE_REQUEST_BYTES, SMALLEST_PIECE_BYTES, Piece
 from dagster_slurm_sandbox.users import small_filesystem
@@ -263,7 +263,7 @@ class TestBroken:
         partial = far.root / "partial"
         partial.write_bytes(b"arrived")
         far.own(partial)
-        piece = shell_file("dagster_slurm.transport.scripts", "upload_piece.sh")
+        piece = verb("upload_piece")
         done = far.transport.run(f"exec </\n{piece}", [str(partial), "7", "10"])
         assert (done.returncode, partial.read_bytes()) == (74, b"arrived")
 

@@ -18,7 +18,7 @@ from .work import HELD, Make, Ran, World, kinds
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240), pytest.mark.sampled("kind", share=3)]
 
-SUBMITS = "submit.sh"
+SUBMITS = "submit"
 # Of what does not go with the submission.
 UPLOADS = "put_tree"
 LARGE = f"# {'x' * 300_000}\n"

@@ -16,6 +16,7 @@ import pytest
 
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource, threaded_executor
 from dagster_slurm.sandbox import Sandbox
+from dagster_slurm.transport.shell import Verb
 
 from ..support import forked
 from ..support.instances import empty_instance, lay_out_storage
@@ -74,11 +75,12 @@ class Requests:
 
     def __call__(self, script: str, args: Sequence[str]) -> None:
         """One begins, which may have the look-ups of several steps in it, or their submissions."""
-        looks = script.count("# look.sh BASE ")
+        asked = [each.name for each in (script, *script.others)] if isinstance(script, Verb) else []
+        looks = asked.count("look")
         self.looked += looks
         name = name_of(script, args)
-        self.asked["look.sh" if looks else name] += 1
-        self.submitted += args[4:] if name == "submit.sh" else []
+        self.asked["look" if looks else name] += 1
+        self.submitted += args[4:] if name == "submit" else []
 
 
 def is_ours(entry: dg.EventLogEntry) -> bool:
@@ -132,10 +134,10 @@ def test_many_at_once(
     # A step looks once, and its files and its submission go together, once.
     print(requests.asked)
     assert (requests.looked, len(requests.submitted), len(set(requests.submitted))) == (AT_ONCE, AT_ONCE, AT_ONCE)
-    assert "put_tree.sh" not in requests.asked
+    assert "put_tree" not in requests.asked
     # How many go together depends on how close to each other the steps begin: 126 of 200, once, on a machine with other
     # work. How few they are where it has none is counted below.
-    assert requests.asked["look.sh"] + requests.asked["submit.sh"] <= 1.6 * AT_ONCE
+    assert requests.asked["look"] + requests.asked["submit"] <= 1.6 * AT_ONCE
     # One a second, and what may follow at once after a pause.
     assert asked <= seconds + 5
 

@@ -40,7 +40,7 @@ def test_each_way_to_be_killed(
         lambda: test_killed_worker.killed_at(mortal, "in_process", Plan("worker"), MOMENT),
         lambda: test_killed_worker.killed_at(mortal, "multiprocess", Plan("worker-of-child"), MOMENT),
         lambda: dying(mortal, "plain_in_process", Plan("worker-dies", lines=20, die="after:record")),
-        lambda: dying_with_everything(alone, 0, "after:submit.sh"),
+        lambda: dying_with_everything(alone, 0, "after:submit"),
     ]
     try:
         mortal.up()

@@ -54,7 +54,7 @@ def test_two_processes_launch_one_key(deployment: Deployment, record: Record) ->
     """Two re-executions from failure of one run, launched at the same time, are the same piece of work."""
 
     def trial(number: int) -> list[Figures]:
-        plan = Plan(trial_name("twice", number), lines=80, hold=True, die="before:submit.sh")
+        plan = Plan(trial_name("twice", number), lines=80, hold=True, die="before:submit")
         run = deployment.launch("plain_in_process", plan, tags={"dagster/max_retries": "0"})
         deployment.wait_for_the_end(plan)
         assert deployment.died(plan)

@@ -27,9 +27,9 @@ ENDED = {"files": 45, "stations": 230, "functions": 845}
 # The loop turns once for each piece of news: as often as the machine lets the job and the looks at it fall together.
 STATIONS_A_TURN = 12
 # But for looks at the files of the job, which are as many as it runs long.
-ROUND_TRIPS = {"facts.sh": 1, "look.sh": 1, "submit.sh": 1}
+ROUND_TRIPS = {"facts": 1, "look": 1, "submit": 1}
 # Following a job; having sbatch say whether it would take one, and sending what is large before, or all of it.
-BEGINNINGS = {"poll.sh", "sbatch", ":", "submit.sh"}
+BEGINNINGS = {"poll", "sbatch", ":", "submit"}
 
 
 def test_of_one_run(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_of_one_run(sandbox: Sandbox, tmp_path: Path) -> None:
         assert {name: value for name, value in figures.items() if value > most[name]} == {}, when
     asked = found["asked"]
     assert {name: asked.pop(name, 0) for name in ROUND_TRIPS} == ROUND_TRIPS
-    assert asked.pop("poll.sh") <= 40
+    assert asked.pop("poll") <= 40
     # Its end line is good: nobody waits for sacct, nor asks it.
     assert asked.pop("sacct", 0) == 0
     assert asked.pop("squeue", 0) <= 3
@@ -145,8 +145,8 @@ def ended_badly_and_closed(retried: Retried, context: dg.AssetExecutionContext) 
         (ended_well, []),
         (ended_badly_and_closed, []),
         # What is out of date is closed before there is another: that is done, and not asked.
-        (made_of_another, ["close.sh"]),
-        (ended_badly, ["close.sh"]),
+        (made_of_another, ["close"]),
+        (ended_badly, ["close"]),
     ],
     ids=["nothing known", "made", "live", "ended well", "ended badly and closed", "made of another", "ended badly"],
 )
@@ -164,4 +164,4 @@ def test_a_retry_finds_its_job_in_one_round_trip(
     retried = Retried(sandbox, ComputeResource(mode="slurm", slurm=slurm), tmp_path)
     # What is asked once in a process, by whoever comes first.
     slurm.connect().cluster.facts()
-    assert retried.asked(leave) == ["look.sh", *actions]
+    assert retried.asked(leave) == ["look", *actions]

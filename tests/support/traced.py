@@ -23,11 +23,11 @@ import dagster_slurm
 from dagster_slurm import ComputeResource, SlurmQueueConfig, SlurmResource
 from dagster_slurm.pipes import interruptions
 from dagster_slurm.transport.channel import ShellChannel
+from dagster_slurm.transport.shell import Verb
 from tests.support.instances import empty_instance
 
 PACKAGE = str(Path(dagster_slurm.__file__).parent)
-SCRIPTS = {path.read_text(encoding="utf-8"): path.name for path in Path(PACKAGE).rglob("*.sh")}
-SUBMITS = "submit.sh"
+SUBMITS = "submit"
 # Of work/loop.py.
 TURN = "_follow_on"
 
@@ -64,7 +64,7 @@ class Trace:
     def asked(self, script: str, args: Sequence[str]) -> None:
         """A round trip begins."""
         name = name_of(script, args)
-        if name == SUBMITS or any(text in script for text, each in SCRIPTS.items() if each == SUBMITS):
+        if name == SUBMITS:
             self.submitted = self.submitted or self.figures()
         self.round_trips[name] += 1
 
@@ -75,10 +75,12 @@ class Trace:
 
 
 def name_of(script: str, args: Sequence[str]) -> str:
-    """What a round trip asks: the name of the script, or of the program."""
+    """What a round trip asks: the name of the verb, or of the program."""
+    if isinstance(script, Verb):
+        return script.name
     if script == '"$@"':
         return next(word for word in args if word != "env" and "=" not in word)
-    return SCRIPTS.get(script) or script.split("\n", 1)[0][:40]
+    return script.split("\n", 1)[0][:40]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from dagster_slurm.errors import (
 from dagster_slurm.run_directory import STREAMS, RunDirectory
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import CompletedCommand, LocalTransport, TreeEntry
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 SBATCH = """#!/bin/sh
 [ "$1" = --version ] && { echo 'slurm 22.05.8'; exit; }
@@ -195,7 +195,7 @@ class TestWaitingForNews:
         argv = [
             str(shutil.which("dash")),
             "-c",
-            shell_file("dagster_slurm.cluster_scripts", "poll.sh"),
+            verb("poll", "dagster_slurm.cluster_scripts"),
             "poll",
             str(runs),
             "100",
@@ -243,7 +243,7 @@ class TestWaitingForNews:
             (tmp_path / name).touch()
         words = [word for name in names for word in ("0", name)]
         began, before = time.monotonic(), os.times()
-        argv = ["sh", "-c", shell_file("dagster_slurm.cluster_scripts", "poll.sh"), "poll", str(tmp_path), "100", "3"]
+        argv = ["sh", "-c", verb("poll", "dagster_slurm.cluster_scripts"), "poll", str(tmp_path), "100", "3"]
         assert subprocess.run([*argv, *words], capture_output=True, check=True).stdout == b""
         after, elapsed = os.times(), time.monotonic() - began
         used = after.children_user - before.children_user + after.children_system - before.children_system
@@ -353,7 +353,7 @@ class TestEnvironmentLayout:
         (tmp_path / "prefix/bin/python").touch(mode=0o755)
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(cluster.environment_layout, [path] * 20)) == {"prefix"}
-        assert asked == ["environment.sh"] * 2
+        assert asked == ["environment"] * 2
 
 
 class TestBase:
@@ -577,7 +577,7 @@ esac
         for name, text in (("scontrol", f"#!/bin/sh\necho '{config}'\n"), ("sinfo", "#!/bin/sh\n"), ("date", real)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        assert own.script("nodes_away.sh", ("",)).text == ("starting\n" if is_starting else "")
+        assert own.script("nodes_away", ("",)).text == ("starting\n" if is_starting else "")
 
     def test_a_job_that_is_refused_for_something_else_is_refused(
         self, own: SlurmCluster, says: Callable[[str, str], None]

@@ -107,7 +107,7 @@ class Claims:
             False if somebody has made another try meanwhile.
         """
         following = 0 if generation is None else generation + 1
-        answer = self._cluster.script("close.sh", (directory.path, str(following), outcome))
+        answer = self._cluster.script("close", (directory.path, str(following), outcome))
         if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, directory.path)
         return answer.returncode == 0
@@ -122,7 +122,7 @@ class Claims:
             TransportError: The link could not be made.
         """
         args = (launch.launch, str(launch.attempt), f"../../{found.relative}")
-        answer = self._cluster.script("adopt.sh", args)
+        answer = self._cluster.script("adopt", args)
         if answer.returncode == _STORAGE_STATUS:
             raise self._storage_error(answer, launch.launch)
         return answer.returncode == 0
@@ -253,7 +253,7 @@ class Claims:
         if named is not None:
             return named.array_job_id
         claim = directory.claim(generation)
-        answer = self._cluster.script("revoke.sh", (claim,))
+        answer = self._cluster.script("revoke", (claim,))
         if answer.returncode:
             raise self._storage_error(answer, claim)
         owner = answer.text.strip()
@@ -273,7 +273,7 @@ class Claims:
             is_coming: Whether a request on its way may make it, and submit, after this call.
         """
         args = (directory.path, *([str(PROTOCOL_VERSION)] if is_coming else []))
-        answer = self._cluster.script("withdraw.sh", args)
+        answer = self._cluster.script("withdraw", args)
         if answer.returncode:
             raise self._storage_error(answer, directory.path)
         with reading(f"What was withdrawn in {directory.path}", host=self._cluster.host):

@@ -96,7 +96,7 @@ class ContentStore:
             TransferCorruptedError: One is something else.
         """
         timeout_seconds = 120.0 + sum(part.size_bytes for part in parts) / _SLOWEST_SUM_BYTES_PER_SECOND
-        answer = self._cluster.script("content_store.sh", (self._directory, name), timeout_seconds=timeout_seconds)
+        answer = self._cluster.script("content_store", (self._directory, name), timeout_seconds=timeout_seconds)
         self.refuse(answer)
         odd = answer.text.split()
         if not odd:
@@ -128,7 +128,7 @@ class ContentStore:
         ]
         listed += [f"path {path}" for path in dict.fromkeys(paths)]
         answer = self._cluster.script(
-            "content_missing.sh",
+            "content_missing",
             (self._directory,),
             stdin="".join(f"{line}\n" for line in listed).encode("utf-8", "surrogateescape"),
             timeout_seconds=120.0 + len(listed) * SECONDS_FOR_A_NAME,

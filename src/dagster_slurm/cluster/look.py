@@ -19,7 +19,7 @@ from dagster_slurm.slurm.job_id import JobId
 from dagster_slurm.slurm.output import AccountingRecord, QueueEntry
 from dagster_slurm.transport import CompletedCommand
 from dagster_slurm.transport.base import reading
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.together import together
 
 
@@ -88,7 +88,7 @@ def look(
         cluster.refuse_foreign_base()
     squeue = "" if ask is Ask.NOTHING else " ".join(commands.squeue_of_own())
     sacct = " ".join(commands.sacct_of_any(cluster.facts().version, tres=False)) if ask is Ask.JOBS else ""
-    script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
+    script = verb("look", "dagster_slurm.cluster_scripts")
     answer = together(cluster.transport).run(script, (cluster.base(), squeue, sacct, *roots))
     _refuse(cluster, answer)
     if not answer.stdout:
@@ -105,7 +105,7 @@ def look_at_all(cluster: SlurmCluster) -> Listing:
     Raises:
         TransportError: The cluster could not be reached, or its directories not be read.
     """
-    answer = cluster.script("look.sh", (cluster.base(), "", "", "runs", "assets"))
+    answer = cluster.script("look", (cluster.base(), "", "", "runs", "assets"))
     _refuse(cluster, answer)
     with _reading(cluster):
         return parse_listing(answer.stdout, cluster.base())[0]

@@ -34,7 +34,7 @@ from dagster_slurm.slurm.request import JobRequest, render_script
 from dagster_slurm.text import as_written
 from dagster_slurm.transport import CompletedCommand, Transport
 from dagster_slurm.transport.base import reading, whole_number
-from dagster_slurm.transport.shell import absolute, is_absolute, shell_file, variables_in
+from dagster_slurm.transport.shell import absolute, is_absolute, variables_in, verb
 
 # Slurm's own default of MaxArraySize (slurm.conf(5)).
 _USUAL_ARRAY_SIZE = 1001
@@ -147,7 +147,7 @@ class SlurmCluster:
         asked = (python, setup, program)
         with self._lock:
             if asked not in self._interpreters:
-                answer = self.script("environment_target.sh", asked)
+                answer = self.script("environment_target", asked)
                 if answer.returncode:
                     return answer
                 self._interpreters[asked] = answer
@@ -210,7 +210,7 @@ class SlurmCluster:
             asked_at, found = self._layouts.get(path, (float("-inf"), ""))
             if time.monotonic() - asked_at < _LAYOUT_SECONDS:
                 return found
-            found = self.script("environment.sh", (path,)).text
+            found = self.script("environment", (path,)).text
             if found in ("packed", "prefix"):
                 self._layouts[path] = time.monotonic(), found
                 return found
@@ -346,7 +346,7 @@ class SlurmCluster:
             known = self._admissions.site(known_seconds)
             if known is not None:
                 return known, False
-            answer = self.script("partitions.sh")
+            answer = self.script("partitions")
             self.refuse("scontrol", answer)
             self._admissions.tell_site(answer.text)
             return answer.text, True
@@ -372,14 +372,14 @@ class SlurmCluster:
         return answer.error_text
 
     def _has_nodes_away(self, request: JobRequest) -> bool:
-        return bool(self.script("nodes_away.sh", (request.partition or "",)).text.strip())
+        return bool(self.script("nodes_away", (request.partition or "",)).text.strip())
 
     def _explained(self, error: SlurmCommandError, request: JobRequest) -> SlurmCommandError:
         """Name what was asked for and, for what has a name on the cluster, what there is."""
         option = rejections.refused_option(error.stderr)
         if option:
             asked = getattr(request, option)
-            known = self.script("names.sh", (option,)).text.splitlines()
+            known = self.script("names", (option,)).text.splitlines()
             error.message += f" ({option} {as_written(asked)})" if asked else f" (no {option} was asked for)"
             error.hint = f"Known to this user on the cluster: {', '.join(known)}." if known else error.hint
         return error
@@ -474,7 +474,7 @@ class SlurmCluster:
             names: Names of files in it, without white space.
             paths: Absolute paths.
         """
-        answer = self.script("present.sh", (directory, *paths), stdin="".join(f"{name}\n" for name in names).encode())
+        answer = self.script("present", (directory, *paths), stdin="".join(f"{name}\n" for name in names).encode())
         with reading(f"What lies in {directory}", host=self.host):
             lines = [line.split(" ", 1) for line in answer.text.splitlines()]
             there = (rest.split() for word, rest in lines if word == "there")
@@ -499,7 +499,7 @@ class SlurmCluster:
             max_bytes: Of each file.
             wait_seconds: How long to wait there for something new, where no other request has to wait for that.
         """
-        script = shell_file("dagster_slurm.cluster_scripts", "poll.sh")
+        script = verb("poll", "dagster_slurm.cluster_scripts")
         root, words = runs_root(self.base()), [word for at in positions for word in (str(at.offset), at.name)]
         answer = self.transport.run_aside(script, (root, str(max_bytes), f"{wait_seconds:g}", *words))
         if answer is None:
@@ -512,7 +512,7 @@ class SlurmCluster:
     def _ask_facts(self) -> ClusterFacts:
         # Below home it is the script that knows where that is.
         base = self._remote_base if _is_below_home(self._remote_base) else self.base()
-        answer = self.script("facts.sh", (base,))
+        answer = self.script("facts", (base,))
         words = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
         if answer.returncode or not {"home", "user", "version"} <= set(words):
             raise ConnectionFailedError(f"The login node's answer was cut off: {answer.reason}", host=self.host)
@@ -545,8 +545,8 @@ class SlurmCluster:
     def script(
         self, name: str, args: Sequence[str] = (), *, stdin: bytes = b"", timeout_seconds: float = 120.0
     ) -> CompletedCommand:
-        """Run a file of `cluster_scripts` with its arguments."""
-        script = shell_file("dagster_slurm.cluster_scripts", name)
+        """Run a verb of `cluster_scripts` with its arguments."""
+        script = verb(name, "dagster_slurm.cluster_scripts")
         return self.transport.run(script, args, stdin=stdin, timeout_seconds=timeout_seconds)
 
     def refuse(self, command: str, answer: CompletedCommand) -> None:
@@ -576,7 +576,7 @@ def resolved(transport: Transport, path: str, what: str, known: Mapping[str, str
     if names:
         # One may stand for a relative path.
         names = list(dict.fromkeys([*names, *({"HOME"} - set(known))]))
-        said = transport.run(shell_file("dagster_slurm.cluster_scripts", "variables.sh"), names).text
+        said = transport.run(verb("variables", "dagster_slurm.cluster_scripts"), names).text
     lines = (line.partition(" ") for line in said.splitlines())
     variables = {**known, **{name: value for name, _, value in lines if name in names}}
     try:

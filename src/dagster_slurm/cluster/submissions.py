@@ -15,7 +15,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import commands
 from dagster_slurm.transport import CompletedCommand, Transport, TreeEntry
 from dagster_slurm.transport.content import archive_tree, held
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.shell_transport import refuse_upload, upload_timeout_seconds
 from dagster_slurm.transport.together import Gathered, taken_apart
 
@@ -71,7 +71,7 @@ class Submissions:
         patience = max(each.patience_seconds for each in batch)
         claims = [each.directory.claim(each.generation) for each in batch]
         answer = self._transport.run(
-            shell_file("dagster_slurm.cluster_scripts", "submit.sh"),
+            verb("submit", "dagster_slurm.cluster_scripts"),
             (nonce, str(patience), " ".join(commands.sbatch()), name, *claims),
             stdin=stream,
             timeout_seconds=upload_timeout_seconds(len(stream)) + patience,

@@ -19,7 +19,7 @@ from dagster_slurm.errors import TransportError
 from dagster_slurm.slurm.request import AUTO, JobRequest, merge
 from dagster_slurm.transport import CompletedCommand, LocalTransport, OpenSSHTransport, SSHConnection, Transport
 from dagster_slurm.transport.openssh import ControlMaster
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.variables import DEFAULT_REMOTE_BASE, PROFILE_VARIABLE, text_in
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class World:
 
     def run(self, name: str, args: Sequence[str] = (), *, timeout_seconds: float = 60.0) -> CompletedCommand:
         """Run one of the doctor's checks at the far end: a function of `checks.sh`."""
-        script = shell_file("dagster_slurm.doctor", "checks.sh")
+        script = verb("checks", "dagster_slurm.doctor")
         return self.transport.run(script, (name, *args), timeout_seconds=timeout_seconds)
 
     def gather(self, name: str, args: Sequence[str] = ()) -> Facts:

@@ -127,7 +127,7 @@ class EnvironmentCache:
     def _share(self, entry: str) -> None:
         """Let the group read it; of each, a process says so once."""
         if (self.directory, entry) not in _shared:
-            self._asked("environment_share.sh", (self.directory, entry))
+            self._asked("environment_share", (self.directory, entry))
             _shared.add((self.directory, entry))
             self._tell(f"The group may read the environment {self.directory}/{entry}")
 
@@ -204,7 +204,7 @@ class EnvironmentCache:
     def _begin(self, key: str, owner: str, *, how: str, dead: str = "") -> str | None:
         """The name of the entry there is; `busy` and who builds it; None if there is none, and OWNER may build it."""
         args = (self.directory, key, owner, str(_STALE_SECONDS), how, dead)
-        word, _, rest = self._asked("environment_begin.sh", args).text.strip().partition(" ")
+        word, _, rest = self._asked("environment_begin", args).text.strip().partition(" ")
         if word == "busy":
             return f"busy {rest}"
         return rest if word == "ready" else None
@@ -221,7 +221,7 @@ class EnvironmentCache:
             while not over.wait(_BEAT_SECONDS):
                 # Without it another machine builds the same once more, which does no harm.
                 with suppress(DagsterSlurmError):
-                    self._cluster.script("environment_lease.sh", (self.directory, key, owner, "touch"))
+                    self._cluster.script("environment_lease", (self.directory, key, owner, "touch"))
 
         thread = threading.Thread(target=keep, name="dagster-slurm-environment", daemon=True)
         thread.start()
@@ -230,7 +230,7 @@ class EnvironmentCache:
         finally:
             over.set()
             with suppress(DagsterSlurmError):
-                self._cluster.script("environment_lease.sh", (self.directory, key, owner, "leave"))
+                self._cluster.script("environment_lease", (self.directory, key, owner, "leave"))
 
     def _install(self, place: _Place, owner: str) -> str:
         recipe, began = place.recipe, time.monotonic()
@@ -294,7 +294,7 @@ class EnvironmentCache:
         check = "yes" if place.target.login_platform in (None, place.target.platform) else "no"
         description = json.dumps({"title": place.recipe.title, "platform": place.target.platform})
         self._asked(
-            "environment_install.sh",
+            "environment_install",
             (
                 self.directory,
                 place.key,

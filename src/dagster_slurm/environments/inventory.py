@@ -112,7 +112,7 @@ class Shelf:
 
     def inventory(self) -> Inventory:
         """What lies there."""
-        answer = self._cluster.script("environment_list.sh", (self.directory,))
+        answer = self._cluster.script("environment_list", (self.directory,))
         with reading(f"The list of {self.directory}", host=self._cluster.host):
             return parse(answer.text, self.directory)
 
@@ -122,7 +122,7 @@ class Shelf:
         Raises:
             EnvironmentNotFoundError: There is none of that name.
         """
-        answer = self._cluster.script("environment_verify.sh", (self.directory, name), timeout_seconds=_REMOVE_SECONDS)
+        answer = self._cluster.script("environment_verify", (self.directory, name), timeout_seconds=_REMOVE_SECONDS)
         if answer.returncode == 74:
             raise EnvironmentNotFoundError(
                 f"There is no environment {name} in {self.directory}",
@@ -135,7 +135,7 @@ class Shelf:
         """Remove entries that were not used since they were listed, and parts of old; the names of what is gone."""
         listed = "".join(f"{entry.name} {entry.used_epoch}\n" for entry in entries).encode()
         answer = self._cluster.script(
-            "environment_remove.sh", (self.directory, str(part_days)), stdin=listed, timeout_seconds=_REMOVE_SECONDS
+            "environment_remove", (self.directory, str(part_days)), stdin=listed, timeout_seconds=_REMOVE_SECONDS
         )
         if answer.returncode:
             raise RemoteStorageError(f"Cannot tidy up {self.directory}: {answer.reason}", host=self._cluster.host)

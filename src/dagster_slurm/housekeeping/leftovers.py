@@ -141,7 +141,7 @@ def sizes_kib(cluster: SlurmCluster, paths: Sequence[str]) -> Mapping[str, int]:
     if not paths:
         return {}
     with reading("The sizes of launches", host=cluster.host):
-        rows = (line.split("\t", 1) for line in _run(cluster, "sizes.sh", paths).splitlines())
+        rows = (line.split("\t", 1) for line in _run(cluster, "sizes", paths).splitlines())
         return {path: whole_number(kib) for kib, path in rows}
 
 
@@ -160,7 +160,7 @@ def remove(cluster: SlurmCluster, orders: Sequence[str]) -> tuple[str, ...]:
     """
     if not orders:
         return ()
-    rows = (line.partition(" ") for line in _run(cluster, "clean.sh", orders).splitlines())
+    rows = (line.partition(" ") for line in _run(cluster, "clean", orders).splitlines())
     removed = {order for outcome, _, order in rows if outcome == "removed"}
     asked = (" ".join(order.split(" ")[:2]) for order in orders)
     return tuple(order for order in asked if order not in removed)

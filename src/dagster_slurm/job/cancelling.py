@@ -157,7 +157,7 @@ class Canceller:
 
     def _cancel_step(self, step: JobHandle) -> None:
         """Have the dispatcher of its session do so; one that is not there any more has left nothing running."""
-        answer = self._cluster.script("cancel_step.sh", (step.directory.path, JobId.parse(step.job_id).step[1:]))
+        answer = self._cluster.script("cancel_step", (step.directory.path, JobId.parse(step.job_id).step[1:]))
         self._cluster.refuse("the mailbox of the session", answer)
 
     def _cancel_by_name(self, names: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from dagster_slurm.text import counted
 from dagster_slurm.transport import CompletedCommand, Transport, UploadProgress, storage_fault
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, name_below, reading, whole_number
 from dagster_slurm.transport.progress import ProgressReport
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.together import batches
 from dagster_slurm.transport.upload import LARGEST_PIECE_ON_ONE_CHANNEL_BYTES, Pacer
 
@@ -103,7 +103,7 @@ class Fetch:
     def _fetch_small(self, batch: Sequence[RemoteFile]) -> None:
         size = sum(file.size_bytes for file in batch)
         answer = self._transport.run(
-            shell_file("dagster_slurm.cluster_scripts", "data_read.sh"),
+            verb("data_read", "dagster_slurm.cluster_scripts"),
             (self._root,),
             stdin=null_separated(file.name for file in batch),
             timeout_seconds=DEFAULT_TIMEOUT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
@@ -302,7 +302,7 @@ class Collector:
         )
 
     def _list(self) -> list[_Left]:
-        answer = self._cluster.script("data_list.sh", (self._work,), timeout_seconds=_LIST_SECONDS)
+        answer = self._cluster.script("data_list", (self._work,), timeout_seconds=_LIST_SECONDS)
         self._refuse_reading(answer)
         with reading(f"The list of files in {self._work}", host=self._cluster.host):
             rows = (os.fsdecode(row).split(" ", 2) for row in answer.stdout.split(b"\0") if row)
@@ -336,7 +336,7 @@ class Collector:
         for batch in batches(files, lambda each: each.size_bytes, max_bytes=_SUMMED_BYTES, max_count=_SUMMED_FILES):
             size = sum(each.size_bytes for each in batch)
             answer = self._cluster.script(
-                "data_sums.sh",
+                "data_sums",
                 (self._work,),
                 stdin=null_separated(each.name for each in batch),
                 timeout_seconds=120.0 + size / _SLOWEST_SUM_BYTES_PER_SECOND,
@@ -351,7 +351,7 @@ class Collector:
         kept = {name: RemotePath(f"{result}/{name}", self._cluster.host) for name in names}
         listed = "".join(f"{name}\n" for name in names)
         answer = self._cluster.script(
-            "data_keep.sh", (self._work, result), stdin=os.fsencode(listed), timeout_seconds=_COPY_SECONDS
+            "data_keep", (self._work, result), stdin=os.fsencode(listed), timeout_seconds=_COPY_SECONDS
         )
         if answer.returncode:
             said, host = answer.reason, self._cluster.host

@@ -108,7 +108,7 @@ class InputStore:
         listed = [line for name, content in self._contents.items() for line in ("content", content.sha256, name)]
         listed += [line for name, path in self._paths.items() for line in ("path", path, name)]
         answer = self._cluster.script(
-            "data_place.sh",
+            "data_place",
             (work, self.directory),
             stdin="".join(f"{line}\n" for line in listed).encode("utf-8", "surrogateescape"),
             timeout_seconds=120.0 + len(listed) * SECONDS_FOR_A_NAME,
@@ -126,7 +126,7 @@ class InputStore:
         stream = link_stream(links, symbolic)
         timeout_seconds = 120.0 + len(names) * SECONDS_FOR_A_NAME
         answer = self._cluster.script(
-            "data_links.sh", (self._cluster.base(),), stdin=stream, timeout_seconds=timeout_seconds
+            "data_links", (self._cluster.base(),), stdin=stream, timeout_seconds=timeout_seconds
         )
         return answer.returncode == 0
 

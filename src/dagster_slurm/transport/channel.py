@@ -3,11 +3,12 @@
 A login costs a second and what a site allows of them; a request over a shell that is held open costs a round trip. The
 first thing that is sent is the server, scripts/channel.sh, with a nonce: whatever a login prints before the server has
 answered with it is noise, and nothing that a command prints later can be taken for the end of its answer. A request
-says how long its script and its stdin are, so that the server reads these bytes and no more; an answer ends with the
-nonce and the status on stdout, and with the nonce on stderr, and both are read side by side, or a full pipe would stop
-the far end. Where a site gives a TTY alone there is one stream, made raw first. A channel that has lost its place (a
-time limit, half an answer) is closed and never used again: the next request is another channel's (pool.py). Nothing is
-repeated here: whether a request may be sent twice, its sender knows.
+says how long its script and its stdin are, so that the server reads these bytes and no more; a verb is sent when it is
+called first, and is a function of the server from then on (ADR 24). An answer ends with the nonce and the status on
+stdout, and with the nonce on stderr, and both are read side by side, or a full pipe would stop the far end. Where a
+site gives a TTY alone there is one stream, made raw first. A channel that has lost its place (a time limit, half an
+answer) is closed and never used again: the next request is another channel's (pool.py). Nothing is repeated here:
+whether a request may be sent twice, its sender knows.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
-from typing import IO
+from typing import IO, cast
 from uuid import uuid4
 
 from dagster_slurm.errors import ConnectionFailedError, TransportError, TransportTimeoutError, UnreadableAnswerError
 from dagster_slurm.transport.base import MOST_BYTES, CompletedCommand
-from dagster_slurm.transport.shell import shell_file, with_arguments
+from dagster_slurm.transport.shell import Verb, shell_file, verb, with_arguments
 
 _BLOCK_BYTES = 1 << 16
 # The system gives less if it allows no more (socket(7), SO_SNDBUF).
@@ -77,6 +78,7 @@ class ShellChannel:
     ) -> None:
         self._fault = fault
         self._on_close = on_close
+        self._read: dict[str, Verb] = {}
         self._lifeline: int | None = None
         self._process = self._start(argv, env, tty=tty)
         self._tty = tty
@@ -125,10 +127,10 @@ class ShellChannel:
         self._exchange([greeting], _Marks(ready), _Marks() if self._tty else _Marks(ready), deadline)
 
     def _outputs(self) -> tuple[IO[bytes], IO[bytes]]:
-        stdout, stderr = (pipe for pipe in (self._process.stdout, self._process.stderr) if pipe is not None)
-        for stream in (self._stdin, stdout, stderr):
+        outputs = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdout, self._process.stderr))
+        for stream in (self._stdin, *outputs):
             os.set_blocking(stream.fileno(), False)
-        return stdout, stderr
+        return outputs
 
     @property
     def usable(self) -> bool:
@@ -154,8 +156,16 @@ class ShellChannel:
             TransportError: The connection broke, as `fault` says.
         """
         nonce = uuid4().hex
-        text = f"{with_arguments(script, args)}\n#{nonce}".encode()
-        head = f"{nonce} {len(text)} {'own' if stdin_bytes is None else stdin_bytes}\n".encode() + text
+        texts = [(with_arguments(script, args), "own" if stdin_bytes is None else str(stdin_bytes))]
+        if isinstance(script, Verb):
+            for each in (script, *script.others):
+                if self._read.get(each.name) != each:
+                    texts.insert(0, (f"dagster_slurm_{each.name}() {{\n{each}}}", "verb"))
+                    self._read[each.name] = each
+        head = b""
+        for text, follows in texts:
+            sent = f"{text}\n#{nonce}".encode()
+            head += f"{nonce} {len(sent)} {follows}\n".encode() + sent
         status, end = (f"\n{nonce} ", "\n"), f"\n{nonce} end\n"
         on_stdout, on_stderr = (_Marks(*status, end), _Marks()) if self._tty else (_Marks(*status), _Marks(end))
         self._exchange(chain((head,), stdin), on_stdout, on_stderr, time.monotonic() + timeout_seconds)
@@ -299,5 +309,4 @@ def _on_lifeline(descriptor: int, argv: Sequence[str]) -> list[str]:
 
 def _greeting(nonce: str, *, streams: int) -> bytes:
     """The far end's half of the protocol, always of one length."""
-    text = shell_file("dagster_slurm.transport.scripts", "channel.sh")
-    return f"{text}\ndagster_slurm_serve {nonce} {streams}\n".encode()
+    return f"{verb('channel')}dagster_slurm_serve {nonce} {streams}\n".encode()

@@ -11,6 +11,7 @@ from importlib import resources
 from dagster_slurm.errors import InvalidRequestError
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+_COMMENT = re.compile(r"(?m)^ *# .*\n")
 
 
 def is_absolute(path: str) -> bool:
@@ -56,8 +57,22 @@ def quote(value: str) -> str:
     return shlex.quote(value)
 
 
+class Verb(str):
+    """A script of ours, which a channel reads once: from then on it is a name, and its arguments.
+
+    Attributes:
+        name: Of all that a channel may read, only it has this one.
+        others: Verbs that are called by what it is given.
+    """
+
+    name: str
+    others: tuple[Verb, ...] = ()
+
+
 def with_arguments(script: str, args: Sequence[str]) -> str:
-    """The script with `$1`, `$2` ... set to `args`."""
+    """The script with `$1`, `$2` ... set to `args`; of a verb, the call alone."""
+    if isinstance(script, Verb):
+        return " ".join((f"dagster_slurm_{script.name}", *map(quote, args)))
     return "\n".join((" ".join(("set --", *map(quote, args))), script))
 
 
@@ -65,3 +80,11 @@ def with_arguments(script: str, args: Sequence[str]) -> str:
 def shell_file(package: str, name: str) -> str:
     """The text of a shell file that lies in `package`."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def verb(name: str, package: str = "dagster_slurm.transport.scripts") -> Verb:
+    """The verb whose text lies in `package` under its name; what is sent is without its comments."""
+    found = Verb(_COMMENT.sub("", shell_file(package, f"{name}.sh")))
+    found.name = name
+    return found

@@ -19,7 +19,7 @@ from dagster_slurm.transport.channel import ShellChannel, shell_command
 from dagster_slurm.transport.content import archive_tree
 from dagster_slurm.transport.pool import ChannelPool
 from dagster_slurm.transport.progress import ProgressCallback
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.upload import (
     LARGEST_PIECE_BYTES,
     LARGEST_PIECE_ON_ONE_CHANNEL_BYTES,
@@ -156,7 +156,7 @@ class ShellTransport(Transport):
             Upload(self._ask, parcel, destination, self._largest_piece, progress).as_tree(archive.checksums_name)
             return
         self._ask(
-            _script("put_tree.sh"),
+            verb("put_tree"),
             (destination, archive.checksums_name),
             what=destination,
             stdin=archive.blocks(),
@@ -165,7 +165,7 @@ class ShellTransport(Transport):
 
     def read_from(self, path: str, offset: int, max_bytes: int) -> bytes:
         args = (path, str(offset), str(max_bytes))
-        answer = self._request(_script("read_from.sh"), args, timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
+        answer = self._request(verb("read_from"), args, timeout_seconds=DEFAULT_TIMEOUT_SECONDS)
         if answer.returncode:
             raise TransportError(f"Cannot read {path}: {answer.reason}", host=self.host)
         return answer.stdout
@@ -214,10 +214,6 @@ class ShellTransport(Transport):
         except TransportError as error:
             error.host = error.host or self.host
             raise
-
-
-def _script(name: str) -> str:
-    return shell_file("dagster_slurm.transport.scripts", name)
 
 
 class LocalTransport(ShellTransport):

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from dagster_slurm.errors import ConnectionFailedError, DagsterSlurmError
 from dagster_slurm.transport.base import DEFAULT_TIMEOUT_SECONDS, CompletedCommand, Transport, reading, whole_number
-from dagster_slurm.transport.shell import quote, shell_file, with_arguments
+from dagster_slurm.transport.shell import Verb, verb, with_arguments
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -145,9 +145,10 @@ class Together:
     def _serve(self, batch: Sequence[_Request]) -> Sequence[CompletedCommand]:
         if len(batch) > 1:
             nonce = uuid4().hex
+            script, args = _combined(nonce, batch)
             answer = self._transport.run(
-                _combined(nonce, batch),
-                (nonce,),
+                script,
+                args,
                 stdin=b"".join(request.stdin for request in batch),
                 timeout_seconds=max(request.timeout_seconds for request in batch),
             )
@@ -161,13 +162,13 @@ class Together:
         ]
 
 
-def _combined(nonce: str, batch: Sequence[_Request]) -> str:
-    lines = (
-        f"dagster_slurm_begin {len(request.stdin)} {quote(with_arguments(request.script, request.args))}"
-        for request in batch
-    )
-    together_sh = shell_file("dagster_slurm.transport.scripts", "together.sh")
-    return "\n".join((together_sh, *lines, "dagster_slurm_answer"))
+def _combined(nonce: str, batch: Sequence[_Request]) -> tuple[Verb, Sequence[str]]:
+    script = copy.copy(verb("together"))
+    script.others = tuple(request.script for request in batch if isinstance(request.script, Verb))
+    args = [nonce]
+    for request in batch:
+        args += (str(len(request.stdin)), with_arguments(request.script, request.args))
+    return script, args
 
 
 def taken_apart(answer: CompletedCommand, nonce: str, count: int, *, host: str) -> list[CompletedCommand]:

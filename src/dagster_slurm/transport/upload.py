@@ -20,7 +20,7 @@ from dagster_slurm.transport import content
 from dagster_slurm.transport.base import CompletedCommand, reading, whole_number
 from dagster_slurm.transport.content import BLOCK_BYTES, TreeArchive, Version
 from dagster_slurm.transport.progress import ProgressCallback, ProgressReport
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 ONE_REQUEST_BYTES = 4 << 20
 """A tree that is no larger is sent in one request."""
@@ -179,13 +179,11 @@ class Upload:
     def as_file(self, mode: int) -> None:
         """Have a file arrive, and be published."""
         own = f".dagster-slurm.{uuid4().hex}.part"
-        self._bring(
-            self._parcel.digest, ("upload_publish.sh", self._destination, f"{mode:o}", self._parcel.digest, own)
-        )
+        self._bring(self._parcel.digest, ("upload_publish", self._destination, f"{mode:o}", self._parcel.digest, own))
 
     def as_tree(self, checksums_name: str) -> None:
         """Have a tree arrive, and be unpacked."""
-        unpack = ("upload_unpack.sh", str(self._parcel.size), _script("put_tree.sh"), self._destination, checksums_name)
+        unpack = ("upload_unpack", str(self._parcel.size), verb("put_tree"), self._destination, checksums_name)
         self._bring("", unpack)
 
     def _bring(self, sha256: str, publish: tuple[str, ...]) -> None:
@@ -218,7 +216,7 @@ class Upload:
                 # It says at its end whether it is what it was.
                 next(blocks, None)
             script, *args = publish
-            self._ask(_script(script), (self._partial, *args), what=self._destination, size_bytes=self._parcel.size)
+            self._ask(verb(script), (self._partial, *args), what=self._destination, size_bytes=self._parcel.size)
         except InvalidRequestError:
             self._ask('rm -f -- "$1"', (self._partial,), what=self._destination)
             raise
@@ -232,7 +230,7 @@ class Upload:
     def _begin(self, sha256: str, how: str) -> str:
         args = (self._destination, self._partial, str(self._parcel.size), sha256, how)
         size_bytes = self._parcel.size if sha256 else 0
-        return self._ask(_script("upload_begin.sh"), args, what=self._destination, size_bytes=size_bytes).text.strip()
+        return self._ask(verb("upload_begin"), args, what=self._destination, size_bytes=size_bytes).text.strip()
 
     def _send(self, stream: Stream, offset: int) -> None:
         pacer = Pacer(self._largest_piece())
@@ -247,7 +245,7 @@ class Upload:
 
     def _send_piece(self, piece: Piece, offset: int, size: int) -> None:
         self._ask(
-            _script("upload_piece.sh"),
+            verb("upload_piece"),
             (self._partial, str(offset), str(size)),
             what=self._destination,
             stdin=piece.blocks(),
@@ -256,10 +254,6 @@ class Upload:
         )
         if piece.fault:
             raise piece.fault
-
-
-def _script(name: str) -> str:
-    return shell_file("dagster_slurm.transport.scripts", name)
 
 
 SMALLEST_PIECE_BYTES = 1 << 18

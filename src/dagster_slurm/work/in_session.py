@@ -326,7 +326,7 @@ class SessionCarriers(ClusterCarriers):
         if carrier.is_array:
             return True
         claim = carrier.directory.claim(carrier.handle.generation)
-        owner = self._calls.persist(lambda: self._cluster.script("revoke.sh", (claim,)))
+        owner = self._calls.persist(lambda: self._cluster.script("revoke", (claim,)))
         if owner.text.strip() != REVOKED:
             return False
         claims = Claims(self._cluster)

@@ -10,12 +10,12 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
 
+from dagster_slurm.transport.shell import Verb
 from dagster_slurm.transport.shell_transport import ShellTransport
 from tests.faults.project.plan import Plan
 
@@ -83,18 +83,13 @@ def _watched_record(original: Callable[..., Any]) -> Callable[..., Any]:
 def _name_of(method: str, args: tuple[Any, ...]) -> str:
     if method != "run":
         return method
-    script = str(args[0])
+    script = args[0]
+    if isinstance(script, Verb):
+        return script.name
     if script == '"$@"':
         words = [word for word in args[1] if word != "env" and "=" not in word]
         return "sbatch --test-only" if "--test-only" in words else str(words[0])
-    known = next((name for name, text in _shell_files().items() if text == script), "")
-    return known or script.split("\n", 1)[0][:40]
-
-
-@functools.cache
-def _shell_files() -> dict[str, str]:
-    top = Path(str(resources.files("dagster_slurm")))
-    return {path.name: path.read_text(encoding="utf-8") for path in top.rglob("*.sh")}
+    return str(script).split("\n", 1)[0][:40]
 
 
 def _reached(point: str) -> None:

@@ -15,7 +15,7 @@ import common
 from against import Case, Figure, Measured
 
 COUNTS = {"logins": 1, "channels": 3, "submissions": 1, "RPCs": 5, "round trips": 8}
-ASKED = {"submit.sh": 1, "poll.sh": 20}
+ASKED = {"submit": 1, "poll": 20}
 
 
 def run(wall: float, cpu: float = 1.0, **counts: int) -> Measured:
@@ -48,7 +48,7 @@ def test_the_ratio_is_the_median_of_the_pairs() -> None:
         (run(10.0, 1.2), ["cpu, s"]),
         (run(10.0, logins=2), ["logins"]),
         (run(10.0, RPCs=4), []),
-        (Measured(10.0, 1.0, {**COUNTS, "round trips": 9}, {**ASKED, "poll.sh": 99}), ["round trips"]),
+        (Measured(10.0, 1.0, {**COUNTS, "round trips": 9}, {**ASKED, "poll": 99}), ["round trips"]),
     ],
     ids=["wall", "wall over", "CPU", "CPU over", "logins over", "less RPCs", "round trips over"],
 )
@@ -63,8 +63,8 @@ def test_of_counts_the_least_is_compared() -> None:
 
 
 def test_what_is_asked_is_shown_without_a_limit() -> None:
-    pairs = [(run(10.0), Measured(10.0, 1.0, COUNTS, {"look.sh": 4}))]
-    found = figure(pairs, "- look.sh")
+    pairs = [(run(10.0), Measured(10.0, 1.0, COUNTS, {"look": 4}))]
+    found = figure(pairs, "- look")
     assert (found.other, found.this, found.most) == (0, 4, None)
 
 

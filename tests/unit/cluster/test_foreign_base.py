@@ -205,7 +205,7 @@ def _try_as_another_user(base: Path) -> None:
     (entry / "env" / "loose").chmod(0o666)
     with closing(LocalTransport(channels=1)) as transport:
         cluster = SlurmCluster(transport, remote_base=str(base))
-        assert cluster.script("environment_share.sh", (f"{base}/env-cache", "key.1")).returncode == 0
+        assert cluster.script("environment_share", (f"{base}/env-cache", "key.1")).returncode == 0
 
     def tried(group: int, command: str) -> int:
         argv = ["setpriv", f"--reuid={NOBODY}", f"--regid={group}", "--clear-groups", "sh", "-c", command]

@@ -29,7 +29,7 @@ from dagster_slurm.staging.store import InputStore
 from dagster_slurm.transport import CompletedCommand, LocalTransport
 from dagster_slurm.transport import channel as channels
 from dagster_slurm.transport.base import reading
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 from dagster_slurm.transport.together import together
 
 DIRECTORY = RunDirectory("/base", "run", "key")
@@ -42,10 +42,8 @@ def listing(*names: str) -> bytes:
 
 def a_cluster(listed: bytes, *, content: bytes = b"evil", sums: bytes | None = None) -> SlurmCluster:
     """One that lists such files in a working directory, each with the same content."""
-    scripts = {
-        shell_file("dagster_slurm.cluster_scripts", f"{name}.sh"): name
-        for name in ("data_list", "data_sums", "data_read")
-    }
+    names = ("data_list", "data_sums", "data_read")
+    scripts = {verb(name, "dagster_slurm.cluster_scripts"): name for name in names}
 
     def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
         count = stdin.count(b"\0")
@@ -182,19 +180,19 @@ WORDS = (
 )
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", VERBS)
 @settings(max_examples=60, deadline=None)
 @given(answers=st.lists(st.one_of(st.sampled_from(WORDS), st.binary(max_size=60)), min_size=1, max_size=4))
-def test_any_answer_to_any_verb(verb: str, answers: list[bytes]) -> None:
+def test_any_answer_to_any_verb(name: str, answers: list[bytes]) -> None:
     said = iter(answers * 50)
-    facts = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+    facts = verb("facts", "dagster_slurm.cluster_scripts")
 
     def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
-        if script == facts and verb != "facts":
+        if script == facts and name != "facts":
             return CompletedCommand(b"home /h\nuser me\nversion slurm 22.05.8\n", b"", 0)
         return CompletedCommand(next(said, b""), next(said, b""), 0)
 
-    with_error(partial(VERBS[verb], SlurmCluster(ScriptedTransport(answer), remote_base="/base")))
+    with_error(partial(VERBS[name], SlurmCluster(ScriptedTransport(answer), remote_base="/base")))
 
 
 @pytest.mark.parametrize("facts", ["", "{}", "x86_64\n{", 'x86_64\n{"glibc": 7}', "\0", "x86_64\n{}"])

@@ -26,7 +26,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm import commands
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import LocalTransport
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 STATUS = "start 17 0 1.0 n1\nend 17 0 0 2.0 0 0 0\n"
 
@@ -209,7 +209,7 @@ class TestSome:
     def test_tasks_of_an_array_are_not_listed(self, cluster: SlurmCluster) -> None:
         directory = created(cluster)
         Path(directory.path, "elements", "7", "log").mkdir(parents=True)
-        script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
+        script = verb("look", "dagster_slurm.cluster_scripts")
         printed = cluster.transport.run(script, (cluster.base(), "", "", f"runs/{RUN}/{KEY}")).stdout
         assert (b"/elements\t" in printed, b"/elements/" in printed) == (True, False)
 
@@ -445,7 +445,7 @@ def test_dash_prints_the_same(cluster: SlurmCluster, slurm: Slurm) -> None:
     claimed(created(cluster, "third"), job_id="17")
     adopted(cluster, directory)
     slurm.says("squeue", queued(state="TIMEOUT"))
-    script = shell_file("dagster_slurm.cluster_scripts", "look.sh")
+    script = verb("look", "dagster_slurm.cluster_scripts")
     words = [" ".join(commands.squeue_of_own()), " ".join(commands.sacct_of_any())]
     roots = [f"runs/other/{KEY}", f"runs/third/{KEY}", "assets/aaa", "runs/none/none"]
     argv = ["-c", script, "sh", cluster.base(), *words, *roots]

@@ -12,10 +12,10 @@ from dagster_slurm.doctor.finding import Finding, Status, fine, wrong
 from dagster_slurm.errors import AuthenticationError, ConfigurationError, TransportTimeoutError
 from dagster_slurm.slurm.request import merge
 from dagster_slurm.transport import CompletedCommand
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 Raised = Callable[[], Exception]
-CHECKS = shell_file("dagster_slurm.doctor", "checks.sh")
+CHECKS = verb("checks", "dagster_slurm.doctor")
 COMMANDS = ("sbatch", "squeue", "scancel", "sacct", "scontrol", "sinfo", "sacctmgr")
 ANSWERS = {
     "login": "user me\nhost login1\nsystem Linux 6\nhome /home/me\n",
@@ -35,7 +35,7 @@ ANSWERS = {
 def played(**changes: str | Raised) -> World:
     """A world of this machine whose shell files answer as above, but for `changes` (`clock=...`)."""
     answers: Mapping[str, str | Raised] = {**ANSWERS, **changes}
-    facts = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+    facts = verb("facts", "dagster_slurm.cluster_scripts")
 
     def answer(script: str, args: Sequence[str], stdin: bytes) -> CompletedCommand:
         told = "home /home/me\nuser me\nversion slurm 22.05.8\n" if script == facts else ""

@@ -18,10 +18,10 @@ from dagster_slurm.cluster.shared import FULL_SECONDS, THROTTLED_SECONDS, Admiss
 from dagster_slurm.errors import SubmissionRejectedError, SubmitLimitError
 from dagster_slurm.slurm.request import JobRequest, merge
 from dagster_slurm.transport import CompletedCommand
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
-FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
-NODES_AWAY = shell_file("dagster_slurm.cluster_scripts", "nodes_away.sh")
+FACTS = verb("facts", "dagster_slurm.cluster_scripts")
+NODES_AWAY = verb("nodes_away", "dagster_slurm.cluster_scripts")
 TOO_MUCH = b"allocation failure: Requested node configuration is not available\n"
 FULL = b"sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure: Job violates accounting/QOS policy\n"
 # JobSubmitPlugins=throttle (22.05.8).

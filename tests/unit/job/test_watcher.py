@@ -42,10 +42,10 @@ from dagster_slurm.slurm.output import AccountingRecord
 from dagster_slurm.slurm.reasons import parse_reason
 from dagster_slurm.slurm.states import JobState
 from dagster_slurm.transport import CompletedCommand
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
-POLL = shell_file("dagster_slurm.cluster_scripts", "poll.sh")
-FACTS = shell_file("dagster_slurm.cluster_scripts", "facts.sh")
+POLL = verb("poll", "dagster_slurm.cluster_scripts")
+FACTS = verb("facts", "dagster_slurm.cluster_scripts")
 SQUEUE_DOWN = b"slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
 SACCT_DOWN = b"sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection\n"
 SACCT_OFF = b"Slurm accounting storage is disabled\n"

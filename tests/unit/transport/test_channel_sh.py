@@ -47,3 +47,21 @@ def test_one_whose_reader_is_killed_is_not(tmp_path: Path) -> None:
     asked = request(f"touch {tmp_path}/ran\n# a comment of many words\necho and more")
     assert answer(asked + request("echo after"), f"{head.parent}:{os.defpath}") == ""
     assert not (tmp_path / "ran").exists()
+
+
+def verb(name: str, body: str) -> str:
+    text = f"{name}() {{\n{body}\n}}\n#{NONCE}"
+    return f"{NONCE} {len(text)} verb\n{text}"
+
+
+def test_a_verb_is_there_for_what_comes_after_it_and_has_no_answer() -> None:
+    """What one call of it makes, the next does not see."""
+    said = verb("dagster_slurm_look", 'echo "$seen$1"; seen=before; inner() { :; }; exit "$2"')
+    calls = request("dagster_slurm_look 'a b' 3") + request("dagster_slurm_look c 4; echo no") + request("inner")
+    assert answer(said + calls).replace(NONCE, "N").splitlines()[:6] == ["a b", "", "N 3", "c", "", "N 4"]
+    assert answer(said + calls).endswith(f"\n{NONCE} 127\n")
+
+
+@pytest.mark.parametrize("missing", [1, len(NONCE) + 2, len(NONCE) + 6])
+def test_a_verb_of_which_a_part_is_missing_is_none(missing: int) -> None:
+    assert answer(verb("dagster_slurm_look", "echo half")[:-missing] + request("dagster_slurm_look")) == ""

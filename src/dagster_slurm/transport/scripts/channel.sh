@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # dagster_slurm_serve NONCE STREAMS: serves requests on stdin until it ends. A request is a line "NONCE
-# SCRIPT_BYTES STDIN_BYTES", the script, whose last line is "#NONCE", and the script's stdin. The answer is the script's
+# SCRIPT_BYTES STDIN_BYTES", the script, whose last line is "#NONCE", and the script's stdin; with `verb` in the place of
+# STDIN_BYTES the script is a function that scripts after it may call, and has no answer. The answer is the script's
 # stdout and "NEWLINE NONCE SPACE STATUS NEWLINE", and its stderr and "NEWLINE NONCE end NEWLINE": on two streams or,
 # behind each other, on the one that a TTY has. What is read here, is read by `read` and `head -c`: they take no byte too
 # many from a pipe, as a shell that reads its script does. What a login exports under a name of ours would reach its jobs with
@@ -45,9 +46,10 @@ dagster_slurm_loop() {
         dagster_slurm_script=$(head -c "$dagster_slurm_script_bytes") || exit 74
         case $dagster_slurm_script in
         *"
-#$dagster_slurm_nonce") "$2" ;;
+#$dagster_slurm_nonce") ;;
         *) exit 74 ;;
         esac
+        if [ "$dagster_slurm_stdin_bytes" = verb ]; then eval "$dagster_slurm_script"; else "$2"; fi
     done
 }
 dagster_slurm_answer_on_two_streams() {
