@@ -25,9 +25,7 @@ _TEMPORARY, _PORTS = "temporary directories and files", "ports of Ray and Spark"
 # Each file that makes something, and how the line of the page begins that has it.
 MAKERS: Mapping[str, str] = {
     "cluster/shared.py": "the directory in which processes share",
-    "cluster_scripts/content_missing.sh": _OF_BASE,
-    "cluster_scripts/environment_begin.sh": _OF_BASE,
-    "cluster_scripts/environment_install.sh": _OF_BASE,
+    "cluster_scripts/stores.sh": _OF_BASE,
     "cluster_scripts/submit.sh": _OF_RUNS,
     "doctor/world.py": _TEMPORARY,
     "environments/local_store.py": "the store of packages",

@@ -68,7 +68,7 @@ exit 1
 NOISE = """#!/bin/sh
 printf '\\377\\376\\000\\r\\n|||\\033[2J../../evil 17\\n17|17|RUNNING\\n' | tee /dev/stderr
 """
-# Of files that `data_list.sh` asks for.
+# Of files that `data_list` asks for.
 NAMES_ELSEWHERE = """#!/bin/sh
 case $* in
 *'%s %Y %n'*) printf '4 1 ./../../../evil\\0' ;;

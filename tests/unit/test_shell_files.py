@@ -63,7 +63,7 @@ def test_traps_of_signals_are_found() -> None:
 
 
 # Of one machine, or compared with nothing that lies in a file system.
-CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "checks.sh", "environment_install.sh"}
+CLOCKS = {"batch.sh", "nodes.sh", "rank.sh", "checks.sh"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -73,5 +73,6 @@ def test_no_age_of_a_file_is_told_by_the_clock_of_a_login_node(file: Path) -> No
     code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     # Where nothing can be written, there is no other one.
     code = code.replace("|| now=$(date +%s) || exit 74", "").replace('date -d "$now" +%s', "")
+    code = code.replace('made %s\\nfiles %s\\n\' "$name" "$(date +%s)"', "")
     found = re.findall(r"-[amc](?:min|time)\b|date (?:-d \S+ )?\+%s", code.replace('date -d "$booted" +%s', ""))
     assert not found or file.name in CLOCKS or "sandbox" in file.parts

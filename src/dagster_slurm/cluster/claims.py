@@ -314,7 +314,7 @@ class Claims:
 
 
 def _tries_in(text: str) -> Iterator[ClaimRecord]:
-    """The tries to submit, from what withdraw.sh prints: "GENERATION gate OWNER", and "GENERATION said LINE"."""
+    """The tries to submit, from what `withdraw` prints: "GENERATION gate OWNER", and "GENERATION said LINE"."""
     owners: dict[int, str] = {}
     said: dict[int, list[str]] = {}
     for line in text.split("\n")[:-1]:

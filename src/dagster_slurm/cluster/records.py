@@ -16,7 +16,7 @@ from dagster_slurm.slurm import output
 REVOKED = "revoked"
 """In the place of a job's id at a gate: no job can take it any more."""
 
-# As `job.handle` names directories, and put_tree.sh, upload_begin.sh and clean.sh what is not whole.
+# As `job.handle` names directories, and `put_tree`, `upload_begin` and `clean` what is not whole.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _ATTEMPT = re.compile(r"[^/]+/[^/]+/[0-9]+")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -332,7 +332,7 @@ def _claim(
 
 
 def _state(entries: Iterable[_Entry]) -> str:
-    """The digest that `state` in clean.sh makes."""
+    """The digest that `state` in `clean` makes."""
     lines = sorted(
         f"{'/'.join(('.', *entry.parts[3:]))} {entry.target}\n".encode("utf-8", "surrogateescape")
         for entry in entries

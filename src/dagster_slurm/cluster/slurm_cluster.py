@@ -334,7 +334,7 @@ class SlurmCluster:
                     return tasks
 
     def site(self, known_seconds: float) -> tuple[str, bool]:
-        """What the cluster says of its partitions and nodes, as partitions.sh prints it, and whether it was asked now.
+        """What the cluster says of its partitions and nodes, as `partitions` prints it, and whether it was asked now.
 
         Args:
             known_seconds: How old an answer, to any process of this user on this machine, may be.
@@ -379,7 +379,7 @@ class SlurmCluster:
         option = rejections.refused_option(error.stderr)
         if option:
             asked = getattr(request, option)
-            known = self.script("names", (option,)).text.splitlines()
+            known = self.script("known_names", (option,)).text.splitlines()
             error.message += f" ({option} {as_written(asked)})" if asked else f" (no {option} was asked for)"
             error.hint = f"Known to this user on the cluster: {', '.join(known)}." if known else error.hint
         return error
@@ -617,7 +617,7 @@ def _version(text: str) -> tuple[int, int] | None:
 
 
 def _split_blocks(data: bytes) -> dict[str, bytes]:
-    """Take apart what poll.sh printed: "NAME OFFSET LENGTH NEWLINE" and LENGTH bytes, again and again."""
+    """Take apart what `poll` printed: "NAME OFFSET LENGTH NEWLINE" and LENGTH bytes, again and again."""
     blocks: dict[str, bytes] = {}
     at = 0
     while at < len(data):

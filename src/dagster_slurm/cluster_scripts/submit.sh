@@ -1,17 +1,4 @@
 # shellcheck shell=sh
-# submit.sh NONCE PATIENCE_SECONDS SBATCH CHECKSUMS CLAIM...: puts the trees of attempts and submits each, once, however
-# often this is asked for. Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
-# The trees are one tar stream on stdin, in which that of the first attempt lies below 1/, of the second below 2/ ...; an
-# attempt that is there needs none. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
-# other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
-# NONCE is of digits. An attempt with a file `session` is a step of a session: it is asked for in the mailbox of the allocation that
-# its first word names, RUN/KEY/ATTEMPT, in the place of sbatch (session/mail.sh).
-# Output, of each: "made STATUS" or "found STATUS" by who made the claim, what sbatch printed, and "NEWLINE NONCE SPACE CODE
-# NEWLINE"; the same with sbatch's stderr on stderr. CODE 0; 74: it could not be written; 75: no outcome yet; 76: the
-# attempt is closed.
-# Status 65: what arrived is not what was sent; 74: it could not be written. Nothing was submitted then.
-dagster_slurm_nonce=$1 dagster_slurm_patience=$2 dagster_slurm_sbatch=$3 dagster_slurm_checksums=$4 dagster_slurm_part=''
-shift 4
 
 # In the file system of the attempts; where one has no place for it, another may.
 dagster_slurm_make_part() {
@@ -28,14 +15,6 @@ dagster_slurm_make_part() {
     # For what it says.
     mkdir -p -- "$dagster_slurm_part"
 }
-if [ -n "$dagster_slurm_checksums" ]; then
-    trap '[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"' EXIT
-    dagster_slurm_make_part "$@" || exit 74
-    # -m: with the time of today, or a site that purges old files takes them at once. -p: with the modes as sent;
-    # without it, tar applies the umask for everybody but root.
-    tar -xmpf - -C "$dagster_slurm_part" || exit 74
-    (cd -- "$dagster_slurm_part" && sha256sum --check --quiet --strict -- "$dagster_slurm_checksums" >&2) || exit 65
-fi
 
 # claim CLAIM NUMBER: 0, made; 1, found; 74; 76.
 dagster_slurm_claim() {
@@ -58,19 +37,6 @@ dagster_slurm_claim() {
     [ -d "$dagster_slurm_attempt/work" ] || mkdir -p -- "$dagster_slurm_attempt/work"
     return 0
 }
-dagster_slurm_number=0 dagster_slurm_codes=''
-for dagster_slurm_each; do
-    dagster_slurm_number=$((dagster_slurm_number + 1))
-    dagster_slurm_claim "$dagster_slurm_each" "$dagster_slurm_number" 2>/dev/null
-    dagster_slurm_code=$?
-    if [ "$dagster_slurm_code" = 74 ]; then
-        # For what it says.
-        eval "dagster_slurm_said_$dagster_slurm_number=\$(dagster_slurm_claim \"\$dagster_slurm_each\" $dagster_slurm_number 2>&1)"
-        dagster_slurm_code=$?
-    fi
-    dagster_slurm_codes="$dagster_slurm_codes $dagster_slurm_code"
-done
-[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"
 
 # Detached: a connection that dies now takes nothing with it. The jobs inherit the login's settings. Who reads the other end
 # of the pipe knows when all of them have been answered.
@@ -152,7 +118,6 @@ dagster_slurm_submit() {
         ) </dev/null 2>/dev/null &
     } | timeout "$dagster_slurm_patience" cat >/dev/null || dagster_slurm_patience=0
 }
-dagster_slurm_submit "$@"
 
 # Others submit in what was found.
 dagster_slurm_are_answered() {
@@ -161,33 +126,76 @@ dagster_slurm_are_answered() {
         shift
     done
 }
-while [ "$dagster_slurm_patience" -gt 0 ] && ! dagster_slurm_are_answered "$@"; do
-    dagster_slurm_patience=$((dagster_slurm_patience - 1))
-    sleep 1
-done
 
 dagster_slurm_print() {
     while IFS= read -r dagster_slurm_line || [ -n "$dagster_slurm_line" ]; do printf '%s\n' "$dagster_slurm_line"; done <"$1"
 } 2>/dev/null
-dagster_slurm_number=0
-for dagster_slurm_code in $dagster_slurm_codes; do
-    dagster_slurm_number=$((dagster_slurm_number + 1))
-    case $dagster_slurm_code in
-    0 | 1)
-        [ "$dagster_slurm_code" = 0 ] && printf 'made ' || printf 'found '
-        dagster_slurm_code=75
-        if [ -e "$1/status" ]; then
-            dagster_slurm_code=0
-            dagster_slurm_print "$1/status"
-            dagster_slurm_print "$1/stdout"
+
+# submit NONCE PATIENCE_SECONDS SBATCH CHECKSUMS CLAIM...: puts the trees of attempts and submits each, once, however
+# often this is asked for. Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
+# The trees are one tar stream on stdin, in which that of the first attempt lies below 1/, of the second below 2/ ...; an
+# attempt that is there needs none. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
+# other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
+# NONCE is of digits. An attempt with a file `session` is a step of a session: it is asked for in the mailbox of the allocation that
+# its first word names, RUN/KEY/ATTEMPT, in the place of sbatch (session/mail.sh).
+# Output, of each: "made STATUS" or "found STATUS" by who made the claim, what sbatch printed, and "NEWLINE NONCE SPACE CODE
+# NEWLINE"; the same with sbatch's stderr on stderr. CODE 0; 74: it could not be written; 75: no outcome yet; 76: the
+# attempt is closed.
+# Status 65: what arrived is not what was sent; 74: it could not be written. Nothing was submitted then.
+submit() {
+    dagster_slurm_nonce=$1 dagster_slurm_patience=$2 dagster_slurm_sbatch=$3 dagster_slurm_checksums=$4 dagster_slurm_part=''
+    shift 4
+
+    if [ -n "$dagster_slurm_checksums" ]; then
+        trap '[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"' EXIT
+        dagster_slurm_make_part "$@" || exit 74
+        # -m: with the time of today, or a site that purges old files takes them at once. -p: with the modes as sent;
+        # without it, tar applies the umask for everybody but root.
+        tar -xmpf - -C "$dagster_slurm_part" || exit 74
+        (cd -- "$dagster_slurm_part" && sha256sum --check --quiet --strict -- "$dagster_slurm_checksums" >&2) || exit 65
+    fi
+
+    dagster_slurm_number=0 dagster_slurm_codes=''
+    for dagster_slurm_each; do
+        dagster_slurm_number=$((dagster_slurm_number + 1))
+        dagster_slurm_claim "$dagster_slurm_each" "$dagster_slurm_number" 2>/dev/null
+        dagster_slurm_code=$?
+        if [ "$dagster_slurm_code" = 74 ]; then
+            # For what it says.
+            eval "dagster_slurm_said_$dagster_slurm_number=\$(dagster_slurm_claim \"\$dagster_slurm_each\" $dagster_slurm_number 2>&1)"
+            dagster_slurm_code=$?
         fi
-        # Also what it has said by now.
-        dagster_slurm_print "$1/stderr" >&2
-        ;;
-    74) eval "printf '%s\n' \"\$dagster_slurm_said_$dagster_slurm_number\"" >&2 ;;
-    esac
-    printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code"
-    printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code" >&2
-    shift
-done
-exit 0
+        dagster_slurm_codes="$dagster_slurm_codes $dagster_slurm_code"
+    done
+    [ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"
+
+    dagster_slurm_submit "$@"
+
+    while [ "$dagster_slurm_patience" -gt 0 ] && ! dagster_slurm_are_answered "$@"; do
+        dagster_slurm_patience=$((dagster_slurm_patience - 1))
+        sleep 1
+    done
+
+    dagster_slurm_number=0
+    for dagster_slurm_code in $dagster_slurm_codes; do
+        dagster_slurm_number=$((dagster_slurm_number + 1))
+        case $dagster_slurm_code in
+        0 | 1)
+            [ "$dagster_slurm_code" = 0 ] && printf 'made ' || printf 'found '
+            dagster_slurm_code=75
+            if [ -e "$1/status" ]; then
+                dagster_slurm_code=0
+                dagster_slurm_print "$1/status"
+                dagster_slurm_print "$1/stdout"
+            fi
+            # Also what it has said by now.
+            dagster_slurm_print "$1/stderr" >&2
+            ;;
+        74) eval "printf '%s\n' \"\$dagster_slurm_said_$dagster_slurm_number\"" >&2 ;;
+        esac
+        printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code"
+        printf '\n%s %s\n' "$dagster_slurm_nonce" "$dagster_slurm_code" >&2
+        shift
+    done
+    exit 0
+}

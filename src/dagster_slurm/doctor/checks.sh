@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# checks.sh CHECK [ARGUMENT ...]: what the doctor asks on a login node, a function for each of it.
+# Verbs: what the doctor asks on a login node.
 
 # Who and where we are.
 check_login() {
@@ -45,7 +45,7 @@ check_controller() {
     printf 'jobs %s\n' "$(printf '%s' "$jobs" | grep -cx '[0-9]*')"
 }
 
-# Every partition with its settings, and its nodes that are alike, as partitions.sh. With scontrol's status and stderr.
+# Every partition with its settings, and its nodes that are alike, as `partitions`. With scontrol's status and stderr.
 check_partitions() {
     listed=$(scontrol --all --oneliner show partition) || exit
     printf '%s\n' "$listed" | sed -n 's/^PartitionName=/partition &/p'
@@ -113,7 +113,3 @@ check_python() {
     # shellcheck disable=SC2016
     exec bash -c 'eval "$1"; exec "$2" -c "$3"' bash "$1" "$2" "$3" </dev/null
 }
-
-check=$1
-shift
-"check_$check" "$@"

@@ -228,9 +228,8 @@ class World:
         return resolved(self.transport, path, what, {"HOME": self.log_in()["home"][0]})
 
     def run(self, name: str, args: Sequence[str] = (), *, timeout_seconds: float = 60.0) -> CompletedCommand:
-        """Run one of the doctor's checks at the far end: a function of `checks.sh`."""
-        script = verb("checks", "dagster_slurm.doctor")
-        return self.transport.run(script, (name, *args), timeout_seconds=timeout_seconds)
+        """Run one of the doctor's checks at the far end: a verb of `checks.sh`."""
+        return self.transport.run(verb(f"check_{name}", "dagster_slurm.doctor"), args, timeout_seconds=timeout_seconds)
 
     def gather(self, name: str, args: Sequence[str] = ()) -> Facts:
         """Run one that prints facts."""

@@ -211,7 +211,7 @@ class EnvironmentCache:
 
     def look(self, key: str) -> str | None:
         """The name of the entry there is for a key; None if there is none."""
-        return self._begin(key, "", how="look")
+        return self._begin(key, "", how="find")
 
     @contextmanager
     def _lease(self, key: str, owner: str) -> Iterator[None]:

@@ -65,7 +65,7 @@ class Inventory:
 
 
 def parse(text: str, directory: str) -> Inventory:
-    """What `environment_list.sh` prints. Pure."""
+    """What `environment_list` prints. Pure."""
     now, parts, parts_bytes = 0, 0, 0
     entries = []
     for line in text.splitlines():

@@ -156,7 +156,7 @@ def platform_tags(machine: str, glibc: tuple[int, int] | None) -> list[str]:
 
 
 def target_of(facts: str, *, platform: str | None) -> Target:
-    """The target, from what `environment_target.sh` prints.
+    """The target, from what `environment_target` prints.
 
     Args:
         facts: The machine, and in lines of their own `glibc VERSION`, `program PATH VERSION` and what a Python says, in

@@ -17,7 +17,7 @@ from dagster_slurm.text import duration_words, size_words
 from dagster_slurm.transport.base import reading, whole_number
 
 HALF_MADE_SECONDS = 86400.0
-"""An upload to which nobody has written for a day is dead; clean.sh looks at the same."""
+"""An upload to which nobody has written for a day is dead; `clean` looks at the same."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def remove(cluster: SlurmCluster, orders: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         cluster: The cluster.
-        orders: Lines for clean.sh.
+        orders: Lines for `clean`.
 
     Returns:
         Those of them that were not carried out, without what follows the path.
@@ -183,7 +183,7 @@ class Leftover:
 
     Args:
         paths: Where, below `remote_base`; several if they share a job.
-        orders: What removes it, as lines for clean.sh.
+        orders: What removes it, as lines for `clean`.
         decision: What is to become of it.
         kib: What it takes up, if that was measured.
     """

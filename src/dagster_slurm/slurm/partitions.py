@@ -141,7 +141,7 @@ class Choice:
 
 
 def parse_site(text: str) -> Site:
-    """What partitions.sh prints, or check_partitions of the doctor; lines of another form are passed over."""
+    """What `partitions` prints, or check_partitions of the doctor; lines of another form are passed over."""
     rows = [line.partition(" ") for line in text.splitlines()]
     nodes: dict[str, list[NodeKind]] = {}
     for word, _, rest in rows:

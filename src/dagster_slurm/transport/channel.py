@@ -82,7 +82,11 @@ class ShellChannel:
         self._lifeline: int | None = None
         self._process = self._start(argv, env, tty=tty)
         self._tty = tty
-        self._stdout, self._stderr = self._outputs()
+        self._stdout, self._stderr = outputs = cast(
+            "tuple[IO[bytes], IO[bytes]]", (self._process.stdout, self._process.stderr)
+        )
+        for pipe in (self._stdin, *outputs):
+            os.set_blocking(pipe.fileno(), False)
         on_start(self._process)
         try:
             self._connect(time.monotonic() + connect_timeout_seconds)
@@ -125,12 +129,6 @@ class ShellChannel:
         ready = f"\n{nonce} ready\n"
         greeting = _greeting(nonce, streams=1 if self._tty else 2)
         self._exchange([greeting], _Marks(ready), _Marks() if self._tty else _Marks(ready), deadline)
-
-    def _outputs(self) -> tuple[IO[bytes], IO[bytes]]:
-        outputs = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdout, self._process.stderr))
-        for stream in (self._stdin, *outputs):
-            os.set_blocking(stream.fileno(), False)
-        return outputs
 
     @property
     def usable(self) -> bool:
@@ -309,4 +307,4 @@ def _on_lifeline(descriptor: int, argv: Sequence[str]) -> list[str]:
 
 def _greeting(nonce: str, *, streams: int) -> bytes:
     """The far end's half of the protocol, always of one length."""
-    return f"{verb('channel')}dagster_slurm_serve {nonce} {streams}\n".encode()
+    return with_arguments(str(verb("dagster_slurm_serve")), (nonce, str(streams))).encode()

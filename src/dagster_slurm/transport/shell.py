@@ -12,6 +12,9 @@ from dagster_slurm.errors import InvalidRequestError
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _COMMENT = re.compile(r"(?m)^ *# .*\n")
+# As they stand in our files: in one line, or up to the bracket at the beginning of one.
+_FUNCTION = re.compile(r"(?ms)^(\w+)\(\) (?:{ [^\n]*|[{(]\n.*?^[})][^\n]*)\n")
+_WORD = re.compile(r"\w+")
 
 
 def is_absolute(path: str) -> bool:
@@ -58,7 +61,7 @@ def quote(value: str) -> str:
 
 
 class Verb(str):
-    """A script of ours, which a channel reads once: from then on it is a name, and its arguments.
+    """A shell function of ours as a script. A channel reads it once: from then on it is a name, and its arguments.
 
     Attributes:
         name: Of all that a channel may read, only it has this one.
@@ -84,7 +87,20 @@ def shell_file(package: str, name: str) -> str:
 
 @cache
 def verb(name: str, package: str = "dagster_slurm.transport.scripts") -> Verb:
-    """The verb whose text lies in `package` under its name; what is sent is without its comments."""
-    found = Verb(_COMMENT.sub("", shell_file(package, f"{name}.sh")))
+    """A function of the shell files of `package` as a verb, with those that it calls, and without comments."""
+    functions, needed = _functions(package), [name]
+    for each in needed:
+        needed += sorted(functions.keys() & set(_WORD.findall(functions[each])) - set(needed))
+    found = Verb("".join(map(functions.__getitem__, needed)) + f'{name} "$@"\n')
     found.name = name
+    return found
+
+
+@cache
+def _functions(package: str) -> Mapping[str, str]:
+    found = {}
+    for file in resources.files(package).iterdir():
+        if file.name.endswith(".sh"):
+            for function in _FUNCTION.finditer(_COMMENT.sub("", file.read_text(encoding="utf-8"))):
+                found[function[1]] = function[0]
     return found

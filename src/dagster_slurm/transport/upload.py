@@ -183,7 +183,7 @@ class Upload:
 
     def as_tree(self, checksums_name: str) -> None:
         """Have a tree arrive, and be unpacked."""
-        unpack = ("upload_unpack", str(self._parcel.size), verb("put_tree"), self._destination, checksums_name)
+        unpack = ("upload_unpack", str(self._parcel.size), self._destination, checksums_name)
         self._bring("", unpack)
 
     def _bring(self, sha256: str, publish: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""sizes.sh and clean.sh, run by the shell of this machine."""
+"""sizes.sh and `clean`, run by the shell of this machine."""
 
 from __future__ import annotations
 

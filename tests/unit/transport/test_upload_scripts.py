@@ -13,7 +13,7 @@ import pytest
 
 from dagster_slurm.transport import TreeEntry
 from dagster_slurm.transport.content import archive_tree
-from dagster_slurm.transport.shell import shell_file
+from dagster_slurm.transport.shell import verb
 
 DATA = b"content" * 1000
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -39,17 +39,17 @@ class Far:
 
     def run(self, script: str, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}"}
-        argv = ["sh", "-c", shell_file("dagster_slurm.transport.scripts", script), script, *args]
+        argv = ["sh", "-c", verb(script), script, *args]
         return subprocess.run(argv, input=stdin, capture_output=True, env=env, check=False)
 
     def begin(self, how: str = "continue") -> str:
-        done = self.run("upload_begin.sh", str(self.destination), str(self.part), str(len(DATA)), SUM, how)
+        done = self.run("upload_begin", str(self.destination), str(self.part), str(len(DATA)), SUM, how)
         assert done.returncode == 0, done.stderr
         return done.stdout.decode().strip()
 
     def publish(self) -> subprocess.CompletedProcess[bytes]:
         args = (str(self.part), str(self.destination), "400", SUM, ".dagster-slurm.own.part")
-        return self.run("upload_publish.sh", *args)
+        return self.run("upload_publish", *args)
 
     def left(self) -> list[str]:
         return sorted(path.name for path in self.root.iterdir())
@@ -105,7 +105,7 @@ def test_a_piece_for_what_is_published_at_this_moment_harms_nothing(far: Far, sa
     """It was thrown away, and the other process failed with it."""
     far.part.write_bytes(DATA)
     far.instead_of("dd", f'case $* in *conv=*) echo "{said}" >&2; exit 1 ;; esac; exec "$REAL" "$@"')
-    done = far.run("upload_piece.sh", str(far.part), "0", "7", stdin=b"content")
+    done = far.run("upload_piece", str(far.part), "0", "7", stdin=b"content")
     assert (done.returncode, far.left()) == (66, [NAME])
 
 
@@ -115,7 +115,7 @@ def test_a_tree_whose_place_was_taken_and_is_free_again_arrives(far: Far) -> Non
     far.instead_of("mv", f'[ -e "{far.programs}/once" ] || {{ : >"{far.programs}/once"; {taken}; }}; exec "$REAL" "$@"')
     archive = archive_tree([TreeEntry("a", b"1")])
     stream = b"".join(archive.blocks())
-    done = far.run("put_tree.sh", str(far.destination), archive.checksums_name, stdin=stream)
+    done = far.run("put_tree", str(far.destination), archive.checksums_name, stdin=stream)
     assert (done.returncode, far.left(), (far.destination / "a").read_bytes()) == (0, [SUM], b"1")
 
 

@@ -2,20 +2,87 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.counting import Counting
 
+import dagster_slurm
 from dagster_slurm.transport import LocalTransport
 from dagster_slurm.transport.channel import ShellChannel
-from dagster_slurm.transport.shell import Verb
+from dagster_slurm.transport.shell import Verb, verb
 from dagster_slurm.transport.together import Together
 
 LONG = "x" * 20_000
+SOURCE = Path(dagster_slurm.__file__).parent
+PACKAGES = ("cluster_scripts", "transport/scripts", "doctor")
+# Programs of their own.
+PROGRAMS = {"askpass.sh", "lifeline.sh", "session_step.sh"}
+FUNCTION = re.compile(r"^(\w+)\(\) [{(]", re.MULTILINE)
+# Of all verbs, those that are more than one function.
+CALLED = {
+    "check_writing": {"clean_up"},
+    "clean": {"close_unless_changed", "remove_empty", "remove_launch", "remove_part", "remove_tree", "state_of_launch"},
+    "dagster_slurm_serve": {
+        "dagster_slurm_answer",
+        "dagster_slurm_answer_on_one_stream",
+        "dagster_slurm_answer_on_two_streams",
+        "dagster_slurm_leave_tty",
+        "dagster_slurm_loop",
+    },
+    "environment_remove": {"days_before", "remove_tree"},
+    "facts": {"judge_way"},
+    "look": {"add_root", "ask_slurm", "leads_to", "looked_whole", "read_answer"},
+    "put_tree": {"check_all_sums", "check_sums"},
+    "submit": {f"dagster_slurm_{each}" for each in ("are_answered", "claim", "make_part", "print", "submit")},
+    "together": {"dagster_slurm_begin"},
+    "upload_begin": {"is_there"},
+    "upload_publish": {"forget"},
+    "upload_unpack": {"put_tree", "check_all_sums", "check_sums"},
+}
+
+
+def files() -> list[Path]:
+    found = [path for package in PACKAGES for path in sorted((SOURCE / package).glob("*.sh"))]
+    return [path for path in found if path.name not in PROGRAMS]
+
+
+def verbs() -> list[Verb]:
+    return [
+        verb(name, f"dagster_slurm.{path.relative_to(SOURCE).parent.as_posix().replace('/', '.')}")
+        for path in files()
+        for name in FUNCTION.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_each_file_has_nothing_but_functions_and_all_of_them_are_read() -> None:
+    found = "".join(verbs())
+    for path in files():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("# ")]
+        assert [line for line in lines if line and f"{line}\n" not in found] == []
+
+
+def test_no_two_functions_have_one_name() -> None:
+    found = [each.name for each in verbs()]
+    assert sorted(found) == sorted(set(found))
+
+
+def test_a_verb_is_sent_with_what_it_calls_and_no_more() -> None:
+    called = {each.name: set(FUNCTION.findall(each)) - {each.name} for each in verbs()}
+    helpers = set().union(*CALLED.values()) - {"put_tree"}
+    assert {name: more for name, more in called.items() if more and name not in helpers} == CALLED
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_each_is_a_function_of_any_shell(shell: str) -> None:
+    text = "".join(f"dagster_slurm_{each.name}() {{\n{each}}}\n" for each in verbs())
+    subprocess.run([shell, "-n"], input=text.encode(), check=True)
 
 
 def verb_of(text: str, name: str = "said") -> Verb:
