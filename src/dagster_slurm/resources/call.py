@@ -297,12 +297,12 @@ def chosen_launcher(given: Mapping[str, ComputeLauncher | None]) -> Said:
     """
     launchers = [(source, launcher) for source, launcher in given.items() if launcher is not None]
     source, first = launchers[0]
-    alike = takewhile(lambda each: type(each[1]) is type(first), launchers)
+    alike = list(takewhile(lambda each: type(each[1]) is type(first), launchers))
     fields: dict[str, Said] = {}
-    for whose, launcher in reversed(list(alike)):
+    for whose, launcher in reversed(alike):
         fields |= {name: Said(getattr(launcher, name), whose) for name in launcher.model_fields_set}
-    values = {name: said.value for name, said in fields.items()}
-    return Said(_with_variables(type(first)(**values)), source, dict(sorted(fields.items())))
+    whole = first if len(alike) == 1 else type(first)(**{name: said.value for name, said in fields.items()})
+    return Said(_with_variables(whole), source, dict(sorted(fields.items())))
 
 
 @dataclass(frozen=True)

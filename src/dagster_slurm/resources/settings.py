@@ -22,7 +22,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmOutcome,
     outcome_metadata,
 )
-from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, as_choice, choice_of
+from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, as_choice, choice_of, unsaid
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.session import SlurmRunAllocationConfig, SlurmSessionResource
@@ -320,8 +320,11 @@ class ComputeDefaults(ConfigurableResource[Any]):
             InvalidRequestError: An option of it is wrong, or it costs more than is allowed.
             ConfigurationError: There is no cluster.
         """
-        of_run = self.run_allocation or SlurmRunAllocationConfig()
-        shape = of_run if self.mode == "slurm" else self.session or SlurmSessionResource()
+        shape: SlurmRunAllocationConfig | SlurmSessionResource
+        if self.mode == "slurm":
+            shape = self.run_allocation or unsaid(SlurmRunAllocationConfig)
+        else:
+            shape = self.session or unsaid(SlurmSessionResource)
         spec = shape.spec(self.cluster())
         affordable(spec.request, self.max_node_hours)
         return spec
@@ -335,7 +338,7 @@ class ComputeDefaults(ConfigurableResource[Any]):
         of_session = self.session.slurm if self.session else None
         if self.slurm is None and of_session is None:
             if self.mode == "local":
-                return SlurmResource()
+                return unsaid(SlurmResource)
             raise ConfigurationError(
                 f'ComputeResource(mode="{self.mode}") has no cluster', hint="Give it slurm=SlurmResource(...)."
             )

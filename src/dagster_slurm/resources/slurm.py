@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.backoff import WatchIntervals
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of
+from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of, unsaid
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
 from dagster_slurm.variables import (
@@ -331,7 +331,7 @@ class SlurmResource(ConfigurableResource[Any]):
 
     def option_layers(self) -> dict[str, dict[str, object]]:
         """The same as layers for `merge_named`: what is built in, what a profile says, and what this resource says."""
-        queue = self.queue or SlurmQueueConfig()
+        queue = self.queue or unsaid(SlurmQueueConfig)
         layers: dict[str, dict[str, object]] = {"built-in": {}, "resource": {}}
         for name, value in queue.options().items():
             # `no_requeue` is what `requeue=False` becomes.
