@@ -7,6 +7,7 @@ the cluster is away, and not without end while the run is terminated.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -323,6 +324,7 @@ _FIRST_CONTACT_SECONDS = 30.0
 # Or a job of this work may be there, which nobody would follow.
 _REATTACHING_SECONDS = 300.0
 _CALL_LOOK_SECONDS = 0.2
+_IDLE_SECONDS = 2.0
 _CANCEL_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
 _MAX_CORRUPTED = 3
@@ -413,7 +415,7 @@ class ClusterCalls:
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
                 done.put((False, error))
 
-        threading.Thread(target=work, name="dagster-slurm-call", daemon=True).start()
+        _CALLERS.do(work)
         give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             try:
@@ -427,6 +429,47 @@ class ClusterCalls:
             if succeeded:
                 return outcome  # type: ignore[no-any-return]
             raise outcome
+
+
+class _Callers:
+    """Threads that make calls beside others: a step makes four, and the start of a thread costs as much as some do.
+
+    One that is left behind with a call comes back when that has ended. None lives long without work.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._idle: list[queue.SimpleQueue[Callable[[], None]]] = []
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have a thread do something that raises nothing."""
+        if self._process != os.getpid():
+            # A fork has no threads of its parent.
+            self._process, self._idle = os.getpid(), []
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(line,), name="dagster-slurm-call", daemon=True).start()
+        line.put(work)
+
+    def _serve(self, line: queue.SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            try:
+                work = line.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                try:
+                    self._idle.remove(line)
+                except ValueError:
+                    # Somebody has taken it just now, and its work comes.
+                    continue
+                return
+            work()
+            del work
+            self._idle.append(line)
+
+
+_CALLERS = _Callers()
 
 
 def until_answered(
