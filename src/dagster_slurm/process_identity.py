@@ -25,6 +25,8 @@ _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _UNREADABLE = ""
 _NO_PID = 1 << 31
 _CLOCKS_AGREE_WITHIN_SECONDS = 3600.0
+# By process: a fork has the memory of its parent, and another number.
+_own_starts: dict[int, str] = {}
 
 
 class Life(enum.Enum):
@@ -58,7 +60,13 @@ class ProcessIdentity:
     @classmethod
     def of_this_process(cls) -> ProcessIdentity:
         """The one that asks."""
-        return cls._noted(os.getpid(), _start_of(os.getpid()) or _UNREADABLE)
+        pid = os.getpid()
+        if pid not in _own_starts:
+            started = _start_of(pid)
+            if not started:
+                return cls._noted(pid, _UNREADABLE)
+            _own_starts[pid] = started
+        return cls._noted(pid, _own_starts[pid])
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
