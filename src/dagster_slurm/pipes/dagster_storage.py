@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -248,7 +247,8 @@ class _Kept:
 
 def _file_id(path: str) -> _FileId | None:
     try:
-        found = Path(path).stat()
+        # Twice for each event; a `Path` would cost more than the file system.
+        found = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
     return found.st_dev, found.st_ino

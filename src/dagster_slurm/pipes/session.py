@@ -206,12 +206,12 @@ def _ask(
 
 
 def _ask_one(instance: DagsterInstance, keys: Collection[AssetKey]) -> dict[AssetKey, DataProvenance]:
+    # Not their records, a quarter of whose cost is what nobody asks for here.
     found = {}
-    for record in instance.get_asset_records(sorted(keys)):
-        latest = record.asset_entry.last_materialization
+    for key, latest in instance.event_log_storage.get_latest_materialization_events(sorted(keys)).items():
         provenance = None if latest is None else provenance_in(latest)
         if provenance is not None:
-            found[record.asset_entry.asset_key] = provenance
+            found[key] = provenance
     return found
 
 
