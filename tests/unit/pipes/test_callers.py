@@ -5,13 +5,13 @@ import queue
 import threading
 
 import pytest
+from tests.support.waiting import eventually
 
 from dagster_slurm.executor import _set_aside
 from dagster_slurm.pipes import interruptions
 from dagster_slurm.pipes.interruptions import _Callers
 from dagster_slurm.resources import unsaid
 from dagster_slurm.resources.slurm import SlurmQueueConfig
-from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
