@@ -102,7 +102,7 @@ find_leftovers() {
 
 # What the payload left behind would hold the job in COMPLETING for KillWait, 30 s by default (slurm.conf(5)).
 sweep() {
-    local tries left group
+    local tries left
     find_group
     for tries in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         find_leftovers
@@ -115,17 +115,18 @@ sweep() {
 
 # Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to
 # end: a pipe that is held open at both ends has never anything to read, and never ends. Between two times it prints what
-# it sees of the job's memory: each look costs a millisecond, and comes after a fifth of the job's age. Where memory is
-# short, the kernel drops a file a moment after it was read: what the peak was made of is known by a look before that.
+# it sees of the job's memory: each look costs a millisecond, and comes after a fifth of the job's age, and none before a
+# quarter of a second. Where memory is short, the kernel drops a file a moment after it was read: what the peak was made of
+# is known by a look before that.
 stay_fresh() {
-    local pause=0.1 millis=100 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
+    local pause=0.25 millis=250 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
     local held=0 next=0 unwritten='' smi
     open_pipe 5 || return
+    read -rt "$pause" -u 5
     find_group
     find_gpu_tool
     [ -n "$job_group" ] || pause=3600
     while :; do
-        read -rt "$pause" -u 5
         if [ -n "$job_group" ]; then
             millis=$((millis < 8000 ? millis * 5 / 4 : 10000))
             printf -v pause %d.%03d $((millis / 1000)) $((millis % 1000))
@@ -136,6 +137,7 @@ stay_fresh() {
             touched=$SECONDS
             touch -c -- "${run_directory%/*/*}" >/dev/null
         fi
+        read -rt "$pause" -u 5
     done
 }
 
@@ -163,7 +165,7 @@ find_earlier_start() {
 # first start (22.05, 24.11). The payload is not run twice: whatever began first is waited for, unless it is known to be
 # dead, which makes this start as good as a requeue.
 heed_earlier_start() {
-    local left group
+    local left
     find_earlier_start
     if [ -n "$is_done" ]; then
         say "the payload has succeeded before this job was requeued; nothing to do"

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # read, and assigned, behind this file
 # What the job has used of this node, for its end line; in front of batch.sh. Nothing here starts a process: the kernel's
-# files are read by bash itself.
+# files are read by bash itself, and each as a whole. A `read` gives back what it has read behind its line, so that the kernel
+# makes all of the file again for the next one: `memory.stat` in 0.6 ms, and not in 0.3.
 groups_root=/sys/fs/cgroup groups_list=/proc/self/cgroup
 group='' job_group='' memory_group='' cpu_group=''
 
@@ -9,12 +10,17 @@ group='' job_group='' memory_group='' cpu_group=''
 # directories of the whole job, with all of its steps: `job_group` in any controller; `memory_group` and `cpu_group`
 # where its memory and its CPU time are counted, empty if they are not. With control groups of version 2, those of 26.05
 # are not called by the job's id but by its SLUID. Those of a component have its own number: SLURM_JOB_ID is the leader's. Of
-# a step of a session, the directory is that of the step.
+# a step of a session, the directory is that of the step. What was found stays so.
 find_group() {
-    local controllers path whole number=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
+    local line lines=() controllers path whole number=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
+    [ -z "$job_group" ] || return 0
     number=${!number:-$SLURM_JOB_ID}
     group='' job_group='' memory_group='' cpu_group=''
-    while IFS=: read -r _ controllers path; do
+    mapfile -t lines <"$groups_list"
+    for line in "${lines[@]}"; do
+        # A number, the controllers, and the path.
+        controllers=${line#*:} path=${line#*:*:}
+        controllers=${controllers%%:*}
         case $path in
         */job_"$number"/*) whole=${path%%/job_"$number"/*}/job_$number ;;
         */"${SLURM_JOB_SLUID:-none}"/*) whole=${path%%/"$SLURM_JOB_SLUID"/*}/$SLURM_JOB_SLUID ;;
@@ -32,17 +38,19 @@ find_group() {
         *,memory,*) memory_group=$job_group ;;
         *,cpuacct,*) cpu_group=$job_group ;;
         esac
-    done 2>/dev/null <"$groups_list"
-}
+    done
+} 2>/dev/null
 
 # Sets `resident`, the job's anonymous and shared memory in bytes, and `cached`, its files in memory without that; both
 # empty if they cannot be told. And `dropped`, the files that the kernel has taken back for want of memory; 0 with
 # version 1, which does not tell.
 read_memory() {
-    local key value shared=0
+    local line lines=() value shared=0
     resident='' cached='' dropped=0
-    while read -r key value; do
-        case $key in
+    mapfile -t lines <"$memory_group/memory.stat"
+    for line in "${lines[@]}"; do
+        value=${line#* }
+        case ${line%% *} in
         anon | total_rss) resident=$value ;;
         # Version 1 has a group's own before the total.
         shmem | total_shmem) shared=$value ;;
@@ -50,7 +58,7 @@ read_memory() {
         # A page has 4 KiB at least.
         pgsteal) dropped=$((value * 4096)) ;;
         esac
-    done 2>/dev/null <"$memory_group/memory.stat"
+    done
     if [[ $resident/$cached/$shared =~ ^[0-9]+/[0-9]+/[0-9]+$ ]]; then
         resident=$((resident + shared)) cached=$((cached - shared))
     else
@@ -91,15 +99,17 @@ first_line() {
 # Sets `moved`: how many bytes this shell, and what it has started and waited for, have read and written at most; 0 if that
 # is not known. A file in memory is counted as read by a call or, where it is mapped, when it comes from the disk.
 read_moved() {
-    local key value calls=(0 0) disk=(0 0)
-    while read -r key value; do
-        case $key in
+    local line lines=() value calls=(0 0) disk=(0 0)
+    mapfile -t lines <"/proc/$$/io"
+    for line in "${lines[@]}"; do
+        value=${line#* }
+        case ${line%% *} in
         rchar:) calls[0]=$value ;;
         wchar:) calls[1]=$value ;;
         read_bytes:) disk[0]=$value ;;
         write_bytes:) disk[1]=$value ;;
         esac
-    done <"/proc/$$/io"
+    done
     moved=$(((calls[0] > disk[0] ? calls[0] : disk[0]) + (calls[1] > disk[1] ? calls[1] : disk[1])))
 } 2>/dev/null
 
@@ -127,10 +137,11 @@ measure_memory() {
 
 # Sets `number`, the CPU time that the job's group has counted, in microseconds; it stays as it is if there is none.
 read_group_cpu() {
-    local key value
-    while read -r key value; do
-        if [ "$key" = usage_usec ]; then number=$value; fi
-    done <"$cpu_group/cpu.stat"
+    local line lines=()
+    mapfile -t lines <"$cpu_group/cpu.stat"
+    for line in "${lines[@]}"; do
+        case $line in 'usage_usec '*) number=${line#* } ;; esac
+    done
     if [ -z "$number" ] && first_line "$cpu_group/cpuacct.usage"; then number=$((number / 1000)); fi
 } 2>/dev/null
 
@@ -150,18 +161,21 @@ measure_cpu() {
 } 2>/dev/null
 
 # Adds how many processes of the job the kernel has killed for want of memory. Version 1 counts those of each group for
-# itself. Where Slurm has made no group for memory, it holds nobody to any, and calls no job OUT_OF_MEMORY.
+# itself; those below are not called as the kernel's files are, to look at each of which costs more than all the rest. Where
+# Slurm has made no group for memory, it holds nobody to any, and calls no job OUT_OF_MEMORY.
 count_killed() {
-    local key value file sum=
+    local line lines file sum=
     if [ -z "$memory_group" ]; then
         figures+=("killed=0")
         return
     fi
-    for file in "$memory_group"/memory.events "$memory_group"/{,*/,*/*/}memory.oom_control; do
+    for file in "$memory_group"/memory.events "$memory_group"/{,[!cmn]*/,[!cmn]*/[!cmn]*/}memory.oom_control; do
         if [ ! -r "$file" ]; then continue; fi
-        while read -r key value; do
-            if [ "$key" = oom_kill ]; then sum=$((sum + value)); fi
-        done <"$file"
+        lines=()
+        mapfile -t lines <"$file"
+        for line in "${lines[@]}"; do
+            case $line in 'oom_kill '*) sum=$((sum + ${line#* })) ;; esac
+        done
     done
     [ -z "$sum" ] || figures+=("killed=$sum")
 } 2>/dev/null

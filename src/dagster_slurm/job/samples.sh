@@ -13,7 +13,7 @@ read_cpu() {
         read_group_cpu
         return
     fi
-    for processes in "$job_group"/{,*/,*/*/}cgroup.procs; do
+    for processes in "$job_group"/{,[!cmn]*/,[!cmn]*/[!cmn]*/}cgroup.procs; do
         if [ ! -r "$processes" ]; then continue; fi
         while read -r pid; do
             stat=''
