@@ -120,10 +120,13 @@ take() {
 
 # describe NUMBER ELEMENT: sets what is known of a step.
 describe() {
-    local below=''
-    read -r attempt generation name count at_once nodes cpus mem gpus seconds cluster <<<"${requests[$1]}"
-    id=$SLURM_JOB_ID.r$1
-    if [ "$2" != - ]; then id=${SLURM_JOB_ID}_$2.r$1 below=/elements/$2; fi
+    local below='' number=$1 element=$2
+    # bash reads a here-string byte by byte.
+    # shellcheck disable=SC2086  # several words
+    set -- ${requests[number]}
+    attempt=$1 generation=$2 name=$3 at_once=$5 nodes=$6 cpus=$7 mem=$8 gpus=$9 seconds=${10} cluster=${11}
+    id=$SLURM_JOB_ID.r$number
+    if [ "$element" != - ]; then id=${SLURM_JOB_ID}_$element.r$number below=/elements/$element; fi
     log=$runs/$attempt$below/log
     # All memory of a node goes with all of its CPUs.
     if [ "$mem" = 0 ]; then mem=$((all_mem[0] * cpus / all_cpus[0])); fi
@@ -203,7 +206,7 @@ start() {
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 start_what_fits() {
-    local at within left=()
+    local at within
     for at in "${!waiting[@]}"; do
         # Room is made for those first.
         [ ${#renewing[@]} = 0 ] || break
@@ -240,8 +243,6 @@ start_what_fits() {
         start ${waiting[at]}
         unset -v 'waiting[at]'
     done
-    for at in "${!waiting[@]}"; do left+=("${waiting[at]}"); done
-    waiting=("${left[@]}")
 }
 
 # Slurm may have given less time than was asked for (--time-min), and says so from 23.02 on.
@@ -283,12 +284,12 @@ close_mail() {
 
 # collect: of each step whose srun has ended.
 collect() {
-    local at pid left=()
+    local at
     for at in "${!pids[@]}"; do
-        pid=${pids[at]}
-        if has_ended "$pid"; then finish_step "$pid"; else left+=("$pid"); fi
+        has_ended "${pids[at]}" || continue
+        finish_step "${pids[at]}"
+        unset -v 'pids[at]'
     done
-    pids=("${left[@]}")
 }
 
 # has_ended PID: whether srun has, and whether that is the end of the step alone. Who ends the allocation ends its steps first: their
@@ -335,21 +336,24 @@ finish_step() {
 
 # Sets `last` to the last line about the step that is described, without its id, and `number` to Slurm's number of it.
 read_marks() {
-    local mark of rest words
+    local line lines=()
     last='' number=''
-    while read -r mark of rest; do
-        [ "$of" = "$id" ] || continue
-        last="$mark $rest"
-        if [ "$mark" = start ]; then
-            read -r _ _ _ _ words <<<"$rest"
-            number=${words%% *}
-        fi
-    done <"$log/status"
+    mapfile lines <"$log/status"
+    for line in "${lines[@]}"; do
+        # The rest of it comes later.
+        case $line in *$'\n') ;; *) continue ;; esac
+        # shellcheck disable=SC2086  # several words
+        set -- $line
+        [ "$2" = "$id" ] || continue
+        last="$1 ${*:3}"
+        if [ "$1" = start ]; then number=$7; fi
+    done
 } 2>/dev/null
 
 # What is to be cancelled gets TERM, and KILL after as long as Slurm would wait.
 cancel_steps() {
     local pid
+    [ ${#cancelled[@]} -gt 0 ] || return 0
     for pid in "${pids[@]}"; do
         is_cancelled "${step[$pid]}" || continue
         # shellcheck disable=SC2086  # two words
