@@ -115,14 +115,12 @@ sweep() {
 
 # Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to
 # end: a pipe that is held open at both ends has never anything to read, and never ends. Between two times it prints what
-# it sees of the job's memory: each look costs a millisecond, and comes after a fifth of the job's age, and none before a
-# quarter of a second. Where memory is short, the kernel drops a file a moment after it was read: what the peak was made of
-# is known by a look before that.
+# it sees of the job's memory: each look costs a millisecond, and comes after a fifth of the job's age. Where memory is
+# short, the kernel drops a file a moment after it was read: what the peak was made of is known by a look before that.
 stay_fresh() {
-    local pause=0.25 millis=250 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
+    local pause=0.1 millis=100 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
     local held=0 next=0 unwritten='' smi
     open_pipe 5 || return
-    read -rt "$pause" -u 5
     find_group
     find_gpu_tool
     [ -n "$job_group" ] || pause=3600
@@ -139,6 +137,11 @@ stay_fresh() {
         fi
         read -rt "$pause" -u 5
     done
+}
+
+attend() {
+    exec 6< <(stay_fresh 2>/dev/null)
+    fresh=$!
 }
 
 # Sets `earlier` and `outcome`: of a start of this very incarnation that is on record, and of its end. And `is_done`: in
@@ -225,7 +228,5 @@ look_at_clock
 started=$now
 printf 'start %s %s %s %s %s%s\n' "$job" "$restart" "$now" "$node" "${SLURM_JOB_NODELIST:-$node}" "${step:+ $step}" >>"$log/status"
 
-exec 6< <(stay_fresh 2>/dev/null)
-fresh=$!
-
+exec 6</dev/null
 run

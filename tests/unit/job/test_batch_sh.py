@@ -27,6 +27,12 @@ BASH_HAS_SHORT_PIPES = (
         ["bash", "-c", "[ -p /dev/stdin ] <<<'' && echo yes"], capture_output=True, text=True, check=False
     ).stdout
 )
+BASH_PAUSES_ALONE = (
+    subprocess.run(
+        ["bash", "-c", f"{shell_file('dagster_slurm.launchers', 'pause.sh')}\npauses_alone"], check=False
+    ).returncode
+    == 0
+)
 
 
 @pytest.mark.parametrize("before", ["", BASH_4], ids=["bash 5", "bash 4"])
@@ -141,7 +147,10 @@ def test_a_job_costs_few_processes(tmp_path: Path) -> None:
     (groups / f"job_{JOB_ID}/step_batch/cgroup.procs").touch()
     (tmp_path / "list").write_text(f"0::/job_{JOB_ID}/step_batch\n")
     text = script.read_text().replace("groups_root=/sys/fs/cgroup", f"groups_root='{groups}'")
-    script.write_text(text.replace("groups_list=/proc/self/cgroup", f"groups_list='{tmp_path}/list'"))
+    text = text.replace("groups_list=/proc/self/cgroup", f"groups_list='{tmp_path}/list'")
+    # However busy this machine is, the payload ends soon.
+    assert "pause_on 0.25 5" in text and "tries < 10;" in text
+    script.write_text(text.replace("pause_on 0.25 5", "pause_on 60 5").replace("tries < 10;", "tries < 6000;"))
     (root / "env.sh").write_text(f"export DAGSTER_SLURM_CHECKPOINT_DIR='{tmp_path}/checkpoint'\n")
     argv = ["strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork,execve", "-o", str(trace), "bash", str(script)]
     done = subprocess.run(argv, env=in_slurm(), capture_output=True, text=True, check=False)
@@ -152,7 +161,20 @@ def test_a_job_costs_few_processes(tmp_path: Path) -> None:
     programs = re.findall(r'execve\("[^"]*/([^/"]+)"', trace.read_text())
     # The gate, what writes the streams, the payload and its directory, and the sizes of the logs.
     assert sorted(programs) == ["bash", "bash", "ln", "mkdir", "perl", "stat"]
-    assert len(started) == (7 if BASH_HAS_SHORT_PIPES else 9)
+    assert len(started) == (6 if BASH_PAUSES_ALONE else 7 if BASH_HAS_SHORT_PIPES else 9)
+
+
+@pytest.mark.parametrize("streams", ["", "exec >&- 2>&-; "], ids=["as usual", "with its streams closed"])
+def test_a_payload_that_does_not_end_soon_is_attended(tmp_path: Path, streams: str) -> None:
+    """Its directory is touched, its memory looked at."""
+    hold = "until [ -e attended ]; do sleep 0.05; done; exit 3"
+    script, root = prepared(tmp_path, f"{streams}{hold}")
+    text = script.read_text()
+    assert "exec 6< <(stay_fresh 2>/dev/null)" in text
+    noted = ': >"$place/work/attended"; exec 6< <(stay_fresh 2>/dev/null)'
+    script.write_text(text.replace("exec 6< <(stay_fresh 2>/dev/null)", noted))
+    done = subprocess.run(["bash", str(script)], env=in_slurm(), check=False, timeout=60)
+    assert (done.returncode, end_of(root).exit_code) == (3, 3)
 
 
 MEASURED_AT_ITS_END = """
