@@ -45,18 +45,17 @@ find_group() {
 # empty if they cannot be told. And `dropped`, the files that the kernel has taken back for want of memory; 0 with
 # version 1, which does not tell.
 read_memory() {
-    local line lines=() value shared=0
+    local line lines=() shared=0
     resident='' cached='' dropped=0
     mapfile -t lines <"$memory_group/memory.stat"
     for line in "${lines[@]}"; do
-        value=${line#* }
-        case ${line%% *} in
-        anon | total_rss) resident=$value ;;
+        case $line in
+        'anon '* | 'total_rss '*) resident=${line#* } ;;
         # Version 1 has a group's own before the total.
-        shmem | total_shmem) shared=$value ;;
-        file | total_cache) cached=$value ;;
+        'shmem '* | 'total_shmem '*) shared=${line#* } ;;
+        'file '* | 'total_cache '*) cached=${line#* } ;;
         # A page has 4 KiB at least.
-        pgsteal) dropped=$((value * 4096)) ;;
+        'pgsteal '*) dropped=$((${line#* } * 4096)) ;;
         esac
     done
     if [[ $resident/$cached/$shared =~ ^[0-9]+/[0-9]+/[0-9]+$ ]]; then
@@ -99,15 +98,14 @@ first_line() {
 # Sets `moved`: how many bytes this shell, and what it has started and waited for, have read and written at most; 0 if that
 # is not known. A file in memory is counted as read by a call or, where it is mapped, when it comes from the disk.
 read_moved() {
-    local line lines=() value calls=(0 0) disk=(0 0)
+    local line lines=() calls=(0 0) disk=(0 0)
     mapfile -t lines <"/proc/$$/io"
     for line in "${lines[@]}"; do
-        value=${line#* }
-        case ${line%% *} in
-        rchar:) calls[0]=$value ;;
-        wchar:) calls[1]=$value ;;
-        read_bytes:) disk[0]=$value ;;
-        write_bytes:) disk[1]=$value ;;
+        case $line in
+        'rchar: '*) calls[0]=${line#* } ;;
+        'wchar: '*) calls[1]=${line#* } ;;
+        'read_bytes: '*) disk[0]=${line#* } ;;
+        'write_bytes: '*) disk[1]=${line#* } ;;
         esac
     done
     moved=$(((calls[0] > disk[0] ? calls[0] : disk[0]) + (calls[1] > disk[1] ? calls[1] : disk[1])))
