@@ -4,7 +4,7 @@
 
 bin = .venv/bin
 # Each of these processes has a cluster of its own. Most tests wait for Slurm: two cores have time for more than two.
-workers = 4
+workers = 5
 # Where `make faults` has more to do than `make test`.
 with_long = tests/faults tests/hetjobs tests/partitions tests/executor tests/environments tests/launchers $(in_contract) \
 	$(in_assets) $(in_runs) tests/cluster/test_openssh.py tests/cluster/test_sandbox.py tests/cluster/test_logins.py \

@@ -111,7 +111,9 @@ def test_files_that_were_read_and_written_are_no_memory_of_the_job(
     slurm: Make, instance: dg.DagsterInstance, payload: Write
 ) -> None:
     path = payload(
-        "import pathlib, shutil\n"
+        # Of one that ends before anybody looks, and moves much, nothing is said.
+        "import pathlib, shutil, time\n"
+        "time.sleep(1)\n"
         "file = pathlib.Path('large')\n"
         "file.write_bytes(b'')\n"
         "for _ in range(150):\n"
