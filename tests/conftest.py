@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import importlib
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -114,15 +113,11 @@ def sandbox_config() -> SandboxConfig:
         credential_seconds=10,
         slurm_options=options,
     )
-    return dataclasses.replace(config, users=(f"{config.user}-2",))
-
-
-@pytest.fixture(scope="session")
-def sandbox(sandbox: Sandbox) -> Sandbox:
-    """The worker's cluster; one that an earlier session has left up is rid of what its tests have made."""
-    for path in sandbox.home.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return sandbox
+    config = dataclasses.replace(config, users=(f"{config.user}-2",))
+    # Left by a session that was killed: with jobs, mounts and nodes in states that nobody knows.
+    if (left := Sandbox(config)).is_up():
+        left.down()
+    return config
 
 
 @pytest.fixture(scope="session")

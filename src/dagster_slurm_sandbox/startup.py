@@ -203,9 +203,12 @@ def share_homes(paths: SandboxPaths) -> None:
 
 
 def mount_points() -> list[str]:
-    """All of this machine's mount points (proc(5), mountinfo, field 5)."""
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return [line.split()[4].replace("\\040", " ") for line in lines]
+    """All of this machine's mount points, also of a directory onto itself, which `Path.is_mount` does not see.
+
+    Source: proc_pid_mountinfo(5); the fifth field is the mount point, with blanks and backslashes in octal.
+    """
+    fields = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    return [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)) for field in fields]
 
 
 def write_files(paths: SandboxPaths, state: State) -> None:
@@ -288,16 +291,7 @@ def remove_if_last(paths: SandboxPaths) -> None:
     for directory in [] if is_needed else map(Path, _noted(paths)):
         if directory.is_dir() and not any(directory.iterdir()):
             # `ip netns` mounts /run/netns onto itself.
-            while _is_mounted(directory):
+            while str(directory) in mount_points():
                 run(["umount", str(directory)])
             directory.rmdir()
     paths.made_file.unlink(missing_ok=True)
-
-
-def _is_mounted(directory: Path) -> bool:
-    """Whether something is mounted there, be it the directory itself, which `Path.is_mount` does not see.
-
-    Source: proc_pid_mountinfo(5); the fifth field is the mount point.
-    """
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return any(mount.split()[4] == str(directory) for mount in mounts)

@@ -399,7 +399,8 @@ def test_a_login_node_goes_with_its_sessions_its_account_and_its_pam_service(own
         with open_socket(node.port) as client:
             assert client.recv(4) == b"SSH-"
     left.wait(timeout=20)
-    assert traces(NAME) == there
+    # What another test has left may have gone meanwhile.
+    assert traces(NAME) - there == set()
     assert not node.directory.exists()
     assert not any(service.exists() for service in services)
     assert Path("/etc/pam.d/sshd").read_bytes() == machine
@@ -440,6 +441,10 @@ def open_socket(port: int) -> socket.socket:
 def test_down_leaves_nothing_and_up_works_again(own: Sandbox, before: set[str]) -> None:
     submit(own, "-N3", "-o", "/dev/null", script="setsid sleep 600 & srun sleep 600")
     own.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 &"])
+    # By a process that was killed: /proc writes such a name in octal.
+    left = own.home / "it's \\ left"
+    left.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(left)], check=True)
     with own.broken("slurmctld"), own.broken("slurmd:n1", hang=True):
         assert traces(NAME) - before
         start = time.monotonic()

@@ -58,7 +58,7 @@ restore_login() {
         case $pair in
         # Most: the list costs each of them 20 microseconds.
         [!a-z]*) ;;
-        cached=* | claim=* | code=* | component=* | components=* | cpu_group=* | earlier=* | figures=* | \
+        before=* | cached=* | claim=* | code=* | component=* | components=* | cpu_group=* | earlier=* | figures=* | \
             forwarded_signals=* | fresh=* | group=* | groups_list=* | groups_root=* | hooks=* | is_done=* | \
             is_run=* | job=* | job_group=* | left=* | log=* | memory_group=* | node=* | node_ends=* | now=* | \
             outcome=* | owner=* | payload=* | pids=* | place=* | pumped=* | pumps=* | resident=* | restart=* | \
@@ -130,6 +130,10 @@ leave_hooks() {
 pass_on() {
     # With these Slurm ends a job, or makes it begin again, whatever its payload's exit code.
     case $1 in TERM | INT | HUP) told=$1 ;; esac
+    if [ -z "$payload" ] && [ -n "$before" ]; then
+        made_after "$before"
+        payload=$REPLY
+    fi
     if [ -n "$payload" ]; then
         kill "-$1" -- "-$payload" 2>/dev/null
         return
@@ -293,8 +297,9 @@ ends_soon() {
 # Job control gives the payload a process group of its own. In the background, because bash runs no trap while
 # it waits for a child in the foreground.
 run_payload() {
-    local status
+    local status before
     open_streams
+    before=${!:-none}
     set -m
     # 6 and 7: what batch.sh reads and measures.
     launch </dev/null >&8 2>&9 5<&- 6<&- 7>&- 8>&- 9>&- &

@@ -34,6 +34,11 @@ mark() {
 # batch script: one is enough.
 # shellcheck disable=SC2317  # reached through traps
 pass_on() {
+    if [ -z "$payload" ]; then
+        made_after "$before"
+        payload=$REPLY
+    fi
+    if [ -z "$payload" ]; then end_by "$1"; fi
     # torchrun signals the group of a rank, whose payload has it already.
     [ "$way" != torchrun ] && [ "$1 $passed" != "TERM TERM" ] || return
     passed=$1
@@ -54,13 +59,15 @@ marking="$marking $!"
 exec {out}>&- {err}>&-
 look_at_clock
 note "begun $node $now ${SLURM_STEP_ID:--}"
-"$@" </dev/null &
-payload=$!
+payload=
+before=$!
 # Not SIGCONT, which Slurm sends right before SIGTERM: of two at once, bash (5.2) has left the second for later.
 for signal in TERM INT HUP USR1 USR2; do
     # shellcheck disable=SC2064  # the name of the signal is meant to be expanded now
     trap "pass_on $signal" "$signal"
 done
+"$@" </dev/null &
+payload=$!
 wait_for "$payload"
 status=$?
 look_at_clock

@@ -17,6 +17,10 @@ refuse() {
 # srun that gets SIGTERM kills its step at once; Slurm hands a signal of scancel to the ranks.
 pass_on() {
     local step=- job=SLURM_JOB_ID_HET_GROUP_$DAGSTER_SLURM_HET_GROUP
+    if [ -z "$started" ] && [ -n "$before" ]; then
+        made_after "$before"
+        started=$REPLY
+    fi
     if [ -z "$started" ]; then end_by "$1"; fi
     case $way:$1 in
     srun:TERM | srun:INT | srun:HUP)
@@ -36,7 +40,7 @@ end_after_failure() {
 
 # run_ranks COMMAND ...: returns its status.
 run_ranks() {
-    local status watching=
+    local status watching='' before=${!:-none}
     # In a process group of its own, where signals of the payload's do not reach it; see pass_on.
     [ "$way" != srun ] || set -m
     "$@" </dev/null &

@@ -19,6 +19,13 @@ wait_for() {
     return "$status"
 }
 
+# made_after PROCESS: sets REPLY to what was made in the background since `$!` was that; to nothing if nothing was. A trap may
+# come when bash has made a process, and before the next command has noted which one it is.
+made_after() {
+    REPLY=
+    [ "$!" = "$1" ] || REPLY=$!
+}
+
 # end_by SIGNAL: exits with the status of what this signal ends. In a trap no `$(kill -l ...)` may tell it: where the trap has
 # come into a `read -t`, its time would end in there, and bash would go back to that `read` and, at its exit, abort ("longjmp
 # causes uninitialized stack frame", bash 5.2).

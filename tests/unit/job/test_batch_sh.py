@@ -273,6 +273,21 @@ def test_a_good_end_says_that_the_job_was_told_to_end(tmp_path: Path, signal: st
     assert (done.returncode, end.figures.told, end.is_proof) == (0, told, not told)
 
 
+@pytest.mark.parametrize(("signal", "told"), [("TERM", "TERM"), ("USR1", "")])
+def test_a_signal_that_comes_before_it_is_noted_which_process_the_payload_is(
+    tmp_path: Path, signal: str, told: str
+) -> None:
+    payload = f"trap 'exit 0' {signal}; kill -{signal} $PPID; for _ in {{1..200}}; do sleep 0.05; done; exit 9"
+    script, root = prepared(tmp_path, payload)
+    text = script.read_text()
+    assert text.count("    payload=$!\n") == 1
+    script.write_text(text.replace("    payload=$!\n", "    sleep 0.5\n    payload=$!\n"))
+    argv = ["bash", str(script)]
+    done = subprocess.run(argv, env=in_slurm(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, end_of(root).figures.told) == (0, told)
+    assert "before the payload was started" not in (root / "log/stderr.0").read_text()
+
+
 def test_what_is_not_of_the_job_lives_on(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "300"], env={**os.environ, "SLURM_JOB_ID": JOB_ID + "1"}) as other:
         try:

@@ -72,10 +72,13 @@ class Job:
         (directory / "env.sh").touch()
         (directory / "work").mkdir()
 
-    def start(self, launcher: MPILauncher, payload: str, **variables: str) -> subprocess.Popen[str]:
+    def start(self, launcher: MPILauncher, payload: str, *, slow: str = "", **variables: str) -> subprocess.Popen[str]:
+        """Begin it; what `slow` assigns is noted half a second after the process was made."""
         (self.directory / "work" / "payload.sh").write_text(payload)
         place = Place(Activation((), str(self.directory / "bin/python"), ""))
         script = script_here(launcher.plan(Payload("payload.sh", "bash", None), place), str(self.directory))
+        assert not slow or f"\n{slow}\n" in script
+        script = script.replace(f"\n{slow}\n", f"\nsleep 0.5\n{slow}\n") if slow else script
         job = {
             "SLURM_JOB_ID": "12",
             "SLURM_JOB_NUM_NODES": "1",
@@ -205,6 +208,21 @@ def test_sigterm_reaches_the_ranks_by_slurm_and_others_by_srun(job: Job) -> None
     subprocess.run(["pkill", "-TERM", "-f", f"^bash {job.directory}/ranks[.].*/rank.sh"], check=True)
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("way", ["srun", "rank"])
+def test_a_signal_that_comes_before_it_is_noted_which_process_it_is_for(job: Job, way: str) -> None:
+    waits = "for _ in {1..200}; do sleep 0.05; done; exit 9"
+    if way == "rank":
+        payload = f"trap 'exit 0' USR1; kill -USR1 $PPID; {waits}"
+        assert job.start(MPILauncher(), payload, slow="payload=$!").wait(timeout=30) == 0
+        return
+    process = job.start(MPILauncher(), f"trap 'exit 0' TERM; : >\"$FAKE/ready\"; {waits}", slow="    started=$!")
+    eventually((job.directory / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    assert eventually(lambda: written(job.directory / "scancel")) == "--signal=TERM 12.7\n"
+    subprocess.run(["pkill", "-TERM", "-f", f"^bash {job.directory}/ranks[.].*/rank.sh"], check=True)
+    assert process.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize(
