@@ -115,13 +115,12 @@ sweep() {
 
 # Sites and users remove what was not touched for some days (`find -mtime +3`). A `sleep` would be one process more to
 # end: a pipe that is held open at both ends has never anything to read, and never ends. Between two times it prints what
-# it sees of the job's memory: each look costs a millisecond, and comes after a fifth of the job's age. Where memory is
+# it sees of the job's memory: each look costs half a millisecond, and comes after a fifth of the job's age. Where memory is
 # short, the kernel drops a file a moment after it was read: what the peak was made of is known by a look before that.
 stay_fresh() {
-    local pause=0.1 millis=100 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
+    local pause=0.2 millis=200 touched=$SECONDS most=0 files=0 steps='' said=-1 listed=0 resident cached dropped
     local held=0 next=0 unwritten='' smi
     open_pipe 5 || return
-    find_group
     find_gpu_tool
     [ -n "$job_group" ] || pause=3600
     while :; do
@@ -140,6 +139,8 @@ stay_fresh() {
 }
 
 attend() {
+    # Once for both.
+    find_group
     exec 6< <(stay_fresh 2>/dev/null)
     fresh=$!
 }

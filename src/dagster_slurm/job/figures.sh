@@ -45,20 +45,24 @@ find_group() {
 # empty if they cannot be told. And `dropped`, the files that the kernel has taken back for want of memory; 0 with
 # version 1, which does not tell.
 read_memory() {
-    local line lines=() shared=0
+    local text='' shared=0 end=$'\n'
     resident='' cached='' dropped=0
-    mapfile -t lines <"$memory_group/memory.stat"
-    for line in "${lines[@]}"; do
-        case $line in
-        'anon '* | 'total_rss '*) resident=${line#* } ;;
-        # Version 1 has a group's own before the total.
-        'shmem '* | 'total_shmem '*) shared=${line#* } ;;
-        'file '* | 'total_cache '*) cached=${line#* } ;;
+    # As one text: to take its forty lines one by one costs twice as much as all the rest.
+    read -rd '' text <"$memory_group/memory.stat"
+    text=$end$text$end
+    # Version 1 has a group's own besides the total.
+    if [[ $text =~ ${end}total_rss\ ([0-9]+)$end ]]; then
+        resident=${BASH_REMATCH[1]}
+        if [[ $text =~ ${end}total_cache\ ([0-9]+)$end ]]; then cached=${BASH_REMATCH[1]}; fi
+        if [[ $text =~ ${end}total_shmem\ ([0-9]+)$end ]]; then shared=${BASH_REMATCH[1]}; fi
+    elif [[ $text =~ ${end}anon\ ([0-9]+)$end ]]; then
+        resident=${BASH_REMATCH[1]}
+        if [[ $text =~ ${end}file\ ([0-9]+)$end ]]; then cached=${BASH_REMATCH[1]}; fi
+        if [[ $text =~ ${end}shmem\ ([0-9]+)$end ]]; then shared=${BASH_REMATCH[1]}; fi
         # A page has 4 KiB at least.
-        'pgsteal '*) dropped=$((${line#* } * 4096)) ;;
-        esac
-    done
-    if [[ $resident/$cached/$shared =~ ^[0-9]+/[0-9]+/[0-9]+$ ]]; then
+        if [[ $text =~ ${end}pgsteal\ ([0-9]+)$end ]]; then dropped=$((BASH_REMATCH[1] * 4096)); fi
+    fi
+    if [ -n "$resident" ] && [ -n "$cached" ]; then
         resident=$((resident + shared)) cached=$((cached - shared))
     else
         resident='' cached=''

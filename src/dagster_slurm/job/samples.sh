@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154  # read, and assigned, behind and in front of this file
 # What the job uses of this node as time goes on; between figures.sh and batch.sh. `stay_fresh` looks, and writes a line
-# into log/usage.RESTART in pauses of at least a twentieth of the job's age: some 190 lines in a week. Its end line takes
-# them along.
+# into log/usage.RESTART in pauses of at least half a second, and a twentieth of the job's age: some 190 lines in a week.
+# Its end line takes them along.
 
 # Sets `number`, the CPU time of the job in microseconds; empty if it cannot be told. Where no group counts it, that of the
 # processes in its groups, and of their children that have ended and were waited for.
@@ -100,7 +100,7 @@ note_use() {
     [ -z "$number" ] || cpu=$((number / 10000))
     [ -z "$1" ] || mib=$(((held + 524288) / 1048576))
     [ "$age" -lt 20 ] || read_gpus
-    unwritten+=$age:$cpu:$mib${gpus:+:$gpus}$'\n' held=0 next=$((age + age / 20))
+    unwritten+=$age:$cpu:$mib${gpus:+:$gpus}$'\n' held=0 next=$((age + (age < 100 ? 5 : age / 20)))
     [ "$age" -ge 20 ] || return
     printf %s "$unwritten" >>"$log/usage.$restart"
     unwritten=''
