@@ -216,6 +216,8 @@ finish() {
 fresh=
 node=${SLURMD_NODENAME:-$(hostname)}
 heed_earlier_start
+# What has run before may have replaced them.
+[ "$restart$earlier" = 0 ] || linked=
 
 # Each incarnation of a requeued job has its own files; readers tell them apart by the restart count.
 exec >>"$log/stdout.$restart" 2>>"$log/stderr.$restart"

@@ -21,6 +21,7 @@ def batch_script(
     launch: str,
     array: str | None = None,
     component: str = "component=",
+    is_linked: bool = False,
 ) -> str:
     """Everything `sbatch` is given.
 
@@ -30,12 +31,14 @@ def batch_script(
         launch: The bash function `launch`, which becomes the payload.
         array: What `--array` is given; None for a single job.
         component: Which of how many components of a heterogeneous job it is, as assignments; by default none.
+        is_linked: Whether the working directories of an array's tasks have come with the run directory.
     """
     body = "\n".join(
         (
             f"run_directory={quote(directory.path)}",
             f"forwarded_signals={quote(' '.join(signals_of(request)))}",
             component,
+            f"linked={'yes' if is_linked else ''}",
             launch,
             shell_file("dagster_slurm.job", "figures.sh"),
             shell_file("dagster_slurm.job", "samples.sh"),

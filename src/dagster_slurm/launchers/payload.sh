@@ -26,10 +26,11 @@ node_ends=()
 
 say() { printf 'dagster-slurm: %s\n' "$*" >&2; }
 
-# The payload's directory. Those that share files have links to them, made again in one that was requeued.
+# The payload's directory. Those that share files have links to them, made again in one that was requeued. To make a directory
+# and links in it here is two processes, 3 ms of a short task's 30.
 enter_place() {
     { [ -d "$place/work" ] && [ -d "$run_directory/work" ]; } || mkdir -p -- "$place/work" "$run_directory/work" || return
-    [ "$place" = "$run_directory" ] || cp -rsf -- "$run_directory/work/." "$place/work" || return
+    [ "$place" = "$run_directory" ] || [ -n "$linked" ] || cp -rsf -- "$run_directory/work/." "$place/work" || return
     cd -- "$place/work" || return
 }
 
@@ -60,7 +61,7 @@ restore_login() {
         [!a-z]*) ;;
         before=* | cached=* | claim=* | code=* | component=* | components=* | cpu_group=* | earlier=* | figures=* | \
             forwarded_signals=* | fresh=* | group=* | groups_list=* | groups_root=* | hooks=* | is_done=* | \
-            is_run=* | job=* | job_group=* | left=* | log=* | memory_group=* | node=* | node_ends=* | now=* | \
+            is_run=* | job=* | job_group=* | left=* | linked=* | log=* | memory_group=* | node=* | node_ends=* | now=* | \
             outcome=* | owner=* | payload=* | pids=* | place=* | pumped=* | pumps=* | resident=* | restart=* | \
             run_directory=* | sizes=* | started=* | step=* | submitted=* | to_end=* | to_leave=* | told=*)
             unset -v "${pair%%=*}"

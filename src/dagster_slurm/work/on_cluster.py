@@ -256,9 +256,14 @@ class ClusterCarriers(Carriers):
         return ()
 
     def _tasks(self, directory: RunDirectory, tries: Tries) -> Iterator[TreeEntry]:
+        shared = [entry.name for entry in self._spec.files]
         for element, (unit, earlier) in enumerate(tries.items()):
             env = env_file(unit_variables(directory.of_element(element), unit, len(earlier)))
             yield from task_files(element, env=env, context=json.dumps(self._contexts.of(unit)).encode())
+            if self._spec.is_linked:
+                work = f"elements/{element}/work/"
+                yield TreeEntry(work)
+                yield from (TreeEntry(f"{work}{name}", link=f"{directory.work}/{name}") for name in shared)
 
     def _submitted(self, directory: RunDirectory, request: JobRequest, files: Sequence[TreeEntry]) -> JobHandle:
         """Submit; where as many jobs are submitted as is allowed, when there is a place again."""

@@ -37,6 +37,8 @@ from dagster_slurm.transport import TreeEntry
 CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
 SCRIPT, LAUNCHER, BUILT_IN = "script", "launcher", "built-in"
 """Who may say something; the first that does wins."""
+# Of each task of an array.
+_MOST_LINKS = 16
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -242,7 +244,14 @@ class WorkSpec:
             array: What `--array` is given; None for a single job.
         """
         launch = launch_in_job(self.plan, self.payload, activation, request, self.staging.scratch)
-        return batch_script(request, directory=directory, launch=launch, array=array)
+        is_linked = array is not None and self.is_linked
+        return batch_script(request, directory=directory, launch=launch, array=array, is_linked=is_linked)
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the tasks' links to what they share come with the run directory, and are not made on the nodes."""
+        # Inputs are placed in a directory that is there, and many links of each task would be a large tree.
+        return not self.staging.inputs.names and len(self.files) <= _MOST_LINKS
 
     def script_here(self, directory: str, python: str) -> str:
         """What bash runs for it on this machine, in a directory that has `work` and `env.sh`."""

@@ -164,6 +164,22 @@ def test_a_job_costs_few_processes(tmp_path: Path) -> None:
     assert len(started) == (6 if BASH_PAUSES_ALONE else 7 if BASH_HAS_SHORT_PIPES else 9)
 
 
+@pytest.mark.parametrize(("restart", "seen"), [("0", ""), ("1", "shared\n")], ids=["at first", "requeued"])
+def test_a_task_makes_no_links_that_came_with_its_directory_unless_it_was_requeued(
+    tmp_path: Path, restart: str, seen: str
+) -> None:
+    """Two processes of each task; a payload that has run before may have replaced them."""
+    script, root = prepared(tmp_path, "ls", before="linked=yes\n")
+    (root / "work/shared").touch()
+    task = root / "elements/3"
+    (task / "work").mkdir(parents=True)
+    (root / "log").rename(task / "log")
+    (task / "env.sh").touch()
+    variables = {"SLURM_ARRAY_JOB_ID": JOB_ID, "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": restart}
+    done = subprocess.run(["bash", str(script)], env=in_slurm(**variables), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, (task / f"log/stdout.{restart}").read_text()) == (0, "", seen)
+
+
 @pytest.mark.parametrize("streams", ["", "exec >&- 2>&-; "], ids=["as usual", "with its streams closed"])
 def test_a_payload_that_does_not_end_soon_is_attended(tmp_path: Path, streams: str) -> None:
     """Its directory is touched, its memory looked at."""

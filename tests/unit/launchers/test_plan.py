@@ -51,6 +51,7 @@ GOLDEN_HEAD = """\
 run_directory='/b a/runs/r/k/0'
 forwarded_signals='USR1 USR2 TERM'
 component=
+linked=
 launch() { :; }
 # shellcheck shell=bash
 """
