@@ -232,10 +232,18 @@ def _is_utf8(name: str) -> bool:
 
 
 def _member(entry: TreeEntry, size: int) -> tuple[bytes, TreeEntry, int]:
-    return _head(entry.name, size, entry.mode, entry.link), entry, size
+    name = entry.name.encode()
+    if len(name) > tarfile.LENGTH_NAME or not name.isascii():
+        return _head(entry.name, size, entry.mode, entry.link), entry, size
+    # A head with another name: the last block begins with it, and has the sum of its bytes at 148 (pax, "ustar").
+    head = _head("/" if entry.is_directory else "-", size, entry.mode, entry.link)
+    begin = len(head) - tarfile.BLOCKSIZE
+    checksum = int(head[begin + 148 : begin + 154], 8) - head[begin] + sum(name)
+    behind = head[begin + tarfile.LENGTH_NAME : begin + 148], b"%06o" % checksum, head[begin + 154 :]
+    return b"".join((head[:begin], name.ljust(tarfile.LENGTH_NAME, b"\0"), *behind)), entry, size
 
 
-# The attempts of a hundred steps have the same files, nearly all of one size: to make a head takes 50 us.
+# The files of a hundred steps, and of a thousand tasks, are of few sizes: to make a head takes 30 to 50 us.
 @lru_cache(maxsize=2048)
 def _head(name: str, size: int, mode: int, link: str) -> bytes:
     info = tarfile.TarInfo(name)

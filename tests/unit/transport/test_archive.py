@@ -47,6 +47,27 @@ def test_tarfile_reads_back_what_was_put_in(tree: list[tuple[str, bytes, int]]) 
     assert seen[1:] == tree
 
 
+@given(
+    names.map(lambda name: name[:150].rstrip("/")),
+    st.sampled_from(["file", "directory", "link"]),
+    modes,
+    st.text("ab/é", max_size=130),
+)
+def test_heads_are_those_of_tarfile_however_long_the_name_is(name: str, kind: str, mode: int, link: str) -> None:
+    """Python makes a whole one in 30 us, of which a tree of a thousand tasks has ten thousand."""
+    info = tarfile.TarInfo(f"{name}/" if kind == "directory" else name)
+    info.mode = mode
+    entry = TreeEntry(info.name, b"" if kind != "file" else b"12", mode)
+    if kind == "directory":
+        info.type, info.mode = tarfile.DIRTYPE, 0o700
+    elif kind == "link":
+        info.type, info.linkname = tarfile.SYMTYPE, f"to{link}"
+        entry = TreeEntry(name, mode=mode, link=f"to{link}")
+    else:
+        info.size = 2
+    assert archive_tree([entry]).members[1][0] == info.tobuf(tarfile.PAX_FORMAT)
+
+
 def test_a_symlink_has_neither_content_nor_a_checksum() -> None:
     stream = b"".join(archive_tree([TreeEntry("log/one", b"1"), TreeEntry("log/two", link="one")]).blocks())
     with tarfile.open(fileobj=io.BytesIO(stream)) as tar:
