@@ -52,6 +52,7 @@ def het_scripts(
             f"forwarded_signals={quote(' '.join(signals_of(asked[0])))}",
             f"names=({' '.join(map(quote, requests))})",
             f"on_failure={on_failure}",
+            shell_file("dagster_slurm.launchers", "pause.sh"),
             shell_file("dagster_slurm.job", "hetjob.sh"),
         )
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from tests.support.batch_script import JOB_ID
+from tests.support.waiting import eventually
 
 from dagster_slurm.cluster.description import EndMark, parse_marks
 from dagster_slurm.job.het_script import OnFailure, het_scripts, leader_hook
@@ -61,6 +63,12 @@ class Leader:
 
     def run(self, **variables: str) -> int:
         """Its exit code."""
+        leader = self.start(**variables)
+        assert leader.communicate(timeout=60) == (b"", b"")
+        return leader.returncode
+
+    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Its script, in a process group of its own."""
         groups = {
             f"{name}_HET_GROUP_{number}": value
             for number in range(self._count)
@@ -72,25 +80,26 @@ class Leader:
             )
         }
         own = {"PATH": f"{self._programs}:{os.environ['PATH']}", "SLURM_JOB_ID": JOB_ID, "SLURMD_NODENAME": "m0"}
-        done = subprocess.run(
+        return subprocess.Popen(
             ["bash", str(self._script), "0"],
             env={**os.environ, **own, **groups, **variables},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-        assert (done.stdout, done.stderr) == ("", "")
-        return done.returncode
 
     def codes(self) -> Sequence[int | None]:
         """Those of the components' end lines."""
         found: list[int | None] = []
         for number in range(self._count):
-            marks, _ = parse_marks((self.root / f"elements/{number}/log/status").read_text())
+            marks, _ = parse_marks(self.status(number))
             ends = [mark for mark in marks if isinstance(mark, EndMark) and mark.job_id == f"{JOB_ID}+{number}"]
             found.append(ends[-1].exit_code if ends else None)
         return found
+
+    def status(self, number: int) -> str:
+        """What is known of a component."""
+        return (self.root / f"elements/{number}/log/status").read_text()
 
     def log(self, number: int, stream: str) -> str:
         """What a component has said."""
@@ -126,3 +135,13 @@ def test_where_another_job_has_the_gate_nothing_runs_and_nothing_has_failed(tmp_
     leader = Leader(tmp_path, {"a": "echo ran", "b": "echo ran"})
     (leader.root / "claim/0/gate").symlink_to("4711")
     assert (leader.run(), leader.codes(), leader.log(0, "stdout")) == (0, [None, None], "")
+
+
+def test_a_signal_for_all_of_its_processes_keeps_it_from_no_end(tmp_path: Path) -> None:
+    """As of `scancel --full`, or of a site's own tools: everything that the batch script has started gets it."""
+    leader = Leader(tmp_path, {"a": "sleep 300", "b": "sleep 300"})
+    with leader.start() as process:
+        eventually(lambda: all("start" in leader.status(number) for number in (0, 1)))
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert leader.codes() == [143, 143]
