@@ -11,14 +11,25 @@
 allocation=$1 mail=$1/mail verb=$2 number=-1
 shift 2
 
-# Whether the lock was made a minute ago, by the clock of the files, which is not this machine's.
+# is_old NAME: whether it was made a minute ago, by the clock of the files, which is not this machine's.
 is_old() {
     mark=$(mktemp "$mail/.now.XXXXXX" 2>/dev/null) || return
     now=$(stat -c %Y -- "$mark")
     rm -f -- "$mark"
-    made=$(stat -c %Y -- "$mail/lock" 2>/dev/null) || return
+    made=$(stat -c %Y -- "$mail/$1" 2>/dev/null) || return
     [ $((now - made)) -gt 60 ]
 }
+
+# One at a time looks at the lock and removes it: another, which has found it old as well, would remove the next holder's.
+break_lock() {
+    is_old lock || return
+    if mkdir -- "$mail/breaking" 2>/dev/null; then
+        ! is_old lock || rmdir -- "$mail/lock"
+        rmdir -- "$mail/breaking"
+    elif is_old breaking; then
+        rmdir -- "$mail/breaking"
+    fi
+} 2>/dev/null
 
 unlock() {
     trap - EXIT
@@ -32,7 +43,7 @@ lock() {
         [ -d "$mail" ] || return
         [ -w "$mail" ] || exit 74
         tries=$((tries + 1))
-        if [ $((tries % 100)) = 0 ] && is_old; then unlock; fi
+        [ $((tries % 100)) != 0 ] || break_lock
         sleep 0.02
     done
     trap unlock EXIT

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.waiting import at_the_same_time
+from tests.support.waiting import at_the_same_time, eventually
 
 import dagster_slurm.session
 
@@ -142,3 +142,30 @@ def test_a_lock_that_was_left_is_taken(mailbox: Mailbox) -> None:
     os.utime(lock, (before, before))
     assert mailbox.call("say", "lease", "x") == 0
     assert mailbox.lines() == ["lease x ."]
+
+
+def test_of_two_that_find_a_lock_left_one_takes_it(mailbox: Mailbox, tmp_path: Path) -> None:
+    """One has found it old, and is slow to remove it; the other holds the lock by then, and has counted."""
+    programs, slow = tmp_path / "bin", tmp_path / "slow"
+    programs.mkdir()
+    for name, text in (
+        ("sleep", "exit 0"),
+        ("rmdir", f'if mkdir "{slow}" 2>/dev/null; then /bin/sleep 0.8; fi; exec /bin/rmdir "$@"'),
+        ("tail", f'/usr/bin/tail "$@"; if rmdir "{slow}/first" 2>/dev/null; then /bin/sleep 1; fi'),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    assert mailbox.call("add", mailbox.claim("before")) == 0
+    lock = mailbox.requests.parent / "lock"
+    lock.mkdir()
+    os.utime(lock, (1, 1))
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    claims = [mailbox.claim(name) for name in ("a", "b")]
+    argv = ["sh", str(SCRIPT), str(mailbox.allocation), "add"]
+    with subprocess.Popen([*argv, claims[0]], env=environment) as one:
+        eventually(slow.exists)
+        (slow / "first").mkdir()
+        assert subprocess.run([*argv, claims[1]], env=environment, check=False, timeout=60).returncode == 0
+        assert one.wait(60) == 0
+    assert sorted(outcome(claim)[1] for claim in claims) == ["12.r2", "12.r3"]
+    assert sorted(path.name for path in mailbox.requests.parent.iterdir()) == ["requests"]
