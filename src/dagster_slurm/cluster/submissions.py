@@ -67,7 +67,7 @@ class Submissions:
     def _serve(self, batch: Sequence[Submission]) -> Sequence[CompletedCommand]:
         # Of digits: what is not whole is named by it, as by a process id.
         nonce = str(uuid4().int)
-        name, stream = _stream(batch)
+        name, stream = _stream(batch, nonce)
         patience = max(each.patience_seconds for each in batch)
         claims = [each.directory.claim(each.generation) for each in batch]
         answer = self._transport.run(
@@ -82,15 +82,23 @@ class Submissions:
         return taken_apart(answer, nonce, len(batch), host=self._transport.host)
 
 
-def _stream(batch: Sequence[Submission]) -> tuple[str, bytes]:
-    """The trees as one stream, and the name of the checksums in it; empty without any."""
+def _stream(batch: Sequence[Submission], nonce: str) -> tuple[str, bytes]:
+    """The trees as one stream, each at its path below the base, and the name of the checksums in it; empty if none."""
+    trees = {each.directory.relative: each for each in batch if each.files}
     files = [
-        replace(entry, name=f"{number}/{entry.name}")
-        for number, each in enumerate(batch, start=1)
-        for entry in each.files
+        replace(entry, name=f"runs/{relative}/{entry.name}")
+        for relative, each in trees.items()
+        for entry in (*each.files, TreeEntry(f"claim/{each.generation}/stdout", f"{nonce}\n".encode()))
     ]
     if not files:
         return "", b""
+    assets = {
+        f"assets/{entry.source.decode().strip()}": f"../runs/{relative}"
+        for relative, each in trees.items()
+        for entry in each.files
+        if entry.name == "asset" and isinstance(entry.source, bytes)
+    }
+    files += [TreeEntry(name, link=link) for name, link in assets.items()]
     archive = archive_tree(files)
     return archive.checksums_name, b"".join(archive.blocks())
 

@@ -3,39 +3,84 @@
 # In the file system of the attempts; where one has no place for it, another may.
 dagster_slurm_make_part() {
     for dagster_slurm_claim; do
-        shift
-        set -- "$@" "${dagster_slurm_claim%/*/*/*}"
-    done
-    # Twice: the removal of a neighbour takes an empty parent with it.
-    mkdir -p -- "$@" 2>/dev/null || mkdir -p -- "$@" 2>/dev/null
-    for dagster_slurm_launch; do
-        dagster_slurm_part=$dagster_slurm_launch/0.part.$dagster_slurm_nonce
-        mkdir -- "$dagster_slurm_part" 2>/dev/null && return
-    done
+        dagster_slurm_part=${dagster_slurm_claim%/*/*/*}/0.part.$dagster_slurm_nonce
+        dagster_slurm_make "${dagster_slurm_part%/*}" && mkdir -- "$dagster_slurm_part" && return
+    done 2>/dev/null
     # For what it says.
     mkdir -p -- "$dagster_slurm_part"
 }
 
-# claim CLAIM NUMBER: 0, made; 1, found; 74; 76.
+# Twice: the removal of a neighbour takes an empty parent with it.
+dagster_slurm_make() { [ -d "$1" ] || mkdir -p -- "$1" 2>/dev/null || mkdir -p -- "$1"; }
+
+# Sets `dagster_slurm_sent`: which attempts, RUN/KEY/ATTEMPT, have come. Launches that are not there are moved to their places in
+# one go for each run: a process for each was most of what a login node did for a step. What is left in the part has a launch.
+dagster_slurm_place() {
+    dagster_slurm_sent=' '
+    for dagster_slurm_claim; do
+        dagster_slurm_attempt=${dagster_slurm_claim%/*/*}
+        dagster_slurm_relative=${dagster_slurm_attempt#"$dagster_slurm_base/runs/"}
+        case $dagster_slurm_sent in *" $dagster_slurm_relative "*) continue ;; esac
+        [ ! -d "$dagster_slurm_part/runs/$dagster_slurm_relative" ] || dagster_slurm_sent="$dagster_slurm_sent$dagster_slurm_relative "
+    done
+    for dagster_slurm_run in "$dagster_slurm_part"/runs/*; do
+        dagster_slurm_runs=$dagster_slurm_base/runs/${dagster_slurm_run##*/}
+        if ! [ -d "$dagster_slurm_run" ] || ! dagster_slurm_make "$dagster_slurm_runs"; then continue; fi
+        set --
+        for dagster_slurm_launch in "$dagster_slurm_run"/*; do
+            [ -e "$dagster_slurm_runs/${dagster_slurm_launch##*/}" ] || set -- "$@" "$dagster_slurm_launch"
+        done
+        [ "$#" = 0 ] || mv -t "$dagster_slurm_runs" -- "$@"
+    done
+} 2>/dev/null
+
+# bring RELATIVE CLAIM: 0: this request has brought the attempt, and with it this claim; 1: it was there; 74. That it is gone from
+# the part is no proof: who removes a launch takes the part in it. What has come with the claim is.
+dagster_slurm_bring() {
+    case $dagster_slurm_sent in *" $1 "*) ;; *) return 1 ;; esac
+    if [ -d "$dagster_slurm_part/runs/$1" ] || ! dagster_slurm_is_ours "$2"; then
+        if [ -d "$dagster_slurm_attempt" ]; then return 1; fi
+        dagster_slurm_make "${dagster_slurm_attempt%/*}"
+        # mv -T refuses to move into a directory that appeared meanwhile.
+        if ! mv -T -- "$dagster_slurm_part/runs/$1" "$dagster_slurm_attempt"; then
+            if [ -d "$dagster_slurm_attempt" ]; then return 1; else return 74; fi
+        fi
+    fi
+    # Of two requests for one claim, the first.
+    dagster_slurm_sent="${dagster_slurm_sent%%" $1 "*} ${dagster_slurm_sent#*" $1 "}"
+}
+
+dagster_slurm_is_ours() {
+    read -r dagster_slurm_line <"$1/stdout" && [ "$dagster_slurm_line" = "$dagster_slurm_nonce" ]
+} 2>/dev/null
+
+# The newest attempt for an asset. Links that have come with the attempts are moved together.
+dagster_slurm_link_asset() {
+    [ -e "$1/asset" ] && read -r dagster_slurm_asset <"$1/asset" || return
+    if [ -n "$dagster_slurm_part" ] && [ -L "$dagster_slurm_part/assets/$dagster_slurm_asset" ]; then
+        dagster_slurm_assets="$dagster_slurm_assets $dagster_slurm_asset"
+        return
+    fi
+    dagster_slurm_make "$dagster_slurm_base/assets"
+    ln -sfT -- "../runs/${1#"$dagster_slurm_base/runs/"}" "$dagster_slurm_base/assets/$dagster_slurm_asset"
+} 2>/dev/null
+
+dagster_slurm_link_assets() {
+    [ -n "$dagster_slurm_assets" ] && dagster_slurm_make "$dagster_slurm_base/assets" || return
+    # shellcheck disable=SC2086  # several words
+    (cd -- "$dagster_slurm_part/assets" && exec mv -f -t "$dagster_slurm_base/assets" -- $dagster_slurm_assets)
+} 2>/dev/null
+
+# claim CLAIM: 0, made; 1, found; 74; 76. An attempt comes with its claim: whoever brings it has made that.
 dagster_slurm_claim() {
     dagster_slurm_attempt=${1%/*/*}
-    if [ -n "$dagster_slurm_part" ] && [ -d "$dagster_slurm_part/$2" ] && [ ! -d "$dagster_slurm_attempt" ]; then
-        # mv -T refuses to move into a directory that appeared meanwhile.
-        mv -T -- "$dagster_slurm_part/$2" "$dagster_slurm_attempt" || [ -d "$dagster_slurm_attempt" ] || return 74
-    fi
+    dagster_slurm_bring "${dagster_slurm_attempt#"$dagster_slurm_base/runs/"}" "$1"
+    dagster_slurm_code=$?
+    if [ "$dagster_slurm_code" != 1 ]; then return "$dagster_slurm_code"; fi
     if [ ! -d "${1%/*}" ]; then mkdir -p -- "${1%/*}" || return 74; fi
-    if ! mkdir -- "$1"; then
-        if [ -L "$1" ]; then return 76; fi
-        if [ -d "$1" ]; then return 1; else return 74; fi
-    fi
-    if [ -e "$dagster_slurm_attempt/asset" ] && read -r dagster_slurm_asset <"$dagster_slurm_attempt/asset"; then
-        dagster_slurm_assets=${dagster_slurm_attempt%/runs/*}/assets
-        [ -d "$dagster_slurm_assets" ] || mkdir -p -- "$dagster_slurm_assets"
-        ln -sfT -- "../runs/${dagster_slurm_attempt##*/runs/}" "$dagster_slurm_assets/$dagster_slurm_asset"
-    fi
-    # Slurm's record of the job then names this directory.
-    [ -d "$dagster_slurm_attempt/work" ] || mkdir -p -- "$dagster_slurm_attempt/work"
-    return 0
+    if mkdir -- "$1"; then return 0; fi
+    if [ -L "$1" ]; then return 76; fi
+    if [ -d "$1" ]; then return 1; else return 74; fi
 }
 
 # Detached: a connection that dies now takes nothing with it. The jobs inherit the login's settings. Who reads the other end
@@ -122,7 +167,7 @@ dagster_slurm_submit() {
 # Others submit in what was found.
 dagster_slurm_are_answered() {
     for dagster_slurm_code in $dagster_slurm_codes; do
-        [ "$dagster_slurm_code" -gt 1 ] || [ -e "$1/status" ] || return
+        [ "$dagster_slurm_code" -gt 1 ] || [ -s "$1/status" ] || return
         shift
     done
 }
@@ -133,8 +178,8 @@ dagster_slurm_print() {
 
 # submit NONCE PATIENCE_SECONDS SBATCH CHECKSUMS CLAIM...: puts the trees of attempts and submits each, once, however
 # often this is asked for. Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
-# The trees are one tar stream on stdin, in which that of the first attempt lies below 1/, of the second below 2/ ...; an
-# attempt that is there needs none. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
+# The trees are one tar stream on stdin, in which that of an attempt lies below runs/RUN/KEY/ATTEMPT, and in it its claim with NONCE
+# in the file stdout; the links for assets lie in assets/. An attempt that is there needs no tree. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
 # other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
 # NONCE is of digits. An attempt with a file `session` is a step of a session: it is asked for in the mailbox of the allocation that
 # its first word names, RUN/KEY/ATTEMPT, in the place of sbatch (session/mail.sh).
@@ -146,6 +191,8 @@ submit() {
     dagster_slurm_nonce=$1 dagster_slurm_patience=$2 dagster_slurm_sbatch=$3 dagster_slurm_checksums=$4 dagster_slurm_part=''
     shift 4
 
+    dagster_slurm_base=${1%/*/*/*/*/*/*} dagster_slurm_sent='' dagster_slurm_assets=''
+
     if [ -n "$dagster_slurm_checksums" ]; then
         trap '[ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"' EXIT
         dagster_slurm_make_part "$@" || exit 74
@@ -153,20 +200,27 @@ submit() {
         # without it, tar applies the umask for everybody but root.
         tar -xmpf - -C "$dagster_slurm_part" || exit 74
         (cd -- "$dagster_slurm_part" && sha256sum --check --quiet --strict -- "$dagster_slurm_checksums" >&2) || exit 65
+        dagster_slurm_place "$@"
     fi
 
     dagster_slurm_number=0 dagster_slurm_codes=''
     for dagster_slurm_each; do
         dagster_slurm_number=$((dagster_slurm_number + 1))
-        dagster_slurm_claim "$dagster_slurm_each" "$dagster_slurm_number" 2>/dev/null
+        dagster_slurm_claim "$dagster_slurm_each" 2>/dev/null
         dagster_slurm_code=$?
         if [ "$dagster_slurm_code" = 74 ]; then
             # For what it says.
-            eval "dagster_slurm_said_$dagster_slurm_number=\$(dagster_slurm_claim \"\$dagster_slurm_each\" $dagster_slurm_number 2>&1)"
+            eval "dagster_slurm_said_$dagster_slurm_number=\$(dagster_slurm_claim \"\$dagster_slurm_each\" 2>&1)"
             dagster_slurm_code=$?
+        fi
+        if [ "$dagster_slurm_code" = 0 ]; then
+            dagster_slurm_link_asset "${dagster_slurm_each%/*/*}"
+            # Slurm's record of the job then names this directory.
+            [ -d "${dagster_slurm_each%/*/*}/work" ] || mkdir -p -- "${dagster_slurm_each%/*/*}/work"
         fi
         dagster_slurm_codes="$dagster_slurm_codes $dagster_slurm_code"
     done
+    dagster_slurm_link_assets
     [ -z "$dagster_slurm_part" ] || rm -rf -- "$dagster_slurm_part"
 
     dagster_slurm_submit "$@"
@@ -183,7 +237,7 @@ submit() {
         0 | 1)
             [ "$dagster_slurm_code" = 0 ] && printf 'made ' || printf 'found '
             dagster_slurm_code=75
-            if [ -e "$1/status" ]; then
+            if [ -s "$1/status" ]; then
                 dagster_slurm_code=0
                 dagster_slurm_print "$1/status"
                 dagster_slurm_print "$1/stdout"

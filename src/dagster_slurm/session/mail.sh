@@ -89,7 +89,9 @@ if [ "$verb" = say ]; then
     exit
 fi
 
-# Of each that is taken, what `set --` keeps is what is to be in the files before their statuses are.
+# What is said of each that is taken is in the files before its status is. A status that is empty is none yet: a process for each,
+# which would rename it, would be most of what a request takes.
+statuses=''
 for claim; do
     shift
     take "$claim" || continue
@@ -97,16 +99,19 @@ for claim; do
         number=$((number + 1))
         append run "$number" "${attempt##*/runs/}" "$try" "$name" "$share"
         printf '%s.r%s\n' "$job" "$number" >"$claim/stdout"
-        echo 0 >"$claim/status.part"
+        statuses="$statuses 0"
     else
         echo 'dagster-slurm: the session has ended' >"$claim/stderr"
-        echo 76 >"$claim/status.part"
+        statuses="$statuses 76"
     fi
-    set -- "$@" "$claim/stdout" "$claim/status.part"
+    set -- "$@" "$claim/stdout"
 done
 unlock
 [ $# -gt 0 ] || exit 0
 sync -- "$@"
-for file; do
-    case $file in */status.part) mv -- "$file" "${file%.part}" ;; esac
+for status in $statuses; do
+    echo "$status" >"${1%/stdout}/status"
+    set -- "$@" "${1%/stdout}/status"
+    shift
 done
+sync -- "$@"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from tests.support.counting import Counting
@@ -187,7 +188,6 @@ def test_a_stream_that_is_cut_off_is_not_submitted(
         ("tar", 1),
         ("sha256sum", 1),
         ("mv", 1),
-        ("mkdir", 3),
         ("rm", 1),
         ("touch", 1),
         ("setsid", 1),
@@ -218,6 +218,107 @@ def test_whatever_dies_there_and_when_one_job_is_submitted(
     assert handle == JobHandle(directory, "40", handle.generation)
     assert len(calls(slurm)) == 1
     assert {"protocol", "launch.json", "job.sh", "env.sh", "work/payload.sh"} < set(made(directory))
+
+
+def of_an_asset(directory: RunDirectory) -> list[TreeEntry]:
+    return [*files_of(directory), TreeEntry("asset", f"asset-{directory.key}\n".encode())]
+
+
+def links(cluster: SlurmCluster) -> dict[str, str]:
+    return {path.name: str(path.readlink()) for path in Path(cluster.base(), "assets").glob("*")}
+
+
+def test_a_request_takes_as_many_processes_for_many_as_for_one(
+    own: SlurmCluster, transport: Counting, slurm: Slurm
+) -> None:
+    for program in ("mkdir", "mv", "ln", "rm"):
+        counted = slurm.directory / program
+        counted.write_text(DYING.format(number=0, real=shutil.which(program)))
+        counted.chmod(0o755)
+    hold_until_wait(transport, own, MANY - 1)
+    directories = [attempt(own, number) for number in range(MANY)]
+    with ThreadPoolExecutor(MANY) as threads:
+        list(threads.map(lambda each: submit_once(Claims(own), each, of_an_asset(each)), directories))
+    counts = {path.stem: len(path.read_text()) for path in slurm.directory.glob("*.count")}
+    # The first came alone. The directory of the run, of the links, and for each request of its launch and of its part.
+    requests = 2 + MANY // MOST
+    assert counts["mkdir"] <= 2 + 2 * requests
+    # Of each job the status; of each request its launches, the one in which the part lies, and its links.
+    assert counts["mv"] <= MANY + 3 * requests
+    # Of each request the part, and the transport's own.
+    assert counts["rm"] <= 2 * requests
+    assert "ln" not in counts
+    assert links(own) == {f"asset-{each.key}": f"../runs/{each.relative}" for each in directories}
+    assert not list(Path(own.base()).rglob("*.part*"))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_whatever_dies_of_many_each_is_submitted_once(
+    own: SlurmCluster, transport: Counting, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(claims_module, "_SUBMIT_PATIENCE_SECONDS", 1)
+    directories = [attempt(own, each) for each in range(4)]
+    dying = slurm.directory / "mv"
+    dying.write_text(DYING.format(number=number, real=shutil.which("mv")))
+    dying.chmod(0o755)
+    lines = "".join(queued(f"4{at}", name=each.job_name()) for at, each in enumerate(directories))
+    is_there = f'grep -q -e "--job-name=${{line##*|n1|}}" {slurm.directory}/calls'
+    queue = f'while read -r line; do {is_there} && echo "$line|"; :; done'
+    knows = "\n".join(line.rstrip("|") for line in lines.splitlines())
+    (slurm.directory / "squeue").write_text(f"#!/bin/sh\n{queue} <<'END'\n{knows}\nEND\n")
+    hold_until_wait(transport, own, 3)
+
+    def submit(directory: RunDirectory) -> None:
+        with suppress(DagsterSlurmError):
+            submit_once(Claims(own), directory, of_an_asset(directory))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(submit, directories))
+    assert len((slurm.directory / "mv.count").read_text()) >= number
+    transport.hold = None
+    handles = [submit_once(Claims(own), each, of_an_asset(each)) for each in directories]
+    assert [handle.job_id for handle in handles] == ["40", "41", "42", "43"]
+    assert len(calls(slurm)) == 4
+    assert links(own) == {f"asset-{each.key}": f"../runs/{each.relative}" for each in directories}
+    assert all({"job.sh", "work/payload.sh"} < set(made(each)) for each in directories)
+
+
+def test_two_that_ask_for_one_claim_at_once_get_one_job(own: SlurmCluster, transport: Counting, slurm: Slurm) -> None:
+    hold_until_wait(transport, own, 4)
+    directories = [attempt(own, each) for each in (0, 1, 1, 2, 2)]
+    with ThreadPoolExecutor(5) as threads:
+        handles = list(threads.map(lambda each: submit_once(Claims(own), each, files_of(each)), directories))
+    assert [handle.job_id for handle in handles] == ["40", "41", "41", "42", "42"]
+    assert len(calls(slurm)) == 3
+
+
+def test_a_part_that_is_removed_meanwhile_makes_no_claim(
+    own: SlurmCluster, transport: Counting, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever removes a launch takes the part in it, and what is gone from there looks like what was moved."""
+    hold_until_wait(transport, own, 2)
+    remove = f"rm -rf {quote(own.base())}/runs/run/key*/0.part.*; mkdir -p {quote(attempt(own, 2).claim(0))}"
+    mv = slurm.directory / "mv"
+    mv.write_text(f'#!/bin/sh\n[ "$1" != -t ] || {{ {remove}; rm "$0"; }}\nexec {shutil.which("mv")} "$@"\n')
+    mv.chmod(0o755)
+    monkeypatch.setattr(claims_module, "_ASKED_SECONDS", 1)
+    monkeypatch.setattr(claims_module, "_SUBMIT_PATIENCE_SECONDS", 1)
+
+    def submit(number: int) -> tuple[str, int] | None:
+        try:
+            handle = submit_once(Claims(own), attempt(own, number), files_of(attempt(own, number)))
+        except TransportError as error:
+            assert f"Cannot write {attempt(own, number).claim(0)}: mv: cannot stat" in str(error)
+            return None
+        return handle.job_id, handle.generation
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(submit, range(3)))
+    # The claim of another, whose sbatch never ran, is revoked before there is a next one.
+    assert found == [("40", 0), None, ("42", 1)]
+    assert submit(1) == ("41", 0)
+    names = [line.split()[1] for line in calls(slurm)]
+    assert names == [f"--job-name={name}" for name in ("key0", "key2.0.1", "key1")]
 
 
 def test_a_run_that_is_terminated_while_its_request_is_on_its_way_gets_no_job(own: SlurmCluster, slurm: Slurm) -> None:
