@@ -84,21 +84,22 @@ class Submissions:
 
 def _stream(batch: Sequence[Submission], nonce: str) -> tuple[str, bytes]:
     """The trees as one stream, each at its path below the base, and the name of the checksums in it; empty if none."""
-    trees = {each.directory.relative: each for each in batch if each.files}
-    files = [
-        replace(entry, name=f"runs/{relative}/{entry.name}")
-        for relative, each in trees.items()
-        for entry in (*each.files, TreeEntry(f"claim/{each.generation}/stdout", f"{nonce}\n".encode()))
-    ]
+    files: list[TreeEntry] = []
+    links: dict[str, str] = {}
+    seen: set[str] = set()
+    for each in batch:
+        relative = each.directory.relative
+        if not each.files or relative in seen:
+            continue
+        seen.add(relative)
+        for entry in (*each.files, TreeEntry(f"claim/{each.generation}/stdout", f"{nonce}\n".encode())):
+            files.append(replace(entry, name=f"runs/{relative}/{entry.name}"))
+            if entry.name == "asset" and isinstance(entry.source, bytes):
+                links[f"assets/{entry.source.decode().strip()}"] = f"../runs/{relative}"
     if not files:
         return "", b""
-    assets = {
-        f"assets/{entry.source.decode().strip()}": f"../runs/{relative}"
-        for relative, each in trees.items()
-        for entry in each.files
-        if entry.name == "asset" and isinstance(entry.source, bytes)
-    }
-    files += [TreeEntry(name, link=link) for name, link in assets.items()]
+    for name, link in links.items():
+        files.append(TreeEntry(name, link=link))
     archive = archive_tree(files)
     return archive.checksums_name, b"".join(archive.blocks())
 
