@@ -1,7 +1,7 @@
 """`threaded_executor`: the steps of a run on threads of the run's own process.
 
 A step that waits for its Slurm job costs a thread instead of a process of a hundred megabytes, and all of a run share
-one login and one watcher. What touches Dagster's inside is in `pipes/dagster_private.py`.
+one login and one watcher. What touches Dagster's inside is in `pipes/dagster_execution.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from dagster import DagsterEvent, DagsterExecutionInterruptedError, Executor, InitExecutorContext, executor
 
 from dagster_slurm import descriptors
-from dagster_slurm.pipes import dagster_private as inside
+from dagster_slurm.pipes import dagster_execution as inside
 from dagster_slurm.pipes.dagster_storage import kept_connections
 from dagster_slurm.pipes.interruptions import SHARED
 from dagster_slurm.pipes.run_notes import tags_at_the_end

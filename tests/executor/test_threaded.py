@@ -18,7 +18,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from dagster_slurm import ComputeResource, descriptors, executor, threaded_executor
-from dagster_slurm.pipes import dagster_private
+from dagster_slurm.pipes import dagster_execution
 from tests.support.instances import lay_out_storage
 
 pytestmark = pytest.mark.process
@@ -306,7 +306,7 @@ def test_a_retry_may_begin_before_the_thread_of_its_first_attempt_has_ended(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a busy machine, where to close the log of a step takes its time."""
-    captured = dagster_private.captured_for_a_step
+    captured = dagster_execution.captured_for_a_step
 
     @contextmanager
     def slowly(context: Any) -> Iterator[Any]:
@@ -314,7 +314,7 @@ def test_a_retry_may_begin_before_the_thread_of_its_first_attempt_has_ended(
             yield it
             time.sleep(0.3)
 
-    monkeypatch.setattr(dagster_private, "captured_for_a_step", slowly)
+    monkeypatch.setattr(dagster_execution, "captured_for_a_step", slowly)
     tries: list[int] = []
 
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))

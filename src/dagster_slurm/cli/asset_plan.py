@@ -24,7 +24,7 @@ from dagster import (
 )
 
 from dagster_slurm.errors import ConfigurationError, DagsterSlurmError, InvalidRequestError
-from dagster_slurm.pipes.dagster_private import job_of_assets, load_repository
+from dagster_slurm.pipes.dagster_runs import job_of_assets, load_repository
 from dagster_slurm.pipes.step import PlanRefused, StepStopped, dry_run, stop
 from dagster_slurm.resources.job_plan import JobPlan
 

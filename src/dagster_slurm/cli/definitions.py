@@ -146,7 +146,7 @@ def reconcile(
     if (python_file is None) == (module_name is None) and (python_file or attribute or working_directory):
         raise click.UsageError("Name the code with either -f or -m; -a and -d say more about one of them.")
 
-    from dagster_slurm.pipes.dagster_private import instance_of_environment  # noqa: PLC0415 - importing dagster is slow
+    from dagster_slurm.pipes.dagster_runs import instance_of_environment  # noqa: PLC0415 - importing dagster is slow
     from dagster_slurm.reconcile import Code, Plan, reconciled_runs  # noqa: PLC0415
 
     named = python_file or module_name

@@ -128,7 +128,7 @@ def _captured(name: str, error: InvalidRequestError) -> None:
     if not os.environ.get("DAGSTER_HOME") or name.isdecimal():
         raise error
     from dagster_slurm.housekeeping.dagster_records import captured_logs  # noqa: PLC0415 - dagster is slow
-    from dagster_slurm.pipes.dagster_private import instance_of_environment  # noqa: PLC0415
+    from dagster_slurm.pipes.dagster_runs import instance_of_environment  # noqa: PLC0415
 
     with instance_of_environment() as instance:
         found = list(captured_logs(instance, name))

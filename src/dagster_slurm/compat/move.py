@@ -115,7 +115,7 @@ def _runs() -> Iterator[Waiting]:
     # Dagster takes a second or two to load.
     from dagster import RunsFilter  # noqa: PLC0415
 
-    from dagster_slurm.pipes.dagster_private import instance_of_environment  # noqa: PLC0415
+    from dagster_slurm.pipes.dagster_runs import instance_of_environment  # noqa: PLC0415
     from dagster_slurm.reconcile.decision import IN_PROGRESS  # noqa: PLC0415
 
     with instance_of_environment() as instance:

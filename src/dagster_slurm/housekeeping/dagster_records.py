@@ -12,7 +12,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, RunRecord, Ru
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.housekeeping.jobs_table import RunStanding, Word, unknown
-from dagster_slurm.pipes.dagster_private import instance_of_environment
+from dagster_slurm.pipes.dagster_runs import instance_of_environment
 from dagster_slurm.pipes.launch_key import lineage_of, origins
 
 

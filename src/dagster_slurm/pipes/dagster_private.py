@@ -1,14 +1,13 @@
-"""The one file that touches what Dagster does not document. Each function says what it stands for."""
+"""A step, its run's log and its results: what Dagster does not document of them. Each function says what it stands for.
+
+In one file, since every run loads it. `dagster_runs`, `dagster_execution` and `dagster_storage` are the others.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -16,28 +15,20 @@ from dagster import (
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
-    DagsterError,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
-    DagsterRunStatus,
     DataProvenance,
     EventLogEntry,
-    Field,
     IOManager,
-    JobDefinition,
     MaterializeResult,
     MultiPartitionKey,
-    Noneable,
     OpExecutionContext,
     OutputContext,
     PartitionsDefinition,
-    RepositoryDefinition,
     TimeWindow,
 )
 from dagster._check import CheckError
-from dagster._cli.utils import get_instance_for_cli
-from dagster._cli.workspace.cli_target import get_repository_python_origin_from_cli_opts
 from dagster._core.definitions.data_version import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
@@ -48,92 +39,40 @@ from dagster._core.definitions.partitions.utils import (
     get_tags_from_multi_partition_key,
     has_one_dimension_time_window_partitioning,
 )
-from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
-from dagster._core.errors import DagsterHomeNotSetError, DagsterInvalidPropertyError, DagsterRunAlreadyExists
-from dagster._core.events import DagsterEvent, EngineEventData, JobFailureData, RunFailureReason
-from dagster._core.execution.api import ExecuteRunWithPlanIterable, create_execution_plan
-from dagster._core.execution.backfill import BulkActionStatus
-from dagster._core.execution.compute_logs import create_compute_log_file_key
-from dagster._core.execution.context_creation_job import PlanExecutionContextManager
-from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.execute_plan import _trigger_hook, dagster_event_sequence_for_step
+from dagster._core.errors import DagsterInvalidPropertyError
+from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.plan.execute_step import (
     _build_data_version_tags,
     _get_code_version,
     _get_input_provenance_data,
 )
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.outputs import StepOutputHandle
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.execution.retries import RetryMode, get_retries_config
-from dagster._core.execution.step_dependency_config import StepDependencyConfig, get_step_dependency_config_field
-from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._core.instance.ref import InstanceRef
 from dagster._core.log_manager import DagsterLogManager
-from dagster._core.origin import JobPythonOrigin
 from dagster._core.pipes.context import build_external_execution_context_data
-from dagster._core.snap import snapshot_from_execution_plan
-from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.tags import (
-    BACKFILL_ID_TAG,
-    BACKFILL_TAGS,
-    GRPC_INFO_TAG,
-    PARENT_RUN_ID_TAG,
-    RESUME_RETRY_TAG,
-    ROOT_RUN_ID_TAG,
-    RUN_WORKER_ID_TAG,
-    TAGS_TO_MAYBE_OMIT_ON_RETRY,
-    WILL_RETRY_TAG,
-)
-from dagster._grpc.impl import core_execute_run
-from dagster._serdes import deserialize_value, serialize_value
-from dagster._utils.hosted_user_process import recon_job_from_origin, recon_repository_from_origin
-from dagster._utils.interrupts import capture_interrupts
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._utils.warnings import disable_dagster_warnings
-from dagster_shared.cli import PythonPointerOpts
-
-from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.text import error_words
 
 __all__ = [
-    "PARENT_RUN_ID_TAG",
-    "WILL_RETRY_TAG",
     "CheckError",
-    "CodeOrigin",
     "EngineEvent",
     "StepContext",
-    "code_origin",
-    "create_retry",
     "engine_events",
-    "execute_recorded_run",
-    "free_pool_slots",
-    "instance_from",
-    "instance_of_environment",
     "is_already_materialized",
     "is_canceling_after",
     "is_of_graph",
     "is_step_over",
-    "job_of_assets",
-    "load_job",
-    "load_repository",
     "log_engine_event",
-    "mark_failed",
-    "mark_succeeded",
     "op_context",
     "provenance_in",
     "report_engine_event",
     "retry_number",
     "step_key",
-    "steps_left",
     "steps_to_come",
-    "tags_of_retry",
     "window_of",
     "windows_of",
-    "written_instance",
 ]
+
 
 StepContext = AssetExecutionContext | OpExecutionContext | AssetCheckExecutionContext
 """What a step's function is given, whatever kind of step it is."""
@@ -291,340 +230,9 @@ def steps_to_come(instance: DagsterInstance, run: DagsterRun) -> Sequence[str]:
     return sorted(upstream.keys() - lost)
 
 
-def mark_failed(instance: DagsterInstance, run: DagsterRun, message: str) -> None:
-    """End a run whose process has died as Dagster itself does, for a reason other than a failed step.
-
-    With `retry_on_asset_or_op_failure: false` the daemon retries for such reasons only (`auto_run_reexecution.py`).
-    """
-    reason = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-    instance.report_run_failed(run, message, reason)
-
-
-def mark_succeeded(instance: DagsterInstance, run: DagsterRun, message: str) -> None:
-    """End a run with success; for failure and cancellation the instance has methods, for this it has none."""
-    event = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, job_name=run.job_name, message=message)
-    instance.report_dagster_event(event, run.run_id)
-
-
-def steps_left(instance: DagsterInstance, run: DagsterRun) -> Sequence[str]:
-    """The steps that a re-execution from failure would execute, as Dagster finds them for a run that has failed.
-
-    Raises:
-        dagster.DagsterError: The run, or one it continues, lacks what is needed to tell.
-    """
-    failed = run.with_status(DagsterRunStatus.FAILURE)
-    return KnownExecutionState.build_resume_retry_reexecution(instance, failed)[0]
-
-
-def free_pool_slots(instance: DagsterInstance, run_id: str) -> None:
-    """Give back the slots of concurrency pools that a dead run holds; otherwise only the daemon does, after minutes."""
-    if instance.event_log_storage.supports_global_concurrency_limits:
-        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-
-
-@contextmanager
-def instance_of_environment() -> Iterator[DagsterInstance]:
-    """The instance of DAGSTER_HOME, which may stand in `.env`, as for every command of Dagster.
-
-    Raises:
-        ConfigurationError: DAGSTER_HOME is not set, or is not usable.
-    """
-    with ExitStack() as stack:
-        try:
-            instance = stack.enter_context(get_instance_for_cli())
-        except DagsterHomeNotSetError:
-            raise ConfigurationError(
-                "DAGSTER_HOME is not set, so it is not known where the runs are recorded",
-                hint="Set it to the directory that Dagster was started with; without one, `dagster dev` keeps no runs.",
-            ) from None
-        except DagsterError as error:
-            raise ConfigurationError(
-                f"DAGSTER_HOME is not usable: {' '.join(str(error).split())}",
-                hint="Set it to the directory that Dagster was started with.",
-            ) from error
-        yield instance
-
-
-def written_instance(instance: DagsterInstance) -> str:
-    """What another process needs to open the same instance; it may hold secrets. See `instance_from`."""
-    return serialize_value(instance.get_ref())
-
-
-@contextmanager
-def instance_from(text: str) -> Iterator[DagsterInstance]:
-    """The instance that `written_instance` wrote, with the variables of `.env` in the working directory."""
-    with get_instance_for_cli(instance_ref=deserialize_value(text, InstanceRef)) as instance:
-        yield instance
-
-
-@dataclass(frozen=True)
-class CodeOrigin:
-    """Where Dagster found the code of a run: by which Python, and in which directory."""
-
-    executable: str
-    working_directory: str | None
-    description: str
-
-
-def code_origin(run: DagsterRun) -> CodeOrigin | None:
-    """Where the run's code was found; None if the run does not tell, as one of a job that lived in memory."""
-    origin = run.job_code_origin
-    if origin is None:
-        return None
-    pointer = origin.get_repo_pointer()
-    return CodeOrigin(origin.executable_path, getattr(pointer, "working_directory", None), pointer.describe())
-
-
-def load_job(run: DagsterRun, *, options: Mapping[str, str | None] | None = None) -> ReconstructableJob:
-    """The job of a run, from the code that it came from or, with options, from the one that is named there.
-
-    Args:
-        run: The run.
-        options: `python_file` or `module_name`, `attribute`, `working_directory`, as `dagster job execute` has them.
-
-    Raises:
-        dagster.DagsterError: The code cannot be loaded, or has no such job.
-    """
-    if options is None:
-        if run.job_code_origin is None:
-            raise ConfigurationError("It is not recorded where the code of the run is", hint="Name it with -f or -m.")
-        return recon_job_from_origin(run.job_code_origin)
-    repository = get_repository_python_origin_from_cli_opts(PythonPointerOpts(**options))
-    return recon_job_from_origin(JobPythonOrigin(run.job_name, repository))
-
-
-def load_repository(options: Mapping[str, str | None]) -> RepositoryDefinition:
-    """Everything that code defines, found as `dagster dev` finds it.
-
-    Args:
-        options: `python_file` or `module_name`, `attribute`, `working_directory`, as `dagster job execute` has them.
-
-    Raises:
-        dagster.DagsterError: The code cannot be loaded.
-    """
-    origin = get_repository_python_origin_from_cli_opts(PythonPointerOpts(**options))
-    return recon_repository_from_origin(origin).get_definition()
-
-
-def job_of_assets(repository: RepositoryDefinition, keys: AbstractSet[AssetKey]) -> JobDefinition:
-    """A job of these assets alone, whose resources `execute_in_process(resources=...)` replaces.
-
-    With its `asset_selection`, the resources that were given to the assets would win over those (1.13).
-    """
-    return repository.get_implicit_global_asset_job_def().get_subset(asset_selection=keys)
-
-
-def tags_of_retry(instance: DagsterInstance, parent: DagsterRun) -> dict[str, str]:
-    """The tags of a re-execution from failure, as `create_reexecuted_run` sets them (dagster 1.13).
-
-    Left out are what is said of one run only and, besides, how to reach the process that worked on it.
-    """
-    here_only = {*TAGS_TO_MAYBE_OMIT_ON_RETRY, GRPC_INFO_TAG, RUN_WORKER_ID_TAG}
-    kept = {key: value for key, value in parent.tags.items() if key not in here_only}
-    backfill_id = parent.tags.get(BACKFILL_ID_TAG)
-    backfill = instance.get_backfill(backfill_id) if backfill_id else None
-    if backfill and backfill.status == BulkActionStatus.REQUESTED:
-        kept |= {key: value for key, value in parent.tags.items() if key in BACKFILL_TAGS}
-    root = parent.root_run_id or parent.run_id
-    return {**kept, PARENT_RUN_ID_TAG: parent.run_id, ROOT_RUN_ID_TAG: root, RESUME_RETRY_TAG: "true"}
-
-
-def create_retry(
-    instance: DagsterInstance, parent: DagsterRun, job: ReconstructableJob, *, run_id: str, tags: Mapping[str, str]
-) -> DagsterRun | None:
-    """Record a re-execution from failure, not started yet; None if a run of that id is there already.
-
-    The public `execute_job(reexecution_options=...)` drops the selection of checks and the `remote_job_origin`, without
-    which the UI and the daemon cannot execute the new run again (1.13, `execution/api.py`).
-    """
-    part = job.get_subset(
-        op_selection=parent.resolved_op_selection,
-        asset_selection=parent.asset_selection,
-        asset_check_selection=parent.asset_check_selection,
-    )
-    load_data = part.repository.get_definition().repository_load_data
-    part = part.with_repository_load_data(load_data)
-    definition = part.get_definition()
-    steps, known_state = KnownExecutionState.build_resume_retry_reexecution(instance, parent)
-    plan = create_execution_plan(
-        part,
-        run_config=parent.run_config,
-        step_keys_to_execute=list(steps),
-        known_state=known_state,
-        instance_ref=instance.get_ref(),
-        tags=tags,
-        repository_load_data=load_data,
-    )
-    try:
-        return instance.create_run(
-            job_name=parent.job_name,
-            run_id=run_id,
-            run_config=parent.run_config,
-            status=DagsterRunStatus.NOT_STARTED,
-            tags=tags,
-            root_run_id=parent.root_run_id or parent.run_id,
-            parent_run_id=parent.run_id,
-            step_keys_to_execute=plan.step_keys_to_execute,
-            execution_plan_snapshot=snapshot_from_execution_plan(plan, definition.get_job_snapshot_id()),
-            job_snapshot=definition.get_job_snapshot(),
-            parent_job_snapshot=definition.get_parent_job_snapshot(),
-            asset_selection=parent.asset_selection,
-            asset_check_selection=parent.asset_check_selection,
-            resolved_op_selection=parent.resolved_op_selection,
-            op_selection=parent.op_selection,
-            remote_job_origin=parent.remote_job_origin,
-            job_code_origin=job.get_python_origin(),
-            asset_graph=definition.asset_layer.asset_graph,
-        )
-    except DagsterRunAlreadyExists:
-        return None
-
-
-def execute_recorded_run(instance: DagsterInstance, run: DagsterRun, job: ReconstructableJob) -> None:
-    """Execute a run that is recorded and not started, in this process, as a run worker of Dagster does.
-
-    Raises:
-        dagster.DagsterError: Something other than a step failed; the run's log has it, and the run has ended.
-    """
-    with capture_interrupts():
-        for _ in core_execute_run(job, run, instance, inject_env_vars=False):
-            pass
-
-
-# -- an executor of our own: `dagster_slurm.executor`
-
-THREADED_SCHEMA = {
-    "max_concurrent": Field(Noneable(int), default_value=None, description="How many steps run at once; 1000 if null."),
-    "tag_concurrency_limits": get_tag_concurrency_limits_config(),  # type: ignore[no-untyped-call]
-    "retries": get_retries_config(),  # type: ignore[no-untyped-call]
-    "step_dependency_config": get_step_dependency_config_field(),  # type: ignore[no-untyped-call]
-}
-
-
-@dataclass(frozen=True)
-class ThreadedConfig:
-    """The configuration of an executor, in classes that have no public names."""
-
-    max_concurrent: int
-    tag_concurrency_limits: list[dict[str, Any]] | None
-    retries: RetryMode
-    step_dependency_config: StepDependencyConfig
-
-
-def threaded_config(config: Mapping[str, Any], max_concurrent: int) -> ThreadedConfig:
-    """Read what `THREADED_SCHEMA` lets through."""
-    return ThreadedConfig(
-        config.get("max_concurrent") or max_concurrent,
-        config.get("tag_concurrency_limits"),
-        RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
-        StepDependencyConfig.from_config(config.get("step_dependency_config")),
-    )
-
-
-def engine_event_of_plan(plan_context: Any, message: str, step_keys: Sequence[str]) -> DagsterEvent:
-    """An engine event at the beginning of a plan's execution."""
-    data = EngineEventData.in_process(os.getpid(), list(step_keys))
-    return DagsterEvent.engine_event(plan_context, message, event_specific_data=data)
-
-
-def run_plan(executor: Any, plan_context: Any, steps: Callable[[Any, Any], Iterator[DagsterEvent]]) -> Iterator[Any]:
-    """Set resources up, run the steps, tear resources down, as the in-process executor does."""
-    manager = PlanExecutionContextManager(
-        job=plan_context.job,
-        retry_mode=plan_context.retry_mode,
-        execution_plan=plan_context.execution_plan,
-        run_config=plan_context.run_config,
-        dagster_run=plan_context.dagster_run,
-        instance=plan_context.instance,
-        raise_on_error=plan_context.raise_on_error,
-        output_capture=plan_context.output_capture,
-        step_dependency_config=executor.step_dependency_config,
-    )
-    return iter(
-        ExecuteRunWithPlanIterable(
-            execution_plan=plan_context.execution_plan, iterator=steps, execution_context_manager=manager
-        )
-    )
-
-
-@contextmanager
-def active_execution(job_context: Any, execution_plan: Any, config: ThreadedConfig) -> Iterator[ActiveExecution]:
-    """Dagster's own account of which steps are ready, with its limits by tag and by pool."""
-    with (
-        InstanceConcurrencyContext(job_context.instance, job_context.dagster_run) as pools,
-        ActiveExecution(
-            execution_plan,
-            retry_mode=config.retries,
-            max_concurrent=config.max_concurrent,
-            tag_concurrency_limits=config.tag_concurrency_limits,
-            instance_concurrency_context=pools,
-            step_dependency_config=config.step_dependency_config,
-        ) as active,
-    ):
-        yield active
-
-
-@contextmanager
-def captured_for_the_run(job_context: Any) -> Iterator[list[DagsterEvent]]:
-    """Capture what the process itself writes, such as C code, as the run's; yields the event that says so."""
-    manager = job_context.instance.compute_log_manager
-    key = manager.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
-    with _uploaded(manager, key, job_context.log) as local, local.capture_logs(key) as context:
-        yield [DagsterEvent.capture_logs(job_context, [], key, context)]
-
-
-@contextmanager
-def captured_for_a_step(step_context: Any) -> Iterator[tuple[DagsterEvent, dict[str, Any]]]:
-    """Files for what one step writes, and the event that says where they are."""
-    manager = step_context.instance.compute_log_manager
-    key = manager.build_log_key_for_run(step_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
-    with _uploaded(manager, key, step_context.log) as local:
-        with ExitStack() as stack:
-            opened = {
-                name: stack.enter_context(local.open_log_stream(key, kind))
-                for name, kind in (("stdout", ComputeIOType.STDOUT), ("stderr", ComputeIOType.STDERR))
-            }
-            files = {name: file for name, file in opened.items() if file is not None}
-            yield DagsterEvent.capture_logs(step_context, [step_context.step.key], key, CapturedLogContext(key)), files
-        if isinstance(local, LocalComputeLogManager):
-            # By this file the UI knows that no more is to come; only `capture_logs` makes it.
-            Path(local.complete_artifact_path(key)).touch()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _uploaded(manager: Any, key: Sequence[str], log: DagsterLogManager) -> Iterator[Any]:
-    """What captures on this machine, for the time of the block; with the manager of a cloud it is uploaded then, once.
-
-    A stream that such a manager opens is uploaded when it is closed, together with the other one, and both are removed:
-    closing the second has two empty files take the place of the first's (1.13; dagster#2058). What could not be
-    uploaded stays on this machine: it is no reason for a run to fail.
-    """
-    if not isinstance(manager, CloudStorageComputeLogManager):
-        yield manager
-        return
-    with manager._poll_for_local_upload(key):
-        yield manager.local_manager
-    try:
-        manager._on_capture_complete(key)
-    except Exception as error:  # noqa: BLE001 - whatever a cloud's library raises
-        log.warning(f"Compute logs were not uploaded: {error_words(error)}")
-
-
-def events_of_step(step_context: Any) -> Iterator[DagsterEvent]:
-    """Execute one step, and its hooks."""
-    events = []
-    for event in dagster_event_sequence_for_step(step_context):
-        events.append(event)
-        yield event
-    yield from _trigger_hook(step_context, events)
-
-
 def provenance_in(entry: Any) -> DataProvenance | None:
     """What was made of what, by the record of a materialisation."""
     return extract_data_provenance_from_entry(entry)
-
-
-# -- the partitions of one step: `clients`
 
 
 def pipes_context_of(context: OpExecutionContext, extras: Mapping[str, Any] | None) -> dict[str, Any]:

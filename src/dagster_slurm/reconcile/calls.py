@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from dagster import DagsterInstance, DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 
-from dagster_slurm.pipes.dagster_private import instance_of_environment
+from dagster_slurm.pipes.dagster_runs import instance_of_environment
 from dagster_slurm.reconcile.decision import ReconciledRun, Verdict
 from dagster_slurm.reconcile.runs import Plan, reconciled_runs
 from dagster_slurm.reconcile.start import Code

@@ -10,15 +10,8 @@ from dataclasses import dataclass
 
 from dagster import DagsterError, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from dagster_slurm.pipes.dagster_private import (
-    EngineEvent,
-    engine_events,
-    free_pool_slots,
-    is_step_over,
-    mark_failed,
-    mark_succeeded,
-    steps_left,
-)
+from dagster_slurm.pipes.dagster_private import EngineEvent, engine_events, is_step_over
+from dagster_slurm.pipes.dagster_runs import free_pool_slots, mark_failed, mark_succeeded, steps_left
 from dagster_slurm.pipes.run_notes import NOT_KNOWN, leases_of
 from dagster_slurm.process_identity import Life, ProcessIdentity, Vantage, may_have_been
 

@@ -19,13 +19,7 @@ from dagster import (
 )
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.pipes.dagster_private import (
-    create_retry,
-    execute_recorded_run,
-    instance_from,
-    load_job,
-    tags_of_retry,
-)
+from dagster_slurm.pipes.dagster_runs import create_retry, execute_recorded_run, instance_from, load_job, tags_of_retry
 from dagster_slurm.pipes.run_notes import leases_of, take_lease
 from dagster_slurm.reconcile.cancellations import cancelled_runs
 from dagster_slurm.reconcile.decision import (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from dagster_slurm.pipes.dagster_private import PARENT_RUN_ID_TAG, WILL_RETRY_TAG, code_origin, written_instance
+from dagster_slurm.pipes.dagster_runs import PARENT_RUN_ID_TAG, WILL_RETRY_TAG, code_origin, written_instance
 from dagster_slurm.reconcile.decision import ReconciledRun, Verdict, judged, note_retry_made
 
 _RETRIES = uuid.UUID("6f0c3b52-4a0e-4d0b-9f0a-5a1f5f2d3c71")
