@@ -28,7 +28,6 @@ from dagster import (
     PartitionsDefinition,
     TimeWindow,
 )
-from dagster._check import CheckError
 from dagster._core.definitions.data_version import (
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
@@ -54,7 +53,6 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._utils.warnings import disable_dagster_warnings
 
 __all__ = [
-    "CheckError",
     "EngineEvent",
     "StepContext",
     "engine_events",
