@@ -96,7 +96,7 @@ def profile_of(name: str) -> Profile:
         known += profiles
     near = difflib.get_close_matches(name, known, n=1)
     meant = f"Did you mean {near[0]!r}? " if near else ""
-    there = f"There are {', '.join(sorted(set(known)))}." if known else "There are none"
+    there = f"There are {', '.join(sorted(set(known)))}." if known else "There are none."
     looked = f"{there} Looked in {', '.join(map(str, _files()))}, and among the entry points of {GROUP}."
     raise ConfigurationError(f"There is no profile {name!r}", hint=f"{meant}{looked} {_PAGE}")
 

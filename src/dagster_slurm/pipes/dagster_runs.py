@@ -20,6 +20,7 @@ from dagster import (
     JobDefinition,
     RepositoryDefinition,
 )
+from dagster._check import CheckError
 from dagster._cli.utils import get_instance_for_cli
 from dagster._cli.workspace.cli_target import get_repository_python_origin_from_cli_opts
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -47,6 +48,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.hosted_user_process import recon_job_from_origin, recon_repository_from_origin
 from dagster._utils.interrupts import capture_interrupts
 from dagster_shared.cli import PythonPointerOpts
+from yaml import YAMLError
 
 from dagster_slurm.errors import ConfigurationError
 
@@ -117,10 +119,10 @@ def instance_of_environment() -> Iterator[DagsterInstance]:
                 "DAGSTER_HOME is not set, so it is not known where the runs are recorded",
                 hint="Set it to the directory that Dagster was started with; without one, `dagster dev` keeps no runs.",
             ) from None
-        except DagsterError as error:
+        except (DagsterError, CheckError, YAMLError, OSError, UnicodeError) as error:  # of dagster.yaml, as written
             raise ConfigurationError(
                 f"DAGSTER_HOME is not usable: {' '.join(str(error).split())}",
-                hint="Set it to the directory that Dagster was started with.",
+                hint="Set it to the directory that Dagster was started with; its dagster.yaml has to be readable.",
             ) from error
         yield instance
 
