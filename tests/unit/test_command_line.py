@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -100,3 +101,14 @@ print(sum(name.startswith({PACKAGE!r}) for name in sys.modules), file=sys.stderr
     }
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)
     return [line.partition(",")[2] for line in done.stdout.splitlines()], int(done.stderr.splitlines()[-1])
+
+
+def test_a_full_disk_under_the_output_is_named_in_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dagster_slurm.cli", "env", "list", "--local"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "dagster-slurm: The output cannot be written: No space left on device\n",
+    )

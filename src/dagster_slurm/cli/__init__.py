@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from dagster_slurm.errors import DagsterSlurmError
+from dagster_slurm.errors import DagsterSlurmError, LocalStorageError
 from dagster_slurm.text import printable
 
 if TYPE_CHECKING:
@@ -151,12 +152,24 @@ __all__ = ["main"]
 
 def say(text: object, *, err: bool = False, end: str = "\n") -> None:
     """Print a line, on stderr if `err`; whatever of it a terminal would obey is shown instead."""
-    click.echo(f"{printable(str(text))}{end}", err=err, nl=False)
+    _write(f"{printable(str(text))}{end}", err=err, nl=False)
 
 
 def say_painted(text: str) -> None:
     """Print what is `printable` and was given colours since; they are left out where nobody sees or wants them."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    _write(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def _write(text: str, *, err: bool = False, **options: Any) -> None:
+    try:
+        click.echo(text, err=err, **options)
+    except OSError as error:
+        # A reader that has gone, as `head`, is click's.
+        if err or error.errno == errno.EPIPE:
+            raise
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise LocalStorageError(f"The output cannot be written: {error.strerror}") from error
 
 
 def width() -> int | None:

@@ -167,8 +167,13 @@ def shell(
         found = [each for each in chosen(snapshot(cluster, is_open=lambda job: False), word(), name) if each.is_live]
     numbers = [each.own_number for each in found]
     if len(found) != 1 or numbers[0] is None:
-        waits = "waits, or is an array: name a task of it that runs, as 12_3" if found else "runs no more"
-        raise InvalidRequestError(f"There is no shell in {name}: it {waits}")
+        if found:
+            raise InvalidRequestError(
+                f"There is no shell in {name}: it waits, or is an array", hint="Name a task of it that runs, as 12_3."
+            )
+        raise InvalidRequestError(
+            f"There is no shell in {name}: it runs no more", hint=f"`dagster-slurm logs {name}` shows its end."
+        )
     each = found[0]
     argv = shell_in_job(numbers[0], each.place.work if each.place else None, node, each.component)
     say(f"A shell beside {each.title}; Ctrl-D ends it.", err=True)

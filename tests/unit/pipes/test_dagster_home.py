@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.pipes.dagster_private import instance_of_environment
+from dagster_slurm.pipes.dagster_runs import instance_of_environment
 
 
 @pytest.mark.parametrize(
