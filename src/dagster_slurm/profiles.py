@@ -5,7 +5,6 @@ Only text is read here; what it is made of is checked by `resources/profiles.py`
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_slurm.errors import ConfigurationError
-from dagster_slurm.text import as_written
+from dagster_slurm.text import as_written, did_you_mean
 from dagster_slurm.variables import PROFILE_VARIABLE, text_in
 
 if sys.version_info >= (3, 11):
@@ -74,9 +73,8 @@ class Profile:
                 raise self.fault(f"{where}{name} cannot stand in a profile", instead)
             if instead is None:
                 names = [each for each, other in allowed.items() if not other]
-                near = difflib.get_close_matches(name, names, n=1)
-                meant = f"Did you mean {near[0]!r}? " if near else ""
-                raise self.fault(f"there is no {where}{name}", f"{meant}Allowed are {', '.join(sorted(names))}.")
+                allow = f"{did_you_mean(name, names)}Allowed are {', '.join(sorted(names))}."
+                raise self.fault(f"there is no {where}{name}", allow)
 
     def fault(self, what: str, hint: str) -> ConfigurationError:
         """The error for something that it says."""
@@ -94,11 +92,9 @@ def profile_of(name: str) -> Profile:
         if name in profiles:
             return Profile(name, origin, _values(profiles[name], name, origin))
         known += profiles
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"Did you mean {near[0]!r}? " if near else ""
     there = f"There are {', '.join(sorted(set(known)))}." if known else "There are none."
     looked = f"{there} Looked in {', '.join(map(str, _files()))}, and among the entry points of {GROUP}."
-    raise ConfigurationError(f"There is no profile {name!r}", hint=f"{meant}{looked} {_PAGE}")
+    raise ConfigurationError(f"There is no profile {name!r}", hint=f"{did_you_mean(name, known)}{looked} {_PAGE}")
 
 
 def profile_in_use() -> Profile | None:

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from reprlib import recursive_repr
 from typing import Any
 
@@ -17,6 +17,14 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 def printable(text: str) -> str:
     r"""Text in which a terminal obeys tabs and ends of lines alone; any other such character is shown, as `\x1b`."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the nearest of some names, for the front of a hint; empty if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for errors alone
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def counted(number: float, noun: str, form: str = "") -> str:

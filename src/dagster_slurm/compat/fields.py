@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import BaseModel
+
 from dagster_slurm.compat.refused import PAGE, refusal
 from dagster_slurm.errors import InvalidRequestError, UnknownArgumentError
-from dagster_slurm.text import as_written
+from dagster_slurm.text import as_written, did_you_mean
 
 _log = logging.getLogger(__name__)
 _told: set[tuple[str, str]] = set()
@@ -51,17 +53,19 @@ _MEANT: Mapping[str, str] = MappingProxyType(
 )
 
 
-def as_ours(owner: str, fields: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def as_ours(kind: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a resource.
 
     Args:
-        owner: Its class.
-        fields: As they are given. One that is nobody's stays, to be refused.
-        known: Its fields.
+        kind: Its class, which may be one that extends ours.
+        fields: As they are given.
 
     Raises:
         ConfigurationError: One has no counterpart, and a value that means something.
+        UnknownArgumentError: One is nobody's; the hint names the nearest.
     """
+    owner = next(each.__name__ for each in kind.__mro__ if each.__module__.partition(".")[0] == "dagster_slurm")
+    known = kind.model_fields
     made: dict[str, Any] = {}
     for name, value in fields.items():
         ours = _RENAMED.get((owner, name), name)
@@ -75,7 +79,8 @@ def as_ours(owner: str, fields: Mapping[str, Any], known: Collection[str]) -> di
                 raise refusal(f"{owner}({name}={as_written(value)})", instead)
             _tell(owner, name, why, _log.warning)
         else:
-            made[name] = value
+            listed = f"{did_you_mean(name, known)}It has {', '.join(known)}."
+            raise UnknownArgumentError(f"{kind.__name__} has no field {name!r}", hint=listed)
     return made
 
 

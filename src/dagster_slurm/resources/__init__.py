@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from importlib import import_module
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from dagster import ConfigurableResource, EnvVar
 from dagster_shared.libraries import DagsterLibraryRegistry
@@ -63,6 +63,20 @@ class Choice(str):
 def as_choice(value: str) -> str:
     """A word, or a member of an enum of words, of which Dagster would configure the name; a variable stays one."""
     return value if isinstance(value, EnvVar) else Choice(value.value if isinstance(value, enum.Enum) else value)
+
+
+class NamedFields:
+    """A resource that refuses a field which is none of its own, by name; one of 1.22 becomes what it is here."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """As pydantic has it, which would name fields that are missing then as well."""
+            if fields.keys() - type(self).model_fields.keys():
+                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for typos, and code of 1.22
+
+                fields = as_ours(type(self), fields)
+            super().__init__(**fields)
 
 
 class _Any(ConfigurableResource[Any]):

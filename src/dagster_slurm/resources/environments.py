@@ -25,6 +25,7 @@ from dagster_slurm.environments import (
     with_modules,
 )
 from dagster_slurm.errors import InvalidRequestError
+from dagster_slurm.resources import NamedFields
 
 if TYPE_CHECKING:
     from dagster_slurm.environments.pixi import PixiRecipe
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
 _DEFAULT_NAME = "default"
 
 
-class Environment(ConfigurableResource[Any], Recipe):
+class Environment(NamedFields, ConfigurableResource[Any], Recipe):
     """Base of all environments.
 
     To write one that is packed here and installed on the cluster, override `title`, `needs`, `key_inputs` and `pack`:
     it is then installed once for each key. To write one that is there already, override `provider`.
     """
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     @property

@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan
+from dagster_slurm.resources import NamedFields
 from dagster_slurm.slurm.request import JobRequest
 
 _NOTHING = Requirements()
@@ -22,13 +23,12 @@ _IN_PLACE_OF_PREPARE_EXECUTION = """Replace it by
 with `from dagster_slurm import LaunchPlan, Payload, Place, payload_command`. See docs/migration.md#launchers."""
 
 
-class ComputeLauncher(ConfigurableResource[Any]):
+class ComputeLauncher(NamedFields, ConfigurableResource[Any]):
     """Base of all launchers. Extend it and override `plan`, and `requirements` if need be.
 
     Both are pure: they only say what is to be done, and may be called more than once.
     """
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     def __init_subclass__(cls, **arguments: Any) -> None:

@@ -14,7 +14,7 @@ from dagster_pipes import PipesDefaultMessageWriter, encode_param
 from pydantic import AfterValidator, ConfigDict, Field
 
 from dagster_slurm.launchers import LaunchPlan, Payload, Place, Requirements, direct_plan, ranks_plan
-from dagster_slurm.resources import NotNegative, Positive, choice_of
+from dagster_slurm.resources import NamedFields, NotNegative, Positive, choice_of
 from dagster_slurm.resources.launchers import BashLauncher, ComputeLauncher
 from dagster_slurm.resources.session_cluster import SessionCluster, beside_cluster
 from dagster_slurm.slurm.quantities import parse_memory_mib
@@ -139,7 +139,7 @@ SESSION_CLUSTER = Field(
 )
 
 
-class RayPortConfig(ConfigurableResource[Any]):
+class RayPortConfig(NamedFields, ConfigurableResource[Any]):
     """Fixed ports, called as the options of `ray start`; with `port_strategy="fixed"`. None: Ray takes a free one."""
 
     model_config = ConfigDict(extra="forbid")

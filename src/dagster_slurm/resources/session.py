@@ -10,7 +10,7 @@ from dagster import ConfigurableResource
 from pydantic import ConfigDict, Field, field_validator
 
 from dagster_slurm.errors import InvalidRequestError
-from dagster_slurm.resources import LAUNCHPAD, NotNegative, Positive
+from dagster_slurm.resources import LAUNCHPAD, NamedFields, NotNegative, Positive
 from dagster_slurm.resources.slurm import SlurmResource, without_built_in_memory
 
 if TYPE_CHECKING:
@@ -32,10 +32,9 @@ class SlurmAllocationScope(str, enum.Enum):
     RUN = "run"
 
 
-class _Shape(ConfigurableResource[Any]):
+class _Shape(NamedFields, ConfigurableResource[Any]):
     """What is asked of Slurm for an allocation. What is left out is that of `SlurmResource.queue`."""
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     num_nodes: Positive = Field(default=2, description="Number of nodes.")
@@ -65,16 +64,6 @@ class _Shape(ConfigurableResource[Any]):
         "by default a quarter of the walltime, at most 60.",
         gt=0,
     )
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **fields: Any) -> None:
-            """With fields as 1.22 calls them, where one is none of ours."""
-            if fields.keys() - type(self).model_fields.keys():
-                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
-
-                fields = as_ours(type(self).__name__, fields, type(self).model_fields)
-            super().__init__(**fields)
 
     def _spec(self, slurm: SlurmResource, *, name: str, at_once: int, idle_seconds: int) -> SessionSpec:
         """The session as plain values.

@@ -10,7 +10,7 @@ from dagster import ConfigurableResource
 from pydantic import AfterValidator, ConfigDict, Field
 
 from dagster_slurm.launchers import Hook, KeptCluster, LaunchPlan, Place, nodes_hook
-from dagster_slurm.resources import NotNegative, Positive
+from dagster_slurm.resources import NamedFields, NotNegative, Positive
 from dagster_slurm.slurm.quantities import parse_memory_mib
 
 
@@ -19,7 +19,7 @@ def _memory(value: str) -> str:
     return value
 
 
-class SessionCluster(ConfigurableResource[Any]):
+class SessionCluster(NamedFields, ConfigurableResource[Any]):
     """A cluster that a session keeps: started by the first step that asks for it, used by all that ask for the same.
 
     Two ask for the same where all fields of their launchers, and the environment, are the same. The step's own options

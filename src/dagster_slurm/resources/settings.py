@@ -22,7 +22,7 @@ from dagster_slurm.pipes.partition_results import (
     SlurmOutcome,
     outcome_metadata,
 )
-from dagster_slurm.resources import LAUNCHPAD, ExitCode, NotNegative, as_choice, choice_of, unsaid
+from dagster_slurm.resources import LAUNCHPAD, ExitCode, NamedFields, NotNegative, as_choice, choice_of, unsaid
 from dagster_slurm.resources.environments import Environment
 from dagster_slurm.resources.launchers import ComputeLauncher
 from dagster_slurm.resources.session import SlurmRunAllocationConfig, SlurmSessionResource
@@ -34,14 +34,13 @@ from dagster_slurm.text import as_written, error_words
 from dagster_slurm.work.spec import affordable
 
 
-class SlurmRetryPolicy(ConfigurableResource[Any]):
+class SlurmRetryPolicy(NamedFields, ConfigurableResource[Any]):
     """Tries a job again that was over its memory or its walltime, was preempted, or lost its node.
 
     A payload that fails by itself is not tried again. Each attempt is a job of its own and stands in the run's log with
     its reason; for Dagster it is one step.
     """
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     max_retries: NotNegative = Field(default=3, description="How many attempts there may be after the first.")
@@ -201,10 +200,9 @@ FORMER_METHODS = (
 """What a `ComputeResource` of 1.22 can do besides; `compat/fields.py` says what becomes of it."""
 
 
-class ComputeDefaults(ConfigurableResource[Any]):
+class ComputeDefaults(NamedFields, ConfigurableResource[Any]):
     """What a `ComputeResource` says."""
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     mode: Annotated[str, choice_of("local", "slurm", "slurm-session", "slurm-hetjob"), AfterValidator(as_choice)] = (
@@ -291,14 +289,6 @@ class ComputeDefaults(ConfigurableResource[Any]):
     )
 
     if not TYPE_CHECKING:
-
-        def __init__(self, **fields: Any) -> None:
-            """With fields as 1.22 calls them, where one is none of ours."""
-            if fields.keys() - type(self).model_fields.keys():
-                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
-
-                fields = as_ours("ComputeResource", fields, type(self).model_fields)
-            super().__init__(**fields)
 
         def __getattr__(self, name: str) -> Any:
             """A method of 1.22, or whatever pydantic makes of the name."""

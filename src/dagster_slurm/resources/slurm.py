@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_
 from dagster_slurm.errors import ConfigurationError
 from dagster_slurm.job.backoff import WatchIntervals
 from dagster_slurm.job.connection import ClusterConnection, shared_connection
-from dagster_slurm.resources import LAUNCHPAD, NotNegative, Port, Positive, choice_of, unsaid
+from dagster_slurm.resources import LAUNCHPAD, NamedFields, NotNegative, Port, Positive, choice_of, unsaid
 from dagster_slurm.transport import SSHConnection
 from dagster_slurm.transport.ssh_connection import connection_of, refuse_options
 from dagster_slurm.variables import (
@@ -60,10 +60,9 @@ def _is_inherit(value: object) -> bool:
     return not isinstance(value, EnvVar) and isinstance(value, str) and value.lower() == INHERIT
 
 
-class SSHConnectionResource(ConfigurableResource[SSHConnection]):
+class SSHConnectionResource(NamedFields, ConfigurableResource[SSHConnection]):
     """How to reach the login node of a cluster with OpenSSH's client, which also reads `~/.ssh/config`."""
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     host: str = Field(description="Name, address, or a `Host` of `~/.ssh/config`.")
@@ -157,10 +156,9 @@ _MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu", "memory")
 _log = logging.getLogger(__name__)
 
 
-class SlurmQueueConfig(ConfigurableResource[Any]):
+class SlurmQueueConfig(NamedFields, ConfigurableResource[Any]):
     """The request for a job, unless an asset or a call says otherwise. Names and units are sbatch's."""
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     partition: str = Field(
@@ -200,10 +198,9 @@ class SlurmQueueConfig(ConfigurableResource[Any]):
         return {name: value for name, value in layer.items() if value not in (None, "")}
 
 
-class SlurmResource(ConfigurableResource[Any]):
+class SlurmResource(NamedFields, ConfigurableResource[Any]):
     """A Slurm cluster. Without `ssh`, Slurm's commands are run on this machine: Dagster is on the login node."""
 
-    # A typo in a field's name is refused, not dropped.
     model_config = ConfigDict(extra="forbid")
 
     ssh: Annotated[SSHConnectionResource | None, LAUNCHPAD] = Field(
@@ -238,16 +235,6 @@ class SlurmResource(ConfigurableResource[Any]):
     job_url: str | None = Field(
         default=None, description="Address of the site's page of a job, with `{job_id}` in it; linked in the run's log."
     )
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **fields: Any) -> None:
-            """With fields as 1.22 calls them, where one is none of ours."""
-            if fields.keys() - type(self).model_fields.keys():
-                from dagster_slurm.compat.fields import as_ours  # noqa: PLC0415 - for code of 1.22 only
-
-                fields = as_ours("SlurmResource", fields, type(self).model_fields)
-            super().__init__(**fields)
 
     def set_auth_provider(self, provider: object) -> NoReturn:
         """Of dagster-slurm 1.22.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
@@ -31,7 +30,7 @@ from dagster_slurm.run_directory import RunDirectory
 from dagster_slurm.slurm.arrays import array_option
 from dagster_slurm.slurm.request import JobRequest
 from dagster_slurm.staging import DataOptions, Staging, plan_staging
-from dagster_slurm.text import as_written, counted
+from dagster_slurm.text import as_written, counted, did_you_mean
 from dagster_slurm.transport import TreeEntry
 
 CALL, LAUNCHPAD, METADATA, RESOURCE = "call", "launchpad", "asset metadata", "resource"
@@ -356,6 +355,5 @@ def _written(hint: Any) -> Any:
 
 
 def _unknown(method: str, name: str, names: list[str]) -> UnknownArgumentError:
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f"Did you mean {near[0]!r}? " if near else ""
-    return UnknownArgumentError(f"{method}() has no argument {name!r}", hint=f"{meant}It takes {', '.join(names)}.")
+    takes = f"{did_you_mean(name, names)}It takes {', '.join(names)}."
+    return UnknownArgumentError(f"{method}() has no argument {name!r}", hint=takes)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from pydantic import ValidationError
 
 from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from dagster_slurm.errors import UnknownArgumentError
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,16 @@ from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig, Slurm
 )
 def test_refused(make: Callable[..., object]) -> None:
     make()
-    with pytest.raises(ValidationError, match="partitoin"):
+    with pytest.raises(UnknownArgumentError, match=r"\w+ has no field 'partitoin'"):
         make(partitoin="gpu")
+
+
+def test_the_nearest_is_named_and_no_field_that_is_missing() -> None:
+    class Polite(BashLauncher):
+        pass
+
+    with pytest.raises(UnknownArgumentError) as caught:
+        SSHConnectionResource(hst="login")  # type: ignore[call-arg]
+    assert str(caught.value).startswith("SSHConnectionResource has no field 'hst'\nDid you mean 'host'? It has host, ")
+    with pytest.raises(UnknownArgumentError, match="Polite has no field 'nice'"):
+        Polite(nice=1)  # type: ignore[call-arg]
