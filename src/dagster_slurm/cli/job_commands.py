@@ -169,7 +169,7 @@ def shell(
     if len(found) != 1 or numbers[0] is None:
         if found:
             raise InvalidRequestError(
-                f"There is no shell in {name}: it waits, or is an array", hint="Name a task of it that runs, as 12_3."
+                f"There is no shell in {name}: it waits, or is an array: name a task of it that runs, as 12_3"
             )
         raise InvalidRequestError(
             f"There is no shell in {name}: it runs no more", hint=f"`dagster-slurm logs {name}` shows its end."
