@@ -178,9 +178,10 @@ dagster_slurm_print() {
 
 # submit NONCE PATIENCE_SECONDS SBATCH CHECKSUMS CLAIM...: puts the trees of attempts and submits each, once, however
 # often this is asked for. Whoever makes the directory CLAIM submits; everybody then reads the outcome that lies in it.
-# The trees are one tar stream on stdin, in which that of an attempt lies below runs/RUN/KEY/ATTEMPT, and in it its claim with NONCE
-# in the file stdout; the links for assets lie in assets/. An attempt that is there needs no tree. CHECKSUMS is the name, within the stream, of a file in sha256sum's format that lists every
-# other one; empty without a stream. SBATCH is that command with the options that all have, words without white space.
+# The trees are one tar stream on stdin, in which that of an attempt lies below runs/RUN/KEY/ATTEMPT, and in it its claim
+# with NONCE in the file stdout; the links for assets lie in assets/. An attempt that is there needs no tree. CHECKSUMS is the
+# name, within the stream, of a file in sha256sum's format that lists every other one; empty without a stream. SBATCH is that
+# command with the options that all have, words without white space.
 # NONCE is of digits. An attempt with a file `session` is a step of a session: it is asked for in the mailbox of the allocation that
 # its first word names, RUN/KEY/ATTEMPT, in the place of sbatch (session/mail.sh).
 # Output, of each: "made STATUS" or "found STATUS" by who made the claim, what sbatch printed, and "NEWLINE NONCE SPACE CODE
